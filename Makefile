@@ -1,0 +1,41 @@
+# `make demo` and `make test` work on a fresh machine: each makes .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# one thread a process: the solves are the parallel part
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-slow check examples wheel benchmarks clean
+
+demo: $(STAMP)
+	$(BIN)/zo-bilevel demo
+
+$(STAMP): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: check examples wheel
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+examples: $(STAMP)
+	$(BIN)/python tests/run_examples.py
+
+wheel: $(STAMP)
+	$(BIN)/python tests/run_wheel.py
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+benchmarks: $(STAMP)
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

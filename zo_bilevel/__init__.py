@@ -1,0 +1,79 @@
+"""Black-box zeroth-order bilevel optimization.
+
+Tune the parameters of anything that can only be run: `minimize(Problem(space, inner, outer))`.
+Names are imported on first use, so that `import zo_bilevel` and the command line start at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zo_bilevel.dispatch.base import WithCost
+    from zo_bilevel.dispatch.serial import Serial
+    from zo_bilevel.errors import (
+        InnerSolverError,
+        InputError,
+        MissingPackageError,
+        StoreError,
+        UnsupportedProblemError,
+        ZoBilevelError,
+    )
+    from zo_bilevel.estimators.fg2u_zo import FG2UZO
+    from zo_bilevel.evaluation import Evaluation, Point
+    from zo_bilevel.hypergradients import hypergradient
+    from zo_bilevel.loop import minimize
+    from zo_bilevel.methods.gradient import GradientMethod
+    from zo_bilevel.methods.random_search import RandomSearch
+    from zo_bilevel.objectives.cross_entropy import CrossEntropy
+    from zo_bilevel.objectives.squared_error import SquaredError
+    from zo_bilevel.parameters import Choice, Integer, Log, Real
+    from zo_bilevel.problem import Problem
+    from zo_bilevel.result import Record, Result
+    from zo_bilevel.sketch import Hypergradient, Sketch
+    from zo_bilevel.space import Space
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "zo_bilevel.dispatch.base": ["WithCost"],
+    "zo_bilevel.dispatch.serial": ["Serial"],
+    "zo_bilevel.errors": [
+        "InnerSolverError",
+        "InputError",
+        "MissingPackageError",
+        "StoreError",
+        "UnsupportedProblemError",
+        "ZoBilevelError",
+    ],
+    "zo_bilevel.estimators.fg2u_zo": ["FG2UZO"],
+    "zo_bilevel.evaluation": ["Evaluation", "Point"],
+    "zo_bilevel.hypergradients": ["hypergradient"],
+    "zo_bilevel.loop": ["minimize"],
+    "zo_bilevel.methods.gradient": ["GradientMethod"],
+    "zo_bilevel.methods.random_search": ["RandomSearch"],
+    "zo_bilevel.objectives.cross_entropy": ["CrossEntropy"],
+    "zo_bilevel.objectives.squared_error": ["SquaredError"],
+    "zo_bilevel.problem": ["Problem"],
+    "zo_bilevel.result": ["Record", "Result"],
+    "zo_bilevel.sketch": ["Hypergradient", "Sketch"],
+    "zo_bilevel.parameters": ["Choice", "Integer", "Log", "Real"],
+    "zo_bilevel.space": ["Space"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'zo_bilevel' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Dispatchers that run a round of solves, one file each."""

@@ -1,0 +1,55 @@
+"""The errors a user can meet, one small tree.
+
+Errors of the user's making are raised at once and are also `ValueError`; a failed solve is
+never an exception but an `Evaluation` with a status.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZoBilevelError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(ZoBilevelError, ValueError):
+    """An argument breaks a rule; the message names the argument, the rule and the value."""
+
+
+class InnerSolverError(ZoBilevelError, RuntimeError):
+    """The inner solver gave nothing that could be used, with what it gave instead."""
+
+
+class StoreError(ZoBilevelError, RuntimeError):
+    """The store file cannot be used as asked; nothing already stored is lost."""
+
+
+class UnsupportedProblemError(ZoBilevelError, ValueError):
+    """A method cannot work on this problem, with the reason (dimension, bounds, no vector)."""
+
+
+class MissingPackageError(ZoBilevelError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that `name` is unknown, with the nearest known names.
+
+    Args:
+        kind: What was looked up, for the message ("task", "method").
+        name: The name given.
+        known: The names there are.
+
+    Returns:
+        One sentence with up to three near names, or all names when none is near.
+
+    Example:
+        >>> unknown_name_message("task", "burger", ["burgers", "kdv"])
+        "unknown task 'burger'; did you mean 'burgers'? (known: burgers, kdv)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"

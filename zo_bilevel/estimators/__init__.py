@@ -1,0 +1,1 @@
+"""Estimators of the hypergradient, one file each."""

@@ -1,0 +1,52 @@
+"""The estimator protocol: which solves make a sketch, and the sketch they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, final, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.problem import BoundProblem
+from zo_bilevel.sketch import Sketch
+from zo_bilevel.space import Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The solves of one sketch.
+
+    Args:
+        points: All of one stream; the first is the base point.
+        x: The base point, moved inside the bounds far enough for every probe to fit.
+        V: Directions, shape `(N, b)`.
+        U: Their duals, shape `(N, b)`.
+        step: Length along each direction.
+    """
+
+    points: list[Point]
+    x: FloatArray
+    V: FloatArray
+    U: FloatArray
+    step: float
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Makes sketches of an inner solver around a point."""
+
+    def plan(
+        self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
+    ) -> Plan:
+        """Choose directions and the solves they need, all independent of each other."""
+        ...
+
+    def sketch(self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem) -> Sketch:
+        """Reduce the solves, in the order of the plan, to a sketch; failed ones drop out."""
+        ...

@@ -1,0 +1,163 @@
+"""(FG)2U-ZO: forward gradients with finite-difference directional derivatives.
+
+Shen et al. (2024), "Memory-Efficient Gradient Unrolling for Large-Scale Bi-level Optimization",
+arXiv 2406.14095, eq. 16. The inner solution is differenced, not the loss; the outer objective's
+exact derivatives do the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.estimators.base import Plan
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.problem import BoundProblem
+from zo_bilevel.sketch import Sketch, observed
+from zo_bilevel.space import HALF_RANGE, Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+FORWARD_RADIUS = 1e-5
+CENTRAL_RADIUS = 1e-4
+"""Radii in scaled units for solvers accurate to about 1e-10 and 1e-12 of their scale: real
+simulators stop iterating long before the last bit, so the textbook eps**(1/2) and eps**(1/3)
+would measure their tolerances."""
+CHOICE_RADIUS = 1.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FG2UZO:
+    """Zeroth-order forward-gradient estimator.
+
+    Args:
+        num_directions: Directions b a sketch, >= 1, or "auto": `ceil(2 + 2 log2(N))`, at most N.
+        directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior".
+        difference: "forward" (b + 1 solves) or "central" (2b + 1 solves, error O(radius^2)).
+        radius: Smoothing radius mu > 0 in scaled units (a sixth of a parameter's range), or
+            "auto". Integers are probed at least one unit away, choices by their scores.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> FG2UZO(16, difference="central").num_directions
+        16
+    """
+
+    num_directions: int | Literal["auto"] = "auto"
+    directions: Family = "orthogonal"
+    difference: Literal["forward", "central"] = "forward"
+    radius: float | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.num_directions != "auto" and (
+            not isinstance(self.num_directions, int) or self.num_directions < 1
+        ):
+            raise InputError(f"num_directions must be >= 1 or 'auto', got {self.num_directions!r}")
+        check_family(self.directions)
+        if self.difference not in ("forward", "central"):
+            raise InputError(f"difference must be 'forward' or 'central', got {self.difference!r}")
+        if self.radius != "auto" and not (
+            isinstance(self.radius, int | float) and math.isfinite(self.radius) and self.radius > 0
+        ):
+            raise InputError(f"radius must be > 0, got {self.radius}")
+
+    def direction_count(self, size: int) -> int:
+        """Directions a sketch has in N = `size` dimensions."""
+        if self.num_directions == "auto":
+            return min(size, math.ceil(2 + 2 * math.log2(size)))
+        return self.num_directions
+
+    def step(self) -> float:
+        """The smoothing radius, in scaled units."""
+        if self.radius == "auto":
+            return FORWARD_RADIUS if self.difference == "forward" else CENTRAL_RADIUS
+        return float(self.radius)
+
+    def plan(
+        self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
+    ) -> Plan:
+        """Choose directions around `x`.
+
+        Args:
+            space: The space of `x`.
+            x: Scaled point, shape `(N,)`. Near a bound the base point moves inside so far that
+                every probe fits: by the radius times the largest entry of a direction.
+            rng: Source of the directions.
+            stream: Random stream shared by all solves of the sketch.
+
+        Returns:
+            The base point and one probe (forward) or two (central) a direction.
+        """
+        V, U = draw_directions(self.directions, self.direction_count(space.size), space.prior, rng)
+        step = self.step()
+        stretch = coordinate_stretch(space, step)
+        V, U = V * stretch[:, None], U / stretch[:, None]
+        reach = np.minimum(step * np.abs(V).max(axis=1), HALF_RANGE)
+        base = np.clip(x, space.lower + reach, space.upper - reach)
+        points = [Point(base, stream, "sketch")]
+        signs = (1.0,) if self.difference == "forward" else (1.0, -1.0)
+        for k in range(V.shape[1]):
+            for sign in signs:
+                probe = np.clip(base + sign * step * V[:, k], space.lower, space.upper)
+                points.append(Point(probe, stream, "sketch"))
+        return Plan(points, base, V, U, step)
+
+    def sketch(self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem) -> Sketch:
+        """Difference the inner solutions.
+
+        Args:
+            plan: What was asked.
+            evaluations: The solves in the order of the plan; may stop early.
+            bound: The problem.
+
+        Returns:
+            The sketch over the directions whose solves all came back.
+
+        Raises:
+            InnerSolverError: If the base solve failed.
+        """
+        if not evaluations or not evaluations[0].ok:
+            raise InnerSolverError("the base solve of the sketch failed")
+        base = observed(bound, evaluations[0])
+        per_direction = 1 if self.difference == "forward" else 2
+        kept, columns = [], []
+        for k in range(plan.V.shape[1]):
+            group = evaluations[1 + k * per_direction : 1 + (k + 1) * per_direction]
+            if len(group) < per_direction or not all(e.ok for e in group):
+                continue
+            ends = [observed(bound, e) for e in group]
+            other = base if per_direction == 1 else ends[1]
+            columns.append((ends[0] - other) / (per_direction * plan.step))
+            kept.append(k)
+        JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
+        correction = frame_correction(self.directions, len(kept), plan.x.size)
+        dropped = plan.V.shape[1] - len(kept)
+        return Sketch(plan.x, base, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
+
+
+def coordinate_stretch(space: Space, step: float) -> FloatArray:
+    """How much farther than `step` each coordinate is probed: integers and choices are coarse.
+
+    Args:
+        space: The space.
+        step: Radius of continuous coordinates, scaled.
+
+    Returns:
+        Shape `(N,)`, >= 1: one for continuous coordinates, one whole unit for integers, one
+        scaled unit of score for choices.
+    """
+    reach = np.full(space.size, step)
+    reach[space.is_integer] = np.maximum(step, 1.0 / space.unit[space.is_integer])
+    reach[space.is_choice] = max(step, CHOICE_RADIUS)
+    stretch: FloatArray = reach / step
+    return stretch

@@ -1,0 +1,163 @@
+"""The one outer loop: asks a method, runs the round, keeps the books, stops in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, final
+
+from zo_bilevel.dispatch.base import Dispatcher
+from zo_bilevel.dispatch.serial import Serial
+from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.evaluator import Evaluator
+from zo_bilevel.ledger import Budget, Ledger
+from zo_bilevel.methods.base import Method, State
+from zo_bilevel.problem import Problem
+from zo_bilevel.result import Record, Result
+
+Callback: TypeAlias = Callable[[Record], None]
+
+
+def minimize(
+    problem: Problem,
+    method: Method | None = None,
+    *,
+    initial: Mapping[str, Any] | None = None,
+    max_solves: int | None = None,
+    max_seconds: float | None = None,
+    max_cost: float | None = None,
+    tolerance: float = 0.0,
+    seed: int = 0,
+    dispatcher: Dispatcher | None = None,
+    round_width: int = 1,
+    max_failure_rate: float = 0.8,
+    callback: Callback | None = None,
+) -> Result:
+    """Minimise the outer objective over the meta-parameters.
+
+    Args:
+        problem: Space, inner solver, outer objective.
+        method: How to search; default `DefaultMethod()`, Gauss-Newton when the inner solution is
+            a vector whose outer objective is known, else a scalar trust region.
+        initial: Start by name, partial or absent; missing names take the middle of their range.
+        max_solves: Budget in solves; 1000 when no budget is given at all.
+        max_seconds: Budget in wall-clock seconds.
+        max_cost: Budget in the money that the inner solver reports. No solve is started that
+            would overrun it at the highest price seen.
+        tolerance: Stop once the loss is at or below this value.
+        seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
+        dispatcher: Runs the solves; default `Serial()`.
+        round_width: Solves that may run at once at no extra time: set it to the number of
+            workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
+        max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
+        callback: Called with each `Record`, in order.
+
+    Returns:
+        The best point found and the history. On Ctrl-C, the best so far.
+
+    Raises:
+        InputError: If an argument breaks its rule, before the first solve.
+        InnerSolverError: If the first solve is unusable, or no solve succeeded.
+
+    Example:
+        >>> from zo_bilevel import Real, Space, SquaredError
+        >>> def simulate(phi):
+        ...     return [phi["a"] ** 2, phi["a"]]
+        >>> problem = Problem(Space(a=Real(0, 4)), simulate, SquaredError([4.0, 2.0]))
+        >>> round(minimize(problem, max_solves=30).phi["a"], 6)
+        2.0
+    """
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
+    if not 0 <= max_failure_rate <= 1:
+        raise InputError(f"max_failure_rate must lie in [0, 1], got {max_failure_rate}")
+    if method is None:
+        from zo_bilevel.methods.default import DefaultMethod
+
+        method = DefaultMethod()
+    if not isinstance(method, Method):
+        raise InputError(f"method must be a Method, got {type(method).__name__}")
+    ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
+    state = method.start(problem, seed, initial=initial, round_width=round_width)
+    evaluator = Evaluator(problem, Serial() if dispatcher is None else dispatcher, seed)
+    rules = _StopRules(tolerance, max_failure_rate)
+    try:
+        reason = _loop(method, state, evaluator, ledger, rules, callback)
+    except KeyboardInterrupt:
+        evaluator.dispatcher.close()
+        if ledger.best is None:
+            raise
+        reason = "interrupted"
+    finally:
+        state.close()
+    return _result(problem, method, seed, evaluator, ledger, reason)
+
+
+@final
+class _StopRules:
+    __slots__ = ("max_failure_rate", "tolerance")
+
+    def __init__(self, tolerance: float, max_failure_rate: float) -> None:
+        self.tolerance = tolerance
+        self.max_failure_rate = max_failure_rate
+
+    def reason(self, ledger: Ledger) -> str:
+        best = ledger.best
+        if best is not None and best.loss <= self.tolerance:
+            return f"loss {best.loss:.3g} reached the tolerance {self.tolerance:g}"
+        return ledger.failure_reason(self.max_failure_rate)
+
+
+def _loop(
+    method: Method,
+    state: State,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    rules: _StopRules,
+    callback: Callback | None,
+) -> str:
+    while points := method.ask(state):
+        room = ledger.room(len(points))
+        if room == 0:
+            return ledger.spent_reason()
+        ledger.rounds += 1
+        evaluations = evaluator.evaluate(points[:room])
+        for evaluation in evaluations:
+            record = ledger.charge(evaluation)
+            if callback is not None:
+                callback(record)
+        if reason := rules.reason(ledger):
+            return reason
+        if room < len(points):
+            return ledger.spent_reason()
+        state = method.tell(state, evaluations)
+    return str(state.stop_reason)
+
+
+def _result(
+    problem: Problem,
+    method: Method,
+    seed: int,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    reason: str,
+) -> Result:
+    best = ledger.best
+    if best is None or best.theta is None or evaluator.bound is None:
+        raise InnerSolverError(
+            f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
+        )
+    return Result(
+        phi=problem.space.decode(best.point.x),
+        loss=best.loss,
+        theta=evaluator.bound.layout.pack(best.theta),
+        solves=ledger.solves,
+        rounds=ledger.rounds,
+        seconds=ledger.seconds,
+        cost=ledger.cost,
+        stop_reason=reason,
+        method=method.name,
+        seed=seed,
+        failures=dict(ledger.failures),
+        history=tuple(ledger.history),
+        x=best.point.x,
+    )

@@ -1,0 +1,1 @@
+"""Methods that ask for points and are told evaluations, one file each."""

@@ -1,0 +1,170 @@
+"""The method protocol: asks for rounds of points, is told evaluations, says why it stops.
+
+A method is written as a coroutine, `rounds(search)`, that yields a round of points and receives
+their evaluations in the same order. `start`, `ask` and `tell` are the same for all of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.errors import InputError
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.problem import BoundProblem, Problem
+from zo_bilevel.space import Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
+"""Yields rounds, receives evaluations, returns the reason to stop."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a method starts from.
+
+    Args:
+        problem: The problem.
+        start: Scaled start, shape `(N,)`.
+        seed: Seed of the run.
+        round_width: Solves that may run at once at no extra time; part of the run's identity,
+            never taken from the dispatcher, so that numbers do not depend on the machine.
+    """
+
+    problem: Problem
+    start: FloatArray
+    seed: int = 0
+    round_width: int = 1
+
+    @property
+    def space(self) -> Space:
+        """The problem's space."""
+        return self.problem.space
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Random numbers of the method's own, apart from those of the solves.
+
+        Args:
+            *key: Which stream, for instance the step.
+        """
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1 << 20, *key)))
+
+    def bind(self, evaluation: Evaluation) -> BoundProblem:
+        """The problem as numbers, from any solve that is ok."""
+        if evaluation.theta is None or evaluation.layout is None:
+            raise InputError("only a solve that is ok can fix the structure of theta")
+        return self.problem.bind(evaluation.theta, evaluation.layout, evaluation.point.x)
+
+
+@final
+class State:
+    """Where a method stands: the round it asks for, or why it stopped.
+
+    A state is used once: `tell` moves it on and gives it back.
+    """
+
+    __slots__ = ("_rounds", "points", "stop_reason")
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self.points: list[Point] = []
+        self.stop_reason = ""
+        self._advance(None)
+
+    def _advance(self, evaluations: list[Evaluation] | None) -> None:
+        try:
+            if evaluations is None:
+                self.points = next(self._rounds)
+            else:
+                self.points = self._rounds.send(evaluations)
+        except StopIteration as stop:
+            self.points = []
+            self.stop_reason = str(stop.value)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Hand over the evaluations of the round asked for, in its order."""
+        if len(evaluations) != len(self.points):
+            raise InputError(
+                f"evaluations must match the {len(self.points)} points asked, "
+                f"got {len(evaluations)}"
+            )
+        self._advance(list(evaluations))
+
+    def close(self) -> None:
+        """Stop the method where it stands."""
+        self._rounds.close()
+
+
+class Method(ABC):
+    """An estimator and an outer update rule, or a baseline behind the same seam."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+
+    @abstractmethod
+    def rounds(self, search: Search) -> Rounds:
+        """The whole search as a coroutine.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Yields:
+            Rounds of points, each within the bounds.
+
+        Returns:
+            Why the method stops, in words.
+        """
+
+    @final
+    def start(
+        self,
+        problem: Problem,
+        seed: int = 0,
+        *,
+        initial: Mapping[str, Any] | None = None,
+        round_width: int = 1,
+    ) -> State:
+        """Begin a search.
+
+        Args:
+            problem: The problem.
+            seed: Seed of the run, >= 0.
+            initial: Start by name; missing names take the middle of their range.
+            round_width: Solves that may run at once, >= 1.
+
+        Returns:
+            The first state.
+
+        Raises:
+            InputError: If the initial point or the round width breaks a rule.
+            UnsupportedProblemError: If the method cannot work on this problem.
+        """
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
+        if not isinstance(round_width, int) or round_width < 1:
+            raise InputError(f"round_width must be a whole number >= 1, got {round_width!r}")
+        start = problem.space.encode(initial)
+        return State(self.rounds(Search(problem, start, int(seed), round_width)))
+
+    @final
+    def ask(self, state: State) -> list[Point]:
+        """The round the method wants solved; empty when it has stopped."""
+        return state.points
+
+    @final
+    def tell(self, state: State, evaluations: Sequence[Evaluation]) -> State:
+        """Move on with the evaluations of that round, in its order.
+
+        Raises:
+            InputError: If there are not as many evaluations as points.
+        """
+        state.tell(evaluations)
+        return state

@@ -1,0 +1,27 @@
+"""The method people get when they name none."""
+
+from __future__ import annotations
+
+from typing import final
+
+from zo_bilevel.evaluation import Point
+from zo_bilevel.methods.base import Method, Rounds, Search
+
+
+@final
+class DefaultMethod(Method):
+    """Gauss-Newton when the inner solution is a vector of known objective, else a scalar search.
+
+    The start is solved first; what it returns decides. That solve is handed on, not repeated.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in tables."""
+        return "default"
+
+    def rounds(self, search: Search) -> Rounds:
+        """Delegates."""
+        from zo_bilevel.methods.gradient import GradientMethod
+
+        return (yield from GradientMethod().rounds(search))

@@ -1,0 +1,1 @@
+"""Outer objectives, one file each."""

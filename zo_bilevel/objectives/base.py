@@ -1,0 +1,91 @@
+"""Outer objectives: what is minimised, and its exact derivatives in the inner solution.
+
+Every objective offers its value, its gradient in `(theta, x)`, and its curvature along tangent
+directions, so that a sketch of the inner solver is enough for a hypergradient or a Gauss-Newton
+model. `x` is the flat scaled vector of the space.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.evaluation import ThetaLayout
+from zo_bilevel.space import Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+class OuterObjective(Protocol):
+    """The outer objective `f(theta, phi)` of one problem.
+
+    `is_vector` tells whether its derivatives in theta are known: then methods look at the whole
+    inner solution, otherwise only at the loss.
+    """
+
+    is_vector: bool
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
+        """The loss, a finite number or NaN."""
+        ...
+
+    def gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[FloatArray, FloatArray]:
+        """Derivatives in theta, shape `(m,)`, and explicitly in x, shape `(N,)`."""
+        ...
+
+    def curvature(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> FloatArray:
+        """Second derivative along b tangents `(m, b)` and `(N, b)`: a `(b, b)` matrix."""
+        ...
+
+
+@final
+class OuterContext:
+    """What an objective needs to know beside numbers: the space and theta's structure."""
+
+    __slots__ = ("layout", "space")
+
+    def __init__(self, space: Space, layout: ThetaLayout) -> None:
+        self.space = space
+        self.layout = layout
+
+
+@final
+class Identity:
+    """The inner solution is the loss: a scalar black box."""
+
+    is_vector = False
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+        """The inner solution itself."""
+        return float(theta[0])
+
+    def gradient(
+        self,
+        theta: FloatArray,  # noqa: ARG002
+        x: FloatArray,
+        context: OuterContext,  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray]:
+        """One, and zero explicitly in x."""
+        return np.ones(1), np.zeros(x.size)
+
+    def curvature(
+        self,
+        theta: FloatArray,  # noqa: ARG002
+        x: FloatArray,  # noqa: ARG002
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,  # noqa: ARG002
+        context: OuterContext,  # noqa: ARG002
+    ) -> FloatArray:
+        """Zero."""
+        return np.zeros((theta_tangents.shape[1],) * 2)

@@ -1,0 +1,150 @@
+"""User functions as outer objectives: torch functions by autograd, others by value only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.objectives.base import OuterContext
+
+if TYPE_CHECKING:
+    import torch
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@final
+class TorchObjective:
+    """A scalar torch function `f(theta, phi)`, differentiated by autograd.
+
+    Args:
+        function: Called with float64 tensors in the user's structure: theta as the inner
+            solver returned it, phi by name.
+    """
+
+    is_vector = True
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def _scalar(self, theta: Any, x: Any, context: OuterContext) -> Any:  # noqa: ANN401 - tensors
+        value = self.function(context.layout.pack(theta), context.space.decode_torch(x))
+        return value.reshape(()).to(theta.dtype)
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
+        """The function's value."""
+        import torch
+
+        with torch.no_grad():
+            tensors = torch.from_numpy(theta), torch.from_numpy(x)
+            return float(self._scalar(*tensors, context))
+
+    def gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[FloatArray, FloatArray]:
+        """First derivatives by reverse mode."""
+        import torch
+
+        inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
+        value = self._scalar(inputs[0], inputs[1], context)
+        grads = torch.autograd.grad(value, inputs, allow_unused=True)
+        out = [
+            np.zeros(len(t)) if g is None else g.numpy() for g, t in zip(grads, inputs, strict=True)
+        ]
+        return out[0], out[1]
+
+    def curvature(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> FloatArray:
+        """`[T; V]' (hessian f) [T; V]`, as the Hessian of f along the tangents."""
+        import torch
+
+        base, base_x = torch.from_numpy(theta), torch.from_numpy(x)
+        tangents = torch.from_numpy(np.ascontiguousarray(theta_tangents))
+        x_map = torch.from_numpy(np.ascontiguousarray(x_tangents))
+
+        def along(step: torch.Tensor) -> torch.Tensor:
+            value: torch.Tensor = self._scalar(
+                base + tangents @ step, base_x + x_map @ step, context
+            )
+            return value
+
+        start = torch.zeros(theta_tangents.shape[1], dtype=torch.float64)
+        hessian: FloatArray = torch.func.hessian(along)(start).numpy()
+        return 0.5 * (hessian + hessian.T)
+
+
+@final
+class PythonObjective:
+    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar.
+
+    Args:
+        function: Called with numpy arrays in the user's structure and phi by name.
+    """
+
+    is_vector = False
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
+        """The function's value."""
+        return float(self.function(context.layout.pack(theta), context.space.decode(x)))
+
+    def gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[FloatArray, FloatArray]:
+        """Not known; methods treat the loss itself as the inner solution."""
+        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
+
+    def curvature(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> FloatArray:
+        """Not known, as for `gradient`."""
+        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
+
+
+def resolve_callable(
+    function: Callable[[Any, Any], Any], theta: FloatArray, x: FloatArray, context: OuterContext
+) -> TorchObjective | PythonObjective:
+    """Find out whether a user's function is a torch function or a plain one.
+
+    Args:
+        function: `f(theta, phi)`.
+        theta: A first inner solution, shape `(m,)`.
+        x: Where it was solved, shape `(N,)`.
+        context: The space and theta's structure.
+
+    Returns:
+        A `TorchObjective` when autograd reaches theta through it, else a `PythonObjective`.
+    """
+    import torch
+
+    objective = TorchObjective(function)
+    tensor = torch.tensor(theta, requires_grad=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = function(
+                context.layout.pack(tensor), context.space.decode_torch(torch.tensor(x))
+            )
+        if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
+            objective.gradient(theta, x, context)
+            return objective
+    except Exception:  # noqa: BLE001 - a plain function may fail on tensors in any way
+        return PythonObjective(function)
+    return PythonObjective(function)

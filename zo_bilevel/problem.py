@@ -1,0 +1,145 @@
+"""A bilevel problem: the space, the inner solver that can only be run, the outer objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.evaluation import ThetaLayout
+from zo_bilevel.objectives.base import Identity, OuterContext, OuterObjective
+from zo_bilevel.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.objectives.functions import PythonObjective, TorchObjective, resolve_callable
+from zo_bilevel.objectives.squared_error import SquaredError
+from zo_bilevel.space import Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+InnerSolver: TypeAlias = Callable[..., Any]
+OBJECTIVES = (SquaredError, CrossEntropy, TorchObjective, PythonObjective, Identity)
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """Minimise `outer(theta, phi)` over the space, where `theta = inner(phi)`.
+
+    Args:
+        space: The meta-parameters.
+        inner: Called as `inner(phi)`, or `inner(phi, seed=seed)` when it takes a seed, with a
+            dict of named values; returns a number, array, tensor or dict of them.
+        outer: `SquaredError`, `CrossEntropy`, a torch function `f(theta, phi)`, a Python
+            function that returns a number, or `None` when the inner solver returns the loss.
+        name: What the inner solver is called in stores and reports; default from `inner`.
+        version: Change it when the inner solver changes: stored solves of other versions are
+            not used again.
+        is_scalar: Hide the inner solution from methods: only the loss is seen.
+
+    Raises:
+        InputError: If the space is no `Space`, or `inner` or `outer` cannot be called.
+
+    Example:
+        >>> from zo_bilevel import Real
+        >>> problem = Problem(Space(a=Real(0, 4)), lambda phi: phi["a"] ** 2, SquaredError(4.0))
+        >>> problem.scalar.is_scalar
+        True
+    """
+
+    space: Space
+    inner: InnerSolver
+    outer: Any = None
+    name: str = ""
+    version: str = "1"
+    is_scalar: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.space, Space):
+            raise InputError(f"space must be a zb.Space, got {type(self.space).__name__}")
+        if not callable(self.inner):
+            raise InputError(f"inner must be callable, got {type(self.inner).__name__}")
+        outer = Identity() if self.outer is None else self.outer
+        if not isinstance(outer, OBJECTIVES) and not callable(outer):
+            raise InputError(f"outer must be callable or an objective, got {type(outer).__name__}")
+        object.__setattr__(self, "outer", outer)
+        if not self.name:
+            found = getattr(self.inner, "__qualname__", type(self.inner).__qualname__)
+            object.__setattr__(self, "name", found)
+
+    @property
+    def scalar(self) -> Problem:
+        """The same problem seen as a scalar black box: only the loss is visible."""
+        return dataclasses.replace(self, is_scalar=True)
+
+    def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:
+        """Fix the structure of the inner solution from the first solve.
+
+        Args:
+            theta: First inner solution, flat, shape `(m,)`.
+            layout: Its structure.
+            x: Where it was solved, scaled, shape `(N,)`.
+
+        Returns:
+            The problem as methods see it.
+
+        Raises:
+            InnerSolverError: If the outer objective cannot work on this inner solution.
+        """
+        context = OuterContext(self.space, layout)
+        outer = self.outer
+        if isinstance(outer, SquaredError | CrossEntropy):
+            outer.check(layout)
+        elif isinstance(outer, Identity):
+            if layout.size != 1:
+                raise InnerSolverError(
+                    f"the inner solver returned {layout.describe()}, but without an outer "
+                    "objective it must return one number, the loss"
+                )
+        elif not isinstance(outer, OBJECTIVES):
+            outer = resolve_callable(outer, theta, x, context)
+        return BoundProblem(self.space, outer, context, self.is_scalar)
+
+
+@final
+class BoundProblem:
+    """A problem whose outer objective and structure of theta are known: pure numbers.
+
+    Args:
+        space: The meta-parameters.
+        outer: The resolved objective.
+        context: The space and theta's structure.
+        is_scalar: Whether methods may see only the loss.
+    """
+
+    def __init__(
+        self, space: Space, outer: OuterObjective, context: OuterContext, is_scalar: bool
+    ) -> None:
+        self.space = space
+        self.outer = outer
+        self.context = context
+        self.is_vector = outer.is_vector and not is_scalar
+
+    @property
+    def layout(self) -> ThetaLayout:
+        """Structure of the inner solution."""
+        return self.context.layout
+
+    def value(self, theta: FloatArray, x: FloatArray) -> float:
+        """Loss of an inner solution solved at `x`."""
+        return self.outer.value(theta, x, self.context)
+
+    def gradient(self, theta: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
+        return self.outer.gradient(theta, x, self.context)
+
+    def curvature(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+    ) -> FloatArray:
+        """Second derivative of the loss along tangents `(m, b)`, `(N, b)`: `(b, b)`."""
+        return self.outer.curvature(theta, x, theta_tangents, x_tangents, self.context)

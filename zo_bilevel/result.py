@@ -1,0 +1,89 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One solve in the history of a run.
+
+    Args:
+        solve: Solves so far, this one included, from 1.
+        round: Rounds so far, from 1.
+        seconds: Since the start of the run.
+        role: What the method wanted the solve for.
+        status: How it ended.
+        loss: Its loss; infinity unless ok.
+        best_loss: Lowest loss so far.
+        cost: Money spent so far.
+    """
+
+    solve: int
+    round: int
+    seconds: float
+    role: str
+    status: str
+    loss: float
+    best_loss: float
+    cost: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The best point of a run and how it was found.
+
+    Args:
+        phi: Best meta-parameters by name.
+        loss: Loss there.
+        theta: Inner solution there, in the user's structure.
+        solves: Solves spent, failed ones included.
+        rounds: Rounds they were asked in.
+        seconds: Wall-clock seconds.
+        cost: Money spent.
+        stop_reason: Why the run stopped, in words.
+        method: Name of the method.
+        seed: Seed of the run.
+        failures: Solves by status, those that are not ok.
+        history: One record a solve, in order.
+        x: Best point, scaled, shape `(N,)`.
+    """
+
+    phi: dict[str, Any]
+    loss: float
+    theta: Any
+    solves: int
+    rounds: int
+    seconds: float
+    cost: float
+    stop_reason: str
+    method: str
+    seed: int
+    failures: dict[str, int]
+    history: tuple[Record, ...] = field(repr=False)
+    x: FloatArray = field(repr=False)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
+        failed = sum(self.failures.values())
+        lost = f", {failed} failed" if failed else ""
+        return (
+            f"loss {self.loss:.4g} at {values} after {self.solves} solves in {self.rounds} "
+            f"rounds{lost} ({self.method}; {self.stop_reason})"
+        )
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - any parameter value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    shape = getattr(value, "shape", ())
+    return f"array{shape}" if shape else str(value)
