@@ -1,81 +1,66 @@
-"""Burgers' equation with two unknowns, observed everywhere.
+"""Recover speed and viscosity of Burgers' equation from the whole field at ten times."""
 
-u_t = -lam u u_x + nu u_xx, x in [-1, 1) periodic on 128 points, u(0, x) = -sin(pi x),
-observed at every point at t = 0.1, 0.2, ..., 1.0. phi = (lam, log nu), truth
-(1, log 0.03), start (0.3, log 0.2). Dimensionless, float64.
-
-Source: this project's FACTS.md, section 4. The solver is that of
-zo_bilevel.tasks.spectral.
-"""
+from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.tasks import spectral
+from zo_bilevel.objectives.squared_error import SquaredError
+from zo_bilevel.parameters import Log, Real
+from zo_bilevel.problem import Problem
+from zo_bilevel.space import Space
+from zo_bilevel.task import Task
+from zo_bilevel.tasks import burgers_pair
+from zo_bilevel.tasks.solvers import ArraySolver, FloatArray, with_noise
 
-FloatArray = NDArray[np.float64]
-
-NUM_POINTS: Final = 128
-NUM_STEPS: Final = 100
-NUM_TIMES: Final = 10
-TRUE_PHI: Final = (1.0, math.log(0.03))
-START_PHI: Final = (0.3, math.log(0.2))
+TRUE_LAM, TRUE_NU = burgers_pair.TRUE_PHI[0], math.exp(burgers_pair.TRUE_PHI[1])
 
 
-def simulate_tensor(phi: Tensor, *, refinement: int = 1) -> Tensor:
-    """Solve for a batch of phi; differentiable, on the device of phi.
+def _simulate(pair: FloatArray) -> FloatArray:
+    return burgers_pair.simulate(np.stack([pair[..., 0], np.log(pair[..., 1])], axis=-1))
+
+
+def _simulate_tensor(pair: torch.Tensor) -> torch.Tensor:
+    return burgers_pair.simulate_tensor(torch.stack([pair[..., 0], pair[..., 1].log()], dim=-1))
+
+
+def _start(seed: int) -> dict[str, float]:  # noqa: ARG001 - one start for all seeds
+    return {"lam": burgers_pair.START_PHI[0], "nu": math.exp(burgers_pair.START_PHI[1])}
+
+
+def _error(phi: Mapping[str, Any]) -> float:
+    return float(max(abs(phi["lam"] / TRUE_LAM - 1.0), abs(phi["nu"] / TRUE_NU - 1.0)))
+
+
+def task(*, noise: float = 0.0) -> Task:
+    """Burgers with two unknowns, `u_t = -lam u u_x + nu u_xx`.
 
     Args:
-        phi: (lam, log nu), float64, shape (..., 2). Time steps suit |lam| <= 4.
-        refinement: multiplies the points and the steps of the solve, >= 1; the output
-            stays on the 128 points.
+        noise: Standard deviation of the solver's noise, as a share of the data's spread, >= 0.
 
     Returns:
-        u, the times outermost, shape (..., 1280).
+        Unknowns lam (linear) and nu (logarithmic), 1,280 observations.
 
-    Raises:
-        InputError: if phi does not hold two numbers, or the refinement is < 1.
+    Example:
+        >>> task().problem.space.names
+        ('lam', 'nu')
     """
-    if phi.ndim < 1 or phi.shape[-1] != 2:
-        raise InputError(f"phi must be (lam, log nu), got shape {tuple(phi.shape)}")
-    if refinement < 1:
-        raise InputError(f"refinement must be >= 1, got {refinement}")
-    speed, nu = phi[..., :1], torch.exp(phi[..., 1:])
-    x, k = spectral.grid(NUM_POINTS * refinement, device=phi.device)
-    field = spectral.integrate(
-        -torch.sin(math.pi * x),
-        spectral.burgers_symbol(k, nu, speed),
-        -0.5j * speed * k,
-        torch.square,
-        cutoff=spectral.BURGERS_CUTOFF,
-        num_steps=NUM_STEPS * refinement,
-        num_times=NUM_TIMES,
+    target = burgers_pair.target()
+    inner = ArraySolver("burgers-two", ("lam", "nu"), _simulate, _simulate_tensor)
+    space = Space(lam=Real(0.0, 2.0), nu=Log(1e-3, 1.0))
+    outer = SquaredError(target)
+    return Task(
+        name="burgers-two",
+        summary="speed and viscosity of Burgers' equation from 1,280 observations",
+        problem=Problem(space, with_noise(inner, noise, target), outer),
+        exact=Problem(space, inner, outer),
+        start=_start,
+        truth={"lam": TRUE_LAM, "nu": TRUE_NU},
+        target_loss=1e-7,
+        error=_error,
+        max_solves=60,
     )
-    return field[..., ::refinement].flatten(-2)
-
-
-def simulate(phi: FloatArray, *, refinement: int = 1) -> FloatArray:
-    """The same on numpy arrays: shape (..., 1280) for phi of shape (..., 2)."""
-    with torch.no_grad():
-        batch = torch.as_tensor(np.asarray(phi, dtype=np.float64))
-        return simulate_tensor(batch, refinement=refinement).numpy()
-
-
-@cache
-def target(*, refinement: int = 1) -> FloatArray:
-    """The field of the true phi, shape (1280,), read-only.
-
-    Args:
-        refinement: 1 gives the data of FACTS.md, which phi reproduces exactly; 2 or
-            more gives data from a finer grid and step than the recovery's.
-    """
-    field = simulate(np.array(TRUE_PHI), refinement=refinement)
-    field.setflags(write=False)
-    return field

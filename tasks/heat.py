@@ -11,7 +11,7 @@ Finite volumes: node j has (k_{j-1} + k_j) / h^2 on the diagonal and -k / h^2 be
 theta = the three temperature vectors times 10, stacked. The true field, at the cell
 centres, is 0.8 sin(2 pi x) + 0.5 cos(5 pi x). All is dimensionless and float64.
 
-Source: this project's FACTS.md, section 4. The batched solver is parallel cyclic
+Source: the project's reference problems. The batched solver is parallel cyclic
 reduction (Hockney & Jesshope, Parallel Computers, 1981) carrying row sums instead of
 diagonals (Grassmann, Taksar & Heyman, Oper. Res. 33, 1985): only positive numbers are
 added, so nothing cancels at any contrast of k.

@@ -117,6 +117,15 @@ def _orthonormal_columns(
     return np.asarray(factor * np.sign(np.diagonal(triangle)))
 
 
+def _check_arguments(num_parameters: int, num_outputs: int, condition: float) -> None:
+    if num_parameters < 1:
+        raise InputError(f"num_parameters must be >= 1, got {num_parameters}")
+    if num_outputs < num_parameters:
+        raise InputError(f"num_outputs must be >= {num_parameters}, got {num_outputs}")
+    if not condition >= 1.0:
+        raise InputError(f"condition must be >= 1, got {condition}")
+
+
 def make_quadratic_form(
     num_parameters: int,
     *,
@@ -144,12 +153,7 @@ def make_quadratic_form(
         InputError: if an argument is out of its range.
     """
     num_outputs = num_parameters if num_outputs is None else num_outputs
-    if num_parameters < 1:
-        raise InputError(f"num_parameters must be >= 1, got {num_parameters}")
-    if num_outputs < num_parameters:
-        raise InputError(f"num_outputs must be >= {num_parameters}, got {num_outputs}")
-    if not condition >= 1.0:
-        raise InputError(f"condition must be >= 1, got {condition}")
+    _check_arguments(num_parameters, num_outputs, condition)
     generator = np.random.default_rng(seed)
     left = _orthonormal_columns(generator, num_outputs, num_parameters)
     right = _orthonormal_columns(generator, num_parameters, num_parameters)

@@ -5,7 +5,7 @@ dual, beta = P X' (X P X' + I)^-1 y with P = diag(exp(-phi)). theta = X_val beta
 target is y_val. 120 training rows, 300 features of which 20 matter, 400 validation
 rows, noise 0.5. Dimensionless, float64.
 
-Source: this project's FACTS.md, section 4, which fixes the generator and its order.
+Source: the project's reference problems, which fixes the generator and its order.
 """
 
 from dataclasses import dataclass

@@ -10,8 +10,18 @@ import numpy as np
 
 from zo_bilevel.dispatch.base import Dispatcher, Solve
 from zo_bilevel.errors import InnerSolverError
-from zo_bilevel.evaluation import Evaluation, Job, Outcome, Point, solve_seed
+from zo_bilevel.evaluation import (
+    Evaluation,
+    FloatArray,
+    Job,
+    Outcome,
+    Point,
+    Status,
+    ThetaLayout,
+    solve_seed,
+)
 from zo_bilevel.problem import BoundProblem, Problem
+from zo_bilevel.recorder import Recorder
 
 
 @final
@@ -22,12 +32,21 @@ class Evaluator:
         problem: The problem.
         dispatcher: Runs the solves.
         seed: Seed of the run.
+        recorder: Remembers every solve; `None` for no store.
     """
 
-    def __init__(self, problem: Problem, dispatcher: Dispatcher, seed: int) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        dispatcher: Dispatcher,
+        seed: int,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.problem = problem
         self.dispatcher = dispatcher
         self.seed = seed
+        self.recorder = recorder
+        self.step = 0
         self.solve = Solve(problem.inner)
         self.bound: BoundProblem | None = None
         self._seen_any = False
@@ -36,12 +55,17 @@ class Evaluator:
         """The round as a dispatcher sees it."""
         decode, seeded = self.problem.space.decode, self.solve.with_seed
         return [
-            Job(index, decode(point.x), solve_seed(self.seed, point.stream) if seeded else 0)
+            Job(
+                index,
+                decode(point.x),
+                solve_seed(self.seed, point.stream) if seeded else 0,
+                None if point.derivative is None else point.derivative.bind(self.problem, point.x),
+            )
             for index, point in enumerate(points)
         ]
 
     def outcomes(self, points: Sequence[Point]) -> list[Outcome]:
-        """Run one round.
+        """Run one round; stored solves are not run again, new ones are stored as they finish.
 
         Args:
             points: Independent points.
@@ -49,8 +73,18 @@ class Evaluator:
         Returns:
             Outcomes in the order of the points.
         """
+        jobs = self.jobs(points)
         found: dict[int, Outcome] = {}
-        for index, outcome in self.dispatcher.run(self.solve, self.jobs(points)):
+        if self.recorder is not None:
+            for job in jobs:
+                stored = self.recorder.find(points[job.index], job.seed)
+                if stored is not None:
+                    found[job.index] = stored
+        pending = [job for job in jobs if job.index not in found]
+        for index, outcome in self.dispatcher.run(self.solve, pending) if pending else ():
+            if self.recorder is not None:
+                point, seed = points[index], jobs[index].seed
+                self.recorder.add(self.step, index, point, seed, outcome)
             found[index] = outcome
         return [found[index] for index in range(len(points))]
 
@@ -66,10 +100,14 @@ class Evaluator:
         Raises:
             InnerSolverError: If the very first solve gives an unusable inner solution.
         """
-        return [
-            self.judge(point, outcome)
-            for point, outcome in zip(points, self.outcomes(points), strict=True)
+        self.step += 1
+        outcomes = self.outcomes(points)
+        evaluations = [
+            self.judge(point, outcome) for point, outcome in zip(points, outcomes, strict=True)
         ]
+        if self.recorder is not None:
+            self.recorder.judged(evaluations)
+        return evaluations
 
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
         """Check one outcome against the structure of theta and compute its loss."""
@@ -77,28 +115,38 @@ class Evaluator:
         status, error, loss = outcome.status, outcome.error, math.inf
         theta, layout = outcome.theta, outcome.layout
         if status == "ok" and theta is not None and layout is not None:
-            if self.bound is None:
-                self.bound = self.problem.bind(theta, layout, point.x)
-            if layout.shapes != self.bound.layout.shapes or layout.names != self.bound.layout.names:
-                status, error = (
-                    "invalid",
-                    (
-                        f"the inner solver returned {layout.describe()}, "
-                        f"but {self.bound.layout.describe()} before"
-                    ),
-                )
-            else:
-                loss = self.bound.value(theta, point.x)
-                if not math.isfinite(loss):
-                    status, error = "invalid", f"the outer objective is {loss}"
+            status, error, loss = self._verdict(point, theta, layout, is_first)
         if status != "ok":
             theta, layout, loss = None, None, math.inf
-        if is_first and status == "invalid":
-            raise InnerSolverError(
-                f"the first solve gave nothing usable: {error} "
-                f"(at {_few(self.problem.space.decode(point.x))})"
-            )
-        return Evaluation(point, status, theta, loss, outcome.seconds, outcome.cost, error, layout)
+            error = f"{error} (at {_few(self.problem.space.decode(point.x))})"
+        if is_first and status in ("invalid", "wrong_shape"):
+            raise InnerSolverError(f"the first solve gave nothing usable: {error}")
+        derivative = outcome.derivative if status == "ok" else None
+        return Evaluation(
+            point, status, theta, loss, outcome.seconds, outcome.cost, error, layout, derivative
+        )
+
+    def _verdict(
+        self, point: Point, theta: FloatArray, layout: ThetaLayout, is_first: bool
+    ) -> tuple[Status, str, float]:
+        """Status, reason and loss of a finite inner solution."""
+        wanted = self.problem.expected_length
+        if wanted is not None and layout.size != wanted:
+            error = f"the inner solver returned {layout.describe()}, expected_length is {wanted}"
+            return "wrong_shape", error, math.inf
+        if self.bound is None:
+            self.bound = self.problem.bind(theta, layout, point.x)
+        known = self.bound.layout
+        if layout.shapes != known.shapes or layout.names != known.names:
+            error = f"the inner solver returned {layout.describe()}, but {known.describe()} before"
+            return "wrong_shape", error, math.inf
+        refusal = self.problem.refusal(theta, layout, point.x, must_work=is_first)
+        if refusal:
+            return "rejected", refusal, math.inf
+        loss = self.bound.value(theta, point.x)
+        if not math.isfinite(loss):
+            return "invalid", f"the outer objective is {loss}", math.inf
+        return "ok", "", loss
 
 
 def _few(phi: Mapping[str, Any]) -> str:

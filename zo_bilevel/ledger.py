@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Evaluation
+from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.result import Record
 
 DEFAULT_MAX_SOLVES = 1000
@@ -86,6 +86,18 @@ class Ledger:
                 wanted = min(wanted, 1)  # the price of a solve is not known yet
         return max(wanted, 0)
 
+    def affordable(self, points: Sequence[Point]) -> int:
+        """How many points of a round, from the first, may be started.
+
+        Args:
+            points: The round; a point that wants derivatives counts for more than one solve.
+        """
+        count, limit = self.room(len(points)), self.budget.max_solves
+        left = math.inf if limit is None else limit - self.solves
+        while count and sum(point.solves for point in points[:count]) > left:
+            count -= 1
+        return count
+
     def spent_reason(self) -> str:
         """Which limit is reached, in words."""
         limits = self.budget
@@ -93,6 +105,8 @@ class Ledger:
             return f"budget of {limits.max_solves} solves spent"
         if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
             return f"budget of {limits.max_seconds:g} seconds spent"
+        if limits.max_cost is None:
+            return f"budget of {limits.max_solves} solves: the next round needs more than is left"
         return (
             f"budget of {limits.max_cost:g} in cost: {self.cost:.4g} spent, the next solve may "
             f"cost {self.dearest:.4g}"
@@ -107,7 +121,7 @@ class Ledger:
         Returns:
             Its line in the history.
         """
-        self.solves += 1
+        self.solves += evaluation.point.solves
         self.cost += evaluation.cost
         self.dearest = max(self.dearest, evaluation.cost)
         if not evaluation.ok:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.dispatch.base import Dispatcher
 from zo_bilevel.dispatch.serial import Serial
-from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.errors import InnerSolverError, InputError, StoreError
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import Budget, Ledger
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem import Problem
+from zo_bilevel.recorder import Recorder, open_recorder
 from zo_bilevel.result import Record, Result
+from zo_bilevel.store import Store
 
+FloatArray: TypeAlias = NDArray[np.float64]
 Callback: TypeAlias = Callable[[Record], None]
+INTERRUPTED = "interrupted"
 
 
 def minimize(
@@ -28,6 +37,7 @@ def minimize(
     tolerance: float = 0.0,
     seed: int = 0,
     dispatcher: Dispatcher | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
     round_width: int = 1,
     max_failure_rate: float = 0.8,
     callback: Callback | None = None,
@@ -46,6 +56,8 @@ def minimize(
         tolerance: Stop once the loss is at or below this value.
         seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
         dispatcher: Runs the solves; default `Serial()`.
+        store: SQLite file that remembers every solve: the same call again finds its finished
+            solves and goes on, to the last bit, wherever it was stopped.
         round_width: Solves that may run at once at no extra time: set it to the number of
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
@@ -78,18 +90,68 @@ def minimize(
         raise InputError(f"method must be a Method, got {type(method).__name__}")
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
     state = method.start(problem, seed, initial=initial, round_width=round_width)
-    evaluator = Evaluator(problem, Serial() if dispatcher is None else dispatcher, seed)
     rules = _StopRules(tolerance, max_failure_rate)
+    settings = {
+        "max_solves": ledger.budget.max_solves,
+        "max_seconds": max_seconds,
+        "max_cost": max_cost,
+        "tolerance": tolerance,
+        "round_width": round_width,
+    }
+    x = problem.space.encode(initial)
+    with _recording(store, problem, method.name, seed, x, settings, ledger) as recorder:
+        evaluator = Evaluator(
+            problem, Serial() if dispatcher is None else dispatcher, seed, recorder
+        )
+        try:
+            reason = _loop(method, state, evaluator, ledger, rules, callback)
+        except KeyboardInterrupt:
+            evaluator.dispatcher.close()
+            if ledger.best is None:
+                raise
+            reason = INTERRUPTED
+        finally:
+            state.close()
+        result = _result(problem, method, seed, evaluator, ledger, reason)
+        if recorder is not None:
+            recorder.end("interrupted" if reason == INTERRUPTED else "finished", reason)
+    return result
+
+
+@contextmanager
+def _recording(
+    store: Store | str | os.PathLike[str] | None,
+    problem: Problem,
+    method: str,
+    seed: int,
+    start: FloatArray,
+    settings: dict[str, Any],
+    ledger: Ledger,
+) -> Iterator[Recorder | None]:
+    if store is None:
+        yield None
+        return
+    opened = store if isinstance(store, Store) else Store(store)
     try:
-        reason = _loop(method, state, evaluator, ledger, rules, callback)
-    except KeyboardInterrupt:
-        evaluator.dispatcher.close()
-        if ledger.best is None:
+        recorder = open_recorder(opened, problem, method, seed, start, settings)
+        try:
+            yield recorder
+        except StoreError as error:
+            best = ledger.best
+            found = (
+                ""
+                if best is None
+                else (
+                    f"; best so far: loss {best.loss:.6g} at {problem.space.decode(best.point.x)}"
+                )
+            )
+            raise StoreError(f"{error}{found}") from error
+        except BaseException as error:
+            recorder.end("failed", f"{type(error).__name__}: {error}")
             raise
-        reason = "interrupted"
     finally:
-        state.close()
-    return _result(problem, method, seed, evaluator, ledger, reason)
+        if opened is not store:
+            opened.close()
 
 
 @final
@@ -116,7 +178,7 @@ def _loop(
     callback: Callback | None,
 ) -> str:
     while points := method.ask(state):
-        room = ledger.room(len(points))
+        room = ledger.affordable(points)
         if room == 0:
             return ledger.spent_reason()
         ledger.rounds += 1

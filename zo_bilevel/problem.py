@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from types import CodeType
+from typing import Any, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +40,15 @@ class Problem:
         version: Change it when the inner solver changes: stored solves of other versions are
             not used again.
         is_scalar: Hide the inner solution from methods: only the loss is seen.
+        valid: The user's own rule for answers that are finite but absurd: called as
+            `valid(theta, phi)` with theta as the inner solver returned it (tensors as arrays)
+            and named values; where it returns False the solve is "rejected".
+        expected_length: How many numbers an inner solution has in all; a solve that returns
+            more or fewer is "wrong_shape". Default: as many as the first one.
 
     Raises:
-        InputError: If the space is no `Space`, or `inner` or `outer` cannot be called.
+        InputError: If the space is no `Space`, `inner`, `outer` or `valid` cannot be called, the
+            expected length is no whole number >= 1, or an adapter refuses the space.
 
     Example:
         >>> from zo_bilevel import Real
@@ -54,6 +63,8 @@ class Problem:
     name: str = ""
     version: str = "1"
     is_scalar: bool = False
+    valid: Callable[[Any, dict[str, Any]], bool] | None = None
+    expected_length: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Space):
@@ -65,8 +76,10 @@ class Problem:
             raise InputError(f"outer must be callable or an objective, got {type(outer).__name__}")
         object.__setattr__(self, "outer", outer)
         if not self.name:
-            found = getattr(self.inner, "__qualname__", type(self.inner).__qualname__)
-            object.__setattr__(self, "name", found)
+            object.__setattr__(self, "name", solver_name(self.inner))
+        _check_validity(self.valid, self.expected_length)
+        if isinstance(self.inner, ChecksSpace):
+            self.inner.check(self.space)
 
     @property
     def scalar(self) -> Problem:
@@ -100,6 +113,90 @@ class Problem:
         elif not isinstance(outer, OBJECTIVES):
             outer = resolve_callable(outer, theta, x, context)
         return BoundProblem(self.space, outer, context, self.is_scalar)
+
+    def refusal(
+        self, theta: FloatArray, layout: ThetaLayout, x: FloatArray, *, must_work: bool = False
+    ) -> str:
+        """Why the user's rule refuses an inner solution, in words; empty when it does not.
+
+        Args:
+            theta: Flat inner solution, shape `(m,)`.
+            layout: Its structure.
+            x: Where it was solved, scaled, shape `(N,)`.
+            must_work: Raise where the rule itself raises, as on the first solve.
+
+        Raises:
+            InputError: If the rule gives no truth value, or raises while it must work.
+        """
+        if self.valid is None:
+            return ""
+        phi = self.space.decode(x)
+        try:
+            answer = self.valid(layout.pack(theta), phi)
+        except Exception as error:
+            if must_work:
+                raise InputError(
+                    f"valid raised {type(error).__name__}: {error} (at {phi})"
+                ) from error
+            return f"valid raised {type(error).__name__}: {error}"
+        if not isinstance(answer, bool | np.bool_):
+            raise InputError(f"valid must return True or False, got {answer!r} (at {phi})")
+        return "" if answer else "the inner solution is refused by valid"
+
+
+@runtime_checkable
+class ChecksSpace(Protocol):
+    """An adapter that can refuse a space before the first solve."""
+
+    def check(self, space: Space) -> None:
+        """Raise `InputError`, by name, for parameters that do not fit."""
+        ...
+
+
+def _check_validity(valid: object, expected_length: object) -> None:
+    if valid is not None and not callable(valid):
+        raise InputError(f"valid must be callable, got {type(valid).__name__}")
+    if expected_length is None:
+        return
+    is_whole = isinstance(expected_length, int) and not isinstance(expected_length, bool)
+    if not is_whole or cast(int, expected_length) < 1:
+        raise InputError(f"expected_length must be a whole number >= 1, got {expected_length!r}")
+
+
+def solver_name(inner: InnerSolver) -> str:
+    """Name an inner solver for stores and reports.
+
+    Two solvers that differ must not share a name, or one would be given the other's stored
+    answers: functions that have no place of their own (lambdas, functions inside functions) are
+    told apart by a hash of their code, objects by their `repr`.
+
+    Args:
+        inner: The inner solver.
+
+    Returns:
+        Its `name` attribute if it is text, else module, name and hash; the same in every process.
+
+    Example:
+        >>> solver_name(len)
+        'builtins.len'
+    """
+    given = getattr(inner, "name", None)
+    if isinstance(given, str) and given:
+        return given
+    kind = inner if hasattr(inner, "__qualname__") else type(inner)
+    base = f"{kind.__module__}.{kind.__qualname__}"
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        text = "" if kind is inner else repr(inner)
+    else:
+        text = repr(_code_parts(code)) if "<" in base or kind.__module__ == "__main__" else ""
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    return f"{base}#{hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else base
+
+
+def _code_parts(code: CodeType) -> tuple[Any, ...]:
+    constants = [_code_parts(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return code.co_code, code.co_names, tuple(constants)
 
 
 @final

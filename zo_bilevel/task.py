@@ -25,6 +25,8 @@ class Task:
         start: Initial point of a seed, by name; the middle of the space by default.
         truth: True meta-parameters, where known.
         target_loss: Loss that counts as solved, where known.
+        target_error: Relative error that counts as solved, where published.
+        exact: The same problem without the solver's noise, to judge what was found.
         error: From meta-parameters by name to a relative error, where the truth is known.
         published: Published figures by name, each with its source in the key.
         max_solves: A sensible budget.
@@ -36,6 +38,8 @@ class Task:
     start: Callable[[int], Mapping[str, Any]] = _no_start
     truth: Mapping[str, Any] | None = None
     target_loss: float | None = None
+    target_error: float | None = None
+    exact: Problem | None = None
     error: Callable[[Mapping[str, Any]], float] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     max_solves: int = 200
