@@ -103,7 +103,8 @@ class Space:
         self._to[self.is_log] = np.log(self._high[self.is_log])
         self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
         self.discrete: NDArray[np.bool_] = self.is_integer | self.is_choice
-        self.unit: FloatArray = (self._to - self._from) / (2 * HALF_RANGE)
+        self._span = self._to - self._from
+        self.unit: FloatArray = self._span / (2 * HALF_RANGE)
 
     @property
     def has_correlation(self) -> bool:
@@ -153,14 +154,18 @@ class Space:
             The same shape; integers are rounded, scores of choices are left scaled.
         """
         share = np.clip((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0, 1.0)
-        values: FloatArray = self._from * (1.0 - share) + self._to * share
+        # every operation is monotone, so that `_invert` can bisect to the last bit
+        values: FloatArray = self._span * share
         if self._has_log:
-            values = np.where(self.is_log, np.exp(np.where(self.is_log, values, 0.0)), values)
-            values = np.where(share <= 0.0, self._low, np.where(share >= 1.0, self._high, values))
+            values = np.where(
+                self.is_log, self._low * np.exp(values * self.is_log), self._from + values
+            )
+        else:
+            values += self._from
         if self._has_integer:
             values = np.where(self.is_integer, np.floor(values + 0.5), values)
-        if self._has_log or self._has_integer:
-            values = np.clip(values, self._low, self._high)
+        values = np.where(share >= 1.0, self._high, values)
+        values = np.minimum(np.maximum(values, self._low), self._high)
         return np.where(self.is_choice, x, values) if self.is_choice.any() else values
 
     def encode(self, phi: Mapping[str, Any] | None = None) -> FloatArray:
@@ -192,22 +197,19 @@ class Space:
         return self._invert(wanted, x)
 
     def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
-        numeric = ~self.is_choice
-        inner = wanted.copy()
-        inner[self.is_log] = np.log(wanted[self.is_log])
-        share = (inner - self._from) / (self._to - self._from)
-        x[numeric] = (np.clip(share, 0.0, 1.0) * 2 * HALF_RANGE - HALF_RANGE)[numeric]
-        x[numeric & (wanted <= self._low) & ~self.is_integer] = -HALF_RANGE
-        x[numeric & (wanted >= self._high) & ~self.is_integer] = HALF_RANGE
-        # rounding may miss the value by a few units in the last place: look beside it
-        best, error = x.copy(), np.abs(self.values(x) - wanted)
-        step = np.where(numeric, HALF_RANGE * np.spacing(np.clip(share, 0.0, 1.0)), 0.0)
-        for count in range(-24, 25):
-            trial = x + count * step
-            miss = np.abs(self.values(trial) - wanted)
-            closer = miss < error
-            best[closer], error[closer] = trial[closer], miss[closer]
-        return np.clip(best, self.lower, self.upper)
+        """The smallest x whose decoded value is not below the one wanted, to the last bit."""
+        inner = np.where(self.is_log, np.log(np.maximum(wanted, 1e-320)), wanted)
+        share = np.clip((inner - self._from) / self._span, 0.0, 1.0)
+        guess = share * (2 * HALF_RANGE) - HALF_RANGE
+        exact = self.is_choice | self.is_integer
+        below, above = np.maximum(guess - 1e-9, self.lower), np.minimum(guess + 1e-9, self.upper)
+        for _ in range(64):
+            middle = 0.5 * (below + above)
+            reached = self.values(middle) >= wanted
+            above, below = np.where(reached, middle, above), np.where(reached, below, middle)
+        at_bottom = self.values(self.lower) == wanted
+        found = np.where(at_bottom, self.lower, above)
+        return np.where(self.is_choice, x, np.where(exact, guess, found))
 
     def decode_torch(self, x: Any) -> dict[str, Any]:  # noqa: ANN401 - a torch tensor
         """The same as `decode` for a float64 torch vector, differentiable in `x`.
@@ -222,8 +224,7 @@ class Space:
 
         plain = self.decode(x.detach().cpu().numpy())
         share = (x + HALF_RANGE) / (2 * HALF_RANGE)
-        low, high = torch.as_tensor(self._from), torch.as_tensor(self._to)
-        raw = low + (high - low) * share
+        raw = torch.as_tensor(self._from) + torch.as_tensor(self._span) * share
         phi: dict[str, Any] = {}
         for block in self._blocks:
             parameter = block.parameter
