@@ -87,12 +87,15 @@ def frame_correction(family: Family, count: int, size: int) -> float:
         size: Number of coordinates N.
 
     Returns:
-        `(N - b)/(N - 1)` for frames that fit in N dimensions (sampling without replacement),
-        else 1.
+        1 for independent draws. For frames with `r = b mod N` directions left over beside whole
+        ones, `r (N - r) / (b N)`: sampling without replacement, 0 for whole frames.
     """
-    if family in ("orthogonal", "coordinate") and size > 1 and count <= size:
-        return (size - count) / (size - 1)
-    return 0.0 if size == 1 and family in ("orthogonal", "coordinate", "rademacher") else 1.0
+    if family == "rademacher" and size == 1:
+        return 0.0
+    if family in ("orthogonal", "coordinate"):
+        left = count % size
+        return left * (size - left) / (max(count, 1) * size)
+    return 1.0
 
 
 def _in_frames(size: int, count: int, draw: Callable[[int], FloatArray]) -> FloatArray:

@@ -157,9 +157,8 @@ class Space:
         # every operation is monotone, so that `_invert` can bisect to the last bit
         values: FloatArray = self._span * share
         if self._has_log:
-            values = np.where(
-                self.is_log, self._low * np.exp(values * self.is_log), self._from + values
-            )
+            half = np.exp(0.5 * values * self.is_log)  # twice the half cannot overflow
+            values = np.where(self.is_log, self._low * half * half, self._from + values)
         else:
             values += self._from
         if self._has_integer:
@@ -211,18 +210,19 @@ class Space:
         found = np.where(at_bottom, self.lower, above)
         return np.where(self.is_choice, x, np.where(exact, guess, found))
 
-    def decode_torch(self, x: Any) -> dict[str, Any]:  # noqa: ANN401 - a torch tensor
+    def decode_torch(self, x: Any, at: FloatArray) -> dict[str, Any]:  # noqa: ANN401 - a tensor
         """The same as `decode` for a float64 torch vector, differentiable in `x`.
 
         Args:
             x: Tensor of shape `(size,)`. Integers and choices get no derivative.
+            at: The same numbers in numpy, for integers and choices.
 
         Returns:
             Tensors by name; choices as their option.
         """
         import torch
 
-        plain = self.decode(x.detach().cpu().numpy())
+        plain = self.decode(at) if self.discrete.any() else {}
         share = (x + HALF_RANGE) / (2 * HALF_RANGE)
         raw = torch.as_tensor(self._from) + torch.as_tensor(self._span) * share
         phi: dict[str, Any] = {}

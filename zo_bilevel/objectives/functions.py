@@ -31,8 +31,8 @@ class TorchObjective:
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
 
-    def _scalar(self, theta: Any, x: Any, context: OuterContext) -> Any:  # noqa: ANN401 - tensors
-        value = self.function(context.layout.pack(theta), context.space.decode_torch(x))
+    def _scalar(self, theta: Any, x: Any, at: FloatArray, context: OuterContext) -> Any:  # noqa: ANN401
+        value = self.function(context.layout.pack(theta), context.space.decode_torch(x, at))
         return value.reshape(()).to(theta.dtype)
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
@@ -41,7 +41,7 @@ class TorchObjective:
 
         with torch.no_grad():
             tensors = torch.from_numpy(theta), torch.from_numpy(x)
-            return float(self._scalar(*tensors, context))
+            return float(self._scalar(*tensors, x, context))
 
     def gradient(
         self, theta: FloatArray, x: FloatArray, context: OuterContext
@@ -50,7 +50,7 @@ class TorchObjective:
         import torch
 
         inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
-        value = self._scalar(inputs[0], inputs[1], context)
+        value = self._scalar(inputs[0], inputs[1], x, context)
         grads = torch.autograd.grad(value, inputs, allow_unused=True)
         out = [
             np.zeros(len(t)) if g is None else g.numpy() for g, t in zip(grads, inputs, strict=True)
@@ -73,9 +73,8 @@ class TorchObjective:
         x_map = torch.from_numpy(np.ascontiguousarray(x_tangents))
 
         def along(step: torch.Tensor) -> torch.Tensor:
-            value: torch.Tensor = self._scalar(
-                base + tangents @ step, base_x + x_map @ step, context
-            )
+            moved = base + tangents @ step, base_x + x_map @ step
+            value: torch.Tensor = self._scalar(*moved, x, context)
             return value
 
         start = torch.zeros(theta_tangents.shape[1], dtype=torch.float64)
@@ -140,7 +139,7 @@ def resolve_callable(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = function(
-                context.layout.pack(tensor), context.space.decode_torch(torch.tensor(x))
+                context.layout.pack(tensor), context.space.decode_torch(torch.tensor(x), x)
             )
         if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
             objective.gradient(theta, x, context)
