@@ -10,6 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zo_bilevel.methods.two_phase import SignalToNoise, TwoPhase
+    from zo_bilevel.dispatch.distributed import Distributed
+    from zo_bilevel.layer import BlackBox
+    from zo_bilevel.estimators.implicit import HessianFree, Neumann
+    from zo_bilevel.estimators.unroll import ReverseUnroll, TruncatedUnroll
+    from zo_bilevel.estimators.fg2u import FG2U
+    from zo_bilevel.comparing import compare
+    from zo_bilevel.comparison import Comparison
     from zo_bilevel.dispatch.base import WithCost
     from zo_bilevel.dispatch.serial import Serial
     from zo_bilevel.errors import (
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from zo_bilevel.evaluation import Evaluation, Point
     from zo_bilevel.hypergradients import hypergradient
     from zo_bilevel.loop import minimize
+    from zo_bilevel.methods.base import Method
     from zo_bilevel.methods.gradient import GradientMethod
     from zo_bilevel.methods.random_search import RandomSearch
     from zo_bilevel.objectives.cross_entropy import CrossEntropy
@@ -31,12 +40,22 @@ if TYPE_CHECKING:
     from zo_bilevel.parameters import Choice, Integer, Log, Real
     from zo_bilevel.problem import Problem
     from zo_bilevel.result import Record, Result
+    from zo_bilevel.runs import Run
     from zo_bilevel.sketch import Hypergradient, Sketch
     from zo_bilevel.space import Space
+    from zo_bilevel.task import Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
+    "zo_bilevel.dispatch.distributed": ["Distributed"],
+    "zo_bilevel.layer": ["BlackBox"],
+    "zo_bilevel.estimators.implicit": ["HessianFree", "Neumann"],
+    "zo_bilevel.estimators.unroll": ["ReverseUnroll", "TruncatedUnroll"],
+    "zo_bilevel.estimators.fg2u": ["FG2U"],
+    "zo_bilevel.comparing": ["compare"],
+    "zo_bilevel.comparison": ["Comparison"],
     "zo_bilevel.dispatch.base": ["WithCost"],
     "zo_bilevel.dispatch.serial": ["Serial"],
     "zo_bilevel.errors": [
@@ -51,15 +70,18 @@ _HOMES = {
     "zo_bilevel.evaluation": ["Evaluation", "Point"],
     "zo_bilevel.hypergradients": ["hypergradient"],
     "zo_bilevel.loop": ["minimize"],
+    "zo_bilevel.methods.base": ["Method"],
     "zo_bilevel.methods.gradient": ["GradientMethod"],
     "zo_bilevel.methods.random_search": ["RandomSearch"],
     "zo_bilevel.objectives.cross_entropy": ["CrossEntropy"],
     "zo_bilevel.objectives.squared_error": ["SquaredError"],
     "zo_bilevel.problem": ["Problem"],
     "zo_bilevel.result": ["Record", "Result"],
+    "zo_bilevel.runs": ["Run"],
     "zo_bilevel.sketch": ["Hypergradient", "Sketch"],
     "zo_bilevel.parameters": ["Choice", "Integer", "Log", "Real"],
     "zo_bilevel.space": ["Space"],
+    "zo_bilevel.task": ["Task"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.dispatch.base import Dispatcher
-from zo_bilevel.dispatch.serial import Serial
+from zo_bilevel.dispatch.distributed import default_dispatcher
 from zo_bilevel.errors import InnerSolverError, InputError, StoreError
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import Budget, Ledger
@@ -34,7 +34,7 @@ def minimize(
     max_solves: int | None = None,
     max_seconds: float | None = None,
     max_cost: float | None = None,
-    tolerance: float = 0.0,
+    tolerance: float | None = None,
     seed: int = 0,
     dispatcher: Dispatcher | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -53,9 +53,10 @@ def minimize(
         max_seconds: Budget in wall-clock seconds.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen.
-        tolerance: Stop once the loss is at or below this value.
+        tolerance: Stop once the loss is at or below this value; `None` for no such rule.
         seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
-        dispatcher: Runs the solves; default `Serial()`.
+        dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
+            initialised `torch.distributed` group.
         store: SQLite file that remembers every solve: the same call again finds its finished
             solves and goes on, to the last bit, wherever it was stopped.
         round_width: Solves that may run at once at no extra time: set it to the number of
@@ -101,7 +102,7 @@ def minimize(
     x = problem.space.encode(initial)
     with _recording(store, problem, method.name, seed, x, settings, ledger) as recorder:
         evaluator = Evaluator(
-            problem, Serial() if dispatcher is None else dispatcher, seed, recorder
+            problem, default_dispatcher() if dispatcher is None else dispatcher, seed, recorder
         )
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)
@@ -158,13 +159,13 @@ def _recording(
 class _StopRules:
     __slots__ = ("max_failure_rate", "tolerance")
 
-    def __init__(self, tolerance: float, max_failure_rate: float) -> None:
+    def __init__(self, tolerance: float | None, max_failure_rate: float) -> None:
         self.tolerance = tolerance
         self.max_failure_rate = max_failure_rate
 
     def reason(self, ledger: Ledger) -> str:
         best = ledger.best
-        if best is not None and best.loss <= self.tolerance:
+        if self.tolerance is not None and best is not None and best.loss <= self.tolerance:
             return f"loss {best.loss:.3g} reached the tolerance {self.tolerance:g}"
         return ledger.failure_reason(self.max_failure_rate)
 

@@ -25,6 +25,7 @@ from zo_bilevel.store import (
     layout_to_json,
     outcome_from_row,
     pack_array,
+    with_derivative,
     write_theta_file,
 )
 
@@ -84,10 +85,12 @@ class Recorder:
         self._rows: dict[int, int] = {}
         self.replayed = 0
 
-    def _key(self, x: FloatArray, seed: int) -> bytes:
+    def _key(self, point: Point, seed: int) -> bytes:
         digest = self._digest.copy()
         digest.update(str(seed).encode())
-        digest.update(np.ascontiguousarray(x, dtype="<f8").tobytes())
+        digest.update(np.ascontiguousarray(point.x, dtype="<f8").tobytes())
+        if point.derivative is not None:
+            digest.update(b"\0derivative\0" + point.derivative.key())
         return digest.digest()
 
     def find(self, point: Point, seed: int) -> Outcome | None:
@@ -100,7 +103,7 @@ class Recorder:
         Returns:
             The outcome, or `None` when it has to be solved.
         """
-        key = self._key(point.x, seed)
+        key = self._key(point, seed)
         turn = self._asked[key]
         self._asked[key] += 1
         with explained(self.store.path, "read"):
@@ -124,7 +127,7 @@ class Recorder:
         Raises:
             StoreError: If it cannot be written; what was written before stays.
         """
-        data = None if outcome.theta is None else pack_array(outcome.theta)
+        data = None if outcome.theta is None else pack_array(with_derivative(outcome))
         theta_file = None
         with explained(self.store.path, "write to"):
             if data is not None and len(data) > LARGE_THETA_BYTES:
@@ -138,7 +141,7 @@ class Recorder:
                     self.run,
                     step,
                     place,
-                    self._key(point.x, seed),
+                    self._key(point, seed),
                     pack_array(point.x),
                     seed,
                     point.role,

@@ -308,6 +308,24 @@ def outcome_from_row(store: Path, row: dict[str, Any]) -> Outcome:
     elif row["theta"] is not None:
         theta = unpack_array(row["theta"])
     layout = None if row["layout"] is None else layout_from_json(row["layout"])
+    derivative = None
+    if theta is not None and layout is not None and theta.size > layout.size:
+        theta, derivative = theta[: layout.size], theta[layout.size :]
     return Outcome(
-        row["status"], theta, layout, row["seconds"], row["cost"], row["error"], row["worker"]
+        row["status"],
+        theta,
+        layout,
+        row["seconds"],
+        row["cost"],
+        row["error"],
+        row["worker"],
+        derivative,
     )
+
+
+def with_derivative(outcome: Outcome) -> FloatArray:
+    """Theta as it is stored: its derivatives, where it has them, flat behind it."""
+    assert outcome.theta is not None  # noqa: S101 - only finished solves are stored
+    if outcome.derivative is None:
+        return outcome.theta
+    return np.concatenate([outcome.theta, outcome.derivative.ravel()])

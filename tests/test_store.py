@@ -1,0 +1,275 @@
+"""The store: nothing paid for is lost, nothing wrong is reused."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+from zo_bilevel.store import LARGE_THETA_BYTES, Store
+
+SPACE = zb.Space(a=zb.Real(-3, 3, (3,)))
+METHOD = zb.GradientMethod(zb.FG2UZO(2))
+
+
+class Counting:
+    name = "counting"
+
+    def __init__(self, crash_at=None, size=4):
+        self.calls, self.crash_at, self.size = 0, crash_at, size
+
+    def __call__(self, phi):
+        self.calls += 1
+        if self.calls == self.crash_at:
+            raise KeyboardInterrupt
+        return np.resize(np.sin(phi["a"]), self.size)
+
+
+def problem(inner, version="1"):
+    return zb.Problem(SPACE, inner, zb.SquaredError(np.zeros(inner.size)), version=version)
+
+
+def numbers(result):
+    return [(r.solve, r.round, r.loss, r.status) for r in result.history]
+
+
+def test_the_same_run_again_solves_nothing_and_gives_the_same_bits(tmp_path):
+    store, first, second = tmp_path / "runs.sqlite", Counting(), Counting()
+    one = zb.minimize(problem(first), METHOD, max_solves=30, store=store)
+    two = zb.minimize(problem(second), METHOD, max_solves=30, store=store)
+    assert first.calls == 30
+    assert second.calls == 0
+    assert numbers(one) == numbers(two)
+    assert np.array_equal(one.phi["a"], two.phi["a"])
+    assert np.array_equal(one.theta, two.theta)
+
+
+@pytest.mark.parametrize("crash_at", [1, 2, 5, 17, 29])
+def test_an_interrupted_run_goes_on_in_the_middle_of_a_round(tmp_path, crash_at):
+    whole = zb.minimize(problem(Counting()), METHOD, max_solves=30)
+    store, broken, rest = tmp_path / "runs.sqlite", Counting(crash_at), Counting()
+    try:
+        assert zb.minimize(problem(broken), METHOD, max_solves=30, store=store).stop_reason == (
+            "interrupted"
+        )
+    except KeyboardInterrupt:
+        assert crash_at <= 3  # nothing finished, or no whole round yet
+    resumed = zb.minimize(problem(rest), METHOD, max_solves=30, store=store)
+    assert rest.calls == 30 - (crash_at - 1)
+    assert numbers(resumed) == numbers(whole)
+
+
+def test_another_version_seed_or_solver_is_not_reused(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
+    newer, renamed = Counting(), Counting()
+    zb.minimize(problem(newer, version="2"), METHOD, max_solves=9, store=store)
+    renamed.name = "another"
+    zb.minimize(problem(renamed), METHOD, max_solves=9, store=store)
+    assert newer.calls == renamed.calls == 9
+
+
+def test_lambdas_of_different_code_do_not_share_answers(tmp_path):
+    store, space = tmp_path / "runs.sqlite", zb.Space(a=zb.Real(0, 1))
+    one = zb.minimize(zb.Problem(space, lambda p: p["a"] + 1.0), METHOD, max_solves=3, store=store)
+    two = zb.minimize(zb.Problem(space, lambda p: p["a"] + 2.0), METHOD, max_solves=3, store=store)
+    assert two.loss == pytest.approx(one.loss + 1.0)
+
+
+class Dice:
+    """A solver with randomness of its own: the same point, other numbers."""
+
+    name = "dice"
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, phi):
+        return float(self.rng.normal())
+
+
+class Repeating(zb.Method):
+    name = "repeating"
+
+    def rounds(self, search):
+        while True:
+            yield [zb.Point(search.start) for _ in range(2)]
+
+
+def test_repeated_points_are_solved_again_and_replayed_in_their_order(tmp_path):
+    store, space = tmp_path / "runs.sqlite", zb.Space(a=zb.Real(0, 1))
+    one = zb.minimize(zb.Problem(space, Dice(0)), Repeating(), max_solves=8, store=store)
+    two = zb.minimize(zb.Problem(space, Dice(1)), Repeating(), max_solves=8, store=store)
+    assert len({r.loss for r in one.history}) == 8
+    assert numbers(one) == numbers(two)
+
+
+def test_failures_are_replayed_within_the_run(tmp_path):
+    store = tmp_path / "runs.sqlite"
+
+    class Fragile(Counting):
+        def __call__(self, phi):
+            super().__call__(phi)
+            if self.calls % 4 == 0:
+                raise ValueError("no convergence")
+            return np.zeros(4)
+
+    one = zb.minimize(problem(Fragile()), zb.RandomSearch(), max_solves=20, store=store)
+    again = Fragile()
+    two = zb.minimize(problem(again), zb.RandomSearch(), max_solves=20, store=store)
+    assert again.calls == 0
+    assert numbers(one) == numbers(two)
+    assert one.failures == two.failures == {"failed": 5}
+
+
+def test_large_solutions_go_to_files_beside_the_store(tmp_path):
+    store, size = tmp_path / "runs.sqlite", LARGE_THETA_BYTES // 4
+
+    class Wide(Counting):
+        def __call__(self, phi):
+            super().__call__(phi)
+            return np.random.default_rng(0).normal(size=self.size) + phi["a"][0]
+
+    zb.minimize(problem(Wide(size=size)), METHOD, max_solves=3, store=store)
+    assert len(os.listdir(tmp_path / "runs.sqlite.theta")) == 3
+    again = Wide(size=size)
+    zb.minimize(problem(again), METHOD, max_solves=3, store=store)
+    assert again.calls == 0
+    assert store.stat().st_size < LARGE_THETA_BYTES
+
+
+def test_rows_hold_no_pickle_and_can_be_read_with_plain_sql(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    zb.minimize(problem(Counting()), METHOD, max_solves=6, store=store)
+    rows = sqlite3.connect(store).execute(
+        "SELECT point, theta, judged, loss, layout FROM evaluations"
+    )
+    for point, theta, judged, loss, layout in rows:
+        assert b"numpy" not in point + theta
+        assert judged == "ok"
+        assert loss >= 0
+        json.loads(layout)
+
+
+SCRIPT = """
+import sys, time, numpy as np, zo_bilevel as zb
+
+def inner(phi):
+    with open(sys.argv[2], "a") as log:
+        log.write("x")
+    time.sleep(0.01)
+    return np.sin(phi["a"])
+
+problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, (4,))), inner, zb.SquaredError(np.ones(4)))
+result = zb.minimize(problem, zb.GradientMethod(), max_solves=60, store=sys.argv[1])
+print([r.loss.hex() for r in result.history])
+"""
+
+
+def test_kill_minus_nine_at_random_moments_loses_nothing(tmp_path):
+    script, log = tmp_path / "run.py", tmp_path / "log"
+    script.write_text(textwrap.dedent(SCRIPT))
+    rng = np.random.default_rng(0)
+    command = [sys.executable, str(script), str(tmp_path / "runs.sqlite"), str(log)]
+    reference = subprocess.run(
+        [*command[:2], str(tmp_path / "other.sqlite"), str(tmp_path / "log2")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kills = 0
+    for _ in range(6):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            out, _ = process.communicate(timeout=float(rng.uniform(1.2, 2.2)))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out == reference
+    assert len(log.read_text()) <= 60 + kills
+
+
+def test_two_processes_may_share_one_store(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(SCRIPT).replace("max_solves=60", "max_solves=60, seed=int(sys.argv[3])")
+    )
+    store, log = str(tmp_path / "runs.sqlite"), str(tmp_path / "log")
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(script), store, log, str(seed)], stdout=subprocess.PIPE
+        )
+        for seed in (0, 1)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    for process in running:
+        process.stdout.close()
+    with Store(store, read_only=True) as opened:
+        # the later run may find the common start already solved
+        assert sorted(row["solves"] for row in opened.runs())[1] == 60
+        assert sum(row["solves"] for row in opened.runs()) >= 119
+        assert {row["status"] for row in opened.runs()} == {"finished"}
+
+
+def broken_file(path):
+    path.write_bytes(b"this is no database, but long enough to look like one" * 100)
+
+
+def foreign_file(path):
+    sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.commit()
+
+
+def newer_file(path):
+    with Store(path) as store:
+        store.connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (broken_file, "the file is damaged or no store"),
+        (foreign_file, "no store of this package"),
+        (newer_file, "has schema 99, this version of zo_bilevel knows up to"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_unusable_files_are_refused_before_the_first_solve(tmp_path, spoil, message):
+    path, inner = tmp_path / "runs.sqlite", Counting()
+    spoil(path)
+    before = path.read_bytes()
+    with pytest.raises(zb.StoreError, match=message):
+        zb.minimize(problem(inner), METHOD, max_solves=5, store=path)
+    assert inner.calls == 0
+    assert path.read_bytes() == before
+
+
+def test_directories_are_refused_by_name(tmp_path):
+    with pytest.raises(zb.InputError, match="store must be a file, got the directory"):
+        zb.minimize(problem(Counting()), METHOD, max_solves=5, store=tmp_path)
+    with pytest.raises(zb.InputError, match="must lie in a directory that exists"):
+        zb.minimize(problem(Counting()), METHOD, max_solves=5, store=tmp_path / "no" / "r.sqlite")
+
+
+def test_a_full_disk_stops_the_run_with_the_best_so_far_and_keeps_what_was_written(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    with Store(path) as store:
+        pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
+        store.connection.execute(f"PRAGMA max_page_count = {pages + 12}")
+        wide = Counting(size=1000)
+        with pytest.raises(zb.StoreError, match=r"full.*best so far: loss"):
+            zb.minimize(problem(wide), zb.RandomSearch(), max_solves=500, store=store)
+    with Store(path, read_only=True) as store:
+        kept = store.runs()[0]["solves"]
+    assert 0 < kept < 500
+    again = Counting(size=1000)
+    result = zb.minimize(problem(again), zb.RandomSearch(), max_solves=100, store=path)
+    assert result.solves == 100
+    assert again.calls == 100 - min(kept, 100)
