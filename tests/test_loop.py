@@ -255,3 +255,28 @@ def test_gradient_method_finds_a_minimum_on_a_bound():
     result = zb.minimize(edge, zb.GradientMethod(), max_solves=600)
     assert result.phi["a"] < 1e-4
     assert result.phi["b"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_noisy_solvers_are_judged_on_fresh_seeds_not_on_the_luckiest_draw():
+    def noisy(phi, *, seed):
+        return 1.0 + phi["a"] ** 2 + np.random.default_rng(seed).normal()
+
+    task = zb.Problem(zb.Space(a=zb.Real(-1, 1)), noisy)
+    results = [zb.minimize(task, zb.RandomSearch(), max_solves=100, seed=s) for s in range(20)]
+    for result in results:
+        assert result.solves == 100
+        assert sum(record.role == "confirm" for record in result.history) == 8
+    lucky = np.mean([result.history[-1].best_loss for result in results])
+    assert lucky < 0.0  # the lowest of 92 draws, far below anything true
+    truth = np.array([1.0 + result.phi["a"] ** 2 for result in results])
+    pull = np.array([r.loss - t for r, t in zip(results, truth, strict=True)]) / np.array(
+        [r.standard_error for r in results]
+    )
+    assert np.median(np.abs(pull)) < 2.0
+    assert abs(np.mean([r.loss for r in results]) - truth.mean()) < 4 / math.sqrt(8 * 20)
+
+
+def test_a_deterministic_solver_that_takes_a_seed_reports_no_error():
+    result = zb.minimize(problem(lambda phi, seed: solver(phi)), zb.RandomSearch(), max_solves=20)
+    assert result.standard_error == 0.0
+    assert result.loss == result.history[-1].best_loss

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from zo_bilevel.comparing import compare
     from zo_bilevel.comparison import Comparison
     from zo_bilevel.dispatch.base import WithCost
+    from zo_bilevel.dispatch.batched import Batched
+    from zo_bilevel.dispatch.joblib import Joblib
+    from zo_bilevel.preflight import Diagnosis, doctor
+    from zo_bilevel.store import Store
     from zo_bilevel.dispatch.serial import Serial
     from zo_bilevel.errors import (
         InnerSolverError,
@@ -57,6 +61,10 @@ _HOMES = {
     "zo_bilevel.comparing": ["compare"],
     "zo_bilevel.comparison": ["Comparison"],
     "zo_bilevel.dispatch.base": ["WithCost"],
+    "zo_bilevel.dispatch.batched": ["Batched"],
+    "zo_bilevel.dispatch.joblib": ["Joblib"],
+    "zo_bilevel.preflight": ["Diagnosis", "doctor"],
+    "zo_bilevel.store": ["Store"],
     "zo_bilevel.dispatch.serial": ["Serial"],
     "zo_bilevel.errors": [
         "InnerSolverError",

@@ -14,6 +14,8 @@ from zo_bilevel.result import Record
 
 DEFAULT_MAX_SOLVES = 1000
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
+CONFIRM = "confirm"
+"""Role of the solves that judge the final point afresh; none of them can become the best."""
 
 
 @final
@@ -61,6 +63,7 @@ class Ledger:
         self.dearest = 0.0
         self.failures: Counter[str] = Counter()
         self.best: Evaluation | None = None
+        self.reserve = 0
         self.first_error = ""
         self.history: list[Record] = []
         self._clock = clock
@@ -75,7 +78,7 @@ class Ledger:
         """How many of the solves wanted may still be started without overrunning a limit."""
         limits = self.budget
         if limits.max_solves is not None:
-            wanted = min(wanted, limits.max_solves - self.solves)
+            wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
         if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
             return 0
         if limits.max_cost is not None:
@@ -93,7 +96,7 @@ class Ledger:
             points: The round; a point that wants derivatives counts for more than one solve.
         """
         count, limit = self.room(len(points)), self.budget.max_solves
-        left = math.inf if limit is None else limit - self.solves
+        left = math.inf if limit is None else limit - self.reserve - self.solves
         while count and sum(point.solves for point in points[:count]) > left:
             count -= 1
         return count
@@ -101,7 +104,7 @@ class Ledger:
     def spent_reason(self) -> str:
         """Which limit is reached, in words."""
         limits = self.budget
-        if limits.max_solves is not None and self.solves >= limits.max_solves:
+        if limits.max_solves is not None and self.solves >= limits.max_solves - self.reserve:
             return f"budget of {limits.max_solves} solves spent"
         if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
             return f"budget of {limits.max_seconds:g} seconds spent"
@@ -127,7 +130,9 @@ class Ledger:
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
-        elif self.best is None or evaluation.loss < self.best.loss:
+        elif evaluation.point.role != CONFIRM and (
+            self.best is None or evaluation.loss < self.best.loss
+        ):
             self.best = evaluation
         record = Record(
             self.solves,

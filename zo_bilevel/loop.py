@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.confirmation import Verdict, confirm, reserve_for
 from zo_bilevel.dispatch.base import Dispatcher
 from zo_bilevel.dispatch.distributed import default_dispatcher
 from zo_bilevel.errors import InnerSolverError, InputError, StoreError
@@ -65,7 +66,10 @@ def minimize(
         callback: Called with each `Record`, in order.
 
     Returns:
-        The best point found and the history. On Ctrl-C, the best so far.
+        The best point found and the history. On Ctrl-C, the best so far. When the inner solver
+        takes a seed, or the method finds it noisy, a tenth of the budget (at most 8 solves) is
+        kept back to judge the final point on fresh seeds: `loss` is then a mean, with
+        `standard_error`.
 
     Raises:
         InputError: If an argument breaks its rule, before the first solve.
@@ -90,7 +94,13 @@ def minimize(
     if not isinstance(method, Method):
         raise InputError(f"method must be a Method, got {type(method).__name__}")
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
-    state = method.start(problem, seed, initial=initial, round_width=round_width)
+    state = method.start(
+        problem,
+        seed,
+        initial=initial,
+        round_width=round_width,
+        max_solves=ledger.budget.max_solves,
+    )
     rules = _StopRules(tolerance, max_failure_rate)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -106,14 +116,17 @@ def minimize(
         )
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)
+            verdict = None
+            if evaluator.solve.with_seed or state.notes.noisy:
+                verdict = confirm(evaluator, ledger, state.notes, callback)
         except KeyboardInterrupt:
             evaluator.dispatcher.close()
             if ledger.best is None:
                 raise
-            reason = INTERRUPTED
+            reason, verdict = INTERRUPTED, None
         finally:
             state.close()
-        result = _result(problem, method, seed, evaluator, ledger, reason)
+        result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
         if recorder is not None:
             recorder.end("interrupted" if reason == INTERRUPTED else "finished", reason)
     return result
@@ -179,6 +192,8 @@ def _loop(
     callback: Callback | None,
 ) -> str:
     while points := method.ask(state):
+        if evaluator.solve.with_seed or state.notes.noisy:
+            ledger.reserve = reserve_for(ledger)
         room = ledger.affordable(points)
         if room == 0:
             return ledger.spent_reason()
@@ -203,16 +218,20 @@ def _result(
     evaluator: Evaluator,
     ledger: Ledger,
     reason: str,
+    verdict: Verdict | None,
 ) -> Result:
     best = ledger.best
     if best is None or best.theta is None or evaluator.bound is None:
         raise InnerSolverError(
             f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
         )
+    verdict = verdict or Verdict(best, best.loss)
+    chosen = verdict.evaluation
     return Result(
-        phi=problem.space.decode(best.point.x),
-        loss=best.loss,
-        theta=evaluator.bound.layout.pack(best.theta),
+        phi=problem.space.decode(chosen.point.x),
+        loss=verdict.loss,
+        standard_error=verdict.standard_error,
+        theta=evaluator.bound.layout.pack(chosen.theta),
         solves=ledger.solves,
         rounds=ledger.rounds,
         seconds=ledger.seconds,
@@ -222,5 +241,5 @@ def _result(
         seed=seed,
         failures=dict(ledger.failures),
         history=tuple(ledger.history),
-        x=best.point.x,
+        x=chosen.point.x,
     )

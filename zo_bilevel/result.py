@@ -56,6 +56,7 @@ class Result:
         failures: Solves by status, those that are not ok.
         history: One record a solve, in order.
         x: Best point, scaled, shape `(N,)`.
+        standard_error: Of the loss, when it is a mean over fresh seeds; else `None`.
     """
 
     phi: dict[str, Any]
@@ -71,13 +72,15 @@ class Result:
     failures: dict[str, int]
     history: tuple[Record, ...] = field(repr=False)
     x: FloatArray = field(repr=False)
+    standard_error: float | None = None
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
         failed = sum(self.failures.values())
         lost = f", {failed} failed" if failed else ""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
         return (
-            f"loss {self.loss:.4g} at {values} after {self.solves} solves in {self.rounds} "
+            f"loss {self.loss:.4g}{error} at {values} after {self.solves} solves in {self.rounds} "
             f"rounds{lost} ({self.method}; {self.stop_reason})"
         )
 

@@ -7,8 +7,8 @@ their evaluations in the same order. `start`, `ask` and `tell` are the same for 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -25,6 +25,21 @@ Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
 
 
 @final
+@dataclass(slots=True)
+class Notes:
+    """What a method tells the loop beside the points it asks for.
+
+    Args:
+        recommended: Point to report when solves are noisy, scaled, shape `(N,)`: the lowest
+            loss seen would be the luckiest draw. `None`: the lowest loss.
+        noisy: Whether the method found solves to be noisy.
+    """
+
+    recommended: FloatArray | None = None
+    noisy: bool = False
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Search:
     """What a method starts from.
@@ -35,12 +50,19 @@ class Search:
         seed: Seed of the run.
         round_width: Solves that may run at once at no extra time; part of the run's identity,
             never taken from the dispatcher, so that numbers do not depend on the machine.
+        watch: Told each hypergradient by methods that have one, shape `(N,)`, scaled.
+        max_solves: How many solves the run may spend, for methods that plan ahead, or `None`
+            when that is not known. A hint: the loop alone enforces budgets.
+        notes: What the method tells the loop.
     """
 
     problem: Problem
     start: FloatArray
     seed: int = 0
     round_width: int = 1
+    watch: Callable[[FloatArray], None] | None = None
+    max_solves: int | None = None
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def space(self) -> Space:
@@ -69,10 +91,11 @@ class State:
     A state is used once: `tell` moves it on and gives it back.
     """
 
-    __slots__ = ("_rounds", "points", "stop_reason")
+    __slots__ = ("_rounds", "notes", "points", "stop_reason")
 
-    def __init__(self, rounds: Rounds) -> None:
+    def __init__(self, rounds: Rounds, notes: Notes | None = None) -> None:
         self._rounds = rounds
+        self.notes = Notes() if notes is None else notes
         self.points: list[Point] = []
         self.stop_reason = ""
         self._advance(None)
@@ -131,6 +154,7 @@ class Method(ABC):
         *,
         initial: Mapping[str, Any] | None = None,
         round_width: int = 1,
+        max_solves: int | None = None,
     ) -> State:
         """Begin a search.
 
@@ -139,20 +163,24 @@ class Method(ABC):
             seed: Seed of the run, >= 0.
             initial: Start by name; missing names take the middle of their range.
             round_width: Solves that may run at once, >= 1.
+            max_solves: How many solves will be spent, >= 1, for methods that plan ahead.
 
         Returns:
             The first state.
 
         Raises:
-            InputError: If the initial point or the round width breaks a rule.
+            InputError: If the initial point, round width or budget breaks a rule.
             UnsupportedProblemError: If the method cannot work on this problem.
         """
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
         if not isinstance(round_width, int) or round_width < 1:
             raise InputError(f"round_width must be a whole number >= 1, got {round_width!r}")
+        if max_solves is not None and not (isinstance(max_solves, int) and max_solves >= 1):
+            raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
         start = problem.space.encode(initial)
-        return State(self.rounds(Search(problem, start, int(seed), round_width)))
+        search = Search(problem, start, int(seed), round_width, max_solves=max_solves)
+        return State(self.rounds(search), search.notes)
 
     @final
     def ask(self, state: State) -> list[Point]:
