@@ -118,8 +118,9 @@ class Sketch:
         Returns:
             Gradient `(b,)` and Hessian `(b, b)` in the coefficients of V.
         """
-        hessian = bound.curvature(self.theta, self.x, self.JV, self.V)
-        return self.slopes(bound), hessian
+        in_theta, in_x = bound.hessian_product(self.theta, self.x, self.JV, self.V)
+        hessian: FloatArray = self.JV.T @ in_theta + self.V.T @ in_x
+        return self.slopes(bound), 0.5 * (hessian + hessian.T)
 
 
 class Hypergradient(dict[str, Any]):

@@ -1,6 +1,6 @@
 """Outer objectives: what is minimised, and its exact derivatives in the inner solution.
 
-Every objective offers its value, its gradient in `(theta, x)`, and its curvature along tangent
+Every objective offers its value, its gradient in `(theta, x)`, and its Hessian along tangent
 directions, so that a sketch of the inner solver is enough for a hypergradient or a Gauss-Newton
 model. `x` is the flat scaled vector of the space.
 """
@@ -37,15 +37,15 @@ class OuterObjective(Protocol):
         """Derivatives in theta, shape `(m,)`, and explicitly in x, shape `(N,)`."""
         ...
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,
         x: FloatArray,
         theta_tangents: FloatArray,
         x_tangents: FloatArray,
         context: OuterContext,
-    ) -> FloatArray:
-        """Second derivative along b tangents `(m, b)` and `(N, b)`: a `(b, b)` matrix."""
+    ) -> tuple[FloatArray, FloatArray]:
+        """Hessian of f applied to b tangents `(m, b)` and `(N, b)`: its parts in theta and x."""
         ...
 
 
@@ -79,13 +79,13 @@ class Identity:
         """One, and zero explicitly in x."""
         return np.ones(1), np.zeros(x.size)
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,  # noqa: ARG002
         x: FloatArray,  # noqa: ARG002
         theta_tangents: FloatArray,
-        x_tangents: FloatArray,  # noqa: ARG002
+        x_tangents: FloatArray,
         context: OuterContext,  # noqa: ARG002
-    ) -> FloatArray:
+    ) -> tuple[FloatArray, FloatArray]:
         """Zero."""
-        return np.zeros((theta_tangents.shape[1],) * 2)
+        return np.zeros_like(theta_tangents), np.zeros_like(x_tangents)

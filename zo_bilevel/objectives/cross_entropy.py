@@ -86,19 +86,17 @@ class CrossEntropy:
         residual[np.arange(self.labels.size), self.labels] -= 1.0
         return residual.ravel() / self.labels.size, np.zeros(x.size)
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,
         x: FloatArray,  # noqa: ARG002
         theta_tangents: FloatArray,
-        x_tangents: FloatArray,  # noqa: ARG002
+        x_tangents: FloatArray,
         context: OuterContext,  # noqa: ARG002
-    ) -> FloatArray:
-        """`T' (diag(p) - p p') T / rows`, summed over rows."""
-        probabilities = self._probabilities(theta)
-        tangents = theta_tangents.reshape(*probabilities.shape, -1)
-        mean = np.einsum("rc,rcb->rb", probabilities, tangents)
-        centred = (tangents - mean[:, None, :]) * np.sqrt(probabilities)[:, :, None]
-        flat = centred.reshape(-1, tangents.shape[-1])
-        product: FloatArray = flat.T @ flat / self.labels.size
-        return product
+    ) -> tuple[FloatArray, FloatArray]:
+        """`(diag(p) - p p') T / rows` row by row, and zero in x."""
+        probabilities = self._probabilities(theta)[:, :, None]
+        tangents = theta_tangents.reshape(*probabilities.shape[:2], -1)
+        mean = (probabilities * tangents).sum(axis=1, keepdims=True)
+        product = probabilities * (tangents - mean) / self.labels.size
+        return product.reshape(theta_tangents.shape), np.zeros_like(x_tangents)

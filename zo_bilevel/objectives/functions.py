@@ -57,29 +57,32 @@ class TorchObjective:
         ]
         return out[0], out[1]
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,
         x: FloatArray,
         theta_tangents: FloatArray,
         x_tangents: FloatArray,
         context: OuterContext,
-    ) -> FloatArray:
-        """`[T; V]' (hessian f) [T; V]`, as the Hessian of f along the tangents."""
+    ) -> tuple[FloatArray, FloatArray]:
+        """Forward over reverse mode, all tangents at once."""
         import torch
 
-        base, base_x = torch.from_numpy(theta), torch.from_numpy(x)
-        tangents = torch.from_numpy(np.ascontiguousarray(theta_tangents))
-        x_map = torch.from_numpy(np.ascontiguousarray(x_tangents))
+        def slope(theta: torch.Tensor, moved: torch.Tensor) -> Any:  # noqa: ANN401 - two tensors
+            return torch.func.grad(lambda t, s: self._scalar(t, s, x, context), argnums=(0, 1))(
+                theta, moved
+            )
 
-        def along(step: torch.Tensor) -> torch.Tensor:
-            moved = base + tangents @ step, base_x + x_map @ step
-            value: torch.Tensor = self._scalar(*moved, x, context)
-            return value
+        def product(v: torch.Tensor, s: torch.Tensor) -> Any:  # noqa: ANN401 - two tensors
+            return torch.func.jvp(slope, bases, (v, s))[1]
 
-        start = torch.zeros(theta_tangents.shape[1], dtype=torch.float64)
-        hessian: FloatArray = torch.func.hessian(along)(start).numpy()
-        return 0.5 * (hessian + hessian.T)
+        bases = torch.from_numpy(theta), torch.from_numpy(x)
+        columns = (
+            torch.from_numpy(np.ascontiguousarray(theta_tangents)),
+            torch.from_numpy(np.ascontiguousarray(x_tangents)),
+        )
+        in_theta, in_x = torch.func.vmap(product, in_dims=1, out_dims=1)(*columns)
+        return in_theta.numpy(), in_x.numpy()
 
 
 @final
@@ -105,14 +108,14 @@ class PythonObjective:
         """Not known; methods treat the loss itself as the inner solution."""
         raise NotImplementedError("a Python function has no derivative; use problem.scalar")
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,
         x: FloatArray,
         theta_tangents: FloatArray,
         x_tangents: FloatArray,
         context: OuterContext,
-    ) -> FloatArray:
+    ) -> tuple[FloatArray, FloatArray]:
         """Not known, as for `gradient`."""
         raise NotImplementedError("a Python function has no derivative; use problem.scalar")
 

@@ -93,15 +93,13 @@ class SquaredError:
         """`2 w (theta - target) / m`, and zero explicitly in x."""
         return 2.0 * self._scaled * (theta - self.target), np.zeros(x.size)
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,  # noqa: ARG002
         x: FloatArray,  # noqa: ARG002
         theta_tangents: FloatArray,
-        x_tangents: FloatArray,  # noqa: ARG002
+        x_tangents: FloatArray,
         context: OuterContext,  # noqa: ARG002
-    ) -> FloatArray:
-        """`T' diag(2 w / m) T`."""
-        weighted = 2.0 * self._scaled[:, None] * theta_tangents
-        product: FloatArray = theta_tangents.T @ weighted
-        return product
+    ) -> tuple[FloatArray, FloatArray]:
+        """`diag(2 w / m) T`, and zero in x."""
+        return 2.0 * self._scaled[:, None] * theta_tangents, np.zeros_like(x_tangents)

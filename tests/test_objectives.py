@@ -1,0 +1,71 @@
+"""Outer objectives: values, gradients and Hessian products against autograd."""
+
+import numpy as np
+import pytest
+import torch
+
+import zo_bilevel as zb
+from zo_bilevel.evaluation import flatten_theta
+from zo_bilevel.objectives.functions import TorchObjective
+
+SPACE = zb.Space(a=zb.Real(-1, 1, (2,)), b=zb.Log(0.1, 10))
+RNG = np.random.default_rng(0)
+LABELS = np.array([0, 2, 1, 2])
+TARGET, WEIGHTS = RNG.normal(size=12), RNG.uniform(0, 2, 12)
+
+
+def weighted(theta, phi):
+    return (torch.tensor(WEIGHTS) * (theta.reshape(12) - torch.tensor(TARGET)) ** 2).mean()
+
+
+def entropy(theta, phi):
+    return torch.nn.functional.cross_entropy(theta.reshape(4, 3), torch.tensor(LABELS))
+
+
+def coupled(theta, phi):
+    return (theta.reshape(12).sin() * phi["b"]).sum() + (phi["a"] ** 3).sum() * theta[0, 0] ** 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "function"),
+    [
+        (zb.SquaredError(TARGET.reshape(4, 3), WEIGHTS.reshape(4, 3)), weighted),
+        (zb.CrossEntropy(LABELS), entropy),
+        (TorchObjective(coupled), coupled),
+    ],
+)
+def test_derivatives_agree_with_autograd(objective, function):
+    theta, layout = flatten_theta(RNG.normal(size=(4, 3)))
+    x = np.array([0.4, -1.2, 0.9])
+    bound = zb.Problem(SPACE, lambda phi: None, objective).bind(theta, layout, x)
+
+    def whole(both):
+        phi = SPACE.decode_torch(both[12:], x)
+        return function(both[:12].reshape(4, 3), phi)
+
+    both = torch.tensor(np.concatenate([theta, x]))
+    assert bound.value(theta, x) == pytest.approx(whole(both).item(), rel=1e-12)
+    exact = torch.func.grad(whole)(both).numpy()
+    assert np.allclose(np.concatenate(bound.gradient(theta, x)), exact, atol=1e-12)
+    tangents = RNG.normal(size=(15, 5))
+    hessian = torch.func.hessian(whole)(both).numpy()
+    product = np.vstack(bound.hessian_product(theta, x, tangents[:12], tangents[12:]))
+    assert np.allclose(product, hessian @ tangents, atol=1e-11)
+
+
+def test_dict_solutions_reach_torch_functions_in_their_structure():
+    theta, layout = flatten_theta({"u": np.ones((2, 2)), "flux": 3.0})
+    seen = {}
+
+    def outer(theta, phi):
+        seen.update(theta)
+        return theta["u"].sum() * theta["flux"] + phi["b"]
+
+    x = np.zeros(3)
+    bound = zb.Problem(SPACE, lambda phi: None, outer).bind(theta, layout, x)
+    assert bound.value(theta, x) == pytest.approx(12.0 + 1.0)
+    assert seen["u"].shape == (2, 2)
+    assert seen["flux"].shape == ()
+    theta_part, x_part = bound.gradient(theta, x)
+    assert theta_part.tolist() == [3.0, 3.0, 3.0, 3.0, 4.0]
+    assert x_part[2] == pytest.approx(np.log(100) / 6)
