@@ -280,3 +280,16 @@ def test_a_deterministic_solver_that_takes_a_seed_reports_no_error():
     result = zb.minimize(problem(lambda phi, seed: solver(phi)), zb.RandomSearch(), max_solves=20)
     assert result.standard_error == 0.0
     assert result.loss == result.history[-1].best_loss
+
+
+def test_time_that_runs_out_in_a_round_gives_up_the_rest_of_it():
+    import time
+
+    def slow(phi):
+        time.sleep(0.02)
+        return solver(phi)
+
+    result = zb.minimize(problem(slow), zb.RandomSearch(), max_seconds=0.2, round_width=1000)
+    assert result.rounds == 2
+    assert result.solves < 20
+    assert result.stop_reason == "budget of 0.2 seconds spent"

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar, Literal, TypeAlias
+
+SolveStatus: TypeAlias = Literal["failed", "timed_out", "crashed", "wrong_shape"]
 
 
 class ZoBilevelError(Exception):
@@ -20,6 +23,37 @@ class InputError(ZoBilevelError, ValueError):
 
 class InnerSolverError(ZoBilevelError, RuntimeError):
     """The inner solver gave nothing that could be used, with what it gave instead."""
+
+
+class SolveError(ZoBilevelError, RuntimeError):
+    """One solve failed in a way its adapter understands; the run goes on.
+
+    `status` is the status of the evaluation it becomes.
+    """
+
+    status: ClassVar[SolveStatus] = "failed"
+
+
+class SolveTimeoutError(SolveError):
+    """A solve was stopped at its time limit."""
+
+    status: ClassVar[SolveStatus] = "timed_out"
+
+
+class SolveCrashError(SolveError):
+    """The program behind a solve was killed by a signal."""
+
+    status: ClassVar[SolveStatus] = "crashed"
+
+
+class WrongShapeError(SolveError):
+    """A solve gave an answer of another length or shape than expected."""
+
+    status: ClassVar[SolveStatus] = "wrong_shape"
+
+
+class InvalidSolutionError(InnerSolverError):
+    """The inner solver ended with an inner solution that is no number; the solve is "invalid"."""
 
 
 class StoreError(ZoBilevelError, RuntimeError):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from zo_bilevel.derivatives import Derivative, DerivativeOrder
+
 FloatArray: TypeAlias = NDArray[np.float64]
-Status: TypeAlias = Literal["ok", "failed", "timed_out", "crashed", "invalid"]
+Status: TypeAlias = Literal[
+    "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected"
+]
 """`failed`: raised; `timed_out`: killed at its limit; `crashed`: its process died;
-`invalid`: NaN, a wrong shape, or refused by the user's own rule."""
+`invalid`: values that are not finite; `wrong_shape`: another length or shape than expected or than
+before; `rejected`: refused by the user's own rule."""
 
 
 @final
@@ -125,11 +131,18 @@ class Point:
         stream: Names the random numbers of the solve: points of one stream share a seed
             (common random numbers), whatever the order of arrival.
         role: What the solve is for ("start", "sketch", "trial", "restart"), for the history.
+        derivative: Exact derivatives wanted beside theta, of an inner solver that has them.
     """
 
     x: FloatArray
     stream: tuple[int, ...] = (0,)
     role: str = "trial"
+    derivative: DerivativeOrder | None = None
+
+    @property
+    def solves(self) -> int:
+        """What the point counts for in a budget: one, and one for each derivative."""
+        return 1 if self.derivative is None else 1 + self.derivative.solves
 
 
 def solve_seed(seed: int, stream: tuple[int, ...]) -> int:
@@ -157,6 +170,7 @@ class Job:
     index: int
     phi: dict[str, Any]
     seed: int
+    derivative: Derivative | None = None
 
 
 @final
@@ -172,6 +186,7 @@ class Outcome:
         cost: What the solve cost, in the user's unit of money.
         error: What went wrong, in words.
         worker: Which worker ran it, for the record only.
+        derivative: What the job's derivative computed, or `None` when it asked for none.
     """
 
     status: Status
@@ -181,6 +196,7 @@ class Outcome:
     cost: float = 0.0
     error: str = ""
     worker: str = ""
+    derivative: FloatArray | None = None
 
 
 @final
@@ -190,13 +206,14 @@ class Evaluation:
 
     Args:
         point: What was asked.
-        status: "ok", "failed", "timed_out", "crashed" or "invalid".
+        status: "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape" or "rejected".
         theta: Flat inner solution, shape `(m,)`, or `None` unless ok.
         loss: Outer objective, or infinity unless ok.
         seconds: Wall-clock seconds of the solve.
         cost: What it cost.
         error: What went wrong, in words.
         layout: Structure of the inner solution, or `None` unless ok.
+        derivative: What the point's derivative computed, or `None` when it asked for none.
     """
 
     point: Point
@@ -207,8 +224,14 @@ class Evaluation:
     cost: float = 0.0
     error: str = ""
     layout: ThetaLayout | None = None
+    derivative: FloatArray | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the solve gave a usable inner solution and a finite loss."""
         return self.status == "ok"
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the solver answered, but with nothing usable, whatever the reason."""
+        return self.status in ("invalid", "wrong_shape", "rejected")

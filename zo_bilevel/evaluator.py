@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, final
 
 import numpy as np
@@ -33,6 +34,7 @@ class Evaluator:
         dispatcher: Runs the solves.
         seed: Seed of the run.
         recorder: Remembers every solve; `None` for no store.
+        out_of_time: Asked after each solve; once true, the rest of the round is given up.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Evaluator:
         dispatcher: Dispatcher,
         seed: int,
         recorder: Recorder | None = None,
+        out_of_time: Callable[[], bool] = lambda: False,
     ) -> None:
         self.problem = problem
         self.dispatcher = dispatcher
         self.seed = seed
         self.recorder = recorder
+        self.out_of_time = out_of_time
         self.step = 0
         self.solve = Solve(problem.inner)
         self.bound: BoundProblem | None = None
@@ -64,14 +68,14 @@ class Evaluator:
             for index, point in enumerate(points)
         ]
 
-    def outcomes(self, points: Sequence[Point]) -> list[Outcome]:
+    def outcomes(self, points: Sequence[Point]) -> dict[int, Outcome]:
         """Run one round; stored solves are not run again, new ones are stored as they finish.
 
         Args:
             points: Independent points.
 
         Returns:
-            Outcomes in the order of the points.
+            Outcomes by place; all places, unless time ran out.
         """
         jobs = self.jobs(points)
         found: dict[int, Outcome] = {}
@@ -81,12 +85,18 @@ class Evaluator:
                 if stored is not None:
                     found[job.index] = stored
         pending = [job for job in jobs if job.index not in found]
-        for index, outcome in self.dispatcher.run(self.solve, pending) if pending else ():
-            if self.recorder is not None:
-                point, seed = points[index], jobs[index].seed
-                self.recorder.add(self.step, index, point, seed, outcome)
-            found[index] = outcome
-        return [found[index] for index in range(len(points))]
+        if not pending:
+            return found
+        # closing the round kills what is still running when the store or the user stops it
+        with closing(as_generator(self.dispatcher.run(self.solve, pending))) as answers:
+            for index, outcome in answers:
+                if self.recorder is not None:
+                    point, seed = points[index], jobs[index].seed
+                    self.recorder.add(self.step, index, point, seed, outcome)
+                found[index] = outcome
+                if self.out_of_time():
+                    break
+        return found
 
     def evaluate(self, points: Sequence[Point]) -> list[Evaluation]:
         """Run one round and judge it.
@@ -95,19 +105,17 @@ class Evaluator:
             points: Independent points.
 
         Returns:
-            Evaluations in the order of the points.
+            Evaluations in the order of the points; fewer when time ran out.
 
         Raises:
             InnerSolverError: If the very first solve gives an unusable inner solution.
         """
         self.step += 1
-        outcomes = self.outcomes(points)
-        evaluations = [
-            self.judge(point, outcome) for point, outcome in zip(points, outcomes, strict=True)
-        ]
+        found = self.outcomes(points)
+        evaluations = {place: self.judge(points[place], found[place]) for place in sorted(found)}
         if self.recorder is not None:
             self.recorder.judged(evaluations)
-        return evaluations
+        return list(evaluations.values())
 
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
         """Check one outcome against the structure of theta and compute its loss."""
@@ -147,6 +155,13 @@ class Evaluator:
         if not math.isfinite(loss):
             return "invalid", f"the outer objective is {loss}", math.inf
         return "ok", "", loss
+
+
+def as_generator(
+    answers: Iterable[tuple[int, Outcome]],
+) -> Generator[tuple[int, Outcome], None, None]:
+    """The answers of a dispatcher as something that can be closed."""
+    yield from answers
 
 
 def _few(phi: Mapping[str, Any]) -> str:

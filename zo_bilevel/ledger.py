@@ -24,7 +24,7 @@ class Budget:
 
     Args:
         max_solves: Solves, >= 1.
-        max_seconds: Wall-clock seconds, > 0. Checked between rounds.
+        max_seconds: Wall-clock seconds, > 0. Checked after every solve.
         max_cost: Money in the unit the inner solver reports, > 0.
 
     Raises:
@@ -74,12 +74,17 @@ class Ledger:
         """Wall-clock seconds since the start."""
         return self._clock() - self._started
 
+    def out_of_time(self) -> bool:
+        """Whether the budget in seconds is over."""
+        limit = self.budget.max_seconds
+        return limit is not None and self.seconds >= limit
+
     def room(self, wanted: int) -> int:
         """How many of the solves wanted may still be started without overrunning a limit."""
         limits = self.budget
         if limits.max_solves is not None:
             wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
-        if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
+        if self.out_of_time():
             return 0
         if limits.max_cost is not None:
             left = limits.max_cost - self.cost
@@ -106,7 +111,7 @@ class Ledger:
         limits = self.budget
         if limits.max_solves is not None and self.solves >= limits.max_solves - self.reserve:
             return f"budget of {limits.max_solves} solves spent"
-        if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
+        if self.out_of_time():
             return f"budget of {limits.max_seconds:g} seconds spent"
         if limits.max_cost is None:
             return f"budget of {limits.max_solves} solves: the next round needs more than is left"

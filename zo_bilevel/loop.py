@@ -51,7 +51,8 @@ def minimize(
             a vector whose outer objective is known, else a scalar trust region.
         initial: Start by name, partial or absent; missing names take the middle of their range.
         max_solves: Budget in solves; 1000 when no budget is given at all.
-        max_seconds: Budget in wall-clock seconds.
+        max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
+            A solve that runs is not cut short in this process; `Joblib(timeout_s=...)` does that.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen.
         tolerance: Stop once the loss is at or below this value; `None` for no such rule.
@@ -112,7 +113,11 @@ def minimize(
     x = problem.space.encode(initial)
     with _recording(store, problem, method.name, seed, x, settings, ledger) as recorder:
         evaluator = Evaluator(
-            problem, default_dispatcher() if dispatcher is None else dispatcher, seed, recorder
+            problem,
+            default_dispatcher() if dispatcher is None else dispatcher,
+            seed,
+            recorder,
+            ledger.out_of_time,
         )
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)
@@ -205,7 +210,7 @@ def _loop(
                 callback(record)
         if reason := rules.reason(ledger):
             return reason
-        if room < len(points):
+        if len(evaluations) < len(points):
             return ledger.spent_reason()
         state = method.tell(state, evaluations)
     return str(state.stop_reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -157,8 +157,12 @@ class Recorder:
             )
         self._rows[place] = int(cursor.lastrowid or 0)
 
-    def judged(self, evaluations: Sequence[Evaluation]) -> None:
-        """Add the loss and the final status of the round's new rows, for people to read."""
+    def judged(self, evaluations: Mapping[int, Evaluation]) -> None:
+        """Add the loss and the final status of the round's new rows, for people to read.
+
+        Args:
+            evaluations: By place in the round.
+        """
         updates = [
             (evaluations[place].status, _finite(evaluations[place].loss), row)
             for place, row in self._rows.items()

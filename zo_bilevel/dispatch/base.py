@@ -10,7 +10,8 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
-from zo_bilevel.evaluation import Job, Outcome, flatten_theta
+from zo_bilevel.errors import InvalidSolutionError
+from zo_bilevel.evaluation import FloatArray, Job, Outcome, flatten_theta
 
 
 @runtime_checkable
@@ -60,7 +61,9 @@ class Solve:
         """Run one job in this process and thread."""
         started = time.perf_counter()
         try:
-            if self.with_seed:
+            if job.derivative is not None:
+                answer = job.derivative(self.inner, job.phi, job.seed)
+            elif self.with_seed:
                 answer = self.inner(job.phi, seed=job.seed)
             else:
                 answer = self.inner(job.phi)
@@ -72,7 +75,9 @@ class Solve:
 def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the user's value
     """Flatten what an inner solver returned; NaN and unusable types become "invalid"."""
     worker = str(os.getpid())
-    cost = 0.0
+    cost, derivative = 0.0, None
+    if isinstance(answer, WithDerivative):
+        answer, derivative = answer.theta, answer.derivative
     if isinstance(answer, WithCost):
         answer, cost = answer.theta, answer.cost
     try:
@@ -82,15 +87,23 @@ def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the us
     finite = np.isfinite(theta)
     if not finite.all():
         bad = int(theta.size - np.count_nonzero(finite))
-        error_text = f"the inner solution of {layout.describe()} has {bad} values that are not finite"
+        error_text = (
+            f"the inner solution of {layout.describe()} has {bad} values that are not finite"
+        )
         return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
-    return Outcome("ok", theta, layout, seconds, cost, "", worker)
+    if derivative is not None and not np.isfinite(derivative).all():
+        error_text = "the inner solution is finite, but its derivative is not"
+        return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
+    return Outcome("ok", theta, layout, seconds, cost, "", worker, derivative)
 
 
 def failed_outcome(error: BaseException, seconds: float) -> Outcome:
-    """An outcome of status "failed" that names the exception."""
+    """An outcome of status "failed" that names the exception; its `cost`, if any, was paid."""
+    worker, cost = str(os.getpid()), float(getattr(error, "cost", 0.0))
+    if isinstance(error, InvalidSolutionError):
+        return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
     text = f"{type(error).__name__}: {error}"
-    return Outcome("failed", seconds=seconds, error=text, worker=str(os.getpid()))
+    return Outcome("failed", seconds=seconds, cost=cost, error=text, worker=worker)
 
 
 @final
@@ -107,3 +120,19 @@ class WithCost:
     def __init__(self, theta: Any, cost: float) -> None:  # noqa: ANN401 - the user's value
         self.theta = theta
         self.cost = float(cost)
+
+
+@final
+class WithDerivative:
+    """An inner solution with its derivatives, from a job that asked for them.
+
+    Args:
+        theta: The inner solution, as the inner solver returns it.
+        derivative: Shape `(m, c)` along c directions, or `(N,)`, the outer gradient pulled back.
+    """
+
+    __slots__ = ("derivative", "theta")
+
+    def __init__(self, theta: Any, derivative: FloatArray) -> None:  # noqa: ANN401 - user's value
+        self.theta = theta
+        self.derivative = derivative

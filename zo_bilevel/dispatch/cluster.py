@@ -12,16 +12,16 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 from uuid import uuid4
 
 import joblib
 
-from zo_bilevel.dispatch.pool import Cancelled, Limits, WorkerPool, run_job
+from zo_bilevel.dispatch.pool import Limits, RoundCancelledError, WorkerPool, run_job
 from zo_bilevel.dispatch.supervisor import Shipment, SupervisedWorker
 from zo_bilevel.errors import InnerSolverError, InputError, MissingPackageError
 from zo_bilevel.evaluation import Job, Outcome
@@ -31,6 +31,7 @@ ROUND_ATTEMPTS = 3
 IDLE_LIMIT_S = 60.0
 """When the solver processes of a cluster worker with nothing to do are ended."""
 RAY_BACKEND = "zo_bilevel_ray"
+Answers: TypeAlias = Generator[tuple[int, Outcome], None, None]
 
 
 @final
@@ -91,7 +92,7 @@ class Cluster:
         cancelled = f"cancelled: quorum={self._quorum} of the round was reached"
         yield from ((index, Outcome("timed_out", error=cancelled)) for index in left)
 
-    def _answers(self, shipment: Shipment, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+    def _answers(self, shipment: Shipment, jobs: Sequence[Job]) -> Answers:
         """Have joblib run the jobs; whatever ends this early cancels them."""
         if not self._entered:
             self._parallel.__enter__()  # keeps Ray's actors from round to round
@@ -101,7 +102,8 @@ class Cluster:
         answers = self._parallel(task(shipment, job, self._limits, token) for job in jobs)
         finished = False
         try:
-            yield from answers
+            for answer in answers:  # noqa: UP028 - `yield from` would close them before `_cancel`
+                yield answer
             finished = True
         finally:
             if not finished:
@@ -140,17 +142,14 @@ def solve_on_cluster(
 
     def started(worker: SupervisedWorker) -> None:
         with _here.lock:
-            if token in _here.cancelled:
-                raise Cancelled
+            _here.check(token)
             _here.running.setdefault(token, set()).add(worker)
 
-    pool = _here.enter()
     try:
-        outcome = run_job(pool, _local(shipment), job, limits, started)
-    except Cancelled:
+        with _here.in_use(token) as pool:
+            outcome = run_job(pool, _local(shipment), job, limits, started)
+    except RoundCancelledError:
         outcome = Outcome("timed_out", error="cancelled")
-    finally:
-        _here.leave(token)
     return job.index, outcome
 
 
@@ -178,16 +177,28 @@ class _Here:
         self._users = 0
         self._timer: threading.Timer | None = None
 
-    def enter(self) -> WorkerPool:
+    def check(self, token: str) -> None:
+        """Refuse work for a round that was cancelled."""
+        if token in self.cancelled:
+            raise RoundCancelledError
+
+    @contextmanager
+    def in_use(self, token: str) -> Iterator[WorkerPool]:
+        """Lend the pool to one task; with no task for a while it is closed."""
         with self.lock:
+            self.check(token)
             self._users += 1
             if self._timer is not None:
                 self._timer.cancel()
             if self._pool is None:
                 self._pool = WorkerPool(sys.maxsize)  # the cluster decides how many run at once
-            return self._pool
+            pool = self._pool
+        try:
+            yield pool
+        finally:
+            self._leave(token)
 
-    def leave(self, token: str) -> None:
+    def _leave(self, token: str) -> None:
         with self.lock:
             self._users -= 1
             if self._users:
@@ -248,7 +259,9 @@ def _require_ray() -> str:
         ray = importlib.import_module("ray")
         base = importlib.import_module("ray.util.joblib.ray_backend").RayBackend
     except ImportError as error:
-        raise MissingPackageError("backend='ray' needs Ray: pip install 'zo-bilevel[ray]'") from error
+        raise MissingPackageError(
+            "backend='ray' needs Ray: pip install 'zo-bilevel[ray]'"
+        ) from error
     if not ray.is_initialized():
         raise InputError("backend='ray' needs a cluster: call ray.init(...) before the run")
     streaming = type("StreamingRayBackend", (base,), {"supports_return_generator": True})

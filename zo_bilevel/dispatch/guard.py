@@ -1,10 +1,10 @@
 """Starts one worker process and answers for its whole process tree, with the standard library only.
 
-Run as a script by `supervisor.py`: `python -I -S guard.py EVENT_FD REQUEST_FD REPLY_FD COMMAND...`.
-It ends the tree when the worker dies, when its standard input is closed (the parent asks for it, or
-the parent is gone, `kill -9` included), or on SIGTERM; then it writes one line to EVENT_FD that says
-how the worker ended, and exits. User code never runs in this process, so nothing that user code
-does (hold the interpreter lock in C, close files, change signal handlers) can stop it.
+Run as a script by `supervisor.py`: `python -I -S guard.py EVENT_FD REQUEST_FD REPLY_FD COMMAND...`
+It ends the tree when the worker dies, when its standard input is closed (the parent asks for it,
+or the parent is gone, `kill -9` included), or on SIGTERM; then it writes one line to EVENT_FD that
+says how the worker ended, and exits. User code never runs in this process, so nothing that user
+code does (hold the interpreter lock in C, close files, change signal handlers) can stop it.
 
 On Linux the guard is the tree's subreaper (prctl(2)): a grandchild that moved to another session
 or whose parent died still descends from the guard, and is found and killed. Elsewhere only the

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeGuard, final
 
-import joblib
 import cloudpickle
+import joblib
 
 from zo_bilevel.dispatch.base import Solve
 from zo_bilevel.dispatch.cluster import Cluster
@@ -135,7 +136,7 @@ class Joblib:
         """Pickle the solver, once for as long as it is the same object."""
         if self._shipped is None or self._shipped[0] is not solve.inner:
             try:
-                body = cloudpickle.dumps(solve)
+                body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve)
             except Exception as error:
                 raise InputError(unpicklable_message(solve.inner, self.backend, error)) from error
             digest = hashlib.blake2b(body, digest_size=16).digest()
@@ -190,14 +191,18 @@ def _check(
         raise InputError(f"retries must be a whole number >= 0, got {retries!r}")
     if quorum is not None and not (_is_number(quorum) and 0 < quorum <= 1):
         raise InputError(f"quorum must be in (0, 1], got {quorum!r}")
-    for name, value in (("timeout_s", timeout_s), ("quorum", quorum)):
+    _check_backend(backend, {"timeout_s": timeout_s, "quorum": quorum})
+
+
+def _check_backend(backend: str, limits: dict[str, object]) -> None:
+    if backend == "loky" and os.name != "posix":
+        raise InputError("backend='loky' needs Linux or macOS here; use backend='threading'")
+    for name, value in limits.items():
         if backend == "threading" and value is not None:
             raise InputError(
                 f"{name} needs processes: a thread cannot be killed; got {name}={value!r} with "
                 "backend='threading' (use backend='loky')"
             )
-    if backend == "loky" and os.name != "posix":
-        raise InputError("backend='loky' needs Linux or macOS here; use backend='threading'")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from zo_bilevel.dispatch.supervisor import (
+    START_LIMIT_S,
     Shipment,
     SupervisedWorker,
-    WorkerDied,
-    WorkerTooSlow,
+    WorkerDiedError,
+    WorkerTooSlowError,
     pack_job,
 )
 from zo_bilevel.errors import InnerSolverError
@@ -39,7 +40,7 @@ class Limits:
     retries: int = 0
 
 
-class Cancelled(Exception):
+class RoundCancelledError(Exception):
     """The round no longer wants this job's outcome."""
 
 
@@ -65,7 +66,7 @@ class WorkerPool:
 
         Raises:
             InnerSolverError: If the solver cannot be loaded, or workers die of loading it.
-            Cancelled: If the pool was closed.
+            RoundCancelledError: If the pool was closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._busy < self.size or self._closed)
@@ -82,9 +83,14 @@ class WorkerPool:
             worker = self._take_idle(shipment) or self._start(shipment)
             try:
                 worker.load(shipment)
-            except (WorkerDied, WorkerTooSlow) as error:
-                how = str(error) or "too slow to start"
+            except WorkerDiedError as error:
+                how = str(error)
                 self.discard(worker)
+            except WorkerTooSlowError as error:
+                self.discard(worker)
+                raise InnerSolverError(
+                    f"a worker process took over {START_LIMIT_S:g} s to load the inner solver"
+                ) from error
             except BaseException:
                 self.discard(worker)
                 raise
@@ -153,7 +159,7 @@ class WorkerPool:
     def _start(self, shipment: Shipment) -> SupervisedWorker:
         with self._changed:
             if self._closed or self._owner != os.getpid():
-                raise Cancelled
+                raise RoundCancelledError
             worker = SupervisedWorker(shipment)
             self._all.add(worker)
         return worker
@@ -178,7 +184,7 @@ def run_job(
         shipment: The solver.
         job: What to solve.
         limits: Time limit and retries.
-        started: Told each worker before it gets the job; may raise `Cancelled`.
+        started: Told each worker before it gets the job; may raise `RoundCancelledError`.
 
     Returns:
         The first good outcome or the last bad one, with the seconds and cost of all attempts.
@@ -225,14 +231,17 @@ def _attempt(
     try:
         started(worker)
         outcome = worker.call(packed, timeout_s)
-    except WorkerTooSlow:
+    except WorkerTooSlowError:
         pool.drop(worker)
         seconds = time.perf_counter() - begun
         return Outcome("timed_out", seconds=seconds, error=f"killed after timeout_s={timeout_s:g}")
-    except WorkerDied as error:
+    except WorkerDiedError as error:
         pool.drop(worker)
         seconds = time.perf_counter() - begun
         return Outcome("crashed", seconds=seconds, error=f"its worker process {error}")
+    except RoundCancelledError:
+        pool.give_back(worker)
+        raise
     except BaseException:
         pool.drop(worker)
         raise

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, final
 
-from zo_bilevel.dispatch.pool import Cancelled
+from zo_bilevel.dispatch.pool import RoundCancelledError
 from zo_bilevel.evaluation import Job, Outcome
 
 JOIN_LIMIT_S = 2.0
@@ -119,7 +119,7 @@ class Round:
                     if self._cancelled and outcome.status in ("crashed", "timed_out"):
                         return
                 self._answers.put((job.index, outcome))
-        except Cancelled:
+        except RoundCancelledError:
             return
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self._answers.put(error)
@@ -130,5 +130,5 @@ class Round:
     def _register(self, running: Killable) -> None:
         with self._lock:
             if self._cancelled:
-                raise Cancelled
+                raise RoundCancelledError
             self._running[threading.get_ident()] = running

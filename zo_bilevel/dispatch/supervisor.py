@@ -26,7 +26,7 @@ from zo_bilevel.dispatch.worker import HEADER, JOB, OUTCOME, REFUSED, SOLVER
 from zo_bilevel.errors import InnerSolverError
 from zo_bilevel.evaluation import Job, Outcome
 
-START_LIMIT_S = 600.0
+START_LIMIT_S = 300.0
 """A worker that has not loaded the solver by then never will."""
 END_LIMIT_S = 1.0
 """How long a worker may take to end in good order, and its guard to clear up."""
@@ -47,11 +47,11 @@ BOOTSTRAP = (
 )
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """The worker is gone, with how it ended."""
 
 
-class WorkerTooSlow(Exception):
+class WorkerTooSlowError(Exception):
     """The worker did not answer in time; it still runs."""
 
 
@@ -62,7 +62,7 @@ class Shipment:
 
     Args:
         digest: Names the solver, so that a worker is sent it once.
-        body: The solver, pickled by cloudpickle.
+        body: `sys.argv`, pickled, and behind it the solver, pickled by cloudpickle.
         path: `sys.path` of the process that made it.
         folder: Its working directory.
     """
@@ -110,7 +110,7 @@ class SupervisedWorker:
 
         Raises:
             InnerSolverError: If the worker cannot load it, with the worker's words.
-            WorkerDied: If it died of it.
+            WorkerDiedError: If it died of it.
         """
         if shipment.digest == self.digest:
             return
@@ -132,14 +132,14 @@ class SupervisedWorker:
             timeout_s: Seconds the solve may take, or `None`.
 
         Raises:
-            WorkerDied: If the worker died before it answered.
-            WorkerTooSlow: If it did not answer in time.
+            WorkerDiedError: If the worker died before it answered.
+            WorkerTooSlowError: If it did not answer in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._send(JOB, job, deadline)
         kind, body = self._receive(deadline)
         if kind != OUTCOME:
-            raise WorkerDied(f"answered out of turn ({kind!r})")
+            raise WorkerDiedError(f"answered out of turn ({kind!r})")
         outcome: Outcome = pickle.loads(body)
         return outcome
 
@@ -190,7 +190,7 @@ class SupervisedWorker:
             except BlockingIOError:
                 continue
             except BrokenPipeError:
-                raise WorkerDied(self._ending()) from None
+                raise WorkerDiedError(self._ending()) from None
 
     def _receive(self, deadline: float | None) -> tuple[bytes, bytes]:
         received = self._read(deadline)
@@ -205,7 +205,7 @@ class SupervisedWorker:
         self._wait(self._replies, select.POLLIN, deadline)
         data = os.read(self._replies, CHUNK_BYTES)
         if not data:
-            raise WorkerDied(self._ending())
+            raise WorkerDiedError(self._ending())
         return bytearray(data)
 
     def _wait(self, fd: int, wanted: int, deadline: float | None) -> None:
@@ -214,8 +214,8 @@ class SupervisedWorker:
         if ready.get(fd, 0) & wanted:
             return
         if ready:
-            raise WorkerDied(self._ending())
-        raise WorkerTooSlow
+            raise WorkerDiedError(self._ending())
+        raise WorkerTooSlowError
 
     def _ending(self) -> str:
         """Let the guard finish clearing up by itself, then collect how the worker ended."""

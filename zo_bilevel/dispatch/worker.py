@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import pickle
 import signal
@@ -16,6 +17,8 @@ import struct
 import sys
 import time
 from typing import Any, BinaryIO
+
+import numpy.random  # noqa: F401 - numpy loads it late: the first solve's clock would pay for it
 
 from zo_bilevel.dispatch.base import Solve
 from zo_bilevel.evaluation import Job, Outcome
@@ -73,9 +76,11 @@ def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
 
 
 def _load(body: bytes) -> tuple[Any, bytes, bytes]:
-    """Load a solver; tell the parent if it cannot be had here."""
+    """Take over the parent's `sys.argv`, load a solver; tell the parent if it cannot be had."""
+    stream = io.BytesIO(body)
     try:
-        return pickle.loads(body), READY, b""
+        sys.argv[:] = pickle.load(stream)
+        return pickle.load(stream), READY, b""
     except BaseException as error:  # noqa: BLE001 - importing the user's modules may raise anything
         return None, REFUSED, say(error).encode()
 
