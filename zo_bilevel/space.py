@@ -27,7 +27,7 @@ HALF_RANGE = 3.0
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """Where one named parameter lives in the flat vector."""
 
     name: str
@@ -75,8 +75,8 @@ class Space:
         if not merged:
             raise InputError("space must have at least one parameter, got none")
         self.parameters: dict[str, Parameter] = merged
-        self._blocks = _layout(merged)
-        self.size: int = self._blocks[-1].stop
+        self.blocks = _layout(merged)
+        self.size: int = self.blocks[-1].stop
         self.names: tuple[str, ...] = tuple(merged)
         self.lower: FloatArray = np.full(self.size, -HALF_RANGE)
         self.upper: FloatArray = np.full(self.size, HALF_RANGE)
@@ -88,7 +88,7 @@ class Space:
         self.is_log = np.zeros(self.size, dtype=bool)
         self.is_integer = np.zeros(self.size, dtype=bool)
         self.is_choice = np.zeros(self.size, dtype=bool)
-        for block in self._blocks:
+        for block in self.blocks:
             parameter, section = block.parameter, block.section
             if isinstance(parameter, Choice):
                 self.is_choice[section] = True
@@ -116,7 +116,7 @@ class Space:
         """The prior covariance of the scaled vector: smooth fields, the rest independent."""
         fields = [
             (b.section, b.parameter.shape, b.parameter.correlation_length)
-            for b in self._blocks
+            for b in self.blocks
             if isinstance(b.parameter, Real) and b.parameter.correlation_length is not None
         ]
         return Prior(self.size, fields)
@@ -132,7 +132,7 @@ class Space:
         """
         values = self.values(x)
         phi: dict[str, Any] = {}
-        for block in self._blocks:
+        for block in self.blocks:
             parameter = block.parameter
             if isinstance(parameter, Choice):
                 phi[block.name] = _decode_choice(parameter, x[block.section])
@@ -186,7 +186,7 @@ class Space:
                 raise InputError("initial: " + unknown_name_message("parameter", name, self.names))
         x = np.zeros(self.size)
         wanted = self.values(x)
-        for block in self._blocks:
+        for block in self.blocks:
             if block.name not in phi:
                 continue
             if isinstance(block.parameter, Choice):
@@ -226,7 +226,7 @@ class Space:
         share = (x + HALF_RANGE) / (2 * HALF_RANGE)
         raw = torch.as_tensor(self._from) + torch.as_tensor(self._span) * share
         phi: dict[str, Any] = {}
-        for block in self._blocks:
+        for block in self.blocks:
             parameter = block.parameter
             if isinstance(parameter, Choice):
                 phi[block.name] = plain[block.name]
@@ -251,7 +251,7 @@ class Space:
         slope = np.where(self.is_log, slope * self.values(x), slope)
         scaled = gradient / slope
         named = {}
-        for block in self._blocks:
+        for block in self.blocks:
             shape = block.parameter.shape
             if isinstance(block.parameter, Choice):
                 shape = (*shape, len(block.parameter.options))
@@ -267,7 +267,7 @@ def _is_integer(parameter: Parameter) -> bool:
     return isinstance(parameter, Integer)
 
 
-def _layout(parameters: Mapping[str, Parameter]) -> list[_Block]:
+def _layout(parameters: Mapping[str, Parameter]) -> list[Block]:
     blocks, start = [], 0
     for name, parameter in parameters.items():
         if not isinstance(name, str) or not name:
@@ -277,7 +277,7 @@ def _layout(parameters: Mapping[str, Parameter]) -> list[_Block]:
                 f"parameter {name!r} must be Real, Log, Integer or Choice, got {parameter!r}"
             )
         stop = start + _block_size(parameter)
-        blocks.append(_Block(name, parameter, start, stop))
+        blocks.append(Block(name, parameter, start, stop))
         start = stop
     return blocks
 

@@ -176,10 +176,11 @@ class Method(ABC):
             raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
         if not isinstance(round_width, int) or round_width < 1:
             raise InputError(f"round_width must be a whole number >= 1, got {round_width!r}")
-        if max_solves is not None and not (isinstance(max_solves, int) and max_solves >= 1):
+        if max_solves is not None and (int(max_solves) != max_solves or max_solves < 1):
             raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
         start = problem.space.encode(initial)
-        search = Search(problem, start, int(seed), round_width, max_solves=max_solves)
+        hint = None if max_solves is None else int(max_solves)
+        search = Search(problem, start, int(seed), round_width, max_solves=hint)
         return State(self.rounds(search), search.notes)
 
     @final

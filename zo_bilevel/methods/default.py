@@ -6,6 +6,7 @@ from typing import final
 
 from zo_bilevel.evaluation import Point
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.gauss_newton import GaussNewton
 
 
 @final
@@ -21,7 +22,20 @@ class DefaultMethod(Method):
         return "default"
 
     def rounds(self, search: Search) -> Rounds:
-        """Delegates."""
-        from zo_bilevel.methods.gradient import GradientMethod
+        """The start, then the method it calls for.
 
-        return (yield from GradientMethod().rounds(search))
+        Args:
+            search: Problem, start, seed, round width.
+
+        Yields:
+            The start; then that method's rounds.
+
+        Returns:
+            That method's reason.
+        """
+        (first,) = yield [Point(search.start, role="start")]
+        if first.ok and not search.bind(first).is_vector:
+            from zo_bilevel.methods.gradient import GradientMethod
+
+            return (yield from GradientMethod().rounds(search))
+        return (yield from GaussNewton().continue_from(search, first))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.estimators.base import Estimator
+from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.estimators.base import GradientEstimator, Plan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.evaluation import Evaluation, FloatArray
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.problem import BoundProblem
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +22,19 @@ MAX_LOST_SKETCHES = 10
 
 @final
 class GradientMethod(Method):
-    """(FG)2U-ZO with a torch optimizer: one sketch, one optimizer step, in scaled coordinates.
+    """Descent with a torch optimizer: one hypergradient, one step, in scaled coordinates.
 
     Args:
-        estimator: Makes the sketches; default `FG2UZO()`.
+        estimator: Estimates the hypergradients; default `FG2UZO()`.
         optimizer: A `torch.optim` class; default Adam.
         scheduler: Makes a learning-rate scheduler from the optimizer, stepped after each step.
+        accumulate: Rounds whose hypergradients are averaged before a step, >= 1: more
+            directions a step, or more inner seeds, in the memory of one round.
         **optimizer_options: Passed to the optimizer; `lr` defaults to 0.1 scaled units.
 
     Raises:
-        InputError: If the estimator is none, or the optimizer refuses its options.
+        InputError: If the estimator is none, `accumulate < 1`, or the optimizer refuses its
+            options.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
@@ -44,15 +49,19 @@ class GradientMethod(Method):
 
     def __init__(
         self,
-        estimator: Estimator | None = None,
+        estimator: GradientEstimator | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         *,
         scheduler: Callable[[Any], Any] | None = None,
+        accumulate: int = 1,
         **optimizer_options: Any,  # noqa: ANN401 - passed through to torch
     ) -> None:
-        self.estimator: Estimator = FG2UZO() if estimator is None else estimator
-        if not isinstance(self.estimator, Estimator):
+        self.estimator: GradientEstimator = FG2UZO() if estimator is None else estimator
+        if not isinstance(self.estimator, GradientEstimator):
             raise InputError(f"estimator must make sketches, got {type(estimator).__name__}")
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise InputError(f"accumulate must be a whole number >= 1, got {accumulate!r}")
+        self.accumulate = accumulate
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.options = {"lr": 0.1, **optimizer_options}
@@ -86,32 +95,70 @@ class GradientMethod(Method):
         Returns:
             Why it stopped: only when sketches fail again and again.
         """
-        import torch
-
-        position, optimizer = self._make_optimizer(search.start)
-        scheduler = None if self.scheduler is None else self.scheduler(optimizer)
+        descent = self._begin(search)
         bound, lost, step = None, 0, 0
+        gathered: list[FloatArray] = []
         while lost < MAX_LOST_SKETCHES:
-            x = position.detach().numpy().copy()
-            plan = self.estimator.plan(search.space, x, search.rng(step), (step,))
+            plan = self.estimator.plan(search.space, descent.x, search.rng(step), (step,))
             evaluations = yield plan.points
             step += 1
-            usable = evaluations[0].ok and any(e.ok for e in evaluations[1:])
-            if not usable:
+            solved = next((e for e in evaluations if e.ok), None)
+            if bound is None and solved is not None:
+                bound = search.bind(solved)
+            gradient = None if bound is None else self._gradient(plan, evaluations, bound)
+            if gradient is None:
                 lost += 1
                 continue
             lost = 0
-            bound = bound or search.bind(evaluations[0])
-            sketch = self.estimator.sketch(plan, evaluations, bound)
-            if sketch.num_directions == 0:
-                continue
-            gradient, _ = sketch.hypergradient(bound)
-            position.grad = torch.from_numpy(gradient)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            with torch.no_grad():
-                position.clamp_(
-                    torch.from_numpy(search.space.lower), torch.from_numpy(search.space.upper)
-                )
+            if search.watch is not None:
+                search.watch(gradient)
+            gathered.append(gradient)
+            if len(gathered) == self.accumulate:
+                descent.step(np.mean(gathered, axis=0))
+                gathered.clear()
         return f"{MAX_LOST_SKETCHES} sketches in a row failed"
+
+    def _gradient(
+        self, plan: Plan, evaluations: list[Evaluation], bound: BoundProblem
+    ) -> FloatArray | None:
+        """The hypergradient, or `None` when too many solves failed for one."""
+        try:
+            estimate = self.estimator.sketch(plan, evaluations, bound)
+        except InnerSolverError:
+            return None
+        return estimate.hypergradient(bound)[0] if estimate.num_directions else None
+
+    def _begin(self, search: Search) -> _Descent:
+        position, optimizer = self._make_optimizer(search.start)
+        scheduler = None if self.scheduler is None else self.scheduler(optimizer)
+        return _Descent(search, position, optimizer, scheduler)
+
+
+@final
+class _Descent:
+    """Where a descent stands."""
+
+    def __init__(self, search: Search, position: Any, optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401 - torch objects
+        self._space = search.space
+        self._position = position
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    @property
+    def x(self) -> FloatArray:
+        """Scaled point, shape `(N,)`."""
+        x: FloatArray = self._position.detach().numpy().copy()
+        return x
+
+    def step(self, gradient: FloatArray) -> None:
+        """One step of the optimizer, then back inside the bounds."""
+        import torch
+
+        self._position.grad = torch.from_numpy(gradient)
+        self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        with torch.no_grad():
+            self._position.clamp_(
+                torch.from_numpy(self._space.lower), torch.from_numpy(self._space.upper)
+            )

@@ -26,12 +26,49 @@ def _random() -> Method:
     return RandomSearch()
 
 
+def _nevergrad(member: str) -> Method:
+    from zo_bilevel.methods.nevergrad import Nevergrad
+
+    optimizer, _, coordinates = member.partition(":")
+    return Nevergrad(optimizer, coordinates or "scaled")
+
+
+def _scipy(member: str) -> Method:
+    from zo_bilevel.methods.scipy import Scipy
+
+    solver, _, coordinates = member.partition(":")
+    return Scipy(solver, coordinates or "scaled")
+
+
+def _cma(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.cma import CMA
+
+    return CMA(coordinates)
+
+
+def _dfols(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.dfols import DFOLS
+
+    return DFOLS(coordinates)
+
+
+def _esmda() -> Method:
+    from zo_bilevel.methods.esmda import ESMDA
+
+    return ESMDA()
+
+
 PLAIN: dict[str, Callable[[], Method]] = {
     "default": _default,
     "zo-adam": _zo_adam,
     "random": _random,
+    "cma": _cma,
+    "cma:prior": lambda: _cma("prior"),
+    "dfols": _dfols,
+    "dfols:prior": lambda: _dfols("prior"),
+    "esmda": _esmda,
 }
-FAMILIES: dict[str, Callable[[str], Method]] = {}
+FAMILIES: dict[str, Callable[[str], Method]] = {"nevergrad": _nevergrad, "scipy": _scipy}
 
 
 def method_from_name(name: str) -> Method:

@@ -1,0 +1,193 @@
+"""Gauss-Newton on a growing sketch of the inner solution: the default for vector problems."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from zo_bilevel.derivatives import Push
+from zo_bilevel.errors import InputError, UnsupportedProblemError
+from zo_bilevel.estimators.fg2u import FG2U
+from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.discrete import neighbours
+from zo_bilevel.methods.exploration import candidate_directions
+from zo_bilevel.methods.local_search import Plan, gauss_newton
+from zo_bilevel.methods.outer_model import OuterModel
+from zo_bilevel.objectives.base import Identity
+from zo_bilevel.objectives.functions import PythonObjective
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+START_ROUNDS = 4
+"""Space-filling rounds spent on finding any point that solves, when the start does not."""
+
+
+@final
+class GaussNewton(Method):
+    """Trust-region Gauss-Newton in the span of the directions explored so far.
+
+    Each solve, a difference or a trial step, is one observation of an affine model of the inner
+    solution; the model knows how far to believe each of its columns. A step is tried as soon as it
+    promises enough, until then solves explore further directions. Bounds are held by an active
+    set; a search that stalls at a loss that is not explained starts again elsewhere.
+
+    Args:
+        estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`, or
+            `FG2U()` for exact derivatives of a differentiable inner solver. Which directions
+            and how many is the method's own choice.
+
+    Raises:
+        InputError: If the estimator makes no sketches.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
+        >>> def simulate(phi):
+        ...     return [phi["a"] ** 2, phi["a"] * phi["b"]]
+        >>> space = Space(a=Real(0.1, 4), b=Real(-2, 2))
+        >>> problem = Problem(space, simulate, SquaredError([4.0, -1.0]))
+        >>> result = minimize(problem, GaussNewton(), max_solves=30)
+        >>> round(result.phi["a"], 5), round(result.phi["b"], 5)
+        (2.0, -0.5)
+
+    Source:
+        Sketch: arXiv 2406.14095. Growing subspaces: Cartis, Roberts (2023), "Scalable
+        subspace methods for derivative-free nonlinear least-squares optimization". Secant
+        updates: Broyden (1965).
+    """
+
+    def __init__(self, estimator: FG2UZO | FG2U | None = None) -> None:
+        self.estimator = FG2UZO() if estimator is None else estimator
+        if not isinstance(self.estimator, FG2UZO | FG2U):
+            raise InputError(
+                f"estimator must be FG2UZO or FG2U, got {type(self.estimator).__name__}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+        return "gauss-newton"
+
+    def start(self, *args: Any, **options: Any) -> Any:  # type: ignore[override, misc]  # noqa: ANN401
+        """As for every method; refuses problems that are known to be scalar.
+
+        Raises:
+            UnsupportedProblemError: If only the loss can be seen.
+        """
+        problem = args[0] if args else options["problem"]
+        if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
+            raise UnsupportedProblemError(NEEDS_VECTOR)
+        return super().start(*args, **options)
+
+    def rounds(self, search: Search) -> Rounds:
+        """Local searches, restarts, and steps to discrete neighbours.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Yields:
+            The start; then sketches, trial steps, restarts.
+
+        Returns:
+            Why nothing is left to gain.
+        """
+        (first,) = yield [Point(search.start, role="start")]
+        return (yield from self.continue_from(search, first))
+
+    def continue_from(self, search: Search, first: Evaluation) -> Rounds:
+        """The same, from a start that is solved already.
+
+        Args:
+            search: Problem, start, seed, round width.
+            first: The solved start, ok or not.
+        """
+        first = yield from _find_start(search, first)
+        if not first.ok:
+            return "no point was found that solves"
+        bound = search.bind(first)
+        if not bound.is_vector:
+            raise UnsupportedProblemError(NEEDS_VECTOR)
+        best, discrete = first, search.space.discrete
+        while True:
+            if not discrete.all():
+                best = yield from self._continuous(search, OuterModel(bound, best), best)
+            if not discrete.any():
+                return "converged: nothing left to gain within the bounds"
+            moves = neighbours(search.space, best.point.x, search.rng(7))
+            found = yield [Point(x, role="neighbour") for x in moves]
+            winner = min((e for e in found if e.ok), key=lambda e: e.loss, default=best)
+            if winner.loss >= best.loss:
+                return "converged: no integer or choice beside the best one is better"
+            best = winner
+
+    def _continuous(
+        self, search: Search, model: OuterModel, start: Evaluation
+    ) -> Generator[list[Point], list[Evaluation], Evaluation]:
+        """Run the search over continuous coordinates around one discrete setting."""
+        space, best = search.space, start
+        free, x = ~space.discrete, start.point.x
+        solver = gauss_newton(
+            model,
+            x[free],
+            space.lower[free],
+            space.upper[free],
+            lambda: (direction[free] for direction in candidate_directions(space)),
+            search.seed,
+            search.round_width,
+        )
+        asked = next(solver)
+        answers: list[FloatArray | None] = [model.observe(start)]
+        while True:
+            try:
+                asked = solver.send(answers)
+            except StopIteration as stop:
+                if stop.value is not None:
+                    search.notes.recommended = _embed(x, free, stop.value)
+                return best
+            plan = asked if isinstance(asked, Plan) else Plan(points=list(asked))
+            points = [Point(_embed(x, free, p), role=_role(plan, i)) for i, p in enumerate(plan.points)]
+            evaluations = yield points
+            answers = [model.observe(e) if e.ok else None for e in evaluations]
+            best = min((e for e in (best, *evaluations) if e.ok), key=lambda e: e.loss)
+
+
+NEEDS_VECTOR = (
+    "gauss-newton needs an inner solution that is seen whole and an outer objective whose "
+    "derivative is known: SquaredError, CrossEntropy or a torch function of theta"
+)
+
+
+def _embed(x: FloatArray, free: NDArray[np.bool_], values: FloatArray) -> FloatArray:
+    full = x.copy()
+    full[free] = values
+    return full
+
+
+def _role(plan: Plan, place: int) -> str:
+    if place < len(plan.steps):
+        return "trial"
+    return "sketch" if plan.probes or plan.repeat else "restart"
+
+
+def _find_start(
+    search: Search, first: Evaluation
+) -> Generator[list[Point], list[Evaluation], Evaluation]:
+    """The start, or the best of a few space-filling rounds when it does not solve."""
+    if first.ok:
+        return first
+    space = search.space
+    sobol = qmc.Sobol(space.size, rng=search.rng(3)) if space.size <= 64 else None
+    count = 1 << max(3, (search.round_width - 1).bit_length())
+    for _ in range(START_ROUNDS):
+        share = search.rng(4).random((count, space.size)) if sobol is None else sobol.random(count)
+        points = space.lower + (space.upper - space.lower) * share
+        found = yield [Point(x, role="restart") for x in points]
+        usable = [evaluation for evaluation in found if evaluation.ok]
+        if usable:
+            return min(usable, key=lambda evaluation: evaluation.loss)
+    return first
