@@ -10,19 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zo_bilevel.methods.two_phase import SignalToNoise, TwoPhase
-    from zo_bilevel.dispatch.distributed import Distributed
-    from zo_bilevel.layer import BlackBox
-    from zo_bilevel.estimators.implicit import HessianFree, Neumann
-    from zo_bilevel.estimators.unroll import ReverseUnroll, TruncatedUnroll
-    from zo_bilevel.estimators.fg2u import FG2U
     from zo_bilevel.comparing import compare
     from zo_bilevel.comparison import Comparison
     from zo_bilevel.dispatch.base import WithCost
     from zo_bilevel.dispatch.batched import Batched
+    from zo_bilevel.dispatch.distributed import Distributed
     from zo_bilevel.dispatch.joblib import Joblib
-    from zo_bilevel.preflight import Diagnosis, doctor
-    from zo_bilevel.store import Store
     from zo_bilevel.dispatch.serial import Serial
     from zo_bilevel.errors import (
         InnerSolverError,
@@ -32,26 +25,42 @@ if TYPE_CHECKING:
         UnsupportedProblemError,
         ZoBilevelError,
     )
+    from zo_bilevel.estimators.fg2u import FG2U
     from zo_bilevel.estimators.fg2u_zo import FG2UZO
+    from zo_bilevel.estimators.implicit import HessianFree, Neumann
+    from zo_bilevel.estimators.unroll import ReverseUnroll, TruncatedUnroll
     from zo_bilevel.evaluation import Evaluation, Point
     from zo_bilevel.hypergradients import hypergradient
+    from zo_bilevel.layer import BlackBox
     from zo_bilevel.loop import minimize
+    from zo_bilevel.memory import Memory, peak_memory, process_memory
     from zo_bilevel.methods.base import Method
+    from zo_bilevel.methods.cma import CMA
+    from zo_bilevel.methods.dfols import DFOLS
+    from zo_bilevel.methods.esmda import ESMDA
+    from zo_bilevel.methods.default import DefaultMethod
+    from zo_bilevel.methods.gauss_newton import GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod
+    from zo_bilevel.methods.nevergrad import Nevergrad
     from zo_bilevel.methods.random_search import RandomSearch
+    from zo_bilevel.methods.scipy import Scipy
+    from zo_bilevel.methods.two_phase import SignalToNoise, TwoPhase
     from zo_bilevel.objectives.cross_entropy import CrossEntropy
     from zo_bilevel.objectives.squared_error import SquaredError
     from zo_bilevel.parameters import Choice, Integer, Log, Real
+    from zo_bilevel.preflight import Diagnosis, doctor
     from zo_bilevel.problem import Problem
     from zo_bilevel.result import Record, Result
     from zo_bilevel.runs import Run
     from zo_bilevel.sketch import Hypergradient, Sketch
     from zo_bilevel.space import Space
+    from zo_bilevel.store import Store
     from zo_bilevel.task import Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "zo_bilevel.memory": ["Memory", "peak_memory", "process_memory"],
     "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
     "zo_bilevel.dispatch.distributed": ["Distributed"],
     "zo_bilevel.layer": ["BlackBox"],
@@ -79,8 +88,15 @@ _HOMES = {
     "zo_bilevel.hypergradients": ["hypergradient"],
     "zo_bilevel.loop": ["minimize"],
     "zo_bilevel.methods.base": ["Method"],
+    "zo_bilevel.methods.cma": ["CMA"],
+    "zo_bilevel.methods.dfols": ["DFOLS"],
+    "zo_bilevel.methods.esmda": ["ESMDA"],
+    "zo_bilevel.methods.default": ["DefaultMethod"],
+    "zo_bilevel.methods.gauss_newton": ["GaussNewton"],
     "zo_bilevel.methods.gradient": ["GradientMethod"],
+    "zo_bilevel.methods.nevergrad": ["Nevergrad"],
     "zo_bilevel.methods.random_search": ["RandomSearch"],
+    "zo_bilevel.methods.scipy": ["Scipy"],
     "zo_bilevel.objectives.cross_entropy": ["CrossEntropy"],
     "zo_bilevel.objectives.squared_error": ["SquaredError"],
     "zo_bilevel.problem": ["Problem"],

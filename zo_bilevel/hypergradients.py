@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from zo_bilevel.dispatch.base import Dispatcher
-from zo_bilevel.dispatch.serial import Serial
+from zo_bilevel.dispatch.distributed import default_dispatcher
 from zo_bilevel.errors import InnerSolverError
-from zo_bilevel.estimators.base import Estimator
+from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.problem import Problem
@@ -21,7 +21,7 @@ def hypergradient(
     problem: Problem,
     phi: Mapping[str, Any] | None = None,
     *,
-    estimator: Estimator | None = None,
+    estimator: GradientEstimator | None = None,
     seed: int = 0,
     dispatcher: Dispatcher | None = None,
 ) -> Hypergradient:
@@ -30,9 +30,10 @@ def hypergradient(
     Args:
         problem: The problem.
         phi: Where, by name; missing names take the middle of their range.
-        estimator: Makes the sketch; default `FG2UZO()`.
+        estimator: Any estimator; default `FG2UZO()`.
         seed: Seed of directions and solves.
-        dispatcher: Runs the solves; default `Serial()`.
+        dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
+            initialised `torch.distributed` group.
 
     Returns:
         A dict of arrays in the user's units; `.standard_error` holds the same names.
@@ -51,7 +52,7 @@ def hypergradient(
     x = problem.space.encode(phi)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1 << 20, 0)))
     plan = estimator.plan(problem.space, x, rng, (0,))
-    evaluator = Evaluator(problem, Serial() if dispatcher is None else dispatcher, seed)
+    evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     evaluations = evaluator.evaluate(plan.points)
     if not evaluations[0].ok or evaluator.bound is None:
         raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
@@ -62,6 +63,6 @@ def hypergradient(
         named(plan.x, gradient),
         named(plan.x, error),
         evaluations[0].loss,
-        len(evaluations),
+        sum(point.solves for point in plan.points),
         sketch.dropped,
     )

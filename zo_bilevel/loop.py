@@ -16,6 +16,7 @@ from zo_bilevel.dispatch.distributed import default_dispatcher
 from zo_bilevel.errors import InnerSolverError, InputError, StoreError
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import Budget, Ledger
+from zo_bilevel.memory import process_memory
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem import Problem
 from zo_bilevel.recorder import Recorder, open_recorder
@@ -247,4 +248,5 @@ def _result(
         failures=dict(ledger.failures),
         history=tuple(ledger.history),
         x=chosen.point.x,
+        memory=process_memory(),
     )

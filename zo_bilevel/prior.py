@@ -77,6 +77,26 @@ class Prior:
         """
         return self._scale(z, inverse=False)
 
+    def from_modes(self, z: FloatArray) -> FloatArray:
+        """Map amplitudes of the prior's modes, smoothest first, to the scaled vector.
+
+        Standard normal `z` gives draws from the prior, as for `apply_sqrt`, but here a single
+        coordinate is a single mode, for methods that move along coordinates.
+
+        Args:
+            z: Shape `(size,)`.
+
+        Returns:
+            The same shape.
+        """
+        out = np.array(z, dtype=np.float64)
+        for section, shape, spectrum in self._fields:
+            modes = np.empty(spectrum.size)
+            order = np.argsort(-spectrum, axis=None, kind="stable")
+            modes[order] = out[section] * spectrum.ravel()[order]
+            out[section] = fft.idctn(modes.reshape(shape), norm="ortho").ravel()
+        return out
+
     def whiten(self, x: FloatArray) -> FloatArray:
         """Undo `apply_sqrt`.
 

@@ -231,12 +231,12 @@ class BoundProblem:
         """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
         return self.outer.gradient(theta, x, self.context)
 
-    def curvature(
+    def hessian_product(
         self,
         theta: FloatArray,
         x: FloatArray,
         theta_tangents: FloatArray,
         x_tangents: FloatArray,
-    ) -> FloatArray:
-        """Second derivative of the loss along tangents `(m, b)`, `(N, b)`: `(b, b)`."""
-        return self.outer.curvature(theta, x, theta_tangents, x_tangents, self.context)
+    ) -> tuple[FloatArray, FloatArray]:
+        """Hessian of f applied to tangents `(m, b)`, `(N, b)`: its parts in theta and x."""
+        return self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)

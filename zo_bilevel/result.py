@@ -8,6 +8,8 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.memory import Memory
+
 FloatArray: TypeAlias = NDArray[np.float64]
 
 
@@ -57,6 +59,7 @@ class Result:
         history: One record a solve, in order.
         x: Best point, scaled, shape `(N,)`.
         standard_error: Of the loss, when it is a mean over fresh seeds; else `None`.
+        memory: Peak memory of this process at the end of the run; workers have their own.
     """
 
     phi: dict[str, Any]
@@ -73,6 +76,7 @@ class Result:
     history: tuple[Record, ...] = field(repr=False)
     x: FloatArray = field(repr=False)
     standard_error: float | None = None
+    memory: Memory = field(default_factory=Memory, repr=False)
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
@@ -12,6 +12,7 @@ from zo_bilevel.evaluation import Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.result import Record, Result
 from zo_bilevel.space import Space
+from zo_bilevel.tables import number, percent
 
 RelativeError: TypeAlias = Callable[[Mapping[str, Any]], float]
 RunStatus: TypeAlias = Literal["finished", "refused", "failed", "interrupted"]
@@ -40,6 +41,32 @@ class Improvement:
     loss: float
     relative_error: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What counts as solved.
+
+    A method does not see the relative error; it is that of the point of lowest loss so far.
+
+    Args:
+        quantity: What is looked at.
+        level: It must be at or below this.
+    """
+
+    quantity: Literal["loss", "relative error"]
+    level: float
+
+    def is_reached(self, step: Improvement) -> bool:
+        """Whether an improvement is good enough."""
+        value = step.loss if self.quantity == "loss" else step.relative_error
+        return value is not None and value <= self.level
+
+    def __str__(self) -> str:
+        if self.quantity == "loss":
+            return f"loss {number(self.level)}"
+        return f"error {percent(self.level)}"
 
 
 @final
@@ -79,28 +106,19 @@ class Run:
     relative_error: float | None = None
     improvements: tuple[Improvement, ...] = field(default=(), repr=False)
 
-    def solves_to(self, target_loss: float) -> float:
-        """Solves until the best loss was at or below the target; infinity when it never was."""
-        reached = (step.solve for step in self.improvements if step.loss <= target_loss)
-        return float(next(reached, math.inf))
+    def solves_to(self, target: Target) -> float:
+        """Solves until the target was reached; infinity when it never was."""
+        step = self.first_at(target)
+        return math.inf if step is None else float(step.solve)
 
-    def rounds_to(self, target_loss: float) -> float:
-        """Rounds until the best loss was at or below the target; infinity when it never was."""
-        reached = (step.round for step in self.improvements if step.loss <= target_loss)
-        return float(next(reached, math.inf))
+    def rounds_to(self, target: Target) -> float:
+        """Rounds until the target was reached; infinity when it never was."""
+        step = self.first_at(target)
+        return math.inf if step is None else float(step.round)
 
-    def solves_to_error(self, target_error: float) -> float:
-        """Solves until the best point's relative error was at or below the target, or infinity.
-
-        A method does not see this error: the point is the one of lowest loss so far.
-        """
-        steps: Iterable[Improvement] = self.improvements
-        reached = (
-            step.solve
-            for step in steps
-            if step.relative_error is not None and step.relative_error <= target_error
-        )
-        return float(next(reached, math.inf))
+    def first_at(self, target: Target) -> Improvement | None:
+        """The improvement that reached the target, if any did."""
+        return next((step for step in self.improvements if target.is_reached(step)), None)
 
     def curve(self, by: Axis = "solves") -> tuple[list[float], list[float]]:
         """The best loss so far as a step function.
@@ -129,11 +147,15 @@ class Traced(Method):
 
     Args:
         method: The method that searches.
+        label: What it is called in the comparison; a store tells runs apart by it.
         relative_error: From meta-parameters to their error, where the truth is known.
     """
 
-    def __init__(self, method: Method, relative_error: RelativeError | None = None) -> None:
+    def __init__(
+        self, method: Method, label: str, relative_error: RelativeError | None = None
+    ) -> None:
         self.method = method
+        self.label = label
         self.relative_error = relative_error
         self.improvements: list[Improvement] = []
         self.last: Record | None = None
@@ -143,8 +165,8 @@ class Traced(Method):
 
     @property
     def name(self) -> str:
-        """The method's name."""
-        return self.method.name
+        """The method's label."""
+        return self.label
 
     def rounds(self, search: Search) -> Rounds:
         """The method's own rounds.
@@ -176,11 +198,15 @@ class Traced(Method):
         Args:
             record: In the order of the points asked for.
         """
-        point, self.last = self._asked.popleft(), record
+        self.last = record
+        is_asked = bool(self._asked) and self._asked[0].role == record.role
+        point = self._asked.popleft() if is_asked else None
         if record.status != "ok":
             self.failures[record.status] = self.failures.get(record.status, 0) + 1
             return
-        if self._space is None or (self.improvements and record.loss >= self.best_loss):
+        if self._space is None or point is None:
+            return  # the loop's own solve, which judges the final point afresh
+        if self.improvements and record.loss >= self.best_loss:
             return
         phi = self._space.decode(point.x)
         single = {n: v for n, v in phi.items() if not self._space.parameters[n].shape}
@@ -194,16 +220,15 @@ class Traced(Method):
         """Lowest loss so far; infinity when there is none."""
         return self.improvements[-1].loss if self.improvements else math.inf
 
-    def finished(self, label: str, result: Result) -> Run:
+    def finished(self, result: Result) -> Run:
         """The row of a run that gave a result.
 
         Args:
-            label: The method in the comparison.
             result: What the run gave.
         """
         error = None if self.relative_error is None else float(self.relative_error(result.phi))
         return Run(
-            method=label,
+            method=self.label,
             seed=result.seed,
             status="interrupted" if result.stop_reason == "interrupted" else "finished",
             loss=result.loss,
@@ -218,18 +243,17 @@ class Traced(Method):
             improvements=tuple(self.improvements),
         )
 
-    def ended(self, label: str, seed: int, status: RunStatus, error: str) -> Run:
+    def ended(self, seed: int, status: RunStatus, error: str) -> Run:
         """The row of a run that gave no result; what it had found until then is kept.
 
         Args:
-            label: The method in the comparison.
             seed: Seed of the run.
             status: How it ended.
             error: Why, in words.
         """
         last, best = self.last, self.improvements[-1] if self.improvements else None
         return Run(
-            method=label,
+            method=self.label,
             seed=seed,
             status=status,
             loss=self.best_loss,

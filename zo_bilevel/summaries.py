@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from zo_bilevel.runs import Run
+from zo_bilevel.runs import Run, Target
 
 Quartiles: TypeAlias = tuple[float, float, float]
 """First quartile, median, third quartile."""
@@ -86,10 +86,10 @@ class MethodSummary:
 
     Args:
         method: Its label.
-        num_runs: Runs that were not refused.
-        loss: Quartiles of the final loss, or `None` when every run was refused.
-        to_target: Solves to the target loss, where there is one.
-        rounds_to_target: Rounds to the target loss, likewise.
+        num_runs: Runs that count: neither refused nor interrupted, whose budget was another.
+        loss: Quartiles of the final loss, or `None` when no run counts.
+        to_target: Solves to the target, where there is one.
+        rounds_to_target: Rounds to the target, likewise.
         relative_error: Quartiles of the final relative error, where the truth is known.
         solves: Median of the solves spent.
         rounds: Median of the rounds.
@@ -119,7 +119,7 @@ class MethodSummary:
 
 
 def summarize(
-    method: str, runs: Sequence[Run], max_solves: int, target_loss: float | None = None
+    method: str, runs: Sequence[Run], max_solves: int, target: Target | None = None
 ) -> MethodSummary:
     """Sum up the runs of one method.
 
@@ -127,20 +127,20 @@ def summarize(
         method: Its label.
         runs: Its runs, at least one.
         max_solves: Solves that a run had.
-        target_loss: Loss that counts as solved, where known.
+        target: What counts as solved, where known.
 
     Returns:
         The summary; runs that failed count with the loss they had, infinity when they had none.
     """
-    kept = [run for run in runs if run.status != "refused"]
+    kept = [run for run in runs if run.status not in ("refused", "interrupted")]
     errors = dict.fromkeys(run.error for run in runs if run.error)
     known = [run.relative_error for run in kept]
     known_errors = [math.inf if error is None else error for error in known]
     has_error = any(error is not None for error in known)
     to_target = rounds_to_target = None
-    if target_loss is not None and kept:
-        to_target = Reached(tuple(r.solves_to(target_loss) for r in kept), max_solves)
-        rounds_to_target = Reached(tuple(r.rounds_to(target_loss) for r in kept), max_solves)
+    if target is not None and kept:
+        to_target = Reached(tuple(r.solves_to(target) for r in kept), max_solves)
+        rounds_to_target = Reached(tuple(r.rounds_to(target) for r in kept), max_solves)
     return MethodSummary(
         method=method,
         num_runs=len(kept),

@@ -83,6 +83,11 @@ class AffineModel:
         """theta at center + basis @ step."""
         return self.theta + self.jacobian @ step
 
+    def doubt(self) -> None:
+        """Forget how well the columns are known, keep their values."""
+        index = np.arange(1, self.size + 1)
+        self.spread[index, index] += self.powers
+
     def drift(self, distance_squared: float) -> None:
         """Columns measured elsewhere, or about to be left, become less certain."""
         index = np.arange(1, self.size + 1)

@@ -26,7 +26,7 @@ class Trust:
     """How far the model is trusted: a damping and a radius (largest change of a parameter)."""
 
     damping: float = 1e-4
-    radius: float = 1.5
+    radius: float = 3.0
     extra: float = 1.0  # by how much the radius last raised the damping
 
     def after_success(self, agreement: float, length: float) -> None:

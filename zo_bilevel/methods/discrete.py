@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.parameters import Choice, Integer
-from zo_bilevel.space import Space
+from zo_bilevel.space import HALF_RANGE, Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -16,7 +16,7 @@ MOST_NEIGHBOURS = 64
 
 
 def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
-    """Points that differ from `x` in one integer by one unit, or in one choice.
+    """Points that differ from `x` in one integer, by 1, 2, 4, ... units, or in one choice.
 
     Args:
         space: The space.
@@ -32,7 +32,7 @@ def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[Fl
         >>> start = space.encode({"k": 0, "scheme": "b"})
         >>> found = neighbours(space, start, np.random.default_rng(0))
         >>> [(p["k"], p["scheme"]) for p in map(space.decode, found)]
-        [(1, 'b'), (0, 'a'), (0, 'c')]
+        [(1, 'b'), (2, 'b'), (4, 'b'), (8, 'b'), (0, 'a'), (0, 'c')]
     """
     moves: list[FloatArray] = []
     for block in space.blocks:
@@ -49,11 +49,14 @@ def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[Fl
 def _integer_moves(space: Space, x: FloatArray, start: int, stop: int) -> list[FloatArray]:
     moves = []
     for index in range(start, stop):
-        for side in (-1.0, 1.0):
-            moved = x.copy()
-            moved[index] += side / space.unit[index]
-            if abs(moved[index]) < space.upper[index]:
-                moves.append(moved)
+        stride = 1.0 / space.unit[index]
+        while stride < 2 * HALF_RANGE:
+            for moved_to in (x[index] - stride, x[index] + stride):
+                if abs(moved_to) < HALF_RANGE:
+                    moved = x.copy()
+                    moved[index] = moved_to
+                    moves.append(moved)
+            stride *= 2.0
     return moves
 
 

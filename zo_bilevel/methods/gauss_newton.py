@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from zo_bilevel.derivatives import Push
 from zo_bilevel.errors import InputError, UnsupportedProblemError
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
@@ -19,6 +18,7 @@ from zo_bilevel.methods.discrete import neighbours
 from zo_bilevel.methods.exploration import candidate_directions
 from zo_bilevel.methods.local_search import Plan, gauss_newton
 from zo_bilevel.methods.outer_model import OuterModel
+from zo_bilevel.methods.probing import Probing
 from zo_bilevel.objectives.base import Identity
 from zo_bilevel.objectives.functions import PythonObjective
 
@@ -113,11 +113,13 @@ class GaussNewton(Method):
         if not bound.is_vector:
             raise UnsupportedProblemError(NEEDS_VECTOR)
         best, discrete = first, search.space.discrete
+        if not discrete.any():
+            yield from self._continuous(search, OuterModel(bound, best), best, may_restart=True)
+            return "converged: nothing left to gain within the bounds"
         while True:
             if not discrete.all():
-                best = yield from self._continuous(search, OuterModel(bound, best), best)
-            if not discrete.any():
-                return "converged: nothing left to gain within the bounds"
+                model = OuterModel(bound, best)
+                best = yield from self._continuous(search, model, best, may_restart=False)
             moves = neighbours(search.space, best.point.x, search.rng(7))
             found = yield [Point(x, role="neighbour") for x in moves]
             winner = min((e for e in found if e.ok), key=lambda e: e.loss, default=best)
@@ -126,7 +128,7 @@ class GaussNewton(Method):
             best = winner
 
     def _continuous(
-        self, search: Search, model: OuterModel, start: Evaluation
+        self, search: Search, model: OuterModel, start: Evaluation, *, may_restart: bool
     ) -> Generator[list[Point], list[Evaluation], Evaluation]:
         """Run the search over continuous coordinates around one discrete setting."""
         space, best = search.space, start
@@ -139,20 +141,22 @@ class GaussNewton(Method):
             lambda: (direction[free] for direction in candidate_directions(space)),
             search.seed,
             search.round_width,
+            may_restart,
         )
-        asked = next(solver)
+        probing = Probing(self.estimator, space, model, lambda part: _embed(x, free, part))
+        next(solver)
         answers: list[FloatArray | None] = [model.observe(start)]
         while True:
             try:
                 asked = solver.send(answers)
-            except StopIteration as stop:
-                if stop.value is not None:
-                    search.notes.recommended = _embed(x, free, stop.value)
+            except StopIteration:
                 return best
             plan = asked if isinstance(asked, Plan) else Plan(points=list(asked))
-            points = [Point(_embed(x, free, p), role=_role(plan, i)) for i, p in enumerate(plan.points)]
-            evaluations = yield points
-            answers = [model.observe(e) if e.ok else None for e in evaluations]
+            if plan.noisy and plan.center is not None:
+                search.notes.noisy = True
+                search.notes.recommended = _embed(x, free, plan.center)
+            evaluations = yield probing.points(plan)
+            answers = probing.answers(plan, evaluations)
             best = min((e for e in (best, *evaluations) if e.ok), key=lambda e: e.loss)
 
 
@@ -166,12 +170,6 @@ def _embed(x: FloatArray, free: NDArray[np.bool_], values: FloatArray) -> FloatA
     full = x.copy()
     full[free] = values
     return full
-
-
-def _role(plan: Plan, place: int) -> str:
-    if place < len(plan.steps):
-        return "trial"
-    return "sketch" if plan.probes or plan.repeat else "restart"
 
 
 def _find_start(

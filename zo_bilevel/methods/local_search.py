@@ -31,6 +31,7 @@ CAUTION = 0.1  # wide rounds: damping in proportion to the curvature met so far
 VARIANTS = ((0.03, 0.5), (0.03, 1.0))  # further trial steps: caution, share of the basis
 SCALES = (2.0, 0.5, 0.25, 4.0, 1.4, 0.7, 0.12, 8.0)  # trial steps of idle workers when all directions are known
 MIN_WIDTH_FOR_VARIANTS = 8
+REPEAT_DISTANCE = 1e-8  # from the center, of the solve that tells noise from steepness
 RADIUS = 1e-5  # of a deterministic difference, in units of a sixth of a parameter's range
 NOISE_RADIUS = 6.0  # times sqrt(noise / spread of theta): the radius under noise
 LARGEST_RADIUS = 0.4
@@ -47,6 +48,9 @@ class Plan:
     points: list[Array] = field(default_factory=list)
     base: Array | None = None  # None: the center
     repeat: bool = False
+    center: Array | None = None  # of the affine model, and the value there
+    theta: Array | None = None
+    noisy: bool = False
     held: bool = False
 
 
@@ -70,6 +74,7 @@ class Search:
         self.differences = 0
         self.idle = 0
         self.slow = 0
+        self._revived_at = np.inf
         self._restart_directions()
 
     def _restart_directions(self) -> None:
@@ -81,7 +86,7 @@ class Search:
     def plan(self) -> Plan:
         """The next round."""
         if self.want_repeat:
-            return Plan(points=[self.model.center], repeat=True)
+            return Plan(points=[self._nearby()], repeat=True)
         if self.model.size == 0:
             return self._differences(max(1, self.width), None)
         step, held = self._step(doubt=True)
@@ -94,6 +99,11 @@ class Search:
             return Plan(probes=[refresh], points=[self.model.center + refresh])
         plan = self._differences(max(1, self.model.size // 16), None)
         return plan if plan.points else self._trial([step], held)
+
+    def _nearby(self) -> Array:
+        """A point so close to the center that only noise can tell them apart."""
+        away = np.where(self.model.center > 0.0, -REPEAT_DISTANCE, REPEAT_DISTANCE)
+        return self._clip(self.model.center + away)
 
     def _better_than_trial(self, step: Array, held: bool) -> Array | None:
         """None: try the step; an empty array: explore; else: the displacement to refresh along."""
@@ -217,7 +227,7 @@ class Search:
             )
         basis = model.basis[:, :k]
         step, held = trial_step(quadratic, basis, room, trust or self.trust, doubt=doubt)
-        if self.width > 1 or model.center.size <= FEW_PARAMETERS:
+        if self.width > 1:
             power = float((model.powers[:k] * step) @ step)
             floor = caution * CAUTION * model.curvature * power * self._trace
             quadratic = replace(quadratic, floor=floor)
@@ -349,7 +359,9 @@ class Search:
         if theta is None:
             return
         variance = 0.5 * float(np.mean((theta - self.model.theta) ** 2))
-        if variance <= 1e-24 * float(np.mean(theta**2)):
+        distance = REPEAT_DISTANCE * np.sqrt(self.model.center.size)
+        smooth = float(self.model.powers.max()) * distance**2
+        if variance <= 100.0 * smooth + 1e-24 * float(np.mean(theta**2)):
             return
         self.noise = variance
         mean = 0.5 * (theta + self.model.theta)
@@ -360,6 +372,21 @@ class Search:
         self.differences = 0
         self._restart_directions()
 
+    def revive(self) -> bool:
+        """Doubt every column and trust anew, unless that brought nothing last time."""
+        if self.solved or self.loss > 0.99 * self._revived_at:
+            return False
+        self._revived_at = self.loss
+        self.model.doubt()
+        self.trust = Trust()
+        self.idle = 0
+        return True
+
+    @property
+    def solved(self) -> bool:
+        """Whether the loss is zero to rounding."""
+        return self.loss <= 1e-28 * (1e-300 + float(np.mean(self.model.theta**2)))
+
     @property
     def hopeless(self) -> bool:
         """Whether progress is slow and most of theta's misfit unexplained, where looking elsewhere is cheap."""
@@ -369,13 +396,13 @@ class Search:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to gain here."""
-        if self.loss <= 1e-28 * (1e-300 + float(np.mean(self.model.theta**2))):
+        if self.solved:
             return True
         return self.noise == 0.0 and (self.idle >= 6 or self.trust.radius < 1e-9)
 
 
 def gauss_newton(
-    model: OuterModel, start: Array, lower: Array, upper: Array, directions: Callable[[], Iterator[Array]], rng_seed: int, width: int = 1
+    model: OuterModel, start: Array, lower: Array, upper: Array, directions: Callable[[], Iterator[Array]], rng_seed: int, width: int = 1, may_restart: bool = True
 ) -> Generator[list[Array], Thetas, Any]:
     """Ask for rounds of points until nothing is left to gain.
 
@@ -398,19 +425,23 @@ def gauss_newton(
         while theta is None or not np.isfinite(theta).all():
             center, theta = yield from restarts.next_start(model)
         search = Search(model, AffineModel(center, theta), (lower, upper), directions, width)
-        yield from _descend(search, restarts.cheap)
+        yield from _descend(search, may_restart and restarts.cheap)
         restarts.remember(search.model.center)
         best = search if best is None or search.loss < best.loss else best
         if not restarts.cheap and not best.finished:
             yield from _descend(best, False)
-        if not restarts.worth_it(best.loss, best.model.theta):
+        if not may_restart or not restarts.worth_it(best.loss, best.model.theta):
             return best.model.center
         center, theta = yield from restarts.next_start(model)
 
 
 def _descend(search: Search, give_up: bool) -> Generator[list[Array], Thetas, None]:
     """Run one local search until it is finished, or looks hopeless and may be given up."""
-    while not search.finished and not (give_up and search.hopeless):
+    while not (give_up and search.hopeless):
+        if search.finished and not search.revive():
+            return
         plan = search.plan()
+        plan.center, plan.theta = search.model.center, search.model.theta.copy()
+        plan.noisy = search.noise > 0.0
         thetas = yield plan
         search.learn(plan, [t if t is not None and np.isfinite(t).all() else None for t in thetas])

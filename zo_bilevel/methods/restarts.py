@@ -19,7 +19,9 @@ class Restarts:
     def __init__(self, lower: Array, upper: Array, seed: int, width: int) -> None:
         """Nothing is evaluated before the first restart."""
         self._lower, self._upper, self._width = lower, upper, width
-        self._sobol = qmc.Sobol(lower.size, scramble=True, rng=np.random.default_rng(seed)) if lower.size <= MOST_PARAMETERS else None
+        self._seed = seed
+        self._sobol: qmc.Sobol | None = None
+        self._possible = lower.size <= MOST_PARAMETERS
         self._waiting: list[tuple[float, Array, Array]] = []
         self._used = 0
         self._ends: list[Array] = []
@@ -27,7 +29,7 @@ class Restarts:
     @property
     def cheap(self) -> bool:
         """Whether few restarts were made so far."""
-        return self._sobol is not None and self._used < 4
+        return self._possible and self._used < 4
 
     def remember(self, point: Array) -> None:
         """A local search ended here: do not begin again close by."""
@@ -40,11 +42,12 @@ class Restarts:
     def worth_it(self, loss: float, theta: Array) -> bool:
         """Whether to look elsewhere after a local search that ended at this loss."""
         unexplained = loss > 1e-16 * (float(np.var(theta)) + 1e-300)
-        return unexplained and self._sobol is not None and self._used < MOST_RESTARTS
+        return unexplained and self._possible and self._used < MOST_RESTARTS
 
     def next_start(self, outer: OuterModel) -> Generator[list[Array], Sequence[Array | None], tuple[Array, Array | None]]:
         """Evaluate a space-filling round and hand out its best point."""
-        assert self._sobol is not None
+        if self._sobol is None:
+            self._sobol = qmc.Sobol(self._lower.size, scramble=True, rng=np.random.default_rng(self._seed))
         self._used += 1
         if self._used % 2 == 1 or self._fresh() is None:
             points = self._lower + (self._upper - self._lower) * self._sobol.random(max(8, self._width))

@@ -1,0 +1,166 @@
+"""Tables as plain text of a bounded width, and as Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import final
+
+WIDTH = 100
+"""Columns that a table may take."""
+RULES = "    \n    \n -- \n    \n    \n    \n    \n    \n"
+"""A rule under the header and nothing else, in characters that every terminal has."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table before it is drawn.
+
+    Args:
+        title: One line above it.
+        header: Column names.
+        rows: Cells, as many in each row as there are column names.
+        notes: Lines below it.
+        labels: How many of the first columns are words, drawn to the left.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    labels: int = 1
+
+    def text(self, width: int = WIDTH) -> str:
+        """Draw the table for a terminal.
+
+        Args:
+            width: Columns it may take, >= 40; cells that are too wide go on in the next line.
+
+        Returns:
+            Lines of at most `width` characters, without a line break at the end.
+        """
+        from rich.box import Box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=Box(RULES, ascii=True), show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        for index, name in enumerate(self.header):
+            is_label = index < self.labels
+            table.add_column(
+                name,
+                justify="left" if is_label else "right",
+                overflow="fold",
+                no_wrap=not is_label,  # words may go on in the next line, numbers may not
+            )
+        for row in self.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        page = StringIO()
+        Console(file=page, width=width, color_system=None, force_terminal=False).print(table)
+        drawn = [line.rstrip() for line in page.getvalue().splitlines()]
+        return "\n".join([*wrapped(self.title, width), "", *drawn, *self._notes(width)])
+
+    def _notes(self, width: int) -> list[str]:
+        lines = [line for note in self.notes for line in wrapped(note, width)]
+        return ["", *lines] if lines else []
+
+    def markdown(self) -> str:
+        """Draw the table in Markdown.
+
+        Returns:
+            A pipe table, the notes as paragraphs below it.
+        """
+        aligned = [":--" if k < self.labels else "--:" for k in range(len(self.header))]
+        lines = [self.header, tuple(aligned), *self.rows]
+        drawn = ["| " + " | ".join(map(_escape, line)) + " |" for line in lines]
+        return "\n\n".join([f"**{_escape(self.title)}**", "\n".join(drawn), *self.notes])
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def wrapped(text: str, width: int = WIDTH) -> list[str]:
+    """Break a text into lines.
+
+    Args:
+        text: One paragraph.
+        width: Characters in a line.
+
+    Returns:
+        Lines, those after the first indented by two.
+    """
+    return textwrap.wrap(text, width, subsequent_indent="  ") or [""]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a cell.
+
+    Args:
+        value: `None` and NaN are shown as a dash, infinity as "inf".
+        digits: Significant digits.
+
+    Returns:
+        The shortest of plain and scientific notation.
+
+    Example:
+        >>> number(1.23456e-9), number(0.5), number(None)
+        ('1.23e-9', '0.5', '-')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    return re.sub(r"e([+-])0(\d)$", r"e\1\2", f"{value:.{digits}g}")
+
+
+def percent(share: float | None) -> str:
+    """A share for a cell, in per cent.
+
+    Args:
+        share: 0.01 is one per cent; `None` and NaN are shown as a dash.
+
+    Example:
+        >>> percent(0.00972), percent(1.2e-7), percent(None)
+        ('0.97 %', '1.2e-5 %', '-')
+    """
+    if share is None or math.isnan(share):
+        return "-"
+    value = 100.0 * share
+    if 100 <= abs(value) < 1e5:
+        return f"{value:.0f} %"
+    return f"{value:.2f} %" if 0.01 <= abs(value) < 100 or value == 0 else f"{number(value, 2)} %"
+
+
+def spread(lower: float, upper: float, show: str = "number") -> str:
+    """Two quartiles for a cell.
+
+    Args:
+        lower: First quartile.
+        upper: Third quartile.
+        show: "number" or "percent".
+
+    Example:
+        >>> spread(1e-9, 2e-9)
+        '1e-9..2e-9'
+    """
+    if show == "percent":
+        return "..".join(percent(quartile).removesuffix(" %") for quartile in (lower, upper))
+    return f"{number(lower, 2)}..{number(upper, 2)}"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names in a message, with a count of those left out.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b, ... (3)'
+    """
+    if len(names) <= most:
+        return ", ".join(names)
+    return ", ".join(names[:most]) + f", ... ({len(names)})"
