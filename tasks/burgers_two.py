@@ -51,7 +51,7 @@ def task(*, noise: float = 0.0) -> Task:
     """
     target = burgers_pair.target()
     inner = ArraySolver("burgers-two", ("lam", "nu"), _simulate, _simulate_tensor)
-    space = Space(lam=Real(0.0, 2.0), nu=Log(1e-3, 1.0))
+    space = Space(lam=Real(0.0, 4.0), nu=Log(1e-3, 10.0))
     outer = SquaredError(target)
     return Task(
         name="burgers-two",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.parameters import Choice, Integer
-from zo_bilevel.space import HALF_RANGE, Space
+from zo_bilevel.space import HALF_RANGE, Block, Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -23,17 +24,24 @@ def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[Fl
         x: Scaled point, shape `(N,)`.
         rng: Draws a sample when there are more than 64.
 
+    When all settings of the integers and choices together are at most 64, all others are given:
+    no step at a time can miss a pair that only pays together.
+
     Returns:
         Scaled points within the bounds.
 
     Example:
         >>> from zo_bilevel import Real
-        >>> space = Space(k=Integer(0, 9), scheme=Choice(["a", "b", "c"]), r=Real(0, 1))
+        >>> scheme = Choice(["a", "b", "c"])
+        >>> space = Space(k=Integer(0, 99), scheme=scheme, r=Real(0, 1))
         >>> start = space.encode({"k": 0, "scheme": "b"})
         >>> found = neighbours(space, start, np.random.default_rng(0))
-        >>> [(p["k"], p["scheme"]) for p in map(space.decode, found)]
-        [(1, 'b'), (2, 'b'), (4, 'b'), (8, 'b'), (0, 'a'), (0, 'c')]
+        >>> [(p["k"], p["scheme"]) for p in map(space.decode, found[:4])]
+        [(1, 'b'), (2, 'b'), (4, 'b'), (8, 'b')]
     """
+    every = _all_settings(space, x)
+    if every:
+        return every
     moves: list[FloatArray] = []
     for block in space.blocks:
         if isinstance(block.parameter, Integer):
@@ -44,6 +52,63 @@ def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[Fl
         picked = sorted(rng.choice(len(moves), MOST_NEIGHBOURS, replace=False))
         moves = [moves[index] for index in picked]
     return moves
+
+
+def _all_settings(space: Space, x: FloatArray) -> list[FloatArray]:
+    """Every other setting of the integers and choices, when there are few."""
+    groups: list[list[tuple[slice, FloatArray]]] = []
+    count = 1
+    for block in space.blocks:
+        group = _block_settings(block)
+        for place in group:
+            count *= len(place)
+            if count > MOST_NEIGHBOURS:
+                return []
+        groups += group
+    points = []
+    for setting in itertools.product(*groups):
+        point = x.copy()
+        for section, values in setting:
+            point[section] = values
+        points.append(point)
+    here = space.values(x)[space.is_integer], _choices(space, x)
+    return [
+        point
+        for point in points
+        if not np.array_equal(space.values(point)[space.is_integer], here[0])
+        or _choices(space, point) != here[1]
+    ]
+
+
+def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
+    """For every single integer or choice of a block, its places in the vector and values."""
+    parameter = block.parameter
+    if isinstance(parameter, Integer):
+        count = parameter.upper - parameter.lower + 1
+        levels = (np.arange(count) + 0.5) / count * 2 * HALF_RANGE - HALF_RANGE
+        return [
+            [(slice(i, i + 1), levels[k : k + 1]) for k in range(count)]
+            if count <= MOST_NEIGHBOURS
+            else [(slice(i, i + 1), levels[:1])] * (MOST_NEIGHBOURS + 1)
+            for i in range(block.start, block.stop)
+        ]
+    if isinstance(parameter, Choice):
+        count = len(parameter.options)
+        return [
+            [(slice(i, i + count), row) for row in np.eye(count)]
+            for i in range(block.start, block.stop, count)
+        ]
+    return []
+
+
+def _choices(space: Space, x: FloatArray) -> list[int]:
+    """The chosen option of every choice."""
+    chosen = []
+    for block in space.blocks:
+        if isinstance(block.parameter, Choice):
+            scores = x[block.section].reshape(-1, len(block.parameter.options))
+            chosen += [int(pick) for pick in np.argmax(scores, axis=1)]
+    return chosen
 
 
 def _integer_moves(space: Space, x: FloatArray, start: int, stop: int) -> list[FloatArray]:

@@ -14,9 +14,9 @@ from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.methods.discrete import neighbours
 from zo_bilevel.methods.exploration import candidate_directions
 from zo_bilevel.methods.local_search import Plan, gauss_newton
+from zo_bilevel.methods.mixed import Descent, mixed_search
 from zo_bilevel.methods.outer_model import OuterModel
 from zo_bilevel.methods.probing import Probing
 from zo_bilevel.objectives.base import Identity
@@ -112,24 +112,16 @@ class GaussNewton(Method):
         bound = search.bind(first)
         if not bound.is_vector:
             raise UnsupportedProblemError(NEEDS_VECTOR)
-        best, discrete = first, search.space.discrete
-        if not discrete.any():
-            yield from self._continuous(search, OuterModel(bound, best), best, may_restart=True)
-            return "converged: nothing left to gain within the bounds"
-        while True:
-            if not discrete.all():
-                model = OuterModel(bound, best)
-                best = yield from self._continuous(search, model, best, may_restart=False)
-            moves = neighbours(search.space, best.point.x, search.rng(7))
-            found = yield [Point(x, role="neighbour") for x in moves]
-            winner = min((e for e in found if e.ok), key=lambda e: e.loss, default=best)
-            if winner.loss >= best.loss:
-                return "converged: no integer or choice beside the best one is better"
-            best = winner
+
+        def descend(start: Evaluation, *, may_restart: bool) -> Descent:
+            model = OuterModel(bound, start)
+            return self._continuous(search, model, start, may_restart=may_restart)
+
+        return (yield from mixed_search(search, first, descend))
 
     def _continuous(
         self, search: Search, model: OuterModel, start: Evaluation, *, may_restart: bool
-    ) -> Generator[list[Point], list[Evaluation], Evaluation]:
+    ) -> Descent:
         """Run the search over continuous coordinates around one discrete setting."""
         space, best = search.space, start
         free, x = ~space.discrete, start.point.x

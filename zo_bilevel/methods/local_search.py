@@ -7,6 +7,7 @@ difference the next directions.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import chain
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,7 @@ class Search:
     def _restart_directions(self) -> None:
         self._candidates: Iterator[Array] = self.directions()
         self._left = True
+        self._retries = 2 * self.model.center.size
 
     # ---- proposing -------------------------------------------------------------------------
 
@@ -264,6 +266,7 @@ class Search:
         for probe, theta in zip(plan.probes, probes, strict=False):
             self.differences += 1
             if theta is None:
+                self._try_again(probe)
                 continue
             if at_center:
                 self._learn_probe(probe, theta, None, 0.0)
@@ -272,6 +275,13 @@ class Search:
                 self._learn_probe(probe, theta, trials[0], distance)
         if not self.checked_noise and self.model.size and plan.probes:
             self._suspect_noise()
+
+    def _try_again(self, probe: Array) -> None:
+        """Put the direction of a failed difference last in the queue, a limited number of times."""
+        if self._retries > 0:
+            self._retries -= 1
+            self._candidates = chain(self._candidates, [probe / np.linalg.norm(probe)])
+            self._left = True
 
     def _learn_probe(self, probe: Array, theta: Array, base: Array | None, distance: float) -> None:
         step = self._extend(probe)
