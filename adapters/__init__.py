@@ -1,1 +1,71 @@
-"""Adapters: one file per kind of inner solver."""
+"""Adapters: one file per kind of inner solver, imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.batched import BatchedFunction
+    from zo_bilevel.adapters.command_line import CommandLine
+    from zo_bilevel.adapters.fmu import FMU
+    from zo_bilevel.adapters.function import Function
+    from zo_bilevel.adapters.http_service import HTTPService
+    from zo_bilevel.adapters.json_output import ReadJSON
+    from zo_bilevel.adapters.linear_program import LinearProgram
+    from zo_bilevel.adapters.output import ReadColumns, ReadCSV, ReadNumpy, ReadPattern, Run
+    from zo_bilevel.adapters.search_cv import ZOSearchCV
+    from zo_bilevel.adapters.sklearn import SklearnEstimator
+    from zo_bilevel.adapters.torch_unroll import TorchUnroll
+
+_HOMES = {
+    "zo_bilevel.adapters.batched": ["BatchedFunction"],
+    "zo_bilevel.adapters.command_line": ["CommandLine"],
+    "zo_bilevel.adapters.fmu": ["FMU"],
+    "zo_bilevel.adapters.function": ["Function"],
+    "zo_bilevel.adapters.http_service": ["HTTPService"],
+    "zo_bilevel.adapters.json_output": ["ReadJSON"],
+    "zo_bilevel.adapters.linear_program": ["LinearProgram"],
+    "zo_bilevel.adapters.output": [
+        "ReadCSV",
+        "ReadColumns",
+        "ReadNumpy",
+        "ReadPattern",
+        "Run",
+    ],
+    "zo_bilevel.adapters.search_cv": ["ZOSearchCV"],
+    "zo_bilevel.adapters.sklearn": ["SklearnEstimator"],
+    "zo_bilevel.adapters.torch_unroll": ["TorchUnroll"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "FMU",
+    "BatchedFunction",
+    "CommandLine",
+    "Function",
+    "HTTPService",
+    "LinearProgram",
+    "ReadCSV",
+    "ReadColumns",
+    "ReadJSON",
+    "ReadNumpy",
+    "ReadPattern",
+    "Run",
+    "SklearnEstimator",
+    "TorchUnroll",
+    "ZOSearchCV",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'zo_bilevel.adapters' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -23,7 +23,7 @@ POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 SHARED = (
     click.argument("subject", metavar="TASK"),
     click.option("--max-solves", type=POSITIVE, help="Solves a run may spend."),
-    click.option("--tolerance", type=float, default=0.0, help="Stop at or below this loss."),
+    click.option("--tolerance", type=float, default=None, help="Stop at or below this loss."),
     click.option("--workers", type=POSITIVE, default=1, help="Solves to run at once."),
     click.option(
         "--round-width",
@@ -74,7 +74,7 @@ class Conditions:
 
     task: Task
     max_solves: int | None
-    tolerance: float
+    tolerance: float | None
     workers: int
     round_width: int
     timeout: float | None

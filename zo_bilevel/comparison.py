@@ -42,7 +42,7 @@ class Comparison:
     max_solves: int
     runs: tuple[Run, ...]
     target: Target | None = None
-    tolerance: float = 0.0
+    tolerance: float | None = None
     truth: Mapping[str, Any] | None = None
     log_parameters: tuple[str, ...] = ()
     round_width: int = 1

@@ -133,7 +133,7 @@ class LayerRounds:
         if status == "ok" and layout is not None:
             self.layout = layout if self.layout is None else self.layout
             if (layout.names, layout.shapes) != (self.layout.names, self.layout.shapes):
-                status = "invalid"
+                status = "wrong_shape"
                 error = f"inner returned {layout.describe()}, but {self.layout.describe()} before"
         return Evaluation(
             point,

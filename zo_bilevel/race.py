@@ -49,7 +49,7 @@ class Race:
         task: Task,
         methods: dict[str, Method],
         max_solves: int,
-        tolerance: float,
+        tolerance: float | None,
         dispatcher: Dispatcher,
         store: Store | str | os.PathLike[str] | None,
         round_width: int,

@@ -10,7 +10,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
-from zo_bilevel.errors import InvalidSolutionError
+from zo_bilevel.errors import InvalidSolutionError, SolveError
 from zo_bilevel.evaluation import FloatArray, Job, Outcome, flatten_theta
 
 
@@ -98,12 +98,18 @@ def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the us
 
 
 def failed_outcome(error: BaseException, seconds: float) -> Outcome:
-    """An outcome of status "failed" that names the exception; its `cost`, if any, was paid."""
+    """The outcome of a solve that raised: "failed", or the status its adapter knows it by.
+
+    Args:
+        error: What was raised; its `cost`, if it has one, was paid.
+        seconds: Wall-clock seconds until then.
+    """
     worker, cost = str(os.getpid()), float(getattr(error, "cost", 0.0))
     if isinstance(error, InvalidSolutionError):
         return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
+    status = error.status if isinstance(error, SolveError) else "failed"
     text = f"{type(error).__name__}: {error}"
-    return Outcome("failed", seconds=seconds, cost=cost, error=text, worker=worker)
+    return Outcome(status, seconds=seconds, cost=cost, error=text, worker=worker)
 
 
 @final

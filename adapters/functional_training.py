@@ -1,0 +1,275 @@
+"""A training loop in functional form: `init` and `step` for `TorchUnroll` from an `nn.Module`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, final
+
+import torch
+
+from zo_bilevel.adapters.torch_unroll import Phi, TorchUnroll
+from zo_bilevel.errors import InputError, unknown_name_message
+
+Weights: TypeAlias = dict[str, torch.Tensor]
+Moments: TypeAlias = dict[str, Weights]
+Setting: TypeAlias = "float | str | Callable[[Phi, int], Any]"
+"""A number, the name of a parameter in phi, or `f(phi, t)`: a number for all weights, or a dict
+with a number for each weight by name."""
+Model: TypeAlias = Callable[..., Any]
+
+
+def setting_for(setting: Setting, phi: Phi, t: int, weight: str) -> Any:  # noqa: ANN401 - number or tensor
+    """The value of a setting for one weight at one step.
+
+    Args:
+        setting: A number, a name in phi, or a function of phi and t.
+        phi: Named values.
+        t: The step, from 0.
+        weight: Name of the weight.
+
+    Raises:
+        InputError: If phi has no such name, or a dict of the user's lacks the weight.
+    """
+    value: Any = setting
+    if isinstance(setting, str):
+        if setting not in phi:
+            raise InputError(unknown_name_message("parameter", setting, phi))
+        value = phi[setting]
+    elif callable(setting):
+        value = setting(phi, t)
+    if isinstance(value, Mapping):
+        if weight not in value:
+            raise InputError(unknown_name_message("weight", weight, value))
+        value = value[weight]
+    return value
+
+
+class Rule(Protocol):
+    """An optimizer's update in functional form."""
+
+    def moments(self, weights: Weights) -> Moments:
+        """What it remembers, at the start."""
+        ...
+
+    def update(
+        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
+    ) -> tuple[Weights, Moments]:
+        """The next weights and what it remembers."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionalSGD:
+    """`torch.optim.SGD`: `v <- momentum v + g + decay w`, `w <- w - rate v`.
+
+    Args:
+        learning_rate: Rate.
+        momentum: In [0, 1); 0 remembers nothing.
+        weight_decay: Times the weights, added to the gradient.
+    """
+
+    learning_rate: Setting = 0.1
+    momentum: Setting = 0.0
+    weight_decay: Setting = 0.0
+
+    def moments(self, weights: Weights) -> Moments:
+        """Velocities of zero, or none without momentum."""
+        if self.momentum == 0.0:
+            return {}
+        return {"velocity": {name: torch.zeros_like(w) for name, w in weights.items()}}
+
+    def update(
+        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
+    ) -> tuple[Weights, Moments]:
+        """One step."""
+        after, velocity = {}, {}
+        for name, w in weights.items():
+            v = gradient[name] + setting_for(self.weight_decay, phi, t, name) * w
+            if moments:
+                v = setting_for(self.momentum, phi, t, name) * moments["velocity"][name] + v
+                velocity[name] = v
+            after[name] = w - setting_for(self.learning_rate, phi, t, name) * v
+        return after, {"velocity": velocity} if moments else {}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionalAdam:
+    """`torch.optim.AdamW` (decay apart from the gradient; 0 is Adam).
+
+    Args:
+        learning_rate: Rate.
+        betas: Decay of the two moments.
+        eps: Added to the square root; kept inside it too, so that the derivative at a gradient
+            of zero is finite.
+        weight_decay: Times rate and weights, taken off the weights.
+
+    Source:
+        Kingma and Ba (2015), arXiv 1412.6980, Algorithm 1.
+    """
+
+    learning_rate: Setting = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: Setting = 0.0
+
+    def moments(self, weights: Weights) -> Moments:
+        """Two moments of zero."""
+        return {
+            key: {name: torch.zeros_like(w) for name, w in weights.items()}
+            for key in ("first", "second")
+        }
+
+    def update(
+        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
+    ) -> tuple[Weights, Moments]:
+        """One step."""
+        beta1, beta2 = self.betas
+        after: Weights = {}
+        kept: Moments = {"first": {}, "second": {}}
+        for name, w in weights.items():
+            g = gradient[name]
+            first = beta1 * moments["first"][name] + (1 - beta1) * g
+            second = beta2 * moments["second"][name] + (1 - beta2) * g * g
+            kept["first"][name], kept["second"][name] = first, second
+            scale = torch.sqrt(second / (1 - beta2 ** (t + 1)) + self.eps**2) + self.eps
+            rate = setting_for(self.learning_rate, phi, t, name)
+            decayed = w - rate * setting_for(self.weight_decay, phi, t, name) * w
+            after[name] = decayed - rate * (first / (1 - beta1 ** (t + 1))) / scale
+        return after, kept
+
+
+@final
+class FunctionalTraining:
+    """Training of a module as a differentiable inner loop.
+
+    The state is `{"weights": {...}, "moments": {...}}`; the inner solution is the weights.
+
+    Args:
+        module: The network; its weights are never written to.
+        loss: `loss(model, batch, phi) -> scalar`, with `model` called like the module.
+        rule: `FunctionalSGD` or `FunctionalAdam`; default SGD.
+        fresh: Draw new weights for each seed with the layers' `reset_parameters`, instead of
+            starting at the module's own.
+
+    Raises:
+        InputError: If the module has no trainable weight, or keeps running statistics, which a
+            functional step would have to write in place.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> inputs, targets = torch.randn(8, 2), torch.randn(8, 1)
+        >>> def loss(model, batch, phi):
+        ...     return ((model(inputs) - targets) ** 2).mean()
+        >>> training = FunctionalTraining(torch.nn.Linear(2, 1), loss, FunctionalSGD("rate"))
+        >>> sorted(training.unroll(3)({"rate": 0.1}))
+        ['bias', 'weight']
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        loss: Callable[[Model, Any, Phi], torch.Tensor],
+        rule: Rule | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        self.module = module
+        self.loss = loss
+        self.rule: Rule = FunctionalSGD() if rule is None else rule
+        self.fresh = fresh
+        self.names = [name for name, w in module.named_parameters() if w.requires_grad]
+        if not self.names:
+            raise InputError("module must have a trainable weight, got none")
+        for name, part in module.named_modules():
+            if getattr(part, "track_running_stats", False):
+                raise InputError(
+                    f"module part {name!r} keeps running statistics, which it writes in place; "
+                    "use track_running_stats=False or GroupNorm"
+                )
+
+    def model(self, weights: Mapping[str, torch.Tensor]) -> Model:
+        """The module with these weights, to be called like the module.
+
+        Args:
+            weights: By name, as in the inner solution.
+        """
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the module's own signature
+            return torch.func.functional_call(self.module, dict(weights), args, kwargs)
+
+        return call
+
+    def init(self, phi: Phi, seed: int = 0) -> dict[str, Any]:  # noqa: ARG002 - the signature of init
+        """Weights and moments before the first step."""
+        weights = {name: self.module.get_parameter(name).detach() for name in self.names}
+        if self.fresh:
+            weights = self.fresh_weights(seed)
+        return {"weights": weights, "moments": self.rule.moments(weights)}
+
+    def fresh_weights(self, seed: int) -> Weights:
+        """New weights, the same for the same seed."""
+        device = next(self.module.parameters()).device
+        module = copy.deepcopy(self.module)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for part in module.modules():
+                reset = getattr(part, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+        return {name: module.get_parameter(name).detach() for name in self.names}
+
+    def step(self, theta: dict[str, Any], phi: Phi, t: int, batch: Any) -> dict[str, Any]:  # noqa: ANN401
+        """One step of the rule on one batch."""
+
+        def loss(weights: Weights) -> torch.Tensor:
+            return self.loss(self.model(weights), batch, phi)
+
+        gradient = torch.func.grad(loss)(theta["weights"])
+        weights, moments = self.rule.update(theta["weights"], theta["moments"], gradient, phi, t)
+        return {"weights": weights, "moments": moments}
+
+    def unroll(self, num_steps: int, **options: Any) -> TorchUnroll:  # noqa: ANN401 - passed through
+        """The loop.
+
+        Args:
+            num_steps: Steps T.
+            **options: Passed to `TorchUnroll`; `read` defaults to the weights, `dtype` to theirs.
+
+        Returns:
+            An inner solver.
+        """
+        weight = next(self.module.parameters())
+        defaults = {"read": _weights, "dtype": weight.dtype, "device": str(weight.device)}
+        return TorchUnroll(self.init, self.step, num_steps, **{**defaults, **options})
+
+
+def _weights(theta: dict[str, Any], phi: Phi) -> Weights:  # noqa: ARG001 - the signature of read
+    weights: Weights = theta["weights"]
+    return weights
+
+
+def minibatches(
+    *arrays: torch.Tensor, size: int
+) -> Callable[[int, torch.Generator], tuple[torch.Tensor, ...]]:
+    """Random mini-batches without replacement, for `TorchUnroll(batches=...)`.
+
+    Args:
+        *arrays: Tensors of one first axis.
+        size: Rows a batch.
+
+    Returns:
+        A function of the step and a generator.
+    """
+    total = arrays[0].shape[0]
+    if not 1 <= size <= total:
+        raise InputError(f"size must lie in [1, {total}], got {size}")
+
+    def batch(t: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:  # noqa: ARG001
+        rows = torch.randperm(total, generator=generator)[:size].to(arrays[0].device)
+        return tuple(array[rows] for array in arrays)
+
+    return batch

@@ -1,0 +1,74 @@
+"""Compares the names a space has with the names an adapter understands."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from zo_bilevel.errors import InputError, MissingPackageError, unknown_name_message
+
+
+def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first name that is not known.
+
+    Args:
+        owner: Who refuses, for the message ("FMU bounce.fmu").
+        kind: What the names stand for ("variable").
+        given: The names given.
+        known: The names there are.
+
+    Raises:
+        InputError: Naming the owner, the name and the nearest known names.
+
+    Example:
+        >>> refuse_unknown("FMU ball.fmu", "variable", ["gravity"], ["g", "gravity"])
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{owner}: {unknown_name_message(kind, name, known)}")
+
+
+def refuse_unused(owner: str, names: Iterable[str], used: Iterable[str], place: str) -> None:
+    """Refuse parameters of the space that would have no effect.
+
+    Args:
+        owner: Who refuses, for the message.
+        names: The parameters of the space.
+        used: The names that are used.
+        place: Where they would be used ("no field {name} in the arguments").
+
+    Raises:
+        InputError: Naming the parameters.
+
+    Example:
+        >>> refuse_unused("CommandLine", ["a"], ["a", "seed"], "no field uses them")
+    """
+    unused = sorted(set(names).difference(used))
+    if unused:
+        raise InputError(f"{owner}: parameters without effect: {', '.join(unused)}; {place}")
+
+
+def optional_module(module: str, owner: str, extra: str) -> Any:  # noqa: ANN401 - a module
+    """Import an optional package.
+
+    Args:
+        module: What to import.
+        owner: Who needs it, for the message.
+        extra: The extra of zo-bilevel that brings it.
+
+    Raises:
+        MissingPackageError: Naming the package and the extra.
+
+    Example:
+        >>> optional_module("json", "an example", "none").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingPackageError(
+            f"{owner} needs the package {package}: pip install 'zo-bilevel[{extra}]' ({error})"
+        ) from error

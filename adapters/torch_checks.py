@@ -1,0 +1,177 @@
+"""What can be wrong with an inner loop, found early and said by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from zo_bilevel.adapters.torch_leaves import Leaves, leaf_names
+from zo_bilevel.adapters.torch_unroll import Phi, Run
+from zo_bilevel.errors import InnerSolverError, InputError, InvalidSolutionError
+
+NO_FORWARD = re.compile(r"Trying to use forward AD with (\S+) that does not support it")
+NO_BATCHING = re.compile(r"Batching rule not implemented for (\S+?)[;,.]?(\s|$)")
+IN_PLACE = re.compile(r"in-?place", re.IGNORECASE)
+
+
+def rehearse(run: Run) -> None:
+    """Run `init` and the first step once, and refuse a step that writes into its argument.
+
+    Args:
+        run: Gives the loop; a loop is rehearsed once.
+
+    Raises:
+        InputError: Naming the leaf that was written to.
+    """
+    if "plain" in run.loop.checked:
+        return
+    with torch.no_grad(), run.random():
+        before = run.initial(run.phi).detached()
+        copies = [leaf.clone() for leaf in before.all]
+        versions = [leaf._version for leaf in before.all]
+        try:
+            run.next(before, run.phi, 0, run.batch(0))
+        finally:
+            _refuse_in_place(before, copies, versions)
+    run.loop.checked |= {"plain"}
+
+
+def _refuse_in_place(before: Leaves, copies: list[torch.Tensor], versions: list[int]) -> None:
+    for position, (leaf, copy) in enumerate(zip(before.all, copies, strict=True)):
+        same = leaf.shape == copy.shape and torch.allclose(
+            leaf, copy, rtol=0, atol=0, equal_nan=True
+        )
+        if leaf._version != versions[position] or not same:
+            name = leaf_names(before.tree)[position] or "theta"
+            raise InputError(
+                f"step 0 changed {name!r} in place; it must return new tensors (theta - rate * "
+                "gradient, not theta -= rate * gradient)"
+            )
+
+
+def check_finite(run: Run, found: Leaves) -> None:
+    """Refuse an inner solution that is not finite.
+
+    Args:
+        run: Is run again, looking at every step, to say where it began.
+        found: The inner solution.
+
+    Raises:
+        InvalidSolutionError: Naming the step.
+    """
+    if not found.is_finite():
+        raise InvalidSolutionError(
+            f"the inner loop is not finite: it began at {_first_bad_step(run)} of "
+            f"{run.loop.num_steps} steps"
+        )
+
+
+def _first_bad_step(run: Run) -> str:
+    with torch.no_grad(), run.random():
+        theta = run.initial(run.phi)
+        if not theta.is_finite():
+            return "init, before the first"
+        for t in range(run.loop.num_steps):
+            theta = run.next(theta, run.phi, t, run.batch(t))
+            if not theta.is_finite():
+                return f"step {t}"
+    return "read, after the last"
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn torch's words about a missing derivative into what to do about it.
+
+    Args:
+        where: What ran ("step 3").
+
+    Raises:
+        InnerSolverError: Naming the operation.
+    """
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        if isinstance(error, InnerSolverError):
+            raise
+        advice = _advice(str(error))
+        if advice:
+            raise InnerSolverError(f"{where} {advice}") from error
+        raise
+
+
+def _advice(text: str) -> str:
+    if found := NO_FORWARD.search(text):
+        return (
+            f"uses {found[1]}, which has no forward-mode derivative; load a transformer with "
+            "attn_implementation='eager', write the operation out, or use FG2UZO, which needs "
+            "no derivative"
+        )
+    if found := NO_BATCHING.search(text):
+        return f"uses {found[1]}, which cannot run on several tangents at once; use FG2U(chunk=1)"
+    if IN_PLACE.search(text) and "vmap" in text:
+        return (
+            f"writes into a tensor in place, which cannot carry tangents ({text.splitlines()[0]})"
+        )
+    return ""
+
+
+def structurally_unreached(run: Run, names: list[str]) -> list[str]:
+    """Parameters that neither `init`, nor the first, nor the last step depends on.
+
+    Args:
+        run: The run.
+        names: Parameters with a derivative.
+
+    Returns:
+        Suspects: a step in between may still use them.
+    """
+    last = run.loop.num_steps - 1
+    leaves = {name: run.phi[name].detach().requires_grad_() for name in names}
+    phi = {**run.phi, **leaves}
+    with torch.enable_grad(), run.random():
+        first = run.next(run.initial(phi), phi, 0, run.batch(0))
+        seen = [*run.observed(first, phi).moving]
+        if last > 0:
+            seen += run.next(first.detached(), phi, last, run.batch(last)).moving
+        sums = [leaf.sum() for leaf in seen if leaf.requires_grad]
+        if not sums:
+            return names
+        grads = torch.autograd.grad(sums, list(leaves.values()), allow_unused=True)
+    return [name for name, grad in zip(names, grads, strict=True) if grad is None]
+
+
+def check_reached(run: Run, names: list[str], is_still: Callable[[Phi, str], bool]) -> None:
+    """Refuse parameters that the loop does not depend on; done once a loop.
+
+    Args:
+        run: The run.
+        names: Parameters with a derivative.
+        is_still: Whether theta does not move at all with the parameter named, over all steps.
+
+    Raises:
+        InputError: Naming them.
+    """
+    key = "reached:" + ",".join(names)
+    if key in run.loop.checked:
+        return
+    wanted = [name for name in names if name not in run.loop.allow_unreached]
+    suspects = structurally_unreached(run, wanted) if wanted else []
+    refuse_unreached([name for name in suspects if is_still(run.phi, name)], "the inner loop")
+    run.loop.checked |= {key}
+
+
+def refuse_unreached(names: list[str], what: str) -> None:
+    """Say which parameters have no effect.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if names:
+        raise InputError(
+            f"{what} does not depend on {' and '.join(repr(name) for name in names)}: the "
+            "hypergradient there would be zero; use it in init or step (not detached), or list "
+            "it in allow_unreached if only the outer objective looks at it"
+        )
