@@ -50,10 +50,10 @@ def error_solves(task, method, problem, seed, budget):
     """Solves until a solved point has the published error."""
     solves, errors = [], []
 
-    def watched(phi, **options):
+    def watched(phi):
         solves.append(len(solves) + 1)
         errors.append(task.error(phi))
-        return problem.inner(phi, **options)
+        return problem.inner(phi)
 
     watched.name = problem.name
     target = zb.Problem(problem.space, watched, problem.outer, is_scalar=problem.is_scalar)

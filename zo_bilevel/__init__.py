@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.nevergrad import Nevergrad
     from zo_bilevel.methods.random_search import RandomSearch
     from zo_bilevel.methods.scipy import Scipy
+    from zo_bilevel.methods.trust_region import TrustRegion
     from zo_bilevel.methods.two_phase import SignalToNoise, TwoPhase
     from zo_bilevel.objectives.cross_entropy import CrossEntropy
     from zo_bilevel.objectives.squared_error import SquaredError
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "zo_bilevel.memory": ["Memory", "peak_memory", "process_memory"],
+    "zo_bilevel.methods.trust_region": ["TrustRegion"],
     "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
     "zo_bilevel.dispatch.distributed": ["Distributed"],
     "zo_bilevel.layer": ["BlackBox"],

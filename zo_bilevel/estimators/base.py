@@ -37,6 +37,41 @@ class Plan:
     step: float
 
 
+class GradientEstimate(Protocol):
+    """What an estimator makes of its solves: at least a hypergradient. A `Sketch` is one."""
+
+    @property
+    def num_directions(self) -> int:
+        """Directions it rests on; 0 when all were lost."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Directions lost to failed solves."""
+        ...
+
+    def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
+        """Estimate and standard error per scaled unit, both `(N,)`."""
+        ...
+
+
+@runtime_checkable
+class GradientEstimator(Protocol):
+    """Estimates hypergradients around a point, with or without a sketch."""
+
+    def plan(
+        self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
+    ) -> Plan:
+        """Choose the solves it needs, all independent of each other."""
+        ...
+
+    def sketch(
+        self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem
+    ) -> GradientEstimate:
+        """Reduce the solves, in the order of the plan; failed ones drop out."""
+        ...
+
+
 @runtime_checkable
 class Estimator(Protocol):
     """Makes sketches of an inner solver around a point."""

@@ -1,4 +1,4 @@
-"""What every baseline library runs behind: its thread, its silence, its failed solves.
+"""What every baseline library runs behind: its import, its thread, its silence.
 
 A library runs in a thread of its own, because many can only call back. The thread and its caller
 take turns, never at the same time, so that runs are deterministic. While the library has its
@@ -25,11 +25,10 @@ from zo_bilevel.errors import MissingPackageError, UnsupportedProblemError, ZoBi
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.coordinates import Coordinates, CoordinatesName, check_coordinates
-from zo_bilevel.objectives.squared_error import SquaredError
+from zo_bilevel.methods.finite import FailureRule
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
-LOSS_WHEN_NOTHING_SUCCEEDED = 1e10
 CLOSING_SECONDS = 10.0
 
 
@@ -55,86 +54,12 @@ def import_library(module: str) -> Any:  # noqa: ANN401 - a module without types
         ) from error
 
 
-def squared_error_of(search: Search, method: str) -> SquaredError:
-    """The outer objective of a method that works on residuals.
-
-    Args:
-        search: What the method starts from.
-        method: Its name, for the message.
-
-    Returns:
-        The objective.
-
-    Raises:
-        UnsupportedProblemError: If the problem is scalar or has another objective.
-    """
-    outer = search.problem.outer
-    if search.problem.is_scalar:
-        raise UnsupportedProblemError(f"{method} needs a vector, but the problem is scalar")
-    if not isinstance(outer, SquaredError):
-        raise UnsupportedProblemError(
-            f"{method} needs the residuals of a SquaredError, got {type(outer).__name__}"
-        )
-    return outer
-
-
 class GiveUpError(Exception):
     """Raised by a baseline that cannot go on; the message becomes the reason to stop."""
 
 
 class _ClosedError(BaseException):
     """Raised in the library's thread when the run is over; no library may catch it."""
-
-
-@final
-class FailureRule:
-    """Turns evaluations into the finite numbers that libraries need.
-
-    The rule for a failed solve, the same for all baselines: its loss is the worst one seen plus
-    the spread of all seen (at least plus the worst itself; 1e10 when none succeeded yet), its
-    residuals are all equal and add up to that loss.
-    """
-
-    def __init__(self) -> None:
-        self._best, self._worst = np.inf, -np.inf
-
-    def losses(self, evaluations: Sequence[Evaluation]) -> list[float]:
-        """Losses of one round, finite.
-
-        Args:
-            evaluations: The round.
-
-        Returns:
-            One number each, in order.
-        """
-        good = [evaluation.loss for evaluation in evaluations if evaluation.ok]
-        self._best, self._worst = min([self._best, *good]), max([self._worst, *good])
-        failed = self._failed_loss()
-        return [evaluation.loss if evaluation.ok else failed for evaluation in evaluations]
-
-    def residuals(self, evaluations: Sequence[Evaluation], outer: SquaredError) -> list[FloatArray]:
-        """`sqrt(w / m) (theta - target)` of one round: squares add up to the loss.
-
-        Args:
-            evaluations: The round.
-            outer: The objective.
-
-        Returns:
-            Vectors of shape `(m,)`, in order.
-        """
-        count = outer.target.size
-        scale = np.sqrt(outer.weights / count)
-        return [
-            np.full(count, np.sqrt(loss / count))
-            if evaluation.theta is None
-            else scale * (evaluation.theta - outer.target)
-            for evaluation, loss in zip(evaluations, self.losses(evaluations), strict=True)
-        ]
-
-    def _failed_loss(self) -> float:
-        if not np.isfinite(self._worst):
-            return LOSS_WHEN_NOTHING_SUCCEEDED
-        return self._worst + (max(self._worst - self._best, abs(self._worst)) or 1.0)
 
 
 @final

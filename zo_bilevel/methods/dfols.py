@@ -13,8 +13,8 @@ from zo_bilevel.methods.callback import (
     FloatArray,
     Solves,
     import_library,
-    squared_error_of,
 )
+from zo_bilevel.methods.finite import squared_error_of
 
 MANY_SOLVES = 10**5  # DFO-LS fills lists of this length: 10**9 takes a minute and gigabytes
 GROW_ABOVE = 50

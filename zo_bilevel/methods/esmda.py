@@ -14,8 +14,8 @@ from zo_bilevel.methods.callback import (
     GiveUpError,
     Solves,
     import_library,
-    squared_error_of,
 )
+from zo_bilevel.methods.finite import squared_error_of
 
 SIZE_WITHOUT_BUDGET = 50
 SMALLEST_ENSEMBLE = 4

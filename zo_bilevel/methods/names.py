@@ -14,6 +14,12 @@ def _default() -> Method:
     return DefaultMethod()
 
 
+def _trust_region() -> Method:
+    from zo_bilevel.methods.trust_region import TrustRegion
+
+    return TrustRegion()
+
+
 def _zo_adam() -> Method:
     from zo_bilevel.methods.gradient import GradientMethod
 
@@ -60,6 +66,7 @@ def _esmda() -> Method:
 
 PLAIN: dict[str, Callable[[], Method]] = {
     "default": _default,
+    "trust-region": _trust_region,
     "zo-adam": _zo_adam,
     "random": _random,
     "cma": _cma,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, final
 
 import numpy as np
@@ -76,11 +77,21 @@ class Nevergrad(Baseline):
         if not place.is_white:
             parametrization.set_bounds(place.lower, place.upper)
         parametrization.random_state = np.random.RandomState(random)
-        return factory(
-            parametrization,
-            budget=search.max_solves if self.budget is None else self.budget,
-            num_workers=1 if _is_sequential(factory) else search.round_width,
-        )
+        budget = search.max_solves if self.budget is None else self.budget
+        width = 1 if _is_sequential(factory) else min(search.round_width, budget or sys.maxsize)
+        return factory(parametrization, budget=budget, num_workers=width)
+
+    def _begins_at(self, place: Coordinates, optimizer: Any) -> bool:  # noqa: ANN401
+        try:
+            return np.allclose(optimizer.ask().value, place.start, atol=1e-9)
+        except AssertionError as error:
+            if optimizer.budget is not None:
+                raise
+            raise UnsupportedProblemError(
+                f"{self.label} must know the number of solves: give max_solves or budget"
+            ) from error
+        finally:
+            _end_threads(optimizer)
 
     def drive(self, solves: Solves) -> str:
         """Ask and tell for as long as there are solves.
@@ -94,10 +105,7 @@ class Nevergrad(Baseline):
         search, place = solves.search, solves.coordinates
         random = int(search.rng(1).integers(2**32, dtype=np.uint32))
         optimizer = self._make(place, search, random)
-        try:
-            begins_there = np.allclose(optimizer.ask().value, place.start, atol=1e-9)
-        finally:
-            _end_threads(optimizer)
+        begins_there = self._begins_at(place, optimizer)
         optimizer = self._make(place, search, random)
         if not begins_there:
             optimizer.suggest(place.start)

@@ -12,17 +12,13 @@ from scipy import optimize
 from zo_bilevel.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.evaluation import Evaluation
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.callback import (
-    Baseline,
-    FloatArray,
-    GiveUpError,
-    Solves,
-    squared_error_of,
-)
+from zo_bilevel.methods.callback import Baseline, FloatArray, GiveUpError, Solves
 from zo_bilevel.methods.coordinates import Coordinates
+from zo_bilevel.methods.finite import squared_error_of
 
 WITHOUT_LIMIT = 10**9
 TINY = 1e-15
+ROUNDING = 1e-12
 
 
 @final
@@ -183,9 +179,12 @@ class Scipy(Baseline):
             return solves.rule.residuals(evaluations, outer)
 
         differences = _Differences(solves, residuals)
+        # scipy's first trust region is as large as the start, or 1 when that is zero exactly:
+        # a start in the middle that is off zero by rounding would never get anywhere
+        start = np.where(np.abs(place.start) < ROUNDING, 0.0, place.start)
         result = optimize.least_squares(
             differences.value,
-            place.start,
+            start,
             jac=lambda row: differences.derivative(row).T,
             bounds=(place.lower, place.upper),
             **self.options,
@@ -208,6 +207,7 @@ class _Differences:
         self._stream = 0
         self._base: Any = None
         self._base_ok = False
+        self._any_ok = False
 
     def value(self, row: FloatArray) -> Any:  # noqa: ANN401 - a number or a vector
         """The loss, or the residuals."""
@@ -240,10 +240,10 @@ class _Differences:
 
     def _remember(self, row: FloatArray, evaluation: Evaluation, numbers: Any) -> None:  # noqa: ANN401
         self._row, self._base, self._base_ok = row.copy(), numbers, evaluation.ok
+        self._any_ok |= evaluation.ok
 
     def _check_start(self) -> None:
-        start = self._solves.coordinates.start
-        if not self._base_ok and np.array_equal(self._row, start):  # type: ignore[arg-type]
+        if not self._any_ok:
             raise GiveUpError("the solve at the start failed, so there is nothing to difference")
 
     def _nothing(self, row: FloatArray) -> FloatArray:

@@ -114,7 +114,7 @@ def _check_reproducible(method: Method, problem: Problem) -> None:
     for width in (1, 4):
         first = _losses(method, problem, 5, width)
         _require(first == _losses(method, problem, 5, width), "same seed, same numbers")
-    state = method.start(problem, 5)
+    state = method.start(problem, 5, max_solves=BUDGETS[-1])
     evaluator = Evaluator(problem, Serial(), 5)
     by_hand: list[float] = []
     while len(by_hand) < BUDGETS[-1] and (points := method.ask(state)):

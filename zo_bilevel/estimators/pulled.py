@@ -1,0 +1,96 @@
+"""What reverse estimators share: one point, one gradient pulled back to phi."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.derivatives import Pull
+from zo_bilevel.errors import InnerSolverError, UnsupportedProblemError
+from zo_bilevel.estimators.base import Plan
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.problem import BoundProblem
+from zo_bilevel.space import Space
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class PulledGradient:
+    """A hypergradient by reverse mode: exact for its own approximation, so without error bars.
+
+    Args:
+        x: The point, scaled, shape `(N,)`.
+        theta: Inner solution there, shape `(m,)`.
+        pulled: `df/dtheta` pulled back, scaled, shape `(N,)`.
+    """
+
+    x: FloatArray
+    theta: FloatArray
+    pulled: FloatArray
+
+    @property
+    def num_directions(self) -> int:
+        """One: the gradient itself."""
+        return 1
+
+    @property
+    def dropped(self) -> int:
+        """None can be lost."""
+        return 0
+
+    def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
+        """`pulled + df/dx`, and a standard error of zero.
+
+        Args:
+            bound: The problem.
+
+        Returns:
+            Gradient and standard error per scaled unit, both `(N,)`.
+        """
+        gradient = self.pulled + bound.gradient(self.theta, self.x)[1]
+        return gradient, np.zeros_like(gradient)
+
+
+def pulled_plan(order: Pull, space: Space, x: FloatArray, stream: tuple[int, ...]) -> Plan:
+    """One point that asks for its gradient.
+
+    Args:
+        order: What to pull through.
+        space: The space of `x`.
+        x: Scaled point, shape `(N,)`.
+        stream: Random stream of the solve.
+
+    Returns:
+        A plan without directions.
+    """
+    none = np.zeros((space.size, 0))
+    return Plan([Point(x, stream, "sketch", order)], x, none, none, 0.0)
+
+
+def pulled_gradient(plan: Plan, evaluations: Sequence[Evaluation]) -> PulledGradient:
+    """Take the gradient out of the one solve.
+
+    Args:
+        plan: What was asked.
+        evaluations: The solve.
+
+    Returns:
+        The gradient.
+
+    Raises:
+        InnerSolverError: If the solve failed.
+        UnsupportedProblemError: If the dispatcher ignored the order.
+    """
+    if not evaluations or not evaluations[0].ok or evaluations[0].theta is None:
+        raise InnerSolverError("the base solve failed")
+    if evaluations[0].derivative is None:
+        raise UnsupportedProblemError(
+            "the dispatcher gave back no derivative; use Serial or Joblib with reverse estimators"
+        )
+    return PulledGradient(plan.x, evaluations[0].theta, evaluations[0].derivative.ravel())
