@@ -13,10 +13,14 @@ from zo_bilevel.task import Task
 
 NAMES: tuple[str, ...] = (
     "allen-cahn",
+    "architecture",
     "burgers",
     "burgers-two",
+    "condensation",
     "heat-field",
+    "hyperparameters",
     "kdv",
+    "online-adaptation",
     "quadratic",
     "ridge-penalties",
 )

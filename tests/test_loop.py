@@ -104,7 +104,7 @@ def test_nothing_succeeded_is_an_error_that_names_the_first_failure():
     def broken(phi):
         raise KeyError("viscosity")
 
-    with pytest.raises(zb.InnerSolverError, match="20 of 20|none of 20 solves.*viscosity"):
+    with pytest.raises(zb.InnerSolverError, match=r"20 of 20|none of 20 solves.*viscosity"):
         zb.minimize(problem(broken), zb.RandomSearch(), max_solves=100)
 
 

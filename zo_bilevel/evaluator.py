@@ -55,18 +55,15 @@ class Evaluator:
         self.bound: BoundProblem | None = None
         self._seen_any = False
 
-    def jobs(self, points: Sequence[Point]) -> list[Job]:
-        """The round as a dispatcher sees it."""
-        decode, seeded = self.problem.space.decode, self.solve.with_seed
-        return [
-            Job(
-                index,
-                decode(point.x),
-                solve_seed(self.seed, point.stream) if seeded else 0,
-                None if point.derivative is None else point.derivative.bind(self.problem, point.x),
-            )
-            for index, point in enumerate(points)
-        ]
+    def job(self, place: int, point: Point) -> Job:
+        """One point of a round as a dispatcher sees it."""
+        order = point.derivative
+        bound = None if order is None else order.bind(self.problem, point.x)
+        return Job(place, self.problem.space.decode(point.x), self.seed_of(point), bound)
+
+    def seed_of(self, point: Point) -> int:
+        """Seed of a point's solve; 0 for an inner solver that takes none."""
+        return solve_seed(self.seed, point.stream) if self.solve.with_seed else 0
 
     def outcomes(self, points: Sequence[Point]) -> dict[int, Outcome]:
         """Run one round; stored solves are not run again, new ones are stored as they finish.
@@ -77,22 +74,21 @@ class Evaluator:
         Returns:
             Outcomes by place; all places, unless time ran out.
         """
-        jobs = self.jobs(points)
         found: dict[int, Outcome] = {}
         if self.recorder is not None:
-            for job in jobs:
-                stored = self.recorder.find(points[job.index], job.seed)
+            for place, point in enumerate(points):
+                stored = self.recorder.find(self.step, place, point, self.seed_of(point))
                 if stored is not None:
-                    found[job.index] = stored
-        pending = [job for job in jobs if job.index not in found]
+                    found[place] = stored
+        pending = [self.job(k, point) for k, point in enumerate(points) if k not in found]
         if not pending:
             return found
         # closing the round kills what is still running when the store or the user stops it
         with closing(as_generator(self.dispatcher.run(self.solve, pending))) as answers:
             for index, outcome in answers:
                 if self.recorder is not None:
-                    point, seed = points[index], jobs[index].seed
-                    self.recorder.add(self.step, index, point, seed, outcome)
+                    point = points[index]
+                    self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
                 found[index] = outcome
                 if self.out_of_time():
                     break

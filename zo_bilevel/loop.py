@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -19,8 +20,9 @@ from zo_bilevel.ledger import Budget, Ledger
 from zo_bilevel.memory import process_memory
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem import Problem
-from zo_bilevel.recorder import Recorder, open_recorder
+from zo_bilevel.recorder import Recorder
 from zo_bilevel.result import Record, Result
+from zo_bilevel.run_identity import open_recorder
 from zo_bilevel.store import Store
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -43,6 +45,7 @@ def minimize(
     round_width: int = 1,
     max_failure_rate: float = 0.8,
     callback: Callback | None = None,
+    command: Sequence[str] = (),
 ) -> Result:
     """Minimise the outer objective over the meta-parameters.
 
@@ -66,6 +69,8 @@ def minimize(
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
         callback: Called with each `Record`, in order.
+        command: Words of the command line that started the run, kept in the store for
+            `zo-bilevel resume`.
 
     Returns:
         The best point found and the history. On Ctrl-C, the best so far. When the inner solver
@@ -85,16 +90,7 @@ def minimize(
         >>> round(minimize(problem, max_solves=30).phi["a"], 6)
         2.0
     """
-    if not isinstance(problem, Problem):
-        raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
-    if not 0 <= max_failure_rate <= 1:
-        raise InputError(f"max_failure_rate must lie in [0, 1], got {max_failure_rate}")
-    if method is None:
-        from zo_bilevel.methods.default import DefaultMethod
-
-        method = DefaultMethod()
-    if not isinstance(method, Method):
-        raise InputError(f"method must be a Method, got {type(method).__name__}")
+    method = _checked(problem, method, max_failure_rate)
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
     state = method.start(
         problem,
@@ -111,8 +107,16 @@ def minimize(
         "tolerance": tolerance,
         "round_width": round_width,
     }
-    x = problem.space.encode(initial)
-    with _recording(store, problem, method.name, seed, x, settings, ledger) as recorder:
+    open_run = partial(
+        open_recorder,
+        problem=problem,
+        method=method.name,
+        seed=seed,
+        start=problem.space.encode(initial),
+        settings=settings,
+        command=command,
+    )
+    with _recording(store, open_run, problem, ledger) as recorder:
         evaluator = Evaluator(
             problem,
             default_dispatcher() if dispatcher is None else dispatcher,
@@ -138,14 +142,26 @@ def minimize(
     return result
 
 
+def _checked(problem: Problem, method: Method | None, max_failure_rate: float) -> Method:
+    """The method, or the default one, once the arguments keep their rules."""
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
+    if not 0 <= max_failure_rate <= 1:
+        raise InputError(f"max_failure_rate must lie in [0, 1], got {max_failure_rate}")
+    if method is None:
+        from zo_bilevel.methods.default import DefaultMethod
+
+        method = DefaultMethod()
+    if not isinstance(method, Method):
+        raise InputError(f"method must be a Method, got {type(method).__name__}")
+    return method
+
+
 @contextmanager
 def _recording(
     store: Store | str | os.PathLike[str] | None,
+    open_run: Callable[[Store], Recorder],
     problem: Problem,
-    method: str,
-    seed: int,
-    start: FloatArray,
-    settings: dict[str, Any],
     ledger: Ledger,
 ) -> Iterator[Recorder | None]:
     if store is None:
@@ -153,7 +169,7 @@ def _recording(
         return
     opened = store if isinstance(store, Store) else Store(store)
     try:
-        recorder = open_recorder(opened, problem, method, seed, start, settings)
+        recorder = open_run(opened)
         try:
             yield recorder
         except StoreError as error:

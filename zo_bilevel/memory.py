@@ -19,7 +19,13 @@ from typing import Any, final
 from zo_bilevel.errors import InnerSolverError
 
 KIB = 1024
-CHILD = "import sys; from zo_bilevel.memory import _child; _child(sys.argv[1])"
+CHILD = """
+import sys
+with open(sys.argv[1] + "/path") as file:
+    sys.path[:] = file.read().split("\\n")
+from zo_bilevel.memory import _child
+_child(sys.argv[1])
+"""
 
 
 @final
@@ -86,7 +92,8 @@ def peak_memory(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tupl
 
     with tempfile.TemporaryDirectory() as folder:
         call, answer = Path(folder, "call"), Path(folder, "answer")
-        call.write_bytes(cloudpickle.dumps((function, args, kwargs, sys.path)))
+        call.write_bytes(cloudpickle.dumps((function, args, kwargs)))
+        Path(folder, "path").write_text("\n".join(sys.path))
         run = subprocess.run(
             [sys.executable, "-c", CHILD, folder], capture_output=True, text=True, check=False
         )
@@ -101,8 +108,7 @@ def _child(folder: str) -> None:
     """Run the call that lies in a folder and leave the answer there."""
     import cloudpickle
 
-    function, args, kwargs, path = cloudpickle.loads(Path(folder, "call").read_bytes())
-    sys.path[:] = path
+    function, args, kwargs = cloudpickle.loads(Path(folder, "call").read_bytes())
     function(*args, **kwargs)
     _give_back()
     reset_peaks()

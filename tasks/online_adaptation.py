@@ -1,0 +1,291 @@
+"""Online adaptation of a language model: learn which tokens of a document are worth learning.
+
+phi is a linear head on the frozen model's hidden states that gives each token a loss weight; the
+inner loop takes some SGD steps of a GPT-2 on documents with the weighted loss; the inner solution
+is the loss on questions about those documents afterwards, and how far the model moved on other
+text (KL); the outer objective adds them.
+
+Documents are Python's own documentation strings; a question asks for the first sentence by name.
+
+Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (CaMeLS), arXiv
+2305.15076; unrolls of 6, 24 and 48 as in arXiv 2406.14095, section 4.2.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zo_bilevel.adapters.deferred import Deferred
+from zo_bilevel.adapters.torch_unroll import TorchUnroll
+from zo_bilevel.errors import InputError, MissingPackageError
+from zo_bilevel.parameters import Real
+from zo_bilevel.problem import Problem
+from zo_bilevel.space import Space
+from zo_bilevel.task import Task
+from zo_bilevel.tasks.documentation import Document, documents, rows_of_bytes
+
+NUM_CODES = 128
+PUBLISHED = {
+    "StreamingQA F1, DistilGPT2, RGU depth 6 (arXiv 2406.14095)": 5.53,
+    "StreamingQA F1, DistilGPT2, (FG)2U depth 24 or 48 (arXiv 2406.14095)": 6.37,
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a size of the task means.
+
+    Args:
+        width: Of the GPT-2 trained here.
+        layers: Of it.
+        length: Tokens of a document or question.
+        pretraining: Steps of Adam on the other documents before anything else.
+        unroll: Inner steps.
+        documents: Documents a solve.
+    """
+
+    width: int
+    layers: int
+    length: int
+    pretraining: int
+    unroll: int
+    documents: int
+    learning_rate: float = 0.05
+
+
+SIZES = {
+    "smoke": Size(32, 1, 48, 60, 3, 2, 0.2),
+    "small": Size(64, 2, 128, 600, 6, 4, 0.1),
+    "full": Size(384, 6, 256, 20000, 24, 8, 0.05),
+}
+
+
+def make_gpt2(size: Size) -> torch.nn.Module:
+    """A GPT-2 of characters, without dropout and with attention that forward mode passes.
+
+    Args:
+        size: Its size.
+
+    Raises:
+        MissingPackageError: If transformers is not installed.
+    """
+    transformers = _transformers()
+    config = transformers.GPT2Config(
+        vocab_size=NUM_CODES,
+        n_positions=size.length,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=max(1, size.width // 32),
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+        attn_implementation="eager",
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model: torch.nn.Module = transformers.GPT2LMHeadModel(config)
+    return model
+
+
+def _transformers() -> Any:  # noqa: ANN401 - the package
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingPackageError(
+            "this task needs transformers: pip install transformers"
+        ) from error
+
+
+def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each next token, `(rows, length - 1)`; 0 where the text is over."""
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    )
+    return losses.reshape(tokens[:, 1:].shape) * (tokens[:, 1:] != 0)
+
+
+@final
+class Adaptation:
+    """The model, the documents and the loop.
+
+    Args:
+        size: Sizes of everything.
+        unroll: Inner steps.
+        checkpoint: A local or hub checkpoint of a causal model, or `None` to train one here.
+        device: Where all of it lives.
+        locality: Weight of the KL term.
+    """
+
+    def __init__(
+        self, size: Size, unroll: int, checkpoint: str | None, device: str, locality: float
+    ) -> None:
+        self.size, self.locality = size, locality
+        found = documents()
+        known, new = found[::2], found[1::2]
+        made: Any = _from_checkpoint(checkpoint) if checkpoint else (make_gpt2(size), rows_of_bytes)
+        self.model, encode = made
+        self.model.to(device)
+
+        def rows(texts: list[str]) -> torch.Tensor:
+            return torch.from_numpy(encode(texts, size.length)).to(device)
+
+        self.known = rows([document.text for document in known])
+        self.documents = rows([document.text for document in new])
+        questions = [_question(document) for document in new]
+        self.questions = rows(
+            [q + document.summary for q, document in zip(questions, new, strict=True)]
+        )
+        lengths = [int((row != 0).sum()) for row in encode(questions, size.length)]
+        starts = torch.tensor(lengths, device=device)[:, None]
+        places = torch.arange(1, size.length, device=device)
+        self.is_answer = (places >= starts) & (self.questions[:, 1:] != 0)
+        if not checkpoint:
+            self._pretrain(size.pretraining)
+        self.model.requires_grad_(False)
+        self.weights = {name: w.detach() for name, w in self.model.named_parameters()}
+        self.loop = TorchUnroll(
+            self.init, self.step, unroll, read=self.read, dtype=torch.float32, device=device
+        )
+
+    def _pretrain(self, num_steps: int) -> None:
+        optimizer = torch.optim.Adam(self.model.parameters(), 3e-3)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(num_steps):
+            rows = torch.randint(len(self.known), (8,), generator=generator)
+            batch = self.known[rows.to(self.known.device)]
+            optimizer.zero_grad()
+            losses = token_losses(self.model(batch).logits, batch)
+            mean: Any = losses.sum() / (batch[:, 1:] != 0).sum()
+            mean.backward()
+            optimizer.step()
+
+    def logits(self, weights: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> Any:  # noqa: ANN401
+        """Logits of the model with these weights."""
+        return torch.func.functional_call(self.model, dict(weights), (tokens,)).logits
+
+    def token_weights(self, phi: Mapping[str, Any], tokens: torch.Tensor) -> torch.Tensor:
+        """Weight of each token of a document, >= 0, by the frozen model's last hidden state."""
+        with torch.no_grad():
+            hidden = self.model(tokens, output_hidden_states=True).hidden_states[-1][:, 1:]
+        scores = hidden @ phi["head"] + phi["bias"]
+        return torch.nn.functional.softplus(scores)
+
+    def init(self, phi: Any, seed: int = 0) -> dict[str, Any]:  # noqa: ANN401, ARG002
+        """The model's weights, and which documents this solve is about."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self.documents), generator=generator)[: self.size.documents]
+        return {"weights": self.weights, "rows": rows.to(self.documents.device)}
+
+    def step(self, theta: Any, phi: Any, t: int, batch: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
+        """One SGD step on the weighted loss of the documents."""
+        tokens = self.documents[theta["rows"]]
+        weights = self.token_weights(phi, tokens)
+
+        def loss(model_weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            losses = token_losses(self.logits(model_weights, tokens), tokens)
+            return (weights * losses).sum() / (tokens[:, 1:] != 0).sum()
+
+        gradient = torch.func.grad(loss)(theta["weights"])
+        rate = self.size.learning_rate
+        after = {name: w - rate * gradient[name] for name, w in theta["weights"].items()}
+        return {"weights": after, "rows": theta["rows"]}
+
+    def read(self, theta: Any, phi: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401, ARG002
+        """Loss on the answers, and KL on text that has nothing to do with the documents."""
+        questions = self.questions[theta["rows"]]
+        asked = self.is_answer[theta["rows"]]
+        losses = token_losses(self.logits(theta["weights"], questions), questions)
+        other = self.known[: self.size.documents]
+        with torch.no_grad():
+            before = torch.log_softmax(self.model(other).logits, dim=-1)
+        after = torch.log_softmax(self.logits(theta["weights"], other), dim=-1)
+        moved = (before.exp() * (before - after)).sum(dim=-1).mean()
+        return {"answers": (losses * asked).sum() / asked.sum().clamp(min=1), "moved": moved}
+
+    def outer(self, theta: Any, phi: Any) -> Any:  # noqa: ANN401, ARG002
+        """Loss on the answers plus the weighted KL."""
+        return theta["answers"] + self.locality * theta["moved"]
+
+
+def _question(document: Document) -> str:
+    return f"What is {document.name}? "
+
+
+def _from_checkpoint(checkpoint: str) -> Any:  # noqa: ANN401 - model and encoder
+    transformers = _transformers()
+    kind = transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(checkpoint, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+
+    def encode(texts: list[str], length: int) -> NDArray[np.int64]:
+        rows = np.zeros((len(texts), length), dtype=np.int64)
+        for row, text in zip(rows, texts, strict=True):
+            codes = tokenizer(text)["input_ids"][:length]
+            row[: len(codes)] = codes
+        return rows
+
+    return model, encode
+
+
+def task(
+    size: str = "small",
+    unroll: int | None = None,
+    checkpoint: str | None = None,
+    device: str = "cpu",
+    locality: float = 0.1,
+) -> Task:
+    """Learn token weights.
+
+    Args:
+        size: "smoke" (seconds), "small" (minutes on a CPU) or "full" (a GPU).
+        unroll: Inner steps, 6, 24 or 48 in the paper; `None` as the size says.
+        checkpoint: A local or hub checkpoint by name; `None` trains a small GPT-2 here.
+        device: "cpu" or "cuda".
+        locality: Weight of the KL term, >= 0.
+
+    Returns:
+        The task. The start weighs all tokens alike: plain fine-tuning.
+
+    Raises:
+        InputError: If an option breaks its rule.
+        MissingPackageError: If transformers is not installed.
+    """
+    if size not in SIZES:
+        raise InputError(f"size must be one of {sorted(SIZES)}, got {size!r}")
+    if unroll is not None and (not isinstance(unroll, int) or unroll < 1):
+        raise InputError(f"unroll must be a whole number >= 1, got {unroll!r}")
+    if not locality >= 0:
+        raise InputError(f"locality must be >= 0, got {locality}")
+    steps = SIZES[size].unroll if unroll is None else unroll
+    inner = Deferred(
+        Adaptation,
+        size=SIZES[size],
+        unroll=steps,
+        checkpoint=checkpoint,
+        device=device,
+        locality=locality,
+    )
+    width = SIZES[size].width
+    if checkpoint is not None:
+        width = inner.built.model.get_input_embeddings().weight.shape[1]
+    space = Space(head=Real(-3, 3, shape=(width,)), bias=Real(-6, 6))
+    name = f"online-adaptation-{size}-{steps}-{checkpoint}"
+    return Task(
+        name="online-adaptation",
+        summary="which tokens of a document a language model should learn from",
+        problem=Problem(space, inner, inner.outer, name=name),
+        start=lambda seed: {"head": np.zeros(width), "bias": 0.54},  # noqa: ARG005 - softplus = 1
+        published=PUBLISHED,
+        max_solves=1000,
+    )

@@ -1,0 +1,89 @@
+"""Rounds over the ranks of a process group: two gloo processes on this machine."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unrolled import SmallNetwork
+
+import zo_bilevel as zb
+
+PROGRAM = """
+import json, sys
+sys.path.insert(0, "tests")
+import torch.distributed as dist
+import zo_bilevel as zb
+from unrolled import SmallNetwork
+rank, port = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group(
+    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+)
+network = SmallNetwork(0, num_steps=3)
+calls = [0]
+plain_jvp = network.loop.jvp
+def counted(*args, **kwargs):
+    calls[0] += 1
+    return plain_jvp(*args, **kwargs)
+network.loop.jvp = counted
+found = zb.hypergradient(network.problem, network.phi, estimator=zb.FG2U(4, chunk=1), seed=3)
+shared = calls[0]
+result = zb.minimize(network.problem, zb.GradientMethod(zb.FG2U(4, chunk=2)), max_solves=18)
+dist.barrier()
+try:
+    zb.hypergradient(network.problem, network.phi, estimator=zb.FG2U(1), seed=rank)
+    refused = ""
+except zb.InputError as error:
+    refused = str(error)
+dist.destroy_process_group()
+print(json.dumps({
+    "gradient": {name: value.ravel().tolist() for name, value in found.items()},
+    "x": result.x.tolist(), "loss": result.loss, "calls": shared, "refused": refused,
+}))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_share_the_work_and_give_the_numbers_of_one():
+    port = str(free_port())
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(rank), port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+        )
+        for rank in range(2)
+    ]
+    answers = []
+    for process in ranks:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        answers.append(json.loads(out.splitlines()[-1]))
+    network = SmallNetwork(0, num_steps=3)
+    alone = zb.hypergradient(network.problem, network.phi, estimator=zb.FG2U(4, chunk=1), seed=3)
+    result = zb.minimize(network.problem, zb.GradientMethod(zb.FG2U(4, chunk=2)), max_solves=18)
+    for answer in answers:
+        for name, value in alone.items():
+            np.testing.assert_array_equal(answer["gradient"][name], value.ravel())
+        np.testing.assert_array_equal(answer["x"], result.x)
+        assert answer["loss"] == result.loss
+        assert answer["calls"] == 2  # of four
+        assert "ranks asked for different rounds" in answer["refused"]
+
+
+def test_without_a_group_it_says_what_to_do():
+    network = SmallNetwork(0, num_steps=1)
+    with pytest.raises(zb.InputError, match=r"call torch\.distributed.init_process_group first"):
+        zb.hypergradient(
+            network.problem, network.phi, estimator=zb.FG2U(2), dispatcher=zb.Distributed()
+        )

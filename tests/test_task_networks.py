@@ -1,0 +1,141 @@
+"""The four tasks on networks at their smoke size, and their data."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import zo_bilevel as zb
+from zo_bilevel import tasks
+from zo_bilevel.tasks.digits import load_digits, read_idx
+from zo_bilevel.tasks.documentation import documents
+
+pytest.importorskip("sklearn")
+
+TORCH_TASKS = ["condensation", "hyperparameters", "architecture", "online-adaptation"]
+# transformers builds its masks through a part of torch that is on its way out
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+
+
+def make(name, **options):
+    if name == "online-adaptation":
+        pytest.importorskip("transformers")
+    return tasks.load(name, size="smoke", **options)
+
+
+@pytest.mark.parametrize("name", TORCH_TASKS)
+def test_forward_and_reverse_agree_on_every_task(name):
+    task = make(name)
+    size = task.problem.space.size
+    count = min(size, 100)
+    exact = zb.hypergradient(task.problem, task.start(0), estimator=zb.ReverseUnroll())
+    found = zb.hypergradient(task.problem, task.start(0), estimator=zb.FG2U(count, chunk=50))
+    flat = [
+        np.concatenate([np.ravel(g[n]) for n in task.problem.space.names]) for g in (exact, found)
+    ]
+    if count == size:
+        np.testing.assert_allclose(flat[1], flat[0], rtol=1e-3, atol=1e-3 * np.abs(flat[0]).max())
+    else:  # the share of the gradient that b of N directions see
+        cosine = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+        assert cosine > 0.5 * np.sqrt(count / size)
+
+
+@pytest.mark.parametrize("name", TORCH_TASKS)
+def test_every_task_descends_and_reports(name):
+    task = make(name)
+    method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
+    start = task.start(0)
+    first = zb.hypergradient(task.problem, start, estimator=zb.ReverseUnroll()).loss
+    result = zb.minimize(task.problem, method, initial=start, max_solves=60)
+    assert not result.failures
+    assert result.loss < first + 0.2  # a mean over fresh seeds
+    if task.error is not None:
+        assert 0.0 <= task.error(result.phi) <= 1.0
+
+
+def test_the_same_tuning_through_scikit_learn_is_a_black_box():
+    task = make("hyperparameters", through="sklearn")
+    with pytest.raises(zb.UnsupportedProblemError, match="use FG2UZO"):
+        zb.hypergradient(task.problem, estimator=zb.FG2U(2))
+    result = zb.minimize(task.problem, zb.GradientMethod(zb.FG2UZO(2), lr=0.3), max_solves=30)
+    assert np.isfinite(result.loss)
+
+
+def test_a_task_costs_nothing_until_it_is_used():
+    inner = tasks.load("online-adaptation").problem.inner
+    assert "Adaptation" in repr(inner)
+    assert not hasattr(inner, "__wrapped__")
+    assert inner.options[-1][0] == "unroll"
+
+
+def test_condensed_images_start_at_real_ones_of_each_class():
+    task = make("condensation", images_per_class=2)
+    images = task.start(3)["images"]
+    assert images.shape == (20, 8, 8)
+    digits = load_digits(num_train=200)
+    rows = digits.train[0][:, 0].double().numpy()
+    for place in (0, 19):
+        distance = np.abs(rows - images[place]).reshape(len(rows), -1).max(axis=1)
+        assert int(digits.train[1][np.argmin(distance)]) == place // 2
+        assert distance.min() < 1e-6
+
+
+def test_the_discretised_cell_keeps_the_best_operation_of_each_edge():
+    inner = make("architecture").problem.inner
+    scores = np.zeros((3, 5))
+    scores[0, 3], scores[1, 1], scores[2, 0], scores[2, 4] = 1.0, 1.0, 9.0, 1.0
+    assert inner.built.discretised({"scores": scores}) == ["conv3", "skip", "conv1"]
+
+
+def write_idx(folder, name, array, packed=False):
+    header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    data = header + array.astype(np.uint8).tobytes()
+    path = folder / (name + ".gz" if packed else name)
+    path.write_bytes(gzip.compress(data) if packed else data)
+
+
+def test_mnist_is_read_from_idx_files(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 28, 28)), rng.integers(0, 10, 60)
+    write_idx(tmp_path, "train-images-idx3-ubyte", images)
+    write_idx(tmp_path, "train-labels-idx1-ubyte", labels, packed=True)
+    write_idx(tmp_path, "t10k-images-idx3-ubyte", images[:12])
+    write_idx(tmp_path, "t10k-labels-idx1-ubyte", labels[:12])
+    digits = load_digits(str(tmp_path))
+    assert [len(part[1]) for part in (digits.train, digits.validation, digits.test)] == [50, 10, 12]
+    assert digits.side == 28
+    assert torch.equal(digits.test[1], torch.from_numpy(labels[:12]))
+    assert abs(float(digits.train[0].mean())) < 1e-5
+
+
+def test_a_missing_or_damaged_idx_file_is_named(tmp_path):
+    with pytest.raises(zb.InputError, match=r"no .*train-images-idx3-ubyte"):
+        load_digits(str(tmp_path))
+    (tmp_path / "broken").write_bytes(b"nothing")
+    with pytest.raises(zb.InputError, match="broken is no IDX file"):
+        read_idx(tmp_path, "broken")
+
+
+def test_documents_are_real_and_alike_every_time():
+    found = documents()
+    assert len(found) > 100
+    assert found is documents()
+    assert all(len(d.text) >= 120 and d.summary and d.text.isascii() for d in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("condensation", {"size": "huge"}, "size must be one of"),
+        ("condensation", {"images_per_class": 0}, "images_per_class must be >= 1"),
+        ("hyperparameters", {"through": "jax"}, "through must be 'torch' or 'sklearn'"),
+        ("architecture", {"size": "huge"}, "size must be one of"),
+        ("online-adaptation", {"unroll": 0}, "unroll must be a whole number >= 1"),
+        ("online-adaptation", {"locality": -1.0}, "locality must be >= 0"),
+    ],
+)
+def test_bad_options_are_refused_by_name(name, options, message):
+    with pytest.raises(zb.InputError, match=message):
+        tasks.load(name, **options)

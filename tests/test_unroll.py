@@ -1,0 +1,407 @@
+"""TorchUnroll, the reverse estimators, functional training: closed forms, and bad input by name."""
+
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from unrolled import NUM_STEPS, SmallNetwork, quadratic_loop
+
+import zo_bilevel as zb
+from zo_bilevel.adapters import TorchUnroll
+from zo_bilevel.adapters.functional_training import (
+    FunctionalAdam,
+    FunctionalSGD,
+    FunctionalTraining,
+    minibatches,
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SmallNetwork(seed=0)
+
+
+def loop_of(step, init=None, num_steps=3, **options):
+    def zeros(phi):
+        return {"w": torch.zeros(2, dtype=torch.float64)}
+
+    return TorchUnroll(init or zeros, step, num_steps, dtype=torch.float64, **options)
+
+
+def hypergradient_of(loop, estimator=None, **phi):
+    space = zb.Space({name: zb.Real(-10, 10) for name in phi})
+    problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: (theta["w"] ** 2).sum()))
+    return zb.hypergradient(problem, phi, estimator=estimator or zb.FG2U(len(phi)))
+
+
+class TestExactness:
+    def test_reverse_unrolling_is_the_derivative_of_the_run(self, network):
+        x = network.space.encode(network.phi)
+        exact, _ = network.gradient(zb.ReverseUnroll())
+        radius, numeric = 1e-5, []
+        for axis in np.eye(x.size):
+            ends = []
+            for sign in (1, -1):
+                point = network.space.decode(x + sign * radius * axis)
+                seed = zb.evaluation.solve_seed(0, (0,))
+                theta = network.loop(point, seed=seed)
+                named = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in point.items()}
+                ends.append(float(network.outer(theta, named)))
+            numeric.append((ends[0] - ends[1]) / (2 * radius))
+        np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-9)
+
+    def test_truncation_at_all_steps_is_reverse_unrolling(self, network):
+        exact, _ = network.gradient(zb.ReverseUnroll())
+        for steps in (NUM_STEPS, NUM_STEPS + 5):
+            truncated, _ = network.gradient(zb.TruncatedUnroll(steps))
+            np.testing.assert_allclose(truncated, exact, rtol=1e-13)
+
+    def test_truncation_error_shrinks_with_the_steps_kept(self):
+        exact, errors = quadratic_hypergradient(zb.ReverseUnroll(), 40), []
+        for steps in (1, 2, 4, 8, 16):
+            found = quadratic_hypergradient(zb.TruncatedUnroll(steps), 40)
+            errors.append(np.linalg.norm(found - exact))
+        assert all(late < early for early, late in itertools.pairwise(errors))
+
+    def test_neumann_tends_to_the_closed_form_of_the_quadratic(self):
+        _, matrix, H = quadratic_loop(1)
+        truth = matrix.T @ (matrix @ PHI - TARGET)  # the fixed point is matrix phi whatever H is
+        previous = np.inf
+        for terms in (1, 4, 16, 64, 256):
+            error = np.linalg.norm(quadratic_hypergradient(zb.Neumann(terms), 400) - truth)
+            spread = np.max(np.abs(1 - 0.4 * np.linalg.eigvalsh(H)))
+            # the error left is matrix' (I - rate H)^terms (theta - target)
+            bound = (
+                np.linalg.norm(matrix, 2) * spread**terms * np.linalg.norm(matrix @ PHI - TARGET)
+            )
+            assert error <= bound + 1e-9
+            assert error < previous
+            previous = error
+        assert previous < 1e-6
+
+    def test_hessian_free_is_the_first_neumann_term(self):
+        first = quadratic_hypergradient(zb.Neumann(1), 50)
+        np.testing.assert_array_equal(quadratic_hypergradient(zb.HessianFree(), 50), first)
+        _, matrix, H = quadratic_loop(1)
+        np.testing.assert_allclose(first, matrix.T @ (0.4 * H @ (matrix @ PHI - TARGET)), rtol=1e-4)
+
+    def test_a_wrong_learning_rate_in_the_closed_form_would_be_seen(self):
+        _, matrix, H = quadratic_loop(1)
+        first = quadratic_hypergradient(zb.HessianFree(), 50)
+        assert not np.allclose(first, matrix.T @ (0.5 * H @ (matrix @ PHI - TARGET)), rtol=1e-2)
+
+
+PHI, TARGET = np.array([0.5, -1.0, 2.0]), np.ones(4)
+
+
+def quadratic_hypergradient(estimator, num_steps):
+    loop, _, _ = quadratic_loop(num_steps)
+    problem = zb.Problem(
+        zb.Space(p=zb.Real(-3, 3, shape=(3,))), loop, zb.SquaredError(TARGET, weights=2.0)
+    )
+    return zb.hypergradient(problem, {"p": PHI}, estimator=estimator)["p"]
+
+
+class TestRuns:
+    def test_same_seed_same_numbers_other_seed_others(self, network):
+        runs = [network.loop(network.phi, seed=seed)["first"] for seed in (3, 3, 4)]
+        assert torch.equal(runs[0], runs[1])
+        assert not torch.equal(runs[0], runs[2])
+
+    def test_forward_and_reverse_see_the_same_theta_as_a_plain_run(self, network):
+        plain = network.loop(network.phi, seed=3)
+        tangents = {"shift": np.ones((2, 3)), "decay": np.ones(2), "rate": np.ones(2)}
+        pushed, _ = network.loop.jvp(network.phi, tangents, seed=3)
+        pulled, _ = network.loop.pull_trajectory(network.phi, lambda _: np.ones(15), seed=3)
+        for theta in (pushed, pulled):
+            torch.testing.assert_close(theta["first"], plain["first"], rtol=1e-13, atol=1e-14)
+
+    def test_no_graph_is_kept(self, network):
+        theta = network.loop(network.phi, seed=0)
+        pushed, tangents = network.loop.jvp(network.phi, {"rate": np.ones(1)}, seed=0)
+        assert not any(t.requires_grad for t in [*theta.values(), *pushed.values()])
+        assert not any(t.requires_grad for t in tangents.values())
+
+    def test_dropout_is_fixed_by_the_seed_and_the_outside_generator_is_left_alone(self):
+        loop = loop_of(lambda w, phi, t, batch: {"w": w["w"] + phi["a"] * torch.rand(2).double()})
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        first, second = loop({"a": 1.0}, seed=5), loop({"a": 1.0}, seed=5)
+        assert torch.equal(first["w"], second["w"])
+        pushed, _ = loop.jvp({"a": 1.0}, {"a": np.ones(3)}, seed=5)
+        assert torch.equal(pushed["w"], first["w"])
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_nested_state_comes_out_by_path_and_goes_back_in_for_the_outer_objective(self):
+        def init(phi):
+            return (torch.ones(2, dtype=torch.float32), [torch.zeros((), dtype=torch.int64)])
+
+        def step(theta, phi, t, batch):
+            return theta[0] * phi["a"], [theta[1][0] + 1]
+
+        loop = TorchUnroll(init, step, 3)
+        assert list(loop({"a": 2.0})) == ["0", "1/0"]
+
+        def outer(theta, phi):
+            assert theta[0].dtype == torch.float32
+            assert int(theta[1][0]) == 3
+            return theta[0].sum() * phi["a"]
+
+        problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), loop, loop.outer(outer))
+        for estimator in (zb.FG2U(1), zb.ReverseUnroll()):
+            found = zb.hypergradient(problem, {"a": 1.5}, estimator=estimator)
+            np.testing.assert_allclose(found["a"], 2 * 4 * 1.5**3, rtol=1e-6)
+
+    def test_only_what_read_gives_is_the_inner_solution(self):
+        loop = loop_of(
+            lambda w, phi, t, batch: {"w": w["w"] + phi["a"]},
+            read=lambda w, phi: phi["a"] * w["w"][:1],
+        )
+        assert loop({"a": 2.0}).tolist() == [12.0]
+        _, tangent = loop.jvp({"a": 2.0}, {"a": np.array([1.0, 2.0])}, seed=0)
+        np.testing.assert_allclose(tangent, [[12.0], [24.0]])  # d(3 a^2)
+        for pull in (loop.pull_trajectory, loop.pull_fixed_point):
+            _, gradient = pull({"a": 2.0}, lambda _: np.ones(1), seed=0)
+            assert gradient["a"] == {loop.pull_trajectory: 12.0}.get(pull, 8.0)
+
+    def test_a_loop_travels_to_another_process(self):
+        network = SmallNetwork(0)
+        serial = zb.hypergradient(network.problem, network.phi, estimator=zb.FG2U(4, chunk=1))
+        copied = copy.copy(network.problem)
+        moved = pickle.loads(pickle.dumps(copied.inner))
+        assert torch.equal(
+            moved(network.phi, seed=1)["first"], network.loop(network.phi, seed=1)["first"]
+        )
+        with zb.Joblib(2) as dispatcher:
+            spread = zb.hypergradient(
+                network.problem, network.phi, estimator=zb.FG2U(4, chunk=1), dispatcher=dispatcher
+            )
+        for name in serial:
+            np.testing.assert_array_equal(serial[name], spread[name])
+
+    def test_repr_names_the_step(self, network):
+        assert repr(network.loop) == f"TorchUnroll(SmallNetwork.step, num_steps={NUM_STEPS})"
+
+
+def plus(w, phi, t, batch):
+    return {"w": w["w"] + phi["a"]}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("step", "message"),
+        [
+            (lambda w, phi, t, b: {"v": w["w"] + phi["a"]}, r"step 0 changed the structure"),
+            (lambda w, phi, t, b: {"w": w["w"][:1] + phi["a"]}, r"step 0 changed 'w' from \(2,\)"),
+            (lambda w, phi, t, b: {"w": (w["w"] + phi["a"]).float()}, r"to \(2,\) torch.float32"),
+            (lambda w, phi, t, b: {"w": w["w"].add_(1.0)}, r"step 0 changed 'w' in place"),
+            (lambda w, phi, t, b: {"w": w["w"].data.sub_(1.0)}, r"step 0 changed 'w' in place"),
+            (lambda w, phi, t, b: {"w": 3.0}, r"step 0 must return a pytree of tensors, got float"),
+        ],
+    )
+    def test_a_step_that_breaks_a_rule_is_refused_by_name(self, step, message):
+        with pytest.raises(zb.InputError, match=message):
+            loop_of(step)({"a": 1.0})
+        with pytest.raises(zb.InnerSolverError, match=message):
+            hypergradient_of(loop_of(step), a=1.0)
+
+    def test_a_later_step_is_looked_at_too(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] if t < 2 else w["w"][:1]}
+
+        with pytest.raises(zb.InputError, match="step 2 changed 'w'"):
+            loop_of(step)({"a": 1.0})
+
+    @pytest.mark.parametrize(
+        "step",
+        [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
+        ids=["never touched", "detached"],
+    )
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.Neumann(2)])
+    def test_a_parameter_that_phi_does_not_reach_is_named(self, step, estimator):
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
+            hypergradient_of(loop_of(step), estimator, a=1.0, unused=2.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll()])
+    def test_such_a_parameter_may_be_allowed(self, estimator):
+        found = hypergradient_of(loop_of(plus, allow_unreached=["b"]), estimator, a=1.0, b=2.0)
+        np.testing.assert_allclose([found["a"], found["b"]], [36.0, 0.0], atol=1e-12)
+
+    def test_a_parameter_used_by_one_step_in_the_middle_is_reached(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] + (phi["b"] if t == 1 else 0.0)}
+
+        found = hypergradient_of(loop_of(step, num_steps=4), a=1.0, b=2.0)
+        np.testing.assert_allclose(found["b"], 24.0)
+
+    def test_truncation_says_what_it_cannot_see(self):
+        def init(phi):
+            return {"w": phi["start"] * torch.ones(2, dtype=torch.float64)}
+
+        with pytest.raises(zb.InnerSolverError, match=r"last 1 steps\) does not depend on 'start'"):
+            hypergradient_of(loop_of(plus, init), zb.TruncatedUnroll(1), a=1.0, start=1.0)
+
+    def test_an_operation_without_forward_mode_is_named(self):
+        query = torch.randn(1, 1, 2, 8)
+
+        def step(w, phi, t, batch):
+            scaled = query * phi["a"].float()
+            attended = torch.nn.functional.scaled_dot_product_attention(scaled, query, query)
+            return {"w": w["w"] + attended.double().sum()}
+
+        with pytest.raises(zb.InnerSolverError, match=r"step 0 uses .*attention.*eager.*FG2UZO"):
+            hypergradient_of(loop_of(step), a=1.0)
+        assert np.isfinite(hypergradient_of(loop_of(step), zb.FG2UZO(1), a=1.0)["a"])
+
+    def test_a_parameter_read_as_a_python_number_is_named(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] * float(phi["b"].item())}
+
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'b'"):
+            hypergradient_of(loop_of(step), a=1.0, b=1.0)
+
+    def test_a_step_may_branch_on_values(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] * (2.0 if phi["a"] > 0 else 1.0)}
+
+        np.testing.assert_allclose(hypergradient_of(loop_of(step), a=1.0)["a"], 2 * 2 * 36.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2UZO(1), zb.ReverseUnroll()])
+    def test_nan_in_the_loop_says_at_which_step(self, estimator):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + torch.sqrt(phi["a"] - t)}
+
+        with pytest.raises(zb.InnerSolverError, match="not finite: it began at step 2 of 5 steps"):
+            hypergradient_of(loop_of(step, num_steps=5), estimator, a=1.5)
+
+    def test_an_unstable_derivative_is_said(self):
+        def step(w, phi, t, batch):
+            return {"w": torch.sqrt(w["w"] * phi["a"])}  # at zero its slope is infinite
+
+        with pytest.raises(zb.InnerSolverError, match="its derivative is not"):
+            hypergradient_of(loop_of(step), a=1.0)
+
+    def test_a_nan_solve_is_an_invalid_evaluation_and_the_run_goes_on(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + torch.sqrt(phi["a"])}
+
+        loop = loop_of(step, num_steps=2)
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 2)), loop, loop.outer(lambda w, phi: (w["w"] ** 2).sum())
+        )
+        method = zb.GradientMethod(zb.FG2U(1), optimizer=torch.optim.SGD, lr=0.2)
+        result = zb.minimize(problem, method, initial={"a": 0.3}, max_solves=60)
+        assert result.failures.get("invalid", 0) > 0
+        assert result.phi["a"] >= 0.0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((None, plus, 3), "init must be callable"),
+            ((plus, 4, 3), "step must be callable, got 4"),
+            ((plus, plus, 0), "num_steps must be a whole number >= 1, got 0"),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message):
+        with pytest.raises(zb.InputError, match=message):
+            TorchUnroll(*arguments)
+
+    def test_tangents_of_a_wrong_shape(self):
+        with pytest.raises(zb.InputError, match=r"tangent 'a' has shape \(1, 2\)"):
+            loop_of(plus).jvp({"a": 1.0}, {"a": np.ones((1, 2))})
+
+
+class TestTraining:
+    @pytest.fixture
+    def data(self):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator)
+
+    @pytest.mark.parametrize(
+        ("rule", "optimizer"),
+        [
+            (FunctionalSGD(0.05), lambda p: torch.optim.SGD(p, 0.05)),
+            (
+                FunctionalSGD(0.05, momentum=0.9, weight_decay=0.1),
+                lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1),
+            ),
+            (FunctionalAdam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
+            (
+                FunctionalAdam(0.05, weight_decay=0.2),
+                lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.2),
+            ),
+        ],
+        ids=["sgd", "momentum and decay", "adam", "adamw"],
+    )
+    def test_functional_rules_equal_those_of_torch(self, data, rule, optimizer):
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        inputs, targets = data
+
+        def loss(model, batch, phi):
+            return phi["a"] * ((model(inputs) - targets) ** 2).mean()
+
+        found = FunctionalTraining(module, loss, rule).unroll(15)({"a": 1.0})
+        trained = copy.deepcopy(module)
+        torch_rule = optimizer(trained.parameters())
+        for _ in range(15):
+            torch_rule.zero_grad()
+            ((trained(inputs) - targets) ** 2).mean().backward()
+            torch_rule.step()
+        for name, weight in trained.named_parameters():
+            torch.testing.assert_close(found[name], weight.detach(), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("rule", [FunctionalSGD("rate", momentum=0.5), FunctionalAdam("rate")])
+    def test_hyperparameters_have_exact_hypergradients(self, data, rule):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 1).double()
+        inputs, targets = (part.double() for part in data)
+
+        def loss(model, batch, phi):
+            rows, wanted = batch
+            return ((model(rows) - wanted) ** 2).mean()
+
+        training = FunctionalTraining(module, loss, rule, fresh=True)
+        loop = training.unroll(8, batches=minibatches(inputs, targets, size=5))
+        outer = loop.outer(lambda w, phi: ((training.model(w)(inputs) - targets) ** 2).mean())
+        problem = zb.Problem(zb.Space(rate=zb.Log(1e-3, 0.3)), loop, outer)
+        exact = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.ReverseUnroll(), seed=2)
+        pushed = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.FG2U(1), seed=2)
+        np.testing.assert_allclose(pushed["rate"], exact["rate"], rtol=1e-10)
+
+    def test_settings_by_layer_and_by_step(self, data):
+        inputs, targets = data
+
+        def loss(model, batch, phi):
+            return ((model(inputs) - targets) ** 2).mean()
+
+        module = torch.nn.Linear(3, 1)
+        rule = FunctionalSGD(lambda phi, t: {"weight": phi["rates"][t], "bias": 0.0})
+        training = FunctionalTraining(module, loss, rule)
+        found = training.unroll(2)({"rates": np.array([0.1, 0.2])})
+        assert torch.equal(found["bias"], module.bias.detach())
+        assert not torch.equal(found["weight"], module.weight.detach())
+
+    def test_fresh_weights_come_from_the_seed(self):
+        def loss(model, batch, phi):
+            return model(torch.ones(1, 3)).sum()
+
+        training = FunctionalTraining(torch.nn.Linear(3, 1), loss, fresh=True)
+        first, again, other = (training.init({}, seed)["weights"]["weight"] for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_running_statistics_are_refused(self):
+        module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        with pytest.raises(zb.InputError, match="part '1' keeps running statistics"):
+            FunctionalTraining(module, lambda model, batch, phi: 0.0)
+
+    def test_an_unknown_setting_is_named(self, data):
+        training = FunctionalTraining(
+            torch.nn.Linear(3, 1), lambda m, b, phi: m(data[0]).sum(), FunctionalSGD("rat")
+        )
+        with pytest.raises(zb.InputError, match="did you mean 'rate'"):
+            training.unroll(1)({"rate": 0.1})
