@@ -12,7 +12,8 @@ from zo_bilevel.errors import InnerSolverError, InputError, MissingPackageError
 from zo_bilevel.evaluation import Point
 from zo_bilevel.methods.base import Method
 from zo_bilevel.result import Record
-from zo_bilevel.runs import Target, Traced
+from zo_bilevel.runs import Target
+from zo_bilevel.traced import Traced
 
 TRUE_RATE = 0.3
 

@@ -9,9 +9,9 @@ import sys
 import textwrap
 import time
 import uuid
-from pathlib import Path
 
 import pytest
+from processes import gone_within, marked
 
 from zo_bilevel.dispatch.base import Solve
 from zo_bilevel.dispatch.joblib import Joblib
@@ -48,24 +48,6 @@ def mark(monkeypatch):
     for pid in marked(word.encode()):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-
-
-def marked(word: bytes) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdigit() and word in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found
-
-
-def gone_within(word: bytes, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while marked(word):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @contextlib.contextmanager

@@ -14,9 +14,12 @@ import click
 from zo_bilevel import __version__
 from zo_bilevel.cli_compare import compare_command
 from zo_bilevel.cli_demo import demo_command
+from zo_bilevel.cli_doctor import doctor_command
+from zo_bilevel.cli_init import init_command
 from zo_bilevel.cli_lists import methods_command, tasks_command
-from zo_bilevel.cli_options import INTERRUPTED
+from zo_bilevel.cli_options import INTERRUPTED, WORDS
 from zo_bilevel.cli_run import run_command
+from zo_bilevel.cli_store import export_command, resume_command, runs_command, show_command
 from zo_bilevel.errors import InnerSolverError, ZoBilevelError
 
 
@@ -36,7 +39,11 @@ class _NothingFound(_Failure):
 
 
 class _Commands(click.Group):
-    """Turns errors that a person can mend into one line."""
+    """Turns errors that a person can mend into one line; keeps the words for the store."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         try:
@@ -67,8 +74,14 @@ def main() -> None:
     _encode_whatever_happens()
 
 
+main.add_command(init_command)
 main.add_command(tasks_command)
 main.add_command(methods_command)
 main.add_command(run_command)
 main.add_command(compare_command)
 main.add_command(demo_command)
+main.add_command(doctor_command)
+main.add_command(runs_command)
+main.add_command(show_command)
+main.add_command(export_command)
+main.add_command(resume_command)

@@ -8,6 +8,7 @@ import click
 
 from zo_bilevel.cli_options import INTERRUPTED, Conditions, conditions_of, shared_options
 from zo_bilevel.cli_progress import Progress, make_progress
+from zo_bilevel.cli_words import words_to_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", default="5", help="A count (5 means 0 to 4) or a list (3,7,9).")
 @click.option("--target", type=float, help="Loss that counts as solved; default the task's.")
+@click.option("--report", metavar="FILE.html", help="Write a page with figures and every run.")
 @click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
 @click.pass_context
 def compare_command(
@@ -36,6 +38,7 @@ def compare_command(
     names: str,
     seeds: str,
     target: float | None,
+    report: str | None,
     markdown: bool,
     **shared: Any,  # noqa: ANN401 - the shared options, typed in Conditions
 ) -> None:
@@ -48,10 +51,15 @@ def compare_command(
 
     if markdown and shared["as_json"]:
         raise click.UsageError("--markdown and --json exclude each other")
+    if report:
+        from zo_bilevel.report_page import check_report_path
+
+        check_report_path(report)
     numbers, methods = parse_seeds(seeds), methods_from_names(names)
     conditions = conditions_of(shared)
     is_silent = shared["as_json"]
-    comparison = _compare(conditions, methods, numbers, target, is_silent=is_silent)
+    command = words_to_store(context)
+    comparison = _compare(conditions, methods, numbers, target, command, is_silent=is_silent)
     if is_silent:
         click.echo(comparison.to_json())
     elif markdown:
@@ -60,6 +68,8 @@ def compare_command(
         click.echo(f"{comparison.table()}\n\n{best_point(comparison)}")
     if shared["plot"] and comparison.runs:
         click.echo(f"plot: {comparison.plot(shared['plot'])}", err=True)
+    if report and comparison.runs:
+        click.echo(f"report: {comparison.to_html(report)}", err=True)
     if comparison.is_interrupted:
         context.exit(INTERRUPTED)
 
@@ -100,6 +110,7 @@ def _compare(
     methods: dict[str, Method],
     seeds: tuple[int, ...],
     target: float | None,
+    command: list[str],
     *,
     is_silent: bool,
 ) -> Comparison:
@@ -116,8 +127,10 @@ def _compare(
             target_loss=target,
             tolerance=conditions.tolerance,
             dispatcher=dispatcher,
+            store=conditions.store,
             round_width=conditions.round_width,
             callback=follow(progress, list(methods), seeds, max_solves),
+            command=command,
         )
 
 

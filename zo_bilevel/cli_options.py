@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+WORDS = "zo_bilevel.words"
+"""Where a click context keeps the words of the command line."""
 POSITIVE = click.IntRange(min=1)
 POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -41,6 +43,11 @@ SHARED = (
         multiple=True,
         metavar="OPTION=VALUE",
         help="Option of the task, for instance size=64; may be given again.",
+    ),
+    click.option(
+        "--store",
+        metavar="FILE",
+        help="Remember every solve in this file; the same command again goes on from there.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no progress."),
     click.option("--plot", metavar="FILE.png", help="Draw loss against solves to a file."),
@@ -70,6 +77,7 @@ class Conditions:
         workers: Solves at once.
         round_width: Solves the method may ask for at once.
         timeout: Seconds for one solve, or `None`.
+        store: File that remembers every solve, or `None`.
     """
 
     task: Task
@@ -78,6 +86,7 @@ class Conditions:
     workers: int
     round_width: int
     timeout: float | None
+    store: str | None
 
     def dispatcher(self) -> AbstractContextManager[Dispatcher]:
         """The dispatcher, closed at the end of a `with` block."""
@@ -141,4 +150,5 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
         shared["workers"],
         shared["round_width"] or shared["workers"],
         shared["timeout"],
+        shared["store"],
     )

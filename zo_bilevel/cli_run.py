@@ -16,6 +16,7 @@ from zo_bilevel.cli_options import (
     shared_options,
 )
 from zo_bilevel.cli_progress import make_progress
+from zo_bilevel.cli_words import words_to_store
 
 if TYPE_CHECKING:
     from zo_bilevel.result import Record
@@ -45,7 +46,8 @@ def run_command(
     TASK is a task's name or FILE.py:NAME.
     """
     conditions = conditions_of(shared)
-    run = _solve(conditions, method, seed, max_seconds, is_silent=shared["as_json"])
+    command = words_to_store(context)
+    run = _solve(conditions, method, seed, max_seconds, command, is_silent=shared["as_json"])
     if shared["as_json"]:
         click.echo(_json(conditions.task, run))
     else:
@@ -58,11 +60,17 @@ def run_command(
 
 
 def _solve(
-    conditions: Conditions, name: str, seed: int, max_seconds: float | None, *, is_silent: bool
+    conditions: Conditions,
+    name: str,
+    seed: int,
+    max_seconds: float | None,
+    command: list[str],
+    *,
+    is_silent: bool,
 ) -> Run:
     from zo_bilevel.loop import minimize
     from zo_bilevel.methods.names import method_from_name
-    from zo_bilevel.runs import Traced
+    from zo_bilevel.traced import Traced
 
     task, max_solves = conditions.task, conditions.max_solves
     if max_solves is None and max_seconds is None:
@@ -87,8 +95,10 @@ def _solve(
             tolerance=conditions.tolerance,
             seed=seed,
             dispatcher=dispatcher,
+            store=conditions.store,
             round_width=conditions.round_width,
             callback=observe,
+            command=command,
         )
     return traced.finished(result)
 

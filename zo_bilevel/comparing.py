@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from zo_bilevel.ledger import Budget
 from zo_bilevel.methods.base import Method
 from zo_bilevel.parameters import Log
 from zo_bilevel.problem import Problem
+from zo_bilevel.provenance import environment
 from zo_bilevel.race import ComparisonCallback, Race
 from zo_bilevel.runs import Target
 from zo_bilevel.store import Store
@@ -40,6 +41,8 @@ def compare(
     store: Store | str | os.PathLike[str] | None = None,
     round_width: int = 1,
     callback: ComparisonCallback | None = None,
+    command: Sequence[str] = (),
+    judge_solves: int | None = None,
 ) -> Comparison:
     """Run several methods on one problem under the same conditions.
 
@@ -61,6 +64,10 @@ def compare(
         store: File that remembers every solve, for each method by its label.
         round_width: Solves that may run at once at no extra time, told to every method.
         callback: Called with label, seed and `Record` of each solve.
+        command: Words of the command line, kept in the store with each run.
+        judge_solves: Fresh solves of each run's final point, charged to no run. The default is 8
+            where the inner solver gives two losses for one point without taking a seed, else 0.
+            (With a seed, each run judges its own; a task that knows the exact problem uses that.)
 
     Returns:
         One run for each method and seed. A method that refuses the problem, or fails on it, is a
@@ -90,6 +97,8 @@ def compare(
         store,
         round_width,
         callback,
+        command,
+        _checked_judge_solves(judge_solves),
     )
     race.check_starts(seeds)
     race.run(seeds)
@@ -106,6 +115,9 @@ def compare(
         round_width=round_width,
         dispatcher=repr(race.dispatcher),
         is_interrupted=race.is_interrupted,
+        size=task.problem.space.size,
+        judge_solves=race.judge.solves,
+        facts=environment(command),
     )
 
 
@@ -204,6 +216,12 @@ def _checked_budget(max_solves: int) -> int:
         raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
     Budget(int(max_solves))
     return int(max_solves)
+
+
+def _checked_judge_solves(count: int | None) -> int | None:
+    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
+        return count
+    raise InputError(f"judge_solves must be a whole number >= 0, got {count!r}")
 
 
 def _checked_number(name: str, value: float) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 from zo_bilevel.plain import to_json, to_plain
+from zo_bilevel.provenance import Environment
 from zo_bilevel.runs import Run, Target
+from zo_bilevel.statistics import FEWEST_SEEDS
 from zo_bilevel.summaries import MethodSummary, Quartiles, summarize
 from zo_bilevel.tables import Grid, listed, number, percent, spread
-
-FEWEST_SEEDS = 5
-"""Below this, medians and quartiles say next to nothing."""
 
 
 @final
@@ -34,6 +33,10 @@ class Comparison:
         round_width: Solves that might run at once.
         dispatcher: What ran the solves, in words.
         is_interrupted: Whether Ctrl-C ended the comparison early.
+        size: Number of coordinates N; 0 where not known.
+        judge_solves: Solves spent on judging final points, charged to no run.
+        facts: When, with which versions, by which command.
+        group: Of a suite, the kind of problem that this is.
     """
 
     problem: str
@@ -48,6 +51,10 @@ class Comparison:
     round_width: int = 1
     dispatcher: str = ""
     is_interrupted: bool = False
+    size: int = 0
+    judge_solves: int = 0
+    facts: Environment = field(default_factory=Environment)
+    group: str = ""
 
     def runs_of(self, method: str) -> tuple[Run, ...]:
         """The runs of one method, in the order of the seeds.
@@ -107,11 +114,17 @@ class Comparison:
         if failed:
             counts = [f"{count} of {method}" for method, count in failed.items()]
             notes.append(f"failed solves: {listed(counts)}")
+        if self.judge_solves:
+            notes.append(f"final points were judged by {self.judge_solves} solves beside the runs")
         if self.is_interrupted:
             total = len(self.methods) * len(self.seeds)
             notes.append(f"interrupted: {len(self.runs)} of {total} runs")
         if len(self.seeds) < FEWEST_SEEDS:
             notes.append(f"fewer than {FEWEST_SEEDS} seeds: no conclusion follows")
+        elif len(self.methods) > 1 and summaries:
+            from zo_bilevel.conclusions import conclusion
+
+            notes.append(conclusion(self))
         return notes
 
     def table(self) -> str:
@@ -148,6 +161,24 @@ class Comparison:
         from zo_bilevel.plotting import plot_comparison
 
         return plot_comparison(self, path)
+
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write a report: one file that needs no network, with figures, tables and every run.
+
+        Args:
+            path: Where to; it must end in .html and its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            MissingPackageError: If plotly or jinja2 is not installed.
+            InputError: If the path cannot be used, or there is no run.
+        """
+        from zo_bilevel.report_page import write_report
+
+        return write_report([self], path)
 
 
 def _spread_of_error(error: Quartiles) -> str:

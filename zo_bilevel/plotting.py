@@ -140,10 +140,10 @@ def draw_loss(panel: Axes, comparison: Comparison) -> None:
     Raises:
         InputError: If no run found anything.
     """
-    losses = [step.loss for run in comparison.runs for step in run.improvements]
+    losses = [step.true_loss for run in comparison.runs for step in run.improvements]
     if not losses:
         raise InputError(f"nothing to plot: no run on {comparison.problem} found anything")
-    draw_curves(panel, comparison, lambda step: step.loss, is_log=min(losses) >= 0)
+    draw_curves(panel, comparison, lambda step: step.true_loss, is_log=min(losses) >= 0)
     panel.set_ylabel("best loss so far")
     if comparison.target is not None and comparison.target.quantity == "loss":
         mark(panel, comparison.target.level, "target")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, final
 
-from zo_bilevel.dispatch.base import Dispatcher
+from zo_bilevel.dispatch.base import Dispatcher, Solve
 from zo_bilevel.errors import (
     InnerSolverError,
     InputError,
@@ -15,12 +15,15 @@ from zo_bilevel.errors import (
     StoreError,
     UnsupportedProblemError,
 )
+from zo_bilevel.judging import Judge, Repeats
 from zo_bilevel.loop import minimize
 from zo_bilevel.methods.base import Method
 from zo_bilevel.result import Record
-from zo_bilevel.runs import Run, Traced
+from zo_bilevel.runs import Run
 from zo_bilevel.store import Store
 from zo_bilevel.task import Task
+from zo_bilevel.traced import Traced
+from zo_bilevel.uncounted import guarded
 
 ComparisonCallback: TypeAlias = Callable[[str, int, Record], None]
 """Called with the method's label, the seed and the record of each solve, in order."""
@@ -39,6 +42,8 @@ class Race:
         store: Remembers them, or `None`.
         round_width: Solves that may run at once.
         callback: Called with label, seed and record of each solve.
+        command: Words of the command line, for the store.
+        judge_solves: Fresh solves of each final point; `None` where they are needed.
 
     Raises:
         InputError: If the dispatcher is none.
@@ -54,16 +59,20 @@ class Race:
         store: Store | str | os.PathLike[str] | None,
         round_width: int,
         callback: ComparisonCallback | None,
+        command: Sequence[str] = (),
+        judge_solves: int | None = None,
     ) -> None:
         if not isinstance(dispatcher, Dispatcher):
             raise InputError(f"dispatcher must run rounds, got {type(dispatcher).__name__}")
         self.task, self.methods = task, methods
         self.max_solves, self.tolerance = max_solves, tolerance
         self.dispatcher, self.store, self.round_width = dispatcher, store, round_width
-        self.callback = callback
+        self.callback, self.command = callback, command
         self.runs: list[Run] = []
         self.is_interrupted = False
+        self.judge = Judge(task, dispatcher, judge_solves)
         self._callback_error: Exception | None = None
+        self._repeats = None if Solve(task.problem.inner).with_seed else Repeats()
 
     def check_starts(self, seeds: tuple[int, ...]) -> None:
         """Let bad input show before the first solve is paid for.
@@ -76,10 +85,11 @@ class Race:
         """
         for seed in seeds:
             self.task.problem.space.encode(self.task.start(seed))
+        problem, _ = guarded(self.task.problem)
         for method in self.methods.values():
             try:
                 method.start(
-                    self.task.problem,
+                    problem,
                     seeds[0],
                     initial=self.task.start(seeds[0]),
                     round_width=self.round_width,
@@ -101,6 +111,13 @@ class Race:
             Exception: What made the first method fail, when none found anything with the first
                 seed: then it is not the method's fault.
         """
+        try:
+            self._run_all(seeds)
+        finally:
+            is_noisy = self._repeats is not None and self._repeats.differ
+            self.runs = self.judge.by_fresh_solves(self.runs, is_noisy=is_noisy)
+
+    def _run_all(self, seeds: tuple[int, ...]) -> None:
         first_error: Exception | None = None
         for index, seed in enumerate(seeds):
             for label, method in self.methods.items():
@@ -115,7 +132,16 @@ class Race:
 
     def _row(self, label: str, method: Method, seed: int) -> tuple[Run | None, Exception | None]:
         """The run, unless interrupted before any result, and the error that made it fail."""
-        traced = Traced(method, label, self.task.error)
+        traced = Traced(method, label, self.task.error, self._repeats)
+        row, error = self._outcome(traced, seed)
+        if traced.uncounted:
+            words = f"called the inner solver itself {traced.uncounted} times, beside its budget"
+            return traced.ended(seed, "disqualified", words), None
+        if row is None:
+            return None, error
+        return self.judge.by_facts(row, traced.points), error
+
+    def _outcome(self, traced: Traced, seed: int) -> tuple[Run | None, Exception | None]:
         try:
             return self._solve(traced, seed), None
         except KeyboardInterrupt:
@@ -154,6 +180,7 @@ class Race:
             store=self.store,
             round_width=self.round_width,
             callback=observe,
+            command=self.command,
         )
         row = traced.finished(result)
         self.is_interrupted = row.status == "interrupted"

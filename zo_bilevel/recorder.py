@@ -1,27 +1,33 @@
 """One run's view of the store: finds what is already solved, writes what is new.
 
 A stored answer stands in for a solve only when the inner solver (name and version), the point
-and the seed are the same. The n-th request of a run for one key is answered by the n-th stored
-row, the run's own rows first, so that a resumed run sees the numbers it saw before, even when
-the inner solver draws random numbers of its own. Failures are taken over only from the run itself.
+and the seed are the same, and what is derived from them too: the directions of a derivative, and
+the outer objective of a gradient that was pulled back. The n-th request of a run for one key is
+answered by the run's own n-th row, so that a resumed run sees the numbers it saw before, even when
+the inner solver draws random numbers of its own. A solve taken over from another run gets a row
+that names its source, for the same reason. Failures are taken over only from the run itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, final
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, final
 
+import cloudpickle
 import numpy as np
-from numpy.typing import NDArray
 
+from zo_bilevel.derivatives import Push
 from zo_bilevel.evaluation import Evaluation, Outcome, Point
 from zo_bilevel.problem import Problem
-from zo_bilevel.store import (
+from zo_bilevel.store import Store, explained
+from zo_bilevel.stored_arrays import (
     LARGE_THETA_BYTES,
-    Store,
-    explained,
+    LITTLE_ENDIAN,
     layout_to_json,
     outcome_from_row,
     pack_array,
@@ -29,41 +35,28 @@ from zo_bilevel.store import (
     write_theta_file,
 )
 
-FloatArray: TypeAlias = NDArray[np.float64]
-
-_FIND = (
-    "SELECT status, seconds, cost, worker, error, layout, theta, theta_file, id FROM evaluations"
-    " WHERE key = ? AND (run = ? OR status = 'ok') ORDER BY run <> ?, id LIMIT 1 OFFSET ?"
+PATIENCE_S = 0.2
+"""Losses are written along with the next solve, or at once when solves are slower than this."""
+ROWS_AHEAD = 32
+"""A replay asks for its rows nearly in their order: reading some at once saves most of the time."""
+# the plus sign keeps SQLite from sorting all rows of the run by another index
+_OWN = (
+    "SELECT e.status, e.seconds, e.cost, e.worker, e.error, d.layout, d.theta, d.theta_file,"
+    " e.judged, e.id FROM evaluations e JOIN evaluations d ON d.id = COALESCE(e.source, e.id)"
+    " WHERE e.id >= ? AND +e.run = ? ORDER BY e.id LIMIT ?"
 )
-_COLUMNS = ("status", "seconds", "cost", "worker", "error", "layout", "theta", "theta_file", "id")
-
-
-def run_identity(
-    problem: Problem, method: str, seed: int, start: FloatArray, round_width: int
-) -> str:
-    """What makes two runs the same run: everything but the budget and the machine.
-
-    Args:
-        problem: The problem.
-        method: Name of the method.
-        seed: Seed of the run.
-        start: Scaled start, shape `(N,)`.
-        round_width: Solves a round.
-
-    Returns:
-        A hash as text.
-    """
-    parts = [
-        problem.name,
-        problem.version,
-        repr(problem.space),
-        str(problem.is_scalar),
-        method,
-        str(seed),
-        start.tobytes().hex(),
-        str(round_width),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+_OTHERS = (
+    "SELECT status, seconds, cost, worker, error, layout, theta, theta_file, id FROM evaluations"
+    " WHERE key = ?1 AND run <> ?2 AND status = 'ok' AND source IS NULL AND id NOT IN"
+    " (SELECT source FROM evaluations WHERE key = ?1 AND run = ?2 AND source IS NOT NULL)"
+    " ORDER BY id LIMIT 1"
+)
+_COLUMNS = ("status", "seconds", "cost", "worker", "error", "layout", "theta", "theta_file", "last")
+_ADD = (
+    "INSERT INTO evaluations (run, step, place, key, point, seed, role, status, seconds, cost,"
+    " worker, error, layout, theta, theta_file, source) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_JUDGE = "UPDATE evaluations SET judged = ?, loss = ? WHERE id = ?"
 
 
 @final
@@ -79,43 +72,89 @@ class Recorder:
     def __init__(self, store: Store, problem: Problem, run: int) -> None:
         self.store = store
         self.run = run
+        self.replayed = 0
         prefix = f"{problem.name}\0{problem.version}\0{problem.space!r}\0"
         self._digest = hashlib.sha256(prefix.encode())
-        self._asked: Counter[bytes] = Counter()
-        self._rows: dict[int, int] = {}
-        self.replayed = 0
+        self._outer = problem.outer
+        self._outer_digest = b""
+        self._own = self._own_rows()
+        self._ahead: dict[int, tuple[Any, ...]] = {}
+        self._keys: dict[int, bytes] = {}
+        self._unjudged: dict[int, int] = {}
+        self._losses: list[tuple[str, float | None, int]] = []
+        self._written = time.monotonic()
+
+    def _own_rows(self) -> dict[bytes, deque[int]]:
+        """Rows of this run by key, in the order in which they were asked for."""
+        found: dict[bytes, deque[int]] = {}
+        with explained(self.store.path, "read"):
+            for key, row in self.store.connection.execute(
+                "SELECT key, id FROM evaluations WHERE run = ? ORDER BY step, place, id",
+                (self.run,),
+            ):
+                found.setdefault(key, deque()).append(row)
+        return found
 
     def _key(self, point: Point, seed: int) -> bytes:
         digest = self._digest.copy()
         digest.update(str(seed).encode())
-        digest.update(np.ascontiguousarray(point.x, dtype="<f8").tobytes())
+        digest.update(np.ascontiguousarray(point.x, LITTLE_ENDIAN).tobytes())
         if point.derivative is not None:
             digest.update(b"\0derivative\0" + point.derivative.key())
+            if not isinstance(point.derivative, Push):
+                digest.update(self._objective())
         return digest.digest()
 
-    def find(self, point: Point, seed: int) -> Outcome | None:
+    def _objective(self) -> bytes:
+        """Tells outer objectives apart; at worst the same one looks different, and is solved."""
+        if not self._outer_digest:
+            self._outer_digest = hashlib.sha256(cloudpickle.dumps(self._outer)).digest()
+        return self._outer_digest
+
+    def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
         """Look for a stored answer.
 
         Args:
+            step: Round, from 1.
+            place: Place in the round.
             point: The point.
             seed: Seed of the solve.
 
         Returns:
             The outcome, or `None` when it has to be solved.
         """
-        key = self._key(point, seed)
-        turn = self._asked[key]
-        self._asked[key] += 1
-        with explained(self.store.path, "read"):
-            row = self.store.connection.execute(_FIND, (key, self.run, self.run, turn)).fetchone()
+        key = self._keys[place] = self._key(point, seed)
+        own = self._own.get(key)
+        number = own.popleft() if own else 0
+        row = self._own_row(number) if number else self._row_of_others(key)
         if row is None:
             return None
-        self.replayed += 1
         found = dict(zip(_COLUMNS, row, strict=True))
-        return outcome_from_row(self.store.path, found)
+        self.replayed += 1
+        outcome = outcome_from_row(self.store.path, found)
+        if not number:
+            self._write((step, place, point, seed), outcome, source=found["last"])
+        elif not found["last"]:  # killed between the solve and its judgement
+            self._unjudged[place] = number
+        return outcome
+
+    def _own_row(self, number: int) -> tuple[Any, ...] | None:
+        if number not in self._ahead:
+            if len(self._ahead) > 4 * ROWS_AHEAD:
+                self._ahead.clear()
+            with explained(self.store.path, "read"):
+                rows = self.store.connection.execute(_OWN, (number, self.run, ROWS_AHEAD))
+                self._ahead.update((row[-1], row[:-1]) for row in rows)
+        return self._ahead.pop(number, None)
+
+    def _row_of_others(self, key: bytes) -> tuple[Any, ...] | None:
+        with explained(self.store.path, "read"):
+            cursor = self.store.connection.execute(_OTHERS, (key, self.run))
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
 
     def add(self, step: int, place: int, point: Point, seed: int, outcome: Outcome) -> None:
-        """Write one finished solve; it is on disk when this returns.
+        """Write one finished solve that `find` did not have; it is on disk when this returns.
 
         Args:
             step: Round, from 1.
@@ -127,35 +166,51 @@ class Recorder:
         Raises:
             StoreError: If it cannot be written; what was written before stays.
         """
-        data = None if outcome.theta is None else pack_array(with_derivative(outcome))
-        theta_file = None
+        self._write((step, place, point, seed), outcome)
+
+    def _write(
+        self, what: tuple[int, int, Point, int], outcome: Outcome, source: int | None = None
+    ) -> None:
+        step, place, point, seed = what
+        layout = data = theta_file = None
         with explained(self.store.path, "write to"):
+            theta = with_derivative(outcome) if source is None else None
+            if theta is not None:
+                data = pack_array(theta)
             if data is not None and len(data) > LARGE_THETA_BYTES:
-                theta_file = write_theta_file(self.store.path, data)
-                data = None
-            cursor = self.store.connection.execute(
-                "INSERT INTO evaluations (run, step, place, key, point, seed, role, status,"
-                " seconds, cost, worker, error, layout, theta, theta_file)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    self.run,
-                    step,
-                    place,
-                    self._key(point, seed),
-                    pack_array(point.x),
-                    seed,
-                    point.role,
-                    outcome.status,
-                    outcome.seconds,
-                    outcome.cost,
-                    outcome.worker,
-                    outcome.error,
-                    None if outcome.layout is None else layout_to_json(outcome.layout),
-                    data,
-                    theta_file,
-                ),
+                theta_file, data = write_theta_file(self.store.path, data), None
+            if outcome.layout is not None and source is None:
+                shape = None if outcome.derivative is None else outcome.derivative.shape
+                layout = layout_to_json(outcome.layout, shape)
+            values = (
+                *(self.run, step, place, self._keys[place], pack_array(point.x), seed, point.role),
+                *(outcome.status, outcome.seconds, outcome.cost, outcome.worker, outcome.error),
+                *(layout, data, theta_file, source),
             )
-        self._rows[place] = int(cursor.lastrowid or 0)
+            with self._one_transaction() as connection:
+                self._unjudged[place] = int(connection.execute(_ADD, values).lastrowid or 0)
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write the losses that wait, and whatever the block writes, at the price of one."""
+        connection = self.store.connection
+        self._written = time.monotonic()
+        if not self._losses:
+            yield connection
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(_JUDGE, self._losses)
+            yield connection
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        except BaseException:
+            connection.execute("COMMIT")  # Ctrl-C: what is written by now is right
+            raise
+        connection.execute("COMMIT")
+        self._losses.clear()
 
     def judged(self, evaluations: Mapping[int, Evaluation]) -> None:
         """Add the loss and the final status of the round's new rows, for people to read.
@@ -163,63 +218,26 @@ class Recorder:
         Args:
             evaluations: By place in the round.
         """
-        updates = [
+        self._losses += [
             (evaluations[place].status, _finite(evaluations[place].loss), row)
-            for place, row in self._rows.items()
+            for place, row in self._unjudged.items()
+            if place in evaluations
         ]
-        self._rows.clear()
-        if not updates:
-            return
-        connection = self.store.connection
-        with explained(self.store.path, "write to"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                connection.executemany(
-                    "UPDATE evaluations SET judged = ?, loss = ? WHERE id = ?", updates
-                )
-            finally:
-                connection.execute("COMMIT")
+        self._unjudged.clear()
+        self._keys.clear()
+        if time.monotonic() - self._written > PATIENCE_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._losses:
+            with explained(self.store.path, "write to"), self._one_transaction():
+                pass
 
     def end(self, status: str, stop_reason: str) -> None:
         """Note how the run ended: "finished", "interrupted" or "failed", and why."""
+        self._flush()
         self.store.end_run(self.run, status, stop_reason)
 
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def open_recorder(
-    store: Store,
-    problem: Problem,
-    method: str,
-    seed: int,
-    start: FloatArray,
-    settings: dict[str, Any],
-    command: Sequence[str] | None = None,
-) -> Recorder:
-    """Open the run that these arguments name, new or to be resumed.
-
-    Args:
-        store: The open store.
-        problem: The problem.
-        method: Name of the method.
-        seed: Seed of the run.
-        start: Scaled start, shape `(N,)`.
-        settings: Budget and round width, shown by `zo-bilevel show`.
-        command: Command line that repeats the run, or `None`.
-
-    Returns:
-        The run's recorder.
-    """
-    width = int(settings.get("round_width", 1))
-    facts = {
-        "problem": problem.name,
-        "version": problem.version,
-        "method": method,
-        "seed": seed,
-        "space": repr(problem.space),
-    }
-    identity = run_identity(problem, method, seed, start, width)
-    run = store.begin_run(identity, facts, settings, command or [])
-    return Recorder(store, problem, run)

@@ -37,6 +37,7 @@ class Block:
 
     @property
     def section(self) -> slice:
+        """Its place in the vector."""
         return slice(self.start, self.stop)
 
 

@@ -1,34 +1,25 @@
 """The store: one SQLite file that remembers every evaluation.
 
-Rows are plain numbers, text and compressed float64 bytes; nothing is ever unpickled. The file is
-in write-ahead mode, so that several runs may share it, and a row is on disk before its
-evaluation is used. Inner solutions above `LARGE_THETA_BYTES` go to a file of their own in the
-directory `<store>.theta`, named by their content.
+Rows are plain numbers, text and float64 bytes; nothing is ever unpickled. The file is in
+write-ahead mode, so that several runs may share it, and a row is on disk before its evaluation is
+used. Arrays and large inner solutions: `stored_arrays.py`. What people ask it: `stored_runs.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, final
 
 from zo_bilevel.errors import InputError, StoreError
-from zo_bilevel.evaluation import Outcome, ThetaLayout
 
-FloatArray: TypeAlias = NDArray[np.float64]
-
-SCHEMA_VERSION = 1
-LARGE_THETA_BYTES = 1 << 20
+SCHEMA_VERSION = 2
+"""2: a solve that a run took over from another run has a row of its own, with its `source`."""
 BUSY_SECONDS = 60.0
 
 _TABLES = """
@@ -49,7 +40,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
     status TEXT NOT NULL, judged TEXT NOT NULL DEFAULT '', loss REAL,
     seconds REAL NOT NULL, cost REAL NOT NULL,
     worker TEXT NOT NULL, error TEXT NOT NULL,
-    layout TEXT, theta BLOB, theta_file TEXT
+    layout TEXT, theta BLOB, theta_file TEXT, source INTEGER
 );
 CREATE INDEX IF NOT EXISTS evaluations_by_key ON evaluations (key);
 CREATE INDEX IF NOT EXISTS evaluations_by_run ON evaluations (run, step, place);
@@ -129,31 +120,33 @@ class Store:
             }
         if names and "evaluations" not in names:
             raise StoreError(f"{self.path} is an SQLite file but no store of this package")
-        if names:
-            self._check_schema()
+        found = self._check_schema() if names else SCHEMA_VERSION
         if self.read_only:
             return
         with explained(self.path, "write to"):
             self.connection.execute("PRAGMA journal_mode = WAL")
             self.connection.execute("PRAGMA synchronous = NORMAL")
             self.connection.executescript(_TABLES)
+            if found < 2:
+                self.connection.execute("ALTER TABLE evaluations ADD COLUMN source INTEGER")
             self.connection.execute(
-                "INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),)
+                "INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),)
             )
             # a read-only file must be refused now, not after the first solve
             self.connection.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (time.time(),)
             )
 
-    def _check_schema(self) -> None:
+    def _check_schema(self) -> int:
         with explained(self.path, "read"):
             row = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        found = int(row[0]) if row else 0
+        found = int(row[0]) if row else 1
         if found > SCHEMA_VERSION:
             raise StoreError(
                 f"store {self.path} has schema {found}, this version of zo_bilevel knows up to "
                 f"{SCHEMA_VERSION}: use a newer zo_bilevel"
             )
+        return found
 
     def begin_run(
         self,
@@ -231,101 +224,3 @@ class Store:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def pack_array(values: FloatArray) -> bytes:
-    """Little-endian float64 bytes, compressed."""
-    return zlib.compress(np.ascontiguousarray(values, dtype="<f8").tobytes(), 1)
-
-
-def unpack_array(data: bytes) -> FloatArray:
-    """Undo `pack_array`.
-
-    Raises:
-        StoreError: If the bytes are damaged.
-    """
-    try:
-        return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
-    except (zlib.error, ValueError) as error:
-        raise StoreError(f"an array in the store is damaged: {error}") from error
-
-
-def layout_to_json(layout: ThetaLayout) -> str:
-    """Structure of theta as text."""
-    return json.dumps([layout.names, layout.shapes, layout.dtype, layout.is_torch])
-
-
-def layout_from_json(text: str) -> ThetaLayout:
-    """Undo `layout_to_json`."""
-    names, shapes, dtype, is_torch = json.loads(text)
-    return ThetaLayout(tuple(names), tuple(tuple(s) for s in shapes), dtype, bool(is_torch))
-
-
-def write_theta_file(store: Path, data: bytes) -> str:
-    """Put a large inner solution beside the store; the name is its content's hash.
-
-    Args:
-        store: The store file.
-        data: Compressed bytes.
-
-    Returns:
-        The file's name inside `<store>.theta`.
-    """
-    folder = store.with_name(store.name + ".theta")
-    name = hashlib.sha256(data).hexdigest() + ".f8z"
-    folder.mkdir(exist_ok=True)
-    if not (folder / name).exists():
-        partial = folder / f"{name}.{os.getpid()}.part"
-        partial.write_bytes(data)
-        partial.replace(folder / name)
-    return name
-
-
-def read_theta_file(store: Path, name: str) -> bytes:
-    """Bytes of a large inner solution.
-
-    Raises:
-        StoreError: If the file is gone.
-    """
-    path = store.with_name(store.name + ".theta") / Path(name).name
-    with explained(store, "read a large inner solution of"):
-        return path.read_bytes()
-
-
-def outcome_from_row(store: Path, row: dict[str, Any]) -> Outcome:
-    """Rebuild an outcome from a row of the table `evaluations`.
-
-    Args:
-        store: The store file, for large inner solutions.
-        row: The row.
-
-    Returns:
-        The outcome as the dispatcher gave it.
-    """
-    theta = None
-    if row["theta_file"]:
-        theta = unpack_array(read_theta_file(store, row["theta_file"]))
-    elif row["theta"] is not None:
-        theta = unpack_array(row["theta"])
-    layout = None if row["layout"] is None else layout_from_json(row["layout"])
-    derivative = None
-    if theta is not None and layout is not None and theta.size > layout.size:
-        theta, derivative = theta[: layout.size], theta[layout.size :]
-    return Outcome(
-        row["status"],
-        theta,
-        layout,
-        row["seconds"],
-        row["cost"],
-        row["error"],
-        row["worker"],
-        derivative,
-    )
-
-
-def with_derivative(outcome: Outcome) -> FloatArray:
-    """Theta as it is stored: its derivatives, where it has them, flat behind it."""
-    assert outcome.theta is not None  # noqa: S101 - only finished solves are stored
-    if outcome.derivative is None:
-        return outcome.theta
-    return np.concatenate([outcome.theta, outcome.derivative.ravel()])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from zo_bilevel.runs import Run, Target
+from zo_bilevel.statistics import expected_running_time
 
 Quartiles: TypeAlias = tuple[float, float, float]
 """First quartile, median, third quartile."""
@@ -56,10 +57,12 @@ class Reached:
     Args:
         counts: Solves of each run until the target, infinity where it was never reached.
         budget: Solves that a run had.
+        spent: Solves that each run spent in all; default the budget.
     """
 
     counts: tuple[float, ...]
     budget: int
+    spent: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -68,6 +71,11 @@ class Reached:
         A median over those that did would flatter a method that rarely does.
         """
         return quantile(self.counts, 0.5) if self.counts else math.inf
+
+    @property
+    def expected(self) -> float:
+        """Expected running time (ERT) as in COCO; infinity when no run reached it."""
+        return expected_running_time(self.counts, self.spent or (self.budget,) * len(self.counts))
 
     @property
     def reached(self) -> int:
@@ -96,6 +104,7 @@ class MethodSummary:
         seconds: Median of the seconds.
         failures: Failed solves of all runs.
         errors: Why runs were refused or failed, each reason once.
+        held_out: Median loss on held-out data, where the task has them.
     """
 
     method: str
@@ -109,6 +118,7 @@ class MethodSummary:
     seconds: float
     failures: int
     errors: tuple[str, ...]
+    held_out: float | None = None
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -132,15 +142,17 @@ def summarize(
     Returns:
         The summary; runs that failed count with the loss they had, infinity when they had none.
     """
-    kept = [run for run in runs if run.status not in ("refused", "interrupted")]
+    kept = [run for run in runs if run.is_counted]
     errors = dict.fromkeys(run.error for run in runs if run.error)
     known = [run.relative_error for run in kept]
     known_errors = [math.inf if error is None else error for error in known]
+    held_out = [run.held_out_loss for run in kept if run.held_out_loss is not None]
     has_error = any(error is not None for error in known)
     to_target = rounds_to_target = None
     if target is not None and kept:
-        to_target = Reached(tuple(r.solves_to(target) for r in kept), max_solves)
-        rounds_to_target = Reached(tuple(r.rounds_to(target) for r in kept), max_solves)
+        solves, rounds = tuple(r.solves for r in kept), tuple(r.rounds for r in kept)
+        to_target = Reached(tuple(r.solves_to(target) for r in kept), max_solves, solves)
+        rounds_to_target = Reached(tuple(r.rounds_to(target) for r in kept), max_solves, rounds)
     return MethodSummary(
         method=method,
         num_runs=len(kept),
@@ -153,4 +165,5 @@ def summarize(
         seconds=quantile([run.seconds for run in kept], 0.5) if kept else 0.0,
         failures=sum(sum(run.failures.values()) for run in kept),
         errors=tuple(errors),
+        held_out=quantile(held_out, 0.5) if held_out else None,
     )

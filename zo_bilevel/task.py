@@ -27,6 +27,8 @@ class Task:
         target_loss: Loss that counts as solved, where known.
         target_error: Relative error that counts as solved, where published.
         exact: The same problem without the solver's noise, to judge what was found.
+        held_out: The same space with an outer objective on data that no method sees, to judge what
+            was found.
         error: From meta-parameters by name to a relative error, where the truth is known.
         published: Published figures by name, each with its source in the key.
         max_solves: A sensible budget.
@@ -40,6 +42,7 @@ class Task:
     target_loss: float | None = None
     target_error: float | None = None
     exact: Problem | None = None
+    held_out: Problem | None = None
     error: Callable[[Mapping[str, Any]], float] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     max_solves: int = 200

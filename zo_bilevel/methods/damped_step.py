@@ -1,33 +1,76 @@
 """One damped Gauss-Newton step in the span of the basis, inside the bounds and a trust radius."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dposv, dpotrf
 
-Array = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.float64]
+Room: TypeAlias = tuple[FloatArray, FloatArray]
+
+FIRST_DAMPING = 1e-4
+"""In units of the largest entry of the Hessian's diagonal, as Marquardt (1963)."""
+LEAST_DAMPING = 1e-16
+FIRST_RADIUS = 3.0
+"""Largest change of a parameter in the first step: half its range."""
+MOST_TRIES = 30
+"""Dampings tried, each four times the last, until a step keeps to the radius."""
+SLACK = 1.1
+"""By this factor a step may exceed the radius."""
+STIFFNESS = 1e6
+"""Of the springs that hold a step on a bound, in units of the Hessian's trace."""
+MOST_SETS = 6
+"""Active sets tried."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Quadratic:
-    """gradient . s + s . hessian s / 2, and the part of the two that doubt alone adds."""
+    """gradient . s + s . hessian s / 2, and the part of the two that doubt alone adds.
 
-    gradient: Array
-    hessian: Array
-    doubt_gradient: Array
-    doubt_hessian: Array
-    unit: float  # what damping 1 adds to the diagonal
-    floor: float = 0.0  # what is added to the diagonal in any case
+    Args:
+        gradient: Shape `(b,)`.
+        hessian: Shape `(b, b)`.
+        doubt_gradient: Shape `(b,)`.
+        doubt_hessian: Shape `(b, b)`.
+        unit: What damping 1 adds to the diagonal.
+    """
+
+    gradient: FloatArray
+    hessian: FloatArray
+    doubt_gradient: FloatArray
+    doubt_hessian: FloatArray
+    unit: float
+
+    def leading(self, count: int) -> Quadratic:
+        """The same in the first directions alone."""
+        return Quadratic(
+            self.gradient[:count],
+            self.hessian[:count, :count],
+            self.doubt_gradient[:count],
+            self.doubt_hessian[:count, :count],
+            self.unit,
+        )
 
 
+@final
 @dataclass(slots=True)
 class Trust:
-    """How far the model is trusted: a damping and a radius (largest change of a parameter)."""
+    """How far the model is trusted.
 
-    damping: float = 1e-4
-    radius: float = 3.0
-    extra: float = 1.0  # by how much the radius last raised the damping
+    Args:
+        damping: Added to the Hessian's diagonal, relative to its largest entry.
+        radius: Largest change of one parameter.
+        extra: By how much the radius last raised the damping.
+    """
+
+    damping: float = FIRST_DAMPING
+    radius: float = FIRST_RADIUS
+    extra: float = 1.0
 
     def after_success(self, agreement: float, length: float) -> None:
         """Adapt to actual over predicted reduction of an accepted step."""
@@ -39,29 +82,46 @@ class Trust:
 
     def after_failure(self, shrink: float, length: float) -> None:
         """Shrink after a rejected step, to the minimum of the parabola through what is known."""
-        self.radius = float(np.clip(shrink, 0.1, 0.5)) * length
+        self.radius = min(max(shrink, 0.1), 0.5) * length
         self._adapt_damping(0.0)
 
     def _adapt_damping(self, agreement: float) -> None:
         if agreement < 0.1:
             self.damping *= 4.0
         elif agreement > 0.7:
-            self.damping = max(self.damping / 3.0, 1e-16)
+            self.damping = max(self.damping / 3.0, LEAST_DAMPING)
 
 
-def _solve(matrix: Array, right: Array) -> Array:
-    try:
-        return np.asarray(cho_solve(cho_factor(matrix, check_finite=False), right))
-    except np.linalg.LinAlgError:
+def nearest_convex(hessian: FloatArray) -> FloatArray:
+    """A symmetric matrix with its negative eigenvalues set to zero.
+
+    Args:
+        hessian: Shape `(b, b)`.
+    """
+    shift = 1e-12 * float(np.abs(hessian.diagonal()).max(initial=0.0))
+    _, failed = dpotrf(hessian + shift * np.eye(len(hessian)))
+    if not failed:
+        return hessian
+    values, vectors = np.linalg.eigh(hessian)
+    clipped: FloatArray = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return clipped
+
+
+def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    _, solution, failed = dposv(matrix, right)
+    if failed:
         return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0])
+    return np.asarray(solution)
 
 
-def _bounded_step(matrix: Array, right: Array, basis: Array, room: tuple[Array, Array], step: Array) -> Array:
+def _bounded_step(
+    matrix: FloatArray, right: FloatArray, basis: FloatArray, room: Room, step: FloatArray
+) -> FloatArray:
     """Minimise the quadratic with low <= basis @ step <= high by an active set of stiff springs."""
     low, high = room
-    stiffness = 1e6 * float(np.trace(matrix)) / max(len(matrix), 1)
+    stiffness = STIFFNESS * float(np.trace(matrix)) / max(len(matrix), 1)
     active = np.zeros(len(basis), dtype=np.int8)
-    for _ in range(6):
+    for _ in range(MOST_SETS):
         change = basis @ step
         wanted = np.where(active > 0, high, low)
         pull = stiffness * (wanted - change)
@@ -79,29 +139,43 @@ def _bounded_step(matrix: Array, right: Array, basis: Array, room: tuple[Array, 
 
 
 def trial_step(
-    model: Quadratic, basis: Array, room: tuple[Array, Array], trust: Trust, *, doubt: bool = True
-) -> tuple[Array, bool]:
+    model: Quadratic,
+    basis: FloatArray,
+    room: Room,
+    trust: Trust,
+    *,
+    doubt: bool = True,
+    floor: float = 0.0,
+) -> tuple[FloatArray, bool]:
     """The step, and whether the trust radius held it back.
 
     Args:
-        model: the quadratic model in the coordinates of the basis.
-        basis: orthonormal directions (num_parameters, size).
-        room: lower - center and upper - center.
-        trust: damping and radius.
-        doubt: whether to shy away from directions whose columns are uncertain.
+        model: The quadratic model in the coordinates of the basis.
+        basis: Orthonormal directions, shape `(N, b)`.
+        room: `lower - center` and `upper - center`.
+        trust: Damping and radius.
+        doubt: Whether to shy away from directions whose columns are uncertain.
+        floor: What is added to the diagonal in any case.
+
+    Returns:
+        The step in coordinates of the basis, shape `(b,)`, and whether the radius cut it.
     """
-    matrix, right = model.hessian, -model.gradient
-    if doubt:
-        matrix, right = matrix + model.doubt_hessian, right - model.doubt_gradient
+    share = 1.0 if doubt else 0.0
+    matrix = model.hessian + share * model.doubt_hessian
+    right = -model.gradient - share * model.doubt_gradient
     damping = trust.damping * max(trust.extra / 16.0, 1.0)
     held = damping > trust.damping
-    identity = np.eye(len(matrix))
-    for _ in range(30):
-        damped = matrix + (damping * model.unit + model.floor) * identity
-        step = _solve(damped, right)
-        change = np.clip(basis @ step, *room)
-        if np.abs(change).max() <= 1.1 * trust.radius:
+    bare = matrix.diagonal() + floor
+    diagonal = matrix.reshape(-1)[:: len(matrix) + 1]
+    for _ in range(MOST_TRIES):
+        np.add(bare, damping * model.unit, out=diagonal)
+        step = _solve(matrix, right)
+        whole = basis @ step
+        change = np.minimum(np.maximum(whole, room[0]), room[1])
+        if max(float(change.max()), -float(change.min())) <= SLACK * trust.radius:
             break
         damping, held = 4.0 * damping, True
     trust.extra = damping / trust.damping
-    return _bounded_step(damped, right, basis, room, step), held
+    if (change != whole).any():
+        step = _bounded_step(matrix, right, basis, room, step)
+    return step, held

@@ -7,13 +7,16 @@ from typing import final
 from zo_bilevel.evaluation import Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gauss_newton import GaussNewton
+from zo_bilevel.methods.starts import find_start
+from zo_bilevel.methods.trust_region import TrustRegion
 
 
 @final
 class DefaultMethod(Method):
-    """Gauss-Newton when the inner solution is a vector of known objective, else a scalar search.
+    """Gauss-Newton for a vector of known objective, else a trust region on the loss alone.
 
     The start is solved first; what it returns decides. That solve is handed on, not repeated.
+    When it fails, the best of a few space-filling rounds takes its place.
     """
 
     @property
@@ -34,8 +37,7 @@ class DefaultMethod(Method):
             That method's reason.
         """
         (first,) = yield [Point(search.start, role="start")]
-        if first.ok and not search.bind(first).is_vector:
-            from zo_bilevel.methods.gradient import GradientMethod
-
-            return (yield from GradientMethod().rounds(search))
-        return (yield from GaussNewton().continue_from(search, first))
+        first = yield from find_start(search, first)
+        if first.ok and search.bind(first).is_vector:
+            return (yield from GaussNewton().continue_from(search, first))
+        return (yield from TrustRegion().continue_from(search, first))

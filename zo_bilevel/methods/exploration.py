@@ -22,6 +22,9 @@ FloatArray: TypeAlias = NDArray[np.float64]
 FEW_PARAMETERS = 8
 """Up to so many parameters each is explored on its own, unless they are a smooth field."""
 DEFAULT_LENGTH = 0.3
+"""Correlation length taken for a field that names none; sets the order of modes, no more."""
+ENOUGH_LEFT = 0.99
+"""Squared share of a vector outside the basis with which one projection is accurate."""
 
 
 def candidate_directions(space: Space) -> Iterator[FloatArray]:
@@ -77,6 +80,10 @@ def orthogonal_part(direction: FloatArray, basis: FloatArray) -> FloatArray:
         direction: Shape `(N,)`.
         basis: Shape `(N, b)`.
     """
+    before = float(direction @ direction)
     for _ in range(2):  # twice is enough (Parlett, "The symmetric eigenvalue problem")
         direction = direction - basis @ (basis.T @ direction)
+        after = float(direction @ direction)
+        if after > ENOUGH_LEFT * before:
+            break
     return direction

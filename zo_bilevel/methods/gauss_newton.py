@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from zo_bilevel.errors import InputError, UnsupportedProblemError
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.descents import descents
 from zo_bilevel.methods.exploration import candidate_directions
-from zo_bilevel.methods.local_search import Plan, gauss_newton
 from zo_bilevel.methods.mixed import Descent, mixed_search
 from zo_bilevel.methods.outer_model import OuterModel
+from zo_bilevel.methods.plan import Answers
 from zo_bilevel.methods.probing import Probing
+from zo_bilevel.methods.starts import find_start
 from zo_bilevel.objectives.base import Identity
 from zo_bilevel.objectives.functions import PythonObjective
 
 FloatArray: TypeAlias = NDArray[np.float64]
-
-START_ROUNDS = 4
-"""Space-filling rounds spent on finding any point that solves, when the start does not."""
 
 
 @final
@@ -73,17 +70,6 @@ class GaussNewton(Method):
         """Name in tables and on the command line."""
         return "gauss-newton"
 
-    def start(self, *args: Any, **options: Any) -> Any:  # type: ignore[override, misc]  # noqa: ANN401
-        """As for every method; refuses problems that are known to be scalar.
-
-        Raises:
-            UnsupportedProblemError: If only the loss can be seen.
-        """
-        problem = args[0] if args else options["problem"]
-        if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
-            raise UnsupportedProblemError(NEEDS_VECTOR)
-        return super().start(*args, **options)
-
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -95,7 +81,13 @@ class GaussNewton(Method):
 
         Returns:
             Why nothing is left to gain.
+
+        Raises:
+            UnsupportedProblemError: At the start, if only the loss can be seen.
         """
+        problem = search.problem
+        if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
+            raise UnsupportedProblemError(NEEDS_VECTOR)
         (first,) = yield [Point(search.start, role="start")]
         return (yield from self.continue_from(search, first))
 
@@ -106,7 +98,7 @@ class GaussNewton(Method):
             search: Problem, start, seed, round width.
             first: The solved start, ok or not.
         """
-        first = yield from _find_start(search, first)
+        first = yield from find_start(search, first)
         if not first.ok:
             return "no point was found that solves"
         bound = search.bind(first)
@@ -125,31 +117,33 @@ class GaussNewton(Method):
         """Run the search over continuous coordinates around one discrete setting."""
         space, best = search.space, start
         free, x = ~space.discrete, start.point.x
-        solver = gauss_newton(
+        theta = model.observe(start)
+        if theta is None:
+            return best
+        solver = descents(
             model,
-            x[free],
-            space.lower[free],
-            space.upper[free],
+            (x[free], theta),
+            (space.lower[free], space.upper[free]),
             lambda: (direction[free] for direction in candidate_directions(space)),
-            search.seed,
-            search.round_width,
-            may_restart,
+            seed=search.seed,
+            width=search.round_width,
+            may_restart=may_restart,
         )
-        probing = Probing(self.estimator, space, model, lambda part: _embed(x, free, part))
-        next(solver)
-        answers: list[FloatArray | None] = [model.observe(start)]
+        probing = Probing(self.estimator, space, model, lambda part: _embed(x, free, part), free)
+        answers: Answers | None = None
         while True:
             try:
-                asked = solver.send(answers)
+                plan = next(solver) if answers is None else solver.send(answers)
             except StopIteration:
                 return best
-            plan = asked if isinstance(asked, Plan) else Plan(points=list(asked))
             if plan.noisy and plan.center is not None:
                 search.notes.noisy = True
                 search.notes.recommended = _embed(x, free, plan.center)
             evaluations = yield probing.points(plan)
             answers = probing.answers(plan, evaluations)
-            best = min((e for e in (best, *evaluations) if e.ok), key=lambda e: e.loss)
+            for evaluation in evaluations:
+                if evaluation.ok and evaluation.loss < best.loss:
+                    best = evaluation
 
 
 NEEDS_VECTOR = (
@@ -162,22 +156,3 @@ def _embed(x: FloatArray, free: NDArray[np.bool_], values: FloatArray) -> FloatA
     full = x.copy()
     full[free] = values
     return full
-
-
-def _find_start(
-    search: Search, first: Evaluation
-) -> Generator[list[Point], list[Evaluation], Evaluation]:
-    """The start, or the best of a few space-filling rounds when it does not solve."""
-    if first.ok:
-        return first
-    space = search.space
-    sobol = qmc.Sobol(space.size, rng=search.rng(3)) if space.size <= 64 else None
-    count = 1 << max(3, (search.round_width - 1).bit_length())
-    for _ in range(START_ROUNDS):
-        share = search.rng(4).random((count, space.size)) if sobol is None else sobol.random(count)
-        points = space.lower + (space.upper - space.lower) * share
-        found = yield [Point(x, role="restart") for x in points]
-        usable = [evaluation for evaluation in found if evaluation.ok]
-        if usable:
-            return min(usable, key=lambda evaluation: evaluation.loss)
-    return first

@@ -70,8 +70,10 @@ class GradientMethod(Method):
 
     @property
     def name(self) -> str:
-        """`zo-` and the optimizer's name."""
-        return "zo-" + getattr(self.optimizer, "__name__", "adam").lower()
+        """The estimator and the optimizer: `zo-adam`, `fg2u-sgd`."""
+        kind = type(self.estimator).__name__.lower()
+        prefix = "zo" if kind == "fg2uzo" else kind
+        return f"{prefix}-{getattr(self.optimizer, '__name__', 'adam').lower()}"
 
     def _make_optimizer(self, start: Any) -> tuple[Any, Any]:  # noqa: ANN401 - torch objects
         import torch

@@ -1,8 +1,9 @@
-"""The outer objective as Gauss-Newton sees it: value, slope and convex curvature of what is modelled.
+"""The outer objective as Gauss-Newton sees it: value, slope and curvature of what is modelled.
 
-What is modelled is the inner solution, or, when the outer objective depends on phi beside theta,
-the inner solution with the scaled parameters appended: their derivative is known exactly, and the
-affine model keeps it exact.
+What is modelled is the inner solution; scaled by the square roots of the weights, when the
+objective is a weighted squared error, so that all components count the same; with the scaled
+parameters appended, when the objective depends on phi beside theta: their derivative is known
+exactly, and the affine model keeps it exact.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.evaluation import Evaluation
+from zo_bilevel.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.objectives.squared_error import SquaredError
 from zo_bilevel.problem import BoundProblem
 
@@ -21,11 +23,17 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 @final
 class OuterModel:
-    """A locally convex function of the modelled vector.
+    """A function of the modelled vector.
 
     Args:
         bound: The problem, vector-valued.
         evaluation: A first solve: tells whether the objective depends on phi explicitly.
+
+    Attributes:
+        is_quadratic: Whether the loss is `constant / 2 |values - target|^2`.
+        is_convex: Whether the Hessian is known to have no negative eigenvalue.
+        is_explicit: Whether the scaled parameters are part of the modelled vector.
+        resolution: Relative rounding error of a solve: that of the type that the solver returns.
     """
 
     def __init__(self, bound: BoundProblem, evaluation: Evaluation) -> None:
@@ -35,26 +43,43 @@ class OuterModel:
             raise ValueError("the first solve must be ok")
         self._size = theta.size
         self._nowhere = np.zeros(x.size)
-        self._target: FloatArray | None = None
-        self.constant_hessian: float | None = None
+        self._scale: FloatArray | None = None
+        self._target = np.zeros(0)
+        self.constant = 0.0
         self.is_explicit = False
+        self.resolution = float(np.finfo(bound.layout.dtype).eps)
+        self.is_quadratic = isinstance(bound.outer, SquaredError)
+        self.is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
         if isinstance(bound.outer, SquaredError):
-            if np.ptp(bound.outer.weights) == 0.0:
-                self._target = bound.outer.target
-                self.constant_hessian = 2.0 * float(bound.outer.weights[0]) / theta.size
-        else:
+            self._set_quadratic(bound.outer)
+        elif not isinstance(bound.outer, CrossEntropy):
             self.is_explicit = bool(np.any(bound.gradient(theta, x)[1]))
+
+    def _set_quadratic(self, outer: SquaredError) -> None:
+        weights, self._target = outer.weights, outer.target
+        self.constant = 2.0 * float(weights[0]) / weights.size
+        if np.ptp(weights) > 0.0:
+            self._scale = np.sqrt(weights / weights.mean())
+            self._target = self._scale * outer.target
+            self.constant = 2.0 * float(weights.mean()) / weights.size
 
     def observe(self, evaluation: Evaluation) -> FloatArray | None:
         """The modelled vector of a solve, or `None` when it failed."""
         if evaluation.theta is None:
             return None
-        if self.is_explicit:
-            return np.concatenate([evaluation.theta, evaluation.point.x])
-        return evaluation.theta
+        if self._scale is not None:
+            scaled: FloatArray = self._scale * evaluation.theta
+            return scaled
+        if not self.is_explicit:
+            return evaluation.theta
+        joined: FloatArray = np.concatenate([evaluation.theta, evaluation.point.x])
+        return joined
 
     def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:
         """Derivatives of the modelled vector from those of theta, `(m, c)`, along `(N, c)`."""
+        if self._scale is not None:
+            scaled: FloatArray = self._scale[:, None] * derivative
+            return scaled
         return np.vstack([derivative, directions]) if self.is_explicit else derivative
 
     def _split(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -66,21 +91,41 @@ class OuterModel:
 
     def loss(self, values: FloatArray) -> float:
         """The value; infinity where it is not finite."""
-        if self._target is not None and self.constant_hessian is not None:
+        if self.is_quadratic:
             difference = values - self._target
-            return 0.5 * self.constant_hessian * float(difference @ difference)
+            return 0.5 * self.constant * float(difference @ difference)
         value = self.bound.value(*self._split(values))
         return value if np.isfinite(value) else np.inf
 
     def gradient(self, values: FloatArray) -> FloatArray:
         """Its derivative, of the length of the modelled vector."""
-        if self._target is not None and self.constant_hessian is not None:
-            return self.constant_hessian * (values - self._target)
+        if self.is_quadratic:
+            return self.constant * (values - self._target)
         in_theta, in_x = self.bound.gradient(*self._split(values))
         return np.concatenate([in_theta, in_x]) if self.is_explicit else in_theta
 
-    def hessian_product(self, values: FloatArray, block: FloatArray) -> FloatArray:
-        """Its Hessian times the columns of a block, `(m, b)`."""
+    def bend(self, values: FloatArray, tangent: FloatArray) -> FloatArray:
+        """Its Hessian times one vector, shape `(m,)`."""
+        if self.is_quadratic:
+            return self.constant * tangent
+        return self._product(values, tangent[:, None])[:, 0]
+
+    def curvature(self, values: FloatArray, jacobian: FloatArray) -> FloatArray:
+        """Its Hessian between the columns of a Jacobian, `(b, b)` from `(m, b)`; symmetric."""
+        if self.is_quadratic:
+            return self.constant * (jacobian.T @ jacobian)
+        between = jacobian.T @ self._product(values, jacobian)
+        return 0.5 * (between + between.T)
+
+    def trace(self, values: FloatArray) -> float:
+        """Trace of its Hessian in theta, estimated by one vector of signs; 0 or more."""
+        if self.is_quadratic:
+            return self.constant * self._size
+        signs = np.where(np.arange(values.size) % 2, 1.0, -1.0)
+        signs[self._size :] = 0.0
+        return max(float(signs @ self.bend(values, signs)), 0.0)
+
+    def _product(self, values: FloatArray, block: FloatArray) -> FloatArray:
         theta, x = self._split(values)
         theta_block, x_block = self._split(block)
         in_theta, in_x = self.bound.hessian_product(theta, x, theta_block, x_block)

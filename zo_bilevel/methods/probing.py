@@ -1,8 +1,9 @@
 """How the differences of a plan are measured: forward, central, or by exact derivatives.
 
-A plan asks what the inner solution is at `base + d` for several displacements d. Forward, that is
-one solve each. Central, it is two, `base + d` and `base - d`: half their difference has no second-
-order error. With exact derivatives it is one solve of `base` with all d as tangents.
+A plan asks how the inner solution changes from `base` to `base + d`, for several displacements d.
+Forward, that is one solve each. Central, it is two, `base + d` and `base - d`: half their
+difference has no second-order error. With exact derivatives it is one solve of `base` with all d
+as tangents.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from zo_bilevel.derivatives import Push
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.methods.local_search import Plan
 from zo_bilevel.methods.outer_model import OuterModel
+from zo_bilevel.methods.plan import Answers, Finding, Plan
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Embed: TypeAlias = Callable[[FloatArray], FloatArray]
+Values: TypeAlias = Sequence[FloatArray | None]
 
 
 @final
@@ -34,64 +36,119 @@ class Probing:
         space: For the bounds.
         model: What is modelled of a solve.
         embed: From the continuous coordinates to the whole scaled vector.
+        free: Which coordinates of the scaled vector are continuous, shape `(N,)`.
     """
 
     def __init__(
-        self, estimator: FG2UZO | FG2U, space: Space, model: OuterModel, embed: Embed
+        self,
+        estimator: FG2UZO | FG2U,
+        space: Space,
+        model: OuterModel,
+        embed: Embed,
+        free: NDArray[np.bool_],
     ) -> None:
-        self.space, self.model, self.embed = space, model, embed
+        self.model, self.embed, self.free = model, embed, free
+        self.lower, self.upper = space.lower[free], space.upper[free]
         self.is_exact = isinstance(estimator, FG2U)
         self.is_central = isinstance(estimator, FG2UZO) and estimator.difference == "central"
 
     def points(self, plan: Plan) -> list[Point]:
-        """The solves of the plan; trial steps first."""
-        count = len(plan.steps)
+        """The solves of the plan; those that are no differences first."""
+        if plan.probes and self.is_exact:
+            count = len(plan.points) - len(plan.probes)
+            order = Push(self._spread(plan))
+            points = [Point(self.embed(point), role="trial") for point in plan.points[:count]]
+            return [*points, Point(self.embed(_base(plan)), role="sketch", derivative=order)]
         points = [Point(self.embed(p), role=_role(plan, i)) for i, p in enumerate(plan.points)]
-        if not plan.probes or not (self.is_exact or self.is_central):
-            return points
-        base = self._base(plan)
-        if self.is_exact:
-            return [*points[:count], Point(base, role="sketch", derivative=Push(self._spread(plan)))]
-        for probe in points[count:]:
-            points.append(Point(self._mirror(base, probe.x), role="sketch"))
+        if self.is_central:
+            mirrors = (self._mirror(plan, probe) for probe in plan.probes)
+            points += [Point(self.embed(mirror), role="sketch") for mirror in mirrors]
         return points
 
-    def answers(self, plan: Plan, evaluations: Sequence[Evaluation]) -> list[FloatArray | None]:
+    def answers(self, plan: Plan, evaluations: Sequence[Evaluation]) -> Answers:
         """What the plan wanted to know, `None` for what failed."""
-        count = len(plan.steps)
-        seen = [self.model.observe(e) if e.ok else None for e in evaluations]
-        if not plan.probes or not (self.is_exact or self.is_central):
-            return seen
-        origin = seen[0] if plan.base is not None and seen else plan.theta
-        if origin is None:
-            return [*seen[:count], *(None for _ in plan.probes)]
+        seen = [self._usable(evaluation) for evaluation in evaluations]
+        count = len(plan.points) - len(plan.probes)
+        trials, probes = seen[:count], seen[count:]
+        if not plan.probes:
+            return Answers(trials)
         if self.is_exact:
-            derivative = evaluations[-1].derivative if evaluations[-1].ok else None
-            if derivative is None:
-                return [*seen[:count], *(None for _ in plan.probes)]
-            columns = self.model.tangents(derivative, self._spread(plan))
-            return [*seen[:count], *(origin + column for column in columns.T)]
-        forward = seen[count : count + len(plan.probes)]
-        backward = seen[count + len(plan.probes) :]
-        halves = [
-            None if f is None or b is None else origin + 0.5 * (f - b)
-            for f, b in zip(forward, backward, strict=True)
-        ]
-        return [*seen[:count], *halves]
+            return Answers(trials, self._exact(plan, evaluations[-1]))
+        if self.is_central:
+            half = len(plan.probes)
+            return Answers(trials, self._central(plan, trials, probes[:half], probes[half:]))
+        return Answers(trials, _forward(plan, trials, probes))
 
-    def _base(self, plan: Plan) -> FloatArray:
-        base = plan.center if plan.base is None else plan.base
-        if base is None:
-            raise ValueError("a plan with probes has a center")
-        return self.embed(base)
+    def _usable(self, evaluation: Evaluation) -> FloatArray | None:
+        return self.model.observe(evaluation) if evaluation.ok else None
+
+    def _exact(self, plan: Plan, evaluation: Evaluation) -> list[Finding | None]:
+        if not evaluation.ok or evaluation.derivative is None:
+            return [None] * len(plan.probes)
+        columns = self.model.tangents(evaluation.derivative, self._spread(plan))
+        return [
+            Finding(probe, column, is_change=True, noise_share=0.0)
+            for probe, column in zip(plan.probes, columns.T, strict=True)
+        ]
+
+    def _central(
+        self, plan: Plan, trials: Values, forward: Values, backward: Values
+    ) -> list[Finding | None]:
+        """Half the difference of a pair; where one of it failed, the difference to the base."""
+        origin = trials[0] if plan.base is not None else plan.theta
+        findings: list[Finding | None] = []
+        for probe, ahead, behind in zip(plan.probes, forward, backward, strict=True):
+            back = self._mirror(plan, probe) - _base(plan)
+            if ahead is not None and behind is not None:
+                change, way = 0.5 * (ahead - behind), 0.5 * (probe - back)
+                findings.append(Finding(way, change, is_change=True, noise_share=0.5))
+            elif origin is not None and ahead is not None:
+                findings.append(Finding(probe, ahead - origin, is_change=True, noise_share=2.0))
+            elif origin is not None and behind is not None and np.any(back):
+                findings.append(Finding(back, behind - origin, is_change=True, noise_share=2.0))
+            else:
+                findings.append(None)
+        return findings
 
     def _spread(self, plan: Plan) -> FloatArray:
         """The displacements as columns of the whole scaled vector, `(N, c)`."""
-        zero = self.embed(np.zeros_like(plan.probes[0]))
-        return np.column_stack([self.embed(probe) - zero for probe in plan.probes])
+        spread = np.zeros((self.free.size, len(plan.probes)))
+        spread[self.free] = np.column_stack(plan.probes)
+        return spread
 
-    def _mirror(self, base: FloatArray, probe: FloatArray) -> FloatArray:
-        return np.clip(2.0 * base - probe, self.space.lower, self.space.upper)
+    def _mirror(self, plan: Plan, probe: FloatArray) -> FloatArray:
+        return np.clip(_base(plan) - probe, self.lower, self.upper)
+
+
+def _forward(plan: Plan, trials: Values, probes: Values) -> list[Finding | None]:
+    """Differences to the base; when it failed, to the first probe around it that did not."""
+    if plan.base is None:
+        return [
+            None if theta is None else Finding(probe, theta, is_change=False, noise_share=1.0)
+            for probe, theta in zip(plan.probes, probes, strict=True)
+        ]
+    origin, start = trials[0], np.zeros_like(plan.probes[0])
+    skipped = -1
+    if origin is None:
+        skipped = next((i for i, theta in enumerate(probes) if theta is not None), -1)
+        if skipped < 0:
+            return [None] * len(probes)
+        origin, start = probes[skipped], plan.probes[skipped]
+    findings: list[Finding | None] = []
+    for place, (probe, theta) in enumerate(zip(plan.probes, probes, strict=True)):
+        if theta is None or origin is None or place == skipped:
+            findings.append(None)
+        else:
+            change = Finding(probe - start, theta - origin, is_change=True, noise_share=2.0)
+            findings.append(change)
+    return findings
+
+
+def _base(plan: Plan) -> FloatArray:
+    base = plan.center if plan.base is None else plan.base
+    if base is None:
+        raise ValueError("a plan with probes has a center")
+    return base
 
 
 def _role(plan: Plan, place: int) -> str:
