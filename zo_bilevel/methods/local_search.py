@@ -59,7 +59,9 @@ class LocalSearch:
         width: int,
     ) -> None:
         model = LocalModel(outer, center, theta)
-        self.state = LocalState(model, explorer, width, NoiseWatch(), Trust())
+        self.state = LocalState(
+            model, explorer, width, NoiseWatch(theta, outer.resolution), Trust()
+        )
         self._revived_at = np.inf
 
     @property
@@ -108,8 +110,7 @@ class LocalSearch:
         state = self.state
         if not plan.repeat:
             learn(state, plan, answers)
-            if plan.probes:
-                state.noise.suspect(state.model.affine)
+            state.noise.suspect(state.model.affine, state.disappointments)
             return
         theta = answers.trials[0]
         if state.noise.measure(state.model.affine, theta) and theta is not None:
@@ -123,6 +124,7 @@ class LocalSearch:
         if self._is_solved or self.loss > (1.0 - LEAST_GAIN) * self._revived_at:
             return False
         self._revived_at = self.loss
+        self.state.noise.widen()
         self.state.model.affine.doubt()
         self.state.trust = Trust()
         self.state.idle = 0

@@ -1,0 +1,79 @@
+"""What to solve next when one solve runs at a time: a trial step, or a difference.
+
+A step is taken as soon as the model promises enough; until then each solve buys a derivative:
+along a new direction, or, when doubt about old columns is what holds the step back, along the step
+that would be taken without doubt.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.methods.damped_step import Quadratic
+from zo_bilevel.methods.local_state import LocalState
+from zo_bilevel.methods.plan import Plan
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+PROMISE = 0.3
+"""Try a step when the model promises this share of the loss or less."""
+MOST_DIFFERENCES = 8
+"""At most so many differences between two trial steps."""
+STALE, STALE_WHEN_COMPLETE = 0.4, 0.3
+"""Refresh when doubt costs this share of the gain (directions are left; none is left)."""
+SURE = 1e-6
+"""Relative variance of a column below which differencing it again teaches nothing."""
+BASIS_SHARE = 16
+"""One difference a plan for every so many directions known."""
+FEW_DIRECTIONS = 4
+"""Enough directions to try a step again after the radius held the last one back."""
+
+
+def propose(state: LocalState) -> Plan:
+    """The next round of width 1.
+
+    Args:
+        state: With at least one direction known.
+    """
+    quadratic = state.model.quadratic()
+    step, held = state.choose_step(quadratic, doubt=True)
+    if _is_worth_trying(state, quadratic, step, held):
+        return state.trial([step])
+    refresh = _refresh(state, quadratic, step)
+    if refresh is not None:
+        return Plan(probes=[refresh], points=[state.model.affine.center + refresh])
+    if state.explorer.left:
+        plan = state.differences_plan(max(1, state.model.size // BASIS_SHARE))
+        if plan.points:
+            return plan
+    return state.trial([step])
+
+
+def _is_worth_trying(state: LocalState, quadratic: Quadratic, step: FloatArray, held: bool) -> bool:
+    promised = state.model.promised_loss(step, quadratic)
+    if state.differences >= MOST_DIFFERENCES or promised < PROMISE * state.model.loss:
+        return True
+    affine = state.model.affine
+    return held and state.differences > 0 and affine.size >= min(affine.center.size, FEW_DIRECTIONS)
+
+
+def _refresh(state: LocalState, quadratic: Quadratic, step: FloatArray) -> FloatArray | None:
+    """The displacement along the step that no doubt would allow, when doubt costs much of it."""
+    model = state.model
+    bold, _ = state.choose_step(quadratic, doubt=False)
+    promised = model.promised_loss(step, quadratic)
+    best = model.promised_loss(bold, quadratic)
+    stale = (promised - best) / max(model.loss - best, 1e-300)
+    length = float(np.linalg.norm(bold))
+    if stale <= (STALE if state.explorer.left else STALE_WHEN_COMPLETE) or length == 0.0:
+        return None
+    affine, noise = model.affine, state.noise
+    unit = bold / length
+    doubt = float(unit @ affine.spread[1:, 1:] @ unit)
+    smallest = SURE * float((affine.powers * unit) @ unit)
+    if doubt < smallest + 2.0 * noise.variance / noise.radius**2:
+        return None
+    return state.explorer.inside(affine.basis @ unit, affine.center, noise.radius)

@@ -1,0 +1,277 @@
+"""The local search of the scalar method: a trust region that takes up directions one by one.
+
+Each round either tries the model's best step, mends the model's geometry, or takes up a new
+direction: whichever is predicted to gain more per solve. Points and losses are plain numbers.
+
+Source: geometry rules and the two radii: Powell (2006), "The NEWUOA software for unconstrained
+optimization without derivatives".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.methods.region_model import Box, RegionModel
+from zo_bilevel.methods.region_proposals import JITTER, Proposals, Trial
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+MOST_DIRECTIONS = 150
+SMALLEST_RADIUS = 1e-9
+NOISY = 0.2
+"""Noise drowns a step when it is more than this share of the predicted gain."""
+WIDER = 4.0
+LARGEST_LOSS = 1e100
+"""Beyond it a loss is a failure: its square would overflow."""
+
+
+LocalRounds: TypeAlias = Generator[list[Trial], list[float | None], None]
+
+
+@final
+class RegionSearch:
+    """One local search.
+
+    Args:
+        start: A solved point, shape `(N,)`.
+        value: Its loss.
+        box: Lower and upper bounds.
+        source: Directions, the most important first, each of the length of one unit.
+        rng: Random numbers.
+        width: Solves that may run at once.
+        radius: First trust radius.
+
+    Attributes:
+        model: What is known.
+    """
+
+    def __init__(
+        self,
+        start: FloatArray,
+        value: float,
+        box: Box,
+        source: Iterator[FloatArray],
+        rng: np.random.Generator,
+        *,
+        width: int = 1,
+        radius: float = 1.0,
+    ) -> None:
+        self.model = RegionModel(start, value, box)
+        self._proposals = Proposals(self.model, rng)
+        self._source, self._width = source, width
+        self._radius = self._floor = radius
+        self._open = self._may_grow = True
+        self._potentials: list[float] = []
+        self._steps: list[FloatArray] = []
+        self._since_metric = 0
+        self._probed = np.inf
+        self._mend = False
+        self._last_ratio = self._last_length = 0.0
+        self._averaged = 0
+
+    def rounds(self) -> LocalRounds:
+        """Rounds until the radius is as small as it gets."""
+        while self._floor > SMALLEST_RADIUS:
+            trials = self._plan()
+            if trials:
+                values = yield trials
+                self._absorb(trials, values)
+
+    # ---- the next round
+
+    def _plan(self) -> list[Trial]:
+        """New directions, a step, a probe of the noise, or the model's geometry."""
+        size = self.model.size
+        if size == 0:
+            return self._grow(self._width)
+        step = self._proposals.step(self._radius)
+        if not self._mend and self._wants_growth(step):
+            self._may_grow = False
+            fresh = self._grow(max(1, self._width - 1))
+            if fresh:
+                lead = [self._proposals.padded(step)] if self._worth(step) else []
+                return (fresh + lead)[: self._width] if self._width > 1 else fresh
+        if self._mend or not self._worth(step):
+            return self._improve(step)
+        self._since_metric += 1
+        if self._since_metric >= size:
+            self._since_metric = 0
+            self.model.learn_metric(self._steps, self._radius)
+            step = self._proposals.step(self._radius)
+        return [step, *self._extras(step, self._width - 1)]
+
+    def _grow(self, count: int) -> list[Trial]:
+        """Take up to `count` new directions, one point along each."""
+        trials = []
+        for _ in range(count):
+            unit = next(self._source, None)
+            if unit is None or self.model.size >= MOST_DIRECTIONS:
+                self._open = False
+                break
+            self.model.take(unit)
+            trials.append(self._proposals.along_newest(self._radius))
+        return [self._proposals.padded(trial) for trial in trials]
+
+    def _geometry(self, rows: NDArray[np.intp], away: FloatArray) -> list[Trial]:
+        reach = [max(min(0.1 * away[r], 0.5 * self._radius), self._floor) for r in rows]
+        return [
+            self._proposals.geometry(int(r), float(s)) for r, s in zip(rows, reach, strict=True)
+        ]
+
+    def _worth(self, step: Trial) -> bool:
+        return step.length >= 0.5 * self._floor and step.gain > 0.0
+
+    def _wants_growth(self, step: Trial) -> bool:
+        if not self._open or (self._may_grow and not self._worth(step)):
+            return self._open
+        expected = float(np.mean(self._potentials[-4:])) if self._potentials else np.inf
+        return self.model.size < 2 or step.gain < 0.5 * self.model.size * expected
+
+    def _far(self) -> tuple[NDArray[np.intp], FloatArray]:
+        centre = self.model.centre()[0]
+        away = np.sqrt(self.model.local.squared_distances(centre))
+        order = np.argsort(away)[::-1]
+        return order[away[order] > 2 * self._radius], away
+
+    def _improve(self, step: Trial) -> list[Trial]:
+        """After a bad step: replace far points; without any, look closer."""
+        if self.model.is_flat:
+            self._floor = 0.0
+            return []
+        small = max(self._last_length, self._radius) <= self._floor
+        settled = self._mend and self._last_ratio <= 0 and small
+        self._mend = False
+        far, away = self._far()
+        if len(far):
+            return self._geometry(far[: self._width], away)
+        if settled or not self._worth(step):
+            return self._shrink(step)
+        return []
+
+    def _shrink(self, step: Trial) -> list[Trial]:
+        """Look closer; first ask for the noise: where it drowns the step, look wider instead."""
+        region = self.model
+        if region.size > 1 and abs(region.centre()[1]) < self._probed:
+            self._probed = -1.0
+            return [self._proposals.probe()]
+        if region.noise > NOISY * step.gain:
+            self._averaged += 1
+            if self._averaged > 10 + 4 * region.size:
+                self._floor = 0.0
+            if not region.smooth:
+                region.smooth = True
+                region.rebuild(self._radius)
+            curvature = float(np.trace(region.local.hessian())) / region.size
+            least = np.sqrt(WIDER * region.noise / max(abs(curvature), 1e-300))
+            self._radius = self._floor = float(np.clip(least, self._floor, 1.0))
+            return self._proposals.explore(self._width, region.centre()[0], self._radius)
+        self._may_grow = True
+        self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
+        return []
+
+    def _extras(self, step: Trial, count: int) -> list[Trial]:
+        """What else to learn in the round of a step."""
+        if count <= 0:
+            return []
+        region = self.model
+        extras = [self._proposals.step(self._radius / 3.0)] if count >= 2 else []
+        if len(region.models) == 2 and count >= 4:
+            others = [model for model in region.models if region.chosen is not model]
+            extras += [self._proposals.step(self._radius, model) for model in others]
+        if count >= 6:
+            extras += [
+                self._proposals.step(2.5 * self._radius),
+                self._proposals.step(self._radius / 10.0),
+            ]
+        far, away = self._far()
+        extras += self._geometry(far[: count // 2], away)
+        left = max(1, count - len(extras))
+        return (extras + self._proposals.explore(left, step.y, self._radius))[:count]
+
+    # ---- learning
+
+    def _absorb(self, trials: list[Trial], values: list[float | None]) -> None:
+        """Learn from a round."""
+        region = self.model
+        centre, before = region.centre()
+        moves = [region.frame @ (t.y - centre) if t.kind == "step" else None for t in trials]
+        tried: list[tuple[float, Trial]] = []
+        for trial, value, move in zip(trials, values, moves, strict=True):
+            if value is not None and value > LARGEST_LOSS:
+                value = None
+            if trial.kind == "probe":
+                self._judge_noise(value)
+                continue
+            if move is not None:
+                tried.append((np.inf if value is None else value, trial))
+                self._steps.append(move)
+            self._absorb_one(trial, value)
+        del self._steps[: -2 * MOST_DIRECTIONS]
+        if tried:
+            self._judge_step(before, *min(tried, key=lambda pair: pair[0]))
+
+    def _absorb_one(self, trial: Trial, value: float | None) -> None:
+        region = self.model
+        if trial.kind == "geometry":
+            far, _ = self._far()
+            if len(far) and region.local.count > region.size + 1:
+                region.local.drop(int(far[0]))
+        if value is None:
+            return
+        y = region.back @ (trial.x - region.base)  # the base may have moved since
+        if trial.kind == "step":
+            region.judge_foresight(y, value)
+        elif trial.kind == "grow":
+            region.presume_curvature(y, value)
+        region.learn(y, value, self._radius)
+        if trial.kind == "grow":
+            self._note_potential()
+
+    def _judge_step(self, before: float, value: float, step: Trial) -> None:
+        ratio = (before - value) / step.gain if step.gain > 0 else -1.0
+        length = step.length
+        if ratio > 0.7:
+            self._radius = max(self._radius, 2 * length)
+        elif ratio > 0.1:
+            self._radius = max(0.5 * self._radius, length)
+        else:
+            self._radius = 0.5 * min(length, self._radius)
+        if self._radius <= 1.5 * self._floor:
+            self._radius = self._floor
+        self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
+        if before - value > self.model.noise:
+            self._averaged = 0
+        if step.gain > 10 * self.model.noise:
+            self.model.smooth = False
+
+    def _judge_noise(self, value: float | None) -> None:
+        region = self.model
+        row = region.best()
+        if value is None:
+            return
+        difference = abs(value - float(region.local.values[row]))
+        moved = JITTER * float(np.max(region.upper - region.lower)) / 6.0
+        unit = moved * float(np.linalg.norm(region.back))
+        slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
+        if difference > 100 * unit * slope + 1e-11 * abs(value):
+            known = region.noise or difference
+            region.noise = float(np.sqrt(0.5 * (known**2 + difference**2)))
+            self._probed = abs(value) / 3.0
+            region.rebuild(self._radius)
+
+    def _note_potential(self) -> None:
+        """What the newest direction promises alone."""
+        region = self.model
+        slope = abs(float(region.local.gradient_at(region.centre()[0])[-1]))
+        unit = np.zeros(region.size)
+        unit[-1] = 1.0
+        curvature = float(region.local.product(unit)[-1])
+        if curvature * self._radius < slope:
+            potential = slope * self._radius - 0.5 * curvature * self._radius**2
+        else:
+            potential = slope**2 / (2 * curvature) if curvature > 0 else 0.0
+        self._potentials.append(potential)
