@@ -58,12 +58,18 @@ PROGRAM = """
         return sum(b"guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
                    for pid in descendants(os.getpid()))
 
-    def main(backend):
+    def main(backend, is_quick):
         jobs = [Job(k, {"a": float(k)}, k % 3) for k in range(20)]
         noisy = HeavyTailedNoise(solver, 0.1)
         faulty = Crashing(Hanging(noisy, 0.1), 0.15)
         report = {"open": open_to_the_network()}
         report["serial"] = content(Serial().run(Solve(noisy), jobs))
+        if is_quick:
+            with Joblib(n_jobs=2, backend=backend) as dispatcher:
+                report["num_workers"] = dispatcher.num_workers
+                report["clean"] = content(dispatcher.run(Solve(noisy), jobs))
+            print(json.dumps(report))
+            return
         with Joblib(n_jobs=2, timeout_s=1.5) as dispatcher:
             report["loky"] = content(dispatcher.run(Solve(faulty), jobs))
         with Joblib(n_jobs=2, backend=backend) as dispatcher:
@@ -95,7 +101,7 @@ DASK = """
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
         )
         with cluster, Client(cluster):
-            main("dask")
+            main("dask", sys.argv[1] == "quick")
 """
 RAY = """
     if __name__ == "__main__":
@@ -106,29 +112,45 @@ RAY = """
 
         ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1",
                  log_to_driver=False, logging_level="ERROR")
-        main("ray")
+        main("ray", sys.argv[1] == "quick")
         ray.shutdown()
 """
 
 
-def run_program(tmp_path, start):
+CLUSTERS = pytest.mark.parametrize(
+    ("package", "start"), [("distributed", DASK), ("ray", RAY)], ids=["dask", "ray"]
+)
+
+
+def run_program(tmp_path, package, start, extent):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     script = tmp_path / "cluster_program.py"
     script.write_text(textwrap.dedent(PROGRAM) + textwrap.dedent(start))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=150
+        [sys.executable, str(script), extent],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("package", "start"), [("distributed", DASK), ("ray", RAY)], ids=["dask", "ray"]
-)
+@CLUSTERS
 def test_a_local_cluster_gives_the_numbers_of_serial(tmp_path, package, start):
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    report = run_program(tmp_path, start)
+    report = run_program(tmp_path, package, start, "quick")
+    assert report["open"] == []  # listens on the loopback interface only
+    assert report["num_workers"] == 2
+    assert report["clean"] == report["serial"]
+
+
+@pytest.mark.slow
+@CLUSTERS
+def test_a_local_cluster_survives_faults_and_stragglers(tmp_path, package, start):
+    report = run_program(tmp_path, package, start, "all")
     assert report["open"] == []  # listens on the loopback interface only
     assert report["num_workers"] == 2
     assert report["clean"] == report["serial"]

@@ -37,6 +37,7 @@ def content(outcomes):
     }
 
 
+@pytest.mark.slow  # test_faults.py does the same through `minimize`
 def test_a_thousand_solves_a_tenth_of_them_faulty_end_the_same_at_1_and_4_workers():
     jobs = [Job(k, {"a": float(k)}, k // 10) for k in range(NUM_SOLVES)]
     solve = Solve(make_solver(deadly=True))

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -358,7 +359,7 @@ def test_arrays_come_back_to_the_last_bit(values):
     assert unpack_array(data).tobytes() == values.tobytes()
     assert len(data) <= values.nbytes + 5
     assert len(pack_array(np.zeros(5000))) < 500
-    for damaged in (b"", b"y" + data[1:], data[:-3], data[:40] + b"?" + data[41:]):
+    for damaged in (b"", b"y" + data[1:], data[:-3], data[:-1] + bytes([data[-1] ^ 1])):
         with pytest.raises(StoreError, match="an array in the store is damaged"):
             unpack_array(damaged)
 
@@ -389,3 +390,21 @@ def test_quorum_with_a_store_repeats_what_the_clock_decided(tmp_path):
     one = run(0.5)
     assert one.failures["timed_out"] >= 1
     assert numbers(run(0.5)) == numbers(run(None)) == numbers(one)
+
+
+def test_many_may_open_a_new_store_at_once(tmp_path):
+    for number in range(10):
+        path, failed = tmp_path / f"{number}.sqlite", []
+
+        def open_it(path=path, failed=failed):
+            try:
+                Store(path).close()
+            except StoreError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=open_it) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []

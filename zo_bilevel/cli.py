@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from zo_bilevel import __version__
+from zo_bilevel.cli_bench import bench_command
 from zo_bilevel.cli_compare import compare_command
 from zo_bilevel.cli_demo import demo_command
 from zo_bilevel.cli_doctor import doctor_command
@@ -20,6 +21,7 @@ from zo_bilevel.cli_lists import methods_command, tasks_command
 from zo_bilevel.cli_options import INTERRUPTED, WORDS
 from zo_bilevel.cli_run import run_command
 from zo_bilevel.cli_store import export_command, resume_command, runs_command, show_command
+from zo_bilevel.cli_watch import report_command, watch_command
 from zo_bilevel.errors import InnerSolverError, ZoBilevelError
 
 
@@ -80,6 +82,9 @@ main.add_command(methods_command)
 main.add_command(run_command)
 main.add_command(compare_command)
 main.add_command(demo_command)
+main.add_command(bench_command)
+main.add_command(watch_command)
+main.add_command(report_command)
 main.add_command(doctor_command)
 main.add_command(runs_command)
 main.add_command(show_command)

@@ -162,7 +162,6 @@ class Comparison:
 
         return plot_comparison(self, path)
 
-
     def to_html(self, path: str | Path) -> Path:
         """Write a report: one file that needs no network, with figures, tables and every run.
 

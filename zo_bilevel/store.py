@@ -120,24 +120,42 @@ class Store:
             }
         if names and "evaluations" not in names:
             raise StoreError(f"{self.path} is an SQLite file but no store of this package")
-        found = self._check_schema() if names else SCHEMA_VERSION
-        if self.read_only:
-            return
-        with explained(self.path, "write to"):
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")
-            self.connection.executescript(_TABLES)
-            if found < 2:
-                self.connection.execute("ALTER TABLE evaluations ADD COLUMN source INTEGER")
-            self.connection.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),)
-            )
-            # a read-only file must be refused now, not after the first solve
-            self.connection.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (time.time(),)
-            )
+        if names:
+            self._check_schema()
+        if not self.read_only:
+            with explained(self.path, "write to"):
+                self._make_tables()
 
-    def _check_schema(self) -> int:
+    def _make_tables(self) -> None:
+        """Make what is missing, in one step: others may open the same new file right now."""
+        self._write_ahead()
+        self.connection.execute("PRAGMA synchronous = NORMAL")
+        self.connection.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            self.connection.execute(statement)
+        columns = self.connection.execute("SELECT name FROM pragma_table_info('evaluations')")
+        if ("source",) not in columns.fetchall():
+            self.connection.execute("ALTER TABLE evaluations ADD COLUMN source INTEGER")
+        # a read-only file is refused by this, not after the first solve
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [("schema", str(SCHEMA_VERSION)), ("opened", str(time.time()))],
+        )
+        self.connection.execute("COMMIT")
+
+    def _write_ahead(self) -> None:
+        """Switch the file to write-ahead mode; SQLite's own patience does not cover this step."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _check_schema(self) -> None:
         with explained(self.path, "read"):
             row = self.connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         found = int(row[0]) if row else 1
@@ -146,7 +164,6 @@ class Store:
                 f"store {self.path} has schema {found}, this version of zo_bilevel knows up to "
                 f"{SCHEMA_VERSION}: use a newer zo_bilevel"
             )
-        return found
 
     def begin_run(
         self,

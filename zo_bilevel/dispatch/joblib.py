@@ -46,7 +46,8 @@ class Joblib:
         timeout_s: Seconds that one attempt may take, or `None`. Starting a worker does not count.
         retries: Further attempts, with the same seed, of a solve that raised, crashed or timed out.
         quorum: Go on when this share of a round has ended by itself; the others are killed and
-            count as timed out. Which ones depends on the clock: results then no longer repeat.
+            count as timed out. Which ones depends on the clock: a fresh run may give other numbers.
+            With a store their outcome is on record, and resuming the run repeats it.
 
     Raises:
         InputError: If an argument breaks its rule.
