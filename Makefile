@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check examples wheel benchmarks clean
+.PHONY: demo test test-slow check examples wheel benchmarks docs clean
 
 demo: $(STAMP)
 	$(BIN)/zo-bilevel demo
@@ -36,6 +36,11 @@ test-slow: $(STAMP)
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	for file in one_difference directions solves; do $(BIN)/python docs/figures/$$file.py || exit 1; done
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
