@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from zo_bilevel.memory import Memory, peak_memory, process_memory
     from zo_bilevel.methods.base import Method
     from zo_bilevel.methods.cma import CMA
+    from zo_bilevel.methods.default import DefaultMethod
     from zo_bilevel.methods.dfols import DFOLS
     from zo_bilevel.methods.esmda import ESMDA
-    from zo_bilevel.methods.default import DefaultMethod
     from zo_bilevel.methods.gauss_newton import GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod
     from zo_bilevel.methods.nevergrad import Nevergrad

@@ -1,0 +1,155 @@
+"""Judging what runs recommend, the same way for every method, so that lucky draws do not win.
+
+Three rules, the first that applies:
+
+- the task knows its problem without noise: every best-so-far point and the final one are solved
+  there, and only those losses count;
+- the inner solver takes a seed: `minimize` has solved the final point with fresh seeds already;
+- the inner solver gave two losses for one point, so it draws random numbers of its own: the final
+  point of every run is solved again, and the mean counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.dispatch.base import Dispatcher
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.evaluator import Evaluator
+from zo_bilevel.problem import Problem
+from zo_bilevel.runs import Improvement, Run
+from zo_bilevel.task import Task
+
+FloatArray: TypeAlias = NDArray[np.float64]
+JudgedBy: TypeAlias = Literal["", "exact", "fresh solves"]
+JUDGE_SOLVES = 8
+"""Fresh solves of a final point where the inner solver has a randomness that no seed controls."""
+_STREAM = 1 << 18  # no round of a method has so large a number
+
+
+@final
+class Repeats:
+    """Remembers losses by point, to see whether an inner solver repeats itself."""
+
+    def __init__(self) -> None:
+        self._losses: dict[bytes, float] = {}
+        self.differ = False
+
+    def add(self, x: FloatArray, loss: float) -> None:
+        """Take note of a solve that is ok.
+
+        Args:
+            x: Scaled point, shape `(N,)`.
+            loss: Its loss.
+        """
+        if self.differ:
+            return
+        key = hashlib.sha256(np.ascontiguousarray(x, dtype="<f8").tobytes()).digest()
+        self.differ = self._losses.setdefault(key, loss) != loss
+
+
+@final
+class Judge:
+    """Solves what runs recommend, at no charge to any of them.
+
+    Args:
+        task: The problem and, where known, the same without noise and on held-out data.
+        dispatcher: Runs the solves.
+        judge_solves: Fresh solves of each final point; `None` for 8 where the inner solver turned
+            out to have a randomness that no seed controls, else none.
+    """
+
+    def __init__(self, task: Task, dispatcher: Dispatcher, judge_solves: int | None = None) -> None:
+        self.task, self.dispatcher = task, dispatcher
+        self.judge_solves = judge_solves
+        self.solves = 0
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether the task knows its problem without noise, and it is another one."""
+        exact = self.task.exact
+        return exact is not None and exact.inner is not self.task.problem.inner
+
+    def by_facts(self, run: Run, points: Sequence[FloatArray]) -> Run:
+        """The run as the problem without noise and the held-out data see it, where there are any.
+
+        Args:
+            run: The run.
+            points: Scaled points of its improvements, in their order.
+        """
+        if run.status in ("refused", "disqualified") or not points:
+            return run
+        is_whole = run.status != "failed"  # one that failed kept no fields
+        final_point = self.task.problem.space.encode(run.phi) if is_whole else points[-1]
+        if self.has_exact and self.task.exact is not None:
+            run = self._exactly(self.task.exact, run, points, final_point)
+        if self.task.held_out is not None:
+            held_out = self._losses(self.task.held_out, [final_point])[0]
+            run = dataclasses.replace(run, held_out_loss=held_out)
+        return run
+
+    def _exactly(
+        self, exact: Problem, run: Run, points: Sequence[FloatArray], final_point: FloatArray
+    ) -> Run:
+        *losses, loss = self._losses(exact, [*points, final_point])
+        pairs = zip(run.improvements, losses, strict=True)
+        steps = [dataclasses.replace(step, judged_loss=judged) for step, judged in pairs]
+        single = {name: value for name, value in run.phi.items() if np.ndim(value) == 0}
+        at = (run.solves, run.rounds, run.seconds)
+        steps.append(Improvement(*at, run.loss, run.relative_error, single, loss))
+        return dataclasses.replace(
+            run,
+            loss=loss,
+            reported_loss=run.loss,
+            standard_error=None,
+            judged_by="exact",
+            improvements=tuple(steps),
+        )
+
+    def by_fresh_solves(self, runs: Sequence[Run], *, is_noisy: bool) -> list[Run]:
+        """The runs with the mean loss of fresh solves of their final points, where that is due.
+
+        Args:
+            runs: All runs.
+            is_noisy: Whether the inner solver gave two losses for one point.
+        """
+        count = self.judge_solves
+        if count is None:
+            count = JUDGE_SOLVES if is_noisy else 0
+        if not count or self.has_exact:
+            return list(runs)
+        return [self._freshly(run, count) if run.phi else run for run in runs]
+
+    def _freshly(self, run: Run, count: int) -> Run:
+        if run.status not in ("finished", "interrupted"):
+            return run
+        x = self.task.problem.space.encode(run.phi)
+        points = [Point(x, (_STREAM, repeat), "judge") for repeat in range(count)]
+        found = [e.loss for e in self._solve(self.task.problem, points) if e.ok]
+        mean = float(np.mean(found)) if found else math.inf
+        error = float(np.std(found, ddof=1) / math.sqrt(len(found))) if len(found) > 1 else None
+        return dataclasses.replace(
+            run,
+            loss=mean,
+            reported_loss=run.loss,
+            standard_error=error,
+            judged_by="fresh solves",
+        )
+
+    def _losses(self, problem: Problem, points: Sequence[FloatArray]) -> list[float]:
+        """Losses of scaled points, each solved once; infinity where the solve failed."""
+        unique = {point.tobytes(): point for point in points}
+        asked = [Point(x, (_STREAM, 0), "judge") for x in unique.values()]
+        found = dict(zip(unique, self._solve(problem, asked), strict=True))
+        return [found[point.tobytes()].loss for point in points]
+
+    def _solve(self, problem: Problem, points: list[Point]) -> list[Evaluation]:
+        self.solves += len(points)
+        return Evaluator(problem, self.dispatcher, seed=0).evaluate(points)
