@@ -78,6 +78,16 @@ class Result:
     standard_error: float | None = None
     memory: Memory = field(default_factory=Memory, repr=False)
 
+    def to_pandas(self) -> Any:  # noqa: ANN401 - of an optional package
+        """The history as a `DataFrame`, one row a solve.
+
+        Raises:
+            MissingPackageError: If pandas is not installed.
+        """
+        from zo_bilevel.bridges.pandas import history_frame
+
+        return history_frame(self)
+
     def __str__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
         failed = sum(self.failures.values())

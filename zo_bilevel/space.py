@@ -83,6 +83,17 @@ class Space:
         self.upper: FloatArray = np.full(self.size, HALF_RANGE)
         self._fill_tables()
 
+    @classmethod
+    def from_nevergrad(cls, parametrization: Any) -> Space:  # noqa: ANN401 - optional package
+        """The space of a Nevergrad parametrization; see `zo_bilevel.bridges.nevergrad_space`.
+
+        Args:
+            parametrization: Of Nevergrad, every parameter with bounds.
+        """
+        from zo_bilevel.bridges.nevergrad_space import space_of
+
+        return space_of(parametrization)
+
     def _fill_tables(self) -> None:
         self._low = np.zeros(self.size)
         self._high = np.ones(self.size)

@@ -41,7 +41,8 @@ def pack_array(values: FloatArray) -> bytes:
     data = np.ascontiguousarray(values, LITTLE_ENDIAN).tobytes()
     middle = len(data) // 2 // 8 * 8
     sample = data[: SAMPLE_BYTES // 2] + data[middle : middle + SAMPLE_BYTES // 2]
-    if len(zlib.compress(sample, 1)) > WORTH_IT * len(sample):
+    is_short = len(data) < SAMPLE_BYTES  # points of few parameters, mostly
+    if is_short or len(zlib.compress(sample, 1)) > WORTH_IT * len(sample):
         return AS_THEY_ARE + zlib.crc32(data).to_bytes(4, "little") + data
     return zlib.compress(data, 1)
 

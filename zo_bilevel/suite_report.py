@@ -73,13 +73,16 @@ def _table(
             for alpha in (*GROUPS_OF_SOLVES, math.inf)
         ]
         rows.append((shares, method, wins[method]))
-    rows.sort(key=lambda row: ([-share for share in row[0]], -row[2], row[1]))
-    header = ("method", *(f"within {a} (N + 1) solves" for a in GROUPS_OF_SOLVES), "in the budget")
+    rows.sort(key=lambda row: (-sum(row[0]), -row[2], row[1]))
+    header = ("method", *(f"within\n{a} (N + 1)" for a in GROUPS_OF_SOLVES), "in the\nbudget")
     return Grid(
         f"{name}: share of {len(cases)} runs within {TAU:g} of the possible gain",
-        (*header, "first on problems"),
+        (*header, "first on\nproblems"),
         tuple((m, *(f"{100 * share:.0f} %" for share in s), str(w)) for s, m, w in rows),
-        ("The possible gain of a run: from the start to the lowest loss of any method.",),
+        (
+            "The possible gain of a run: from the start to the lowest loss of any method. Budgets "
+            "are in groups of N + 1 solves; the order is that of the mean of the three shares.",
+        ),
     )
 
 

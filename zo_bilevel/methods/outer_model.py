@@ -53,7 +53,7 @@ class OuterModel:
         if isinstance(bound.outer, SquaredError):
             self._set_quadratic(bound.outer)
         elif not isinstance(bound.outer, CrossEntropy):
-            self.is_explicit = bool(np.any(bound.gradient(theta, x)[1]))
+            self.is_explicit = _depends_on_phi(bound, theta, x)
 
     def _set_quadratic(self, outer: SquaredError) -> None:
         weights, self._target = outer.weights, outer.target
@@ -130,3 +130,15 @@ class OuterModel:
         theta_block, x_block = self._split(block)
         in_theta, in_x = self.bound.hessian_product(theta, x, theta_block, x_block)
         return np.vstack([in_theta, in_x]) if self.is_explicit else in_theta
+
+
+def _depends_on_phi(bound: BoundProblem, theta: FloatArray, x: FloatArray) -> bool:
+    """Whether the objective has a derivative in phi itself, at the start or beside it.
+
+    A penalty may well be flat at the start, so other points are looked at too.
+    """
+    space = bound.space
+    signs = np.where(np.arange(x.size) % 2, 1.0, -1.0)
+    places = (x, x + 0.37 * signs, x - 0.73)
+    inside = (np.clip(place, space.lower, space.upper) for place in places)
+    return any(bool(np.any(bound.gradient(theta, place)[1])) for place in inside)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from zo_bilevel.methods.outer_model import OuterModel
 from zo_bilevel.methods.plan import Answers, Plan
+
+if TYPE_CHECKING:
+    from scipy.stats import qmc
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Start: TypeAlias = tuple[FloatArray, FloatArray]
@@ -89,6 +91,8 @@ class Restarts:
 
     def _draw(self, count: int) -> FloatArray:
         if self._sobol is None:
+            from scipy.stats import qmc  # slow to import, seldom needed
+
             rng = np.random.default_rng(self._seed)
             self._sobol = qmc.Sobol(self._lower.size, scramble=True, rng=rng)
         points: FloatArray = self._lower + (self._upper - self._lower) * self._sobol.random(count)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Search
 
+FloatArray: TypeAlias = NDArray[np.float64]
+
 START_ROUNDS = 4
-"""Space-filling rounds spent on finding any point that solves, when the start does not."""
-MOST_SOBOL_PARAMETERS = 64
+"""Rounds spent on finding any point that solves, when the start does not."""
+MOST_SOBOL_PARAMETERS = 16
+"""With more parameters a point drawn from the whole box is hopeless: look around the start."""
+SCALES = (0.1, 0.3, 1.0, 3.0)
+"""Of those looks, in scaled units: pointwise standard deviations of draws from the prior."""
 
 
 def find_start(
     search: Search, first: Evaluation
 ) -> Generator[list[Point], list[Evaluation], Evaluation]:
-    """The start, or the best of a few space-filling rounds when it does not solve.
+    """The start, or the best of a few rounds of other points when it does not solve.
 
     Args:
         search: Problem, seed, round width.
@@ -32,14 +41,26 @@ def find_start(
     from scipy.stats import qmc  # slow to import, seldom needed
 
     space = search.space
-    small = space.size <= MOST_SOBOL_PARAMETERS
-    sobol = qmc.Sobol(space.size, rng=search.rng(3)) if small else None
+    is_small = space.size <= MOST_SOBOL_PARAMETERS
+    sobol = qmc.Sobol(space.size, rng=search.rng(3)) if is_small else None
     count = 1 << max(3, (search.round_width - 1).bit_length())
-    for _ in range(START_ROUNDS):
-        share = search.rng(4).random((count, space.size)) if sobol is None else sobol.random(count)
-        points = space.lower + (space.upper - space.lower) * share
+    for step in range(START_ROUNDS):
+        if sobol is None:
+            points = _around(search, count, step)
+        else:
+            points = space.lower + (space.upper - space.lower) * sobol.random(count)
         found = yield [Point(x, role="restart") for x in points]
         usable = [evaluation for evaluation in found if evaluation.ok]
         if usable:
             return min(usable, key=lambda evaluation: evaluation.loss)
     return first
+
+
+def _around(search: Search, count: int, step: int) -> FloatArray:
+    """Draws from the prior around the start, near and far, shape `(count, N)`."""
+    space = search.space
+    white = search.rng(4, step).standard_normal((space.size, count))
+    scales = np.resize(np.array(SCALES), count)
+    points = search.start[:, None] + space.prior.apply_sqrt(white) * scales
+    clipped: FloatArray = np.clip(points.T, space.lower, space.upper)
+    return clipped

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.objectives.base import OuterContext
-
-if TYPE_CHECKING:
-    import torch
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -65,24 +62,33 @@ class TorchObjective:
         x_tangents: FloatArray,
         context: OuterContext,
     ) -> tuple[FloatArray, FloatArray]:
-        """Forward over reverse mode, all tangents at once."""
+        """Reverse over reverse mode; the Hessian is symmetric."""
         import torch
 
-        def slope(theta: torch.Tensor, moved: torch.Tensor) -> Any:  # noqa: ANN401 - two tensors
-            return torch.func.grad(lambda t, s: self._scalar(t, s, x, context), argnums=(0, 1))(
-                theta, moved
-            )
+        inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
+        value = self._scalar(inputs[0], inputs[1], x, context)
+        slopes = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
+        columns = [torch.from_numpy(t.T.copy()) for t in (theta_tangents, x_tangents)]
+        used = [i for i, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
+        if not used:  # a linear function
+            return np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
+        products = _pull_back([slopes[i] for i in used], inputs, [columns[i] for i in used])
+        out = [
+            np.zeros((count, t.numel())) if p is None else p.numpy()
+            for p, t, count in zip(products, inputs, [theta_tangents.shape[1]] * 2, strict=True)
+        ]
+        return out[0].T, out[1].T
 
-        def product(v: torch.Tensor, s: torch.Tensor) -> Any:  # noqa: ANN401 - two tensors
-            return torch.func.jvp(slope, bases, (v, s))[1]
 
-        bases = torch.from_numpy(theta), torch.from_numpy(x)
-        columns = (
-            torch.from_numpy(np.ascontiguousarray(theta_tangents)),
-            torch.from_numpy(np.ascontiguousarray(x_tangents)),
-        )
-        in_theta, in_x = torch.func.vmap(product, in_dims=1, out_dims=1)(*columns)
-        return in_theta.numpy(), in_x.numpy()
+def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tuple[Any, ...]:
+    """Derivatives of `slopes . column` in the inputs, for each of a batch of columns."""
+    import torch
+
+    if len(columns[0]) == 1:  # no machinery for one alone
+        first = [column[0] for column in columns]
+        found = torch.autograd.grad(slopes, inputs, first, allow_unused=True)
+        return tuple(None if part is None else part[None] for part in found)
+    return torch.autograd.grad(slopes, inputs, columns, allow_unused=True, is_grads_batched=True)
 
 
 @final

@@ -1,0 +1,1 @@
+"""Bridges to where people already work: TensorBoard, pandas, Optuna, Nevergrad, scipy."""

@@ -1,0 +1,55 @@
+"""A run or a comparison as pandas tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from zo_bilevel.bridges.packages import import_optional
+from zo_bilevel.comparison import Comparison
+from zo_bilevel.result import Record, Result
+
+
+def history_frame(result: Result) -> Any:  # noqa: ANN401 - a DataFrame
+    """The solves of a run, one row each, indexed by solve.
+
+    Args:
+        result: What `minimize` gave.
+
+    Returns:
+        A `DataFrame` with the columns of `Record`.
+
+    Raises:
+        MissingPackageError: If pandas is not installed.
+    """
+    rows = [dataclasses.asdict(record) for record in result.history]
+    columns = [field.name for field in dataclasses.fields(Record)]
+    return import_optional("pandas").DataFrame(rows, columns=columns).set_index("solve")
+
+
+def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFrame
+    """The runs of a comparison, one row each.
+
+    Args:
+        comparison: What `compare` gave.
+
+    Returns:
+        A `DataFrame`: method, seed, status, loss, solves, rounds, seconds, how soon the target
+        was reached, meta-parameters that are single values.
+
+    Raises:
+        MissingPackageError: If pandas is not installed.
+    """
+    rows = []
+    for run in comparison.runs:
+        row = {
+            name: getattr(run, name)
+            for name in ("method", "seed", "status", "loss", "solves", "rounds", "seconds", "cost")
+        }
+        if comparison.target is not None:
+            row["solves_to_target"] = run.solves_to(comparison.target)
+        row["relative_error"] = run.relative_error
+        row["stop_reason"] = run.error or run.stop_reason
+        shaped = {name for name, value in run.phi.items() if getattr(value, "shape", ())}
+        rows.append(row | {n: value for n, value in run.phi.items() if n not in shaped})
+    return import_optional("pandas").DataFrame(rows)
