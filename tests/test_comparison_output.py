@@ -124,7 +124,15 @@ class TestOutput:
         assert plain["runs"][2]["loss"] is None
         assert plain["target"] == {"quantity": "relative error", "level": 0.05}
         first = plain["runs"][0]["improvements"][0]
-        assert set(first) == {"solve", "round", "seconds", "loss", "relative_error", "values", "judged_loss"}
+        assert set(first) == {
+            "solve",
+            "round",
+            "seconds",
+            "loss",
+            "relative_error",
+            "values",
+            "judged_loss",
+        }
 
     def test_markdown_has_one_row_for_each_method(self, comparison):
         lines = [k for k in comparison.to_markdown().splitlines() if k.startswith("|")]
