@@ -10,53 +10,63 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zo_bilevel.comparing import compare
-    from zo_bilevel.comparison import Comparison
-    from zo_bilevel.dispatch.base import WithCost
-    from zo_bilevel.dispatch.batched import Batched
-    from zo_bilevel.dispatch.distributed import Distributed
-    from zo_bilevel.dispatch.joblib import Joblib
-    from zo_bilevel.dispatch.serial import Serial
-    from zo_bilevel.errors import (
-        InnerSolverError,
-        InputError,
-        MissingPackageError,
-        StoreError,
-        UnsupportedProblemError,
-        ZoBilevelError,
-    )
-    from zo_bilevel.estimators.fg2u import FG2U
-    from zo_bilevel.estimators.fg2u_zo import FG2UZO
-    from zo_bilevel.estimators.implicit import HessianFree, Neumann
-    from zo_bilevel.estimators.unroll import ReverseUnroll, TruncatedUnroll
-    from zo_bilevel.evaluation import Evaluation, Point
-    from zo_bilevel.hypergradients import hypergradient
-    from zo_bilevel.layer import BlackBox
-    from zo_bilevel.loop import minimize
-    from zo_bilevel.memory import Memory, peak_memory, process_memory
-    from zo_bilevel.methods.base import Method
-    from zo_bilevel.methods.cma import CMA
-    from zo_bilevel.methods.default import DefaultMethod
-    from zo_bilevel.methods.dfols import DFOLS
-    from zo_bilevel.methods.esmda import ESMDA
-    from zo_bilevel.methods.gauss_newton import GaussNewton
-    from zo_bilevel.methods.gradient import GradientMethod
-    from zo_bilevel.methods.nevergrad import Nevergrad
-    from zo_bilevel.methods.random_search import RandomSearch
-    from zo_bilevel.methods.scipy import Scipy
-    from zo_bilevel.methods.trust_region import TrustRegion
-    from zo_bilevel.methods.two_phase import SignalToNoise, TwoPhase
-    from zo_bilevel.objectives.cross_entropy import CrossEntropy
-    from zo_bilevel.objectives.squared_error import SquaredError
-    from zo_bilevel.parameters import Choice, Integer, Log, Real
-    from zo_bilevel.preflight import Diagnosis, doctor
-    from zo_bilevel.problem import Problem
-    from zo_bilevel.result import Record, Result
-    from zo_bilevel.runs import Run
-    from zo_bilevel.sketch import Hypergradient, Sketch
-    from zo_bilevel.space import Space
-    from zo_bilevel.store import Store
-    from zo_bilevel.task import Task
+    from zo_bilevel.comparing import compare as compare
+    from zo_bilevel.comparison import Comparison as Comparison
+    from zo_bilevel.dispatch.base import WithCost as WithCost
+    from zo_bilevel.dispatch.batched import Batched as Batched
+    from zo_bilevel.dispatch.distributed import Distributed as Distributed
+    from zo_bilevel.dispatch.joblib import Joblib as Joblib
+    from zo_bilevel.dispatch.serial import Serial as Serial
+    from zo_bilevel.errors import InnerSolverError as InnerSolverError
+    from zo_bilevel.errors import InputError as InputError
+    from zo_bilevel.errors import MissingPackageError as MissingPackageError
+    from zo_bilevel.errors import StoreError as StoreError
+    from zo_bilevel.errors import UnsupportedProblemError as UnsupportedProblemError
+    from zo_bilevel.errors import ZoBilevelError as ZoBilevelError
+    from zo_bilevel.estimators.fg2u import FG2U as FG2U
+    from zo_bilevel.estimators.fg2u_zo import FG2UZO as FG2UZO
+    from zo_bilevel.estimators.implicit import HessianFree as HessianFree
+    from zo_bilevel.estimators.implicit import Neumann as Neumann
+    from zo_bilevel.estimators.unroll import ReverseUnroll as ReverseUnroll
+    from zo_bilevel.estimators.unroll import TruncatedUnroll as TruncatedUnroll
+    from zo_bilevel.evaluation import Evaluation as Evaluation
+    from zo_bilevel.evaluation import Point as Point
+    from zo_bilevel.hypergradients import hypergradient as hypergradient
+    from zo_bilevel.layer import BlackBox as BlackBox
+    from zo_bilevel.loop import minimize as minimize
+    from zo_bilevel.memory import Memory as Memory
+    from zo_bilevel.memory import peak_memory as peak_memory
+    from zo_bilevel.memory import process_memory as process_memory
+    from zo_bilevel.methods.base import Method as Method
+    from zo_bilevel.methods.cma import CMA as CMA
+    from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
+    from zo_bilevel.methods.dfols import DFOLS as DFOLS
+    from zo_bilevel.methods.esmda import ESMDA as ESMDA
+    from zo_bilevel.methods.gauss_newton import GaussNewton as GaussNewton
+    from zo_bilevel.methods.gradient import GradientMethod as GradientMethod
+    from zo_bilevel.methods.nevergrad import Nevergrad as Nevergrad
+    from zo_bilevel.methods.random_search import RandomSearch as RandomSearch
+    from zo_bilevel.methods.scipy import Scipy as Scipy
+    from zo_bilevel.methods.trust_region import TrustRegion as TrustRegion
+    from zo_bilevel.methods.two_phase import SignalToNoise as SignalToNoise
+    from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
+    from zo_bilevel.objectives.cross_entropy import CrossEntropy as CrossEntropy
+    from zo_bilevel.objectives.squared_error import SquaredError as SquaredError
+    from zo_bilevel.parameters import Choice as Choice
+    from zo_bilevel.parameters import Integer as Integer
+    from zo_bilevel.parameters import Log as Log
+    from zo_bilevel.parameters import Real as Real
+    from zo_bilevel.preflight import Diagnosis as Diagnosis
+    from zo_bilevel.preflight import doctor as doctor
+    from zo_bilevel.problem import Problem as Problem
+    from zo_bilevel.result import Record as Record
+    from zo_bilevel.result import Result as Result
+    from zo_bilevel.runs import Run as Run
+    from zo_bilevel.sketch import Hypergradient as Hypergradient
+    from zo_bilevel.sketch import Sketch as Sketch
+    from zo_bilevel.space import Space as Space
+    from zo_bilevel.store import Store as Store
+    from zo_bilevel.task import Task as Task
 
 __version__ = "0.1.0"
 
