@@ -170,7 +170,7 @@ def task(size: str = "small", path: str | None = None, device: str = "cpu") -> T
     problem = Problem(Space(scores=scores), inner, inner.outer, name=f"architecture-{size}")
     return Task(
         name="architecture",
-        summary="mixture weights over the operations of a cell, then the best of each edge",
+        summary="mixture weights over a cell's operations, then the best of each edge",
         problem=problem,
         error=lambda phi: inner.built.test_error(phi),
         max_solves=500,
