@@ -147,8 +147,10 @@ class TestGroups:
             for m, loss in (("default", 2.0 + s), ("other", 1.0 + s))
         )
         member = zb.Comparison("p", ("default", "other"), tuple(range(5)), 9, runs, group="g")
-        words = group_words("g", "other", [member])
-        assert "default is first on 0 of 1, not on p (other)." in words
+        words = group_words("g", "other", [member, member])
+        assert "So few problems decide nothing." in words
+        assert "default is first on 0 of 2, not on p (other), p (other)." in words
+        assert group_words("g", "other", [member]).startswith("g (1 problem): On p, other found")
 
 
 TINY = (

@@ -88,6 +88,8 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
         >>> flat.shape, layout.shapes
         ((7,), ((2, 3), ()))
     """
+    if type(theta) is np.ndarray and theta.dtype == np.float64 and theta.size:
+        return np.ascontiguousarray(theta.ravel()), ThetaLayout((), (theta.shape,))
     if isinstance(theta, Mapping):
         if not theta:
             raise TypeError("the inner solution is an empty dict")

@@ -114,6 +114,7 @@ class Space:
         self._from[self.is_log] = np.log(self._low[self.is_log])
         self._to[self.is_log] = np.log(self._high[self.is_log])
         self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
+        self._has_choice = bool(self.is_choice.any())
         self.discrete: NDArray[np.bool_] = self.is_integer | self.is_choice
         self._span = self._to - self._from
         self.unit: FloatArray = self._span / (2 * HALF_RANGE)
@@ -165,7 +166,7 @@ class Space:
         Returns:
             The same shape; integers are rounded, scores of choices are left scaled.
         """
-        share = np.clip((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0, 1.0)
+        share = np.minimum(np.maximum((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0), 1.0)
         # every operation is monotone, so that `_invert` can bisect to the last bit
         values: FloatArray = self._span * share
         if self._has_log:
@@ -177,7 +178,7 @@ class Space:
             values = np.where(self.is_integer, np.floor(values + 0.5), values)
         values = np.where(share >= 1.0, self._high, values)
         values = np.minimum(np.maximum(values, self._low), self._high)
-        return np.where(self.is_choice, x, values) if self.is_choice.any() else values
+        return np.where(self.is_choice, x, values) if self._has_choice else values
 
     def encode(self, phi: Mapping[str, Any] | None = None) -> FloatArray:
         """Turn named values into the flat scaled vector; missing names take the middle.
@@ -217,7 +218,10 @@ class Space:
         for _ in range(64):
             middle = 0.5 * (below + above)
             reached = self.values(middle) >= wanted
-            above, below = np.where(reached, middle, above), np.where(reached, below, middle)
+            closer = np.where(reached, middle, above), np.where(reached, below, middle)
+            if np.array_equal(closer[0], above) and np.array_equal(closer[1], below):
+                break
+            above, below = closer
         at_bottom = self.values(self.lower) == wanted
         found = np.where(at_bottom, self.lower, above)
         return np.where(self.is_choice, x, np.where(exact, guess, found))

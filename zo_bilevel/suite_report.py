@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from zo_bilevel.comparison import Comparison
+from zo_bilevel.conclusions import conclusion
 from zo_bilevel.profiles import Case, cases_of
 from zo_bilevel.report_bands import Chart
 from zo_bilevel.report_charts import TAU, profile_charts, shared_axes
@@ -102,9 +103,13 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
     count = "1 problem" if len(members) == 1 else f"{len(members)} problems"
     if min(len(member.seeds) for member in members) < FEWEST_SEEDS:
         return f"{name} ({count}): with fewer than {FEWEST_SEEDS} seeds nothing follows."
+    if len(members) == 1:
+        return f"{name} ({count}): {conclusion(members[0])}"
     words = [f"{name} ({count}): {best} solves the largest share of the runs."]
     found = group_duels(best, members)
-    if found:
+    if len(members) < FEWEST_SEEDS:
+        words.append("So few problems decide nothing.")
+    elif found:
         words.append(f"It is ahead of {listed([_ahead(d) for d in found], most=20)}.")
     if OURS in members[0].methods:
         behind = [f"{m.problem} ({first})" for m in members if (first := _first(m)) != OURS]
