@@ -63,7 +63,7 @@ def main():
         "nevergrad:OnePlusOne": zb.Nevergrad("OnePlusOne"),
         "nevergrad:Cobyla": zb.Nevergrad("Cobyla"),
     }
-    solves, seeds = (100, range(3)) if SMALL else (1000, range(5))
+    solves, seeds = (100, range(3)) if SMALL else (300, range(5))
     comparison = zb.compare(problem, methods, max_solves=solves, seeds=seeds, initial=start)
     same = [loss(buyer({"price": price}), {"price": price}) for price in one_price_for_all()]
     print(f"the best single price for all 60 goods gives {min(same):.2f} (121 solves on a grid)\n")

@@ -24,9 +24,21 @@ ELSEWHERE = {
         ("Client(", "a Dask cluster; tests/test_dispatch_cluster.py runs one"),
         ("ray", "a Ray cluster; tests/test_dispatch_cluster.py runs one"),
     ),
-    "store.md": (("max_solves=500", "one line out of a program: the problem is the reader's"),),
+    "comparison.md": (
+        ("AskTell(", "a list of calls, not a program; tests/test_integrations.py makes them"),
+    ),
 }
 """Blocks of pages that carry no marks: what is in the block, and the reason."""
+PREAMBLE = """import numpy as np
+import zo_bilevel as zb
+times = np.linspace(0, 5, 40)
+simulate = lambda phi: np.exp(-phi["damping"] * times) * np.cos(phi["frequency"] * times)
+space = zb.Space(damping=zb.Log(0.01, 10), frequency=zb.Real(0.5, 5))
+problem = zb.Problem(space, simulate, zb.SquaredError(simulate({"damping": 0.3, "frequency": 2})))
+"""
+FRAGMENTS = ("comparison.md", "store.md")
+"""Pages whose blocks are parts of a program: the problem is that of the first page."""
+PACKAGES = {"comparison.md": ("plotly", "jinja2", "nevergrad")}
 SETTINGS = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
@@ -66,10 +78,14 @@ def test_every_block_of_every_page_is_found():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run(page, tmp_path):
     program = runnable(page)
+    for package in PACKAGES.get(page.name, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     if not program.strip():
         pytest.skip("no block to run")
     shutil.copy(ROOT / "examples" / "decay.f90", tmp_path)
-    (tmp_path / "page.py").write_text(program)
+    preamble = "from preamble import *; " if page.name in FRAGMENTS else ""
+    (tmp_path / "preamble.py").write_text(PREAMBLE)
+    (tmp_path / "page.py").write_text(preamble + program)
     ran = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", "page.py"],
         cwd=tmp_path,
@@ -82,9 +98,10 @@ def test_the_blocks_of_a_page_run(page, tmp_path):
     assert ran.returncode == 0, f"{page.name} (line numbers are the page's):\n{ran.stderr[-3000:]}"
 
 
-def test_examples_fit_on_a_page_and_are_named_in_the_documentation():
+def test_examples_that_pages_name_are_there_and_short():
     named = "".join(page.read_text() for page in PAGES)
-    for example in (ROOT / "examples").glob("*.py"):
+    for wanted in set(re.findall(r"examples/\w+\.py", named)):
+        example = ROOT / wanted
         assert len(example.read_text().splitlines()) <= 80, example.name
     for wanted in re.findall(r"examples/\w+\.\w+", named):
         assert (ROOT / wanted).exists(), wanted

@@ -135,9 +135,11 @@ class TestSpaceFromNevergrad:
             constant=5,
         )
         space = zb.Space.from_nevergrad(parametrization)
+        rate = space.parameters["rate"]  # Nevergrad keeps the logarithms of its bounds
+        assert (rate.lower, rate.upper) == pytest.approx((1e-3, 1.0))
         assert space.parameters == {
             "0": zb.Real(0, 1),
-            "rate": zb.Log(1e-3, 1.0),
+            "rate": zb.Log(rate.lower, rate.upper),
             "order": zb.Integer(1, 9),
             "field": zb.Real(-3, 3, (3,)),
             "scheme": zb.Choice(["euler", "heun"]),

@@ -134,7 +134,8 @@ def _bounded_step(
         active = new
         rows = basis[active != 0]
         target = np.where(active > 0, high, low)[active != 0]
-        step = _solve(matrix + stiffness * rows.T @ rows, right + stiffness * rows.T @ target)
+        springs = rows.T @ rows
+        step = _solve(matrix + stiffness * springs, right + stiffness * (rows.T @ target))
     return step
 
 
@@ -160,9 +161,10 @@ def trial_step(
     Returns:
         The step in coordinates of the basis, shape `(b,)`, and whether the radius cut it.
     """
-    share = 1.0 if doubt else 0.0
-    matrix = model.hessian + share * model.doubt_hessian
-    right = -model.gradient - share * model.doubt_gradient
+    if doubt:
+        matrix, right = model.hessian + model.doubt_hessian, -model.gradient - model.doubt_gradient
+    else:
+        matrix, right = model.hessian.copy(), -model.gradient
     damping = trust.damping * max(trust.extra / 16.0, 1.0)
     held = damping > trust.damping
     bare = matrix.diagonal() + floor
@@ -172,10 +174,10 @@ def trial_step(
         step = _solve(matrix, right)
         whole = basis @ step
         change = np.minimum(np.maximum(whole, room[0]), room[1])
-        if max(float(change.max()), -float(change.min())) <= SLACK * trust.radius:
+        if float(np.abs(change).max()) <= SLACK * trust.radius:
             break
         damping, held = 4.0 * damping, True
     trust.extra = damping / trust.damping
-    if (change != whole).any():
+    if np.count_nonzero(change != whole):
         step = _bounded_step(matrix, right, basis, room, step)
     return step, held

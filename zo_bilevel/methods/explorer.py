@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TypeAlias, final
@@ -18,6 +19,11 @@ SPANNED = 1e-8
 """A candidate of which no more than this share lies outside the basis is left out."""
 SHORTEST = 0.1
 """Share of the radius that bounds must leave for a difference."""
+
+SAME = 0.99
+"""Cosine of two directions that are the same one."""
+REMEMBERED = 16
+"""Failed directions remembered."""
 
 
 @final
@@ -40,14 +46,26 @@ class Explorer:
         self._candidates: Iterator[FloatArray] = self._directions()
         self.left = True
         self._retries = 2 * self.lower.size
+        self._failed: list[FloatArray] = []
 
     def retry(self, displacement: FloatArray) -> None:
-        """Put the direction of a failed difference last in the queue, a limited number of times."""
-        if self._retries > 0:
-            self._retries -= 1
-            unit = displacement / np.linalg.norm(displacement)
+        """Queue the direction of a failed difference again, a limited number of times.
+
+        It comes next, the other way round; last when it has just failed that way too.
+
+        Args:
+            displacement: Shape `(N,)`.
+        """
+        if self._retries == 0:
+            return
+        self._retries -= 1
+        unit = displacement / -math.sqrt(displacement @ displacement)
+        if any(abs(float(unit @ other)) > SAME for other in self._failed):
             self._candidates = chain(self._candidates, [unit])
-            self.left = True
+        else:
+            self._candidates = chain([unit], self._candidates)
+        self._failed = [*self._failed[-REMEMBERED:], unit]
+        self.left = True
 
     def clip(self, point: FloatArray) -> FloatArray:
         """The nearest point within the bounds."""
@@ -66,10 +84,10 @@ class Explorer:
             The displacement, or `None` when the bounds leave next to nothing.
         """
         forward = self.clip(origin + radius * unit) - origin
-        length = float(np.linalg.norm(forward))
+        length = math.sqrt(forward @ forward)
         if length < 0.99 * radius:
             backward = self.clip(origin - radius * unit) - origin
-            other = float(np.linalg.norm(backward))
+            other = math.sqrt(backward @ backward)
             if other > 1.01 * length:
                 forward, length = backward, other
         return forward if length > SHORTEST * radius else None
@@ -100,8 +118,8 @@ class Explorer:
             unit = orthogonal_part(candidate, basis)
             if found:
                 unit = orthogonal_part(unit, np.column_stack([known for known, _ in found]))
-            length = float(np.linalg.norm(unit))
-            if length < SPANNED * float(np.linalg.norm(candidate)):
+            length = math.sqrt(unit @ unit)
+            if length < SPANNED * math.sqrt(candidate @ candidate):
                 continue
             unit = unit / length
             displacement = self.inside(unit, origin, radius)

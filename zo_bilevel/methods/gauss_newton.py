@@ -70,6 +70,12 @@ class GaussNewton(Method):
         """Name in tables and on the command line."""
         return "gauss-newton"
 
+    @property
+    def _radius(self) -> float | None:
+        """The user's radius, or `None` to choose it."""
+        given = getattr(self.estimator, "radius", "auto")
+        return None if given == "auto" else float(given)
+
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -106,7 +112,7 @@ class GaussNewton(Method):
             raise UnsupportedProblemError(NEEDS_VECTOR)
 
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
-            model = OuterModel(bound, start)
+            model = OuterModel(bound, start, self._radius)
             return self._continuous(search, model, start, may_restart=may_restart)
 
         return (yield from mixed_search(search, first, descend))

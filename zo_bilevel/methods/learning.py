@@ -17,6 +17,8 @@ KNOWN_BEND = 0.25
 """Share of the expected curvature that a rejected trial step's observation is blurred by."""
 CHORD = 0.1
 """The same of an accepted one: the chord to the new center is not the tangent there."""
+FEW_PARAMETERS, FEW_CHORD = 4, 1e-9
+"""With so few, one solve at a time, the chord is as good: a difference costs as much as a step."""
 SHRINK_AFTER_FAILURE = 0.25
 """Of the step, when the trial did not solve."""
 POOR = 0.25
@@ -71,7 +73,7 @@ def _learn_trials(state: LocalState, plan: Plan, trials: list[FloatArray | None]
     for place in sorted(range(len(losses)), key=lambda index: -losses[index]):
         theta = trials[place]
         if place != best and theta is not None and np.isfinite(losses[place]):
-            step = model.coordinates(displacements[place])
+            step = _coordinates(state, plan, place, displacements[place])
             blur = state.noise.variance + model.affine.bend(step)
             model.observe(at_center(step), theta, blur)
     theta = trials[best]
@@ -79,15 +81,23 @@ def _learn_trials(state: LocalState, plan: Plan, trials: list[FloatArray | None]
         length = float(np.abs(displacements[0]).max())
         state.trust.after_failure(SHRINK_AFTER_FAILURE, length)
         return
-    _judge(state, displacements[best], plan.points[best], theta)
+    step = _coordinates(state, plan, best, displacements[best])
+    length = float(np.abs(displacements[best]).max())
+    _judge(state, step, length, plan.points[best], theta)
+
+
+def _coordinates(state: LocalState, plan: Plan, place: int, displacement: FloatArray) -> FloatArray:
+    """Coordinates of a trial step: those planned, unless a bound or a new direction interfered."""
+    if plan.unclipped and plan.size == state.model.size:
+        return plan.steps[place]
+    return state.model.coordinates(displacement)
 
 
 def _judge(
-    state: LocalState, displacement: FloatArray, point: FloatArray, theta: FloatArray
+    state: LocalState, step: FloatArray, length: float, point: FloatArray, theta: FloatArray
 ) -> None:
     """Learn from the best trial step, move there if it is better, adapt the trust."""
     model, affine, noise = state.model, state.model.affine, state.noise.variance
-    step = model.coordinates(displacement)
     weights = at_center(step)
     known = affine.value(weights)
     old, predicted, value = model.loss, model.outer.loss(known), model.outer.loss(theta)
@@ -99,13 +109,14 @@ def _judge(
         model.observe(weights, theta, noise + KNOWN_BEND * affine.bend(step), known)
         theta = affine.value(weights)
         value, old = model.outer.loss(theta), model.loss
-    length = float(np.abs(displacement).max())
     agreement = (old - value) / max(old - predicted, 1e-300)
     state.disappointments = state.disappointments + 1 if agreement < POOR else 0
     if value < old:
         affine.drift(float(step @ step))
         if noise == 0.0:
-            model.observe(weights, theta, CHORD * affine.bend(step), known)
+            is_few = state.width == 1 and affine.center.size <= FEW_PARAMETERS
+            blur = (FEW_CHORD if is_few else CHORD) * affine.bend(step)
+            model.observe(weights, theta, blur, known)
         model.move(step, point, theta, exact=noise == 0.0)
         state.trust.after_success(agreement, length)
     else:

@@ -6,6 +6,7 @@ step costs nothing in the length of theta.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias, final
 
 import numpy as np
@@ -54,6 +55,11 @@ class LocalModel:
     def size(self) -> int:
         """How many directions are known."""
         return self.affine.size
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the outer objective has no slope at the center's theta."""
+        return not self._slope.any()
 
     # ---- the quadratic -----------------------------------------------------------------------
 
@@ -123,8 +129,9 @@ class LocalModel:
         elif self._gradient is not None:
             slope = float(error @ self._slope)
             missing = gain.size - self._gradient.size
-            old = np.pad(self._gradient, (0, missing)) if missing else self._gradient
-            self._gradient = old + slope * gain
+            gradient = slope * gain
+            gradient[: gain.size - missing] += self._gradient
+            self._gradient = gradient
 
     def _set_center(self) -> None:
         theta = self.affine.theta
@@ -162,8 +169,8 @@ class LocalModel:
                 coordinates[-1] = length
                 return coordinates
         rest = orthogonal_part(displacement, affine.basis)
-        length = float(np.linalg.norm(rest))
-        whole = float(np.linalg.norm(displacement))
+        length = math.sqrt(rest @ rest)
+        whole = math.sqrt(displacement @ displacement)
         if length > NEW_DIRECTION * whole and affine.size < displacement.size:
             affine.add_direction(rest / length, self._unseen_variance())
         found: FloatArray = affine.basis.T @ displacement

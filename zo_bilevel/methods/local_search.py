@@ -60,7 +60,7 @@ class LocalSearch:
     ) -> None:
         model = LocalModel(outer, center, theta)
         self.state = LocalState(
-            model, explorer, width, NoiseWatch(theta, outer.resolution), Trust()
+            model, explorer, width, NoiseWatch(theta, outer.resolution, outer.radius), Trust()
         )
         self._revived_at = np.inf
 
@@ -93,7 +93,7 @@ class LocalSearch:
                 return
             plan = self._plan()
             affine = self.state.model.affine
-            plan.center, plan.theta, plan.size = affine.center, affine.theta.copy(), affine.size
+            plan.center, plan.theta, plan.size = affine.center, affine.theta, affine.size
             plan.noisy = self.state.noise.found
             self._learn(plan, (yield plan))
 
@@ -110,7 +110,7 @@ class LocalSearch:
         state = self.state
         if not plan.repeat:
             learn(state, plan, answers)
-            state.noise.suspect(state.model.affine, state.disappointments)
+            state.noise.suspect(state.model, state.disappointments)
             return
         theta = answers.trials[0]
         if state.noise.measure(state.model.affine, theta) and theta is not None:
@@ -121,7 +121,8 @@ class LocalSearch:
 
     def _revive(self) -> bool:
         """Doubt every column and trust anew, unless that brought nothing last time."""
-        if self._is_solved or self.loss > (1.0 - LEAST_GAIN) * self._revived_at:
+        least = LEAST_GAIN * abs(self._revived_at) if np.isfinite(self._revived_at) else 0.0
+        if self._is_solved or self._revived_at - self.loss < least:
             return False
         self._revived_at = self.loss
         self.state.noise.widen()
@@ -132,7 +133,10 @@ class LocalSearch:
 
     @property
     def _is_solved(self) -> bool:
-        return self.loss <= SOLVED * (1e-300 + float(np.mean(self.theta**2)))
+        theta, model = self.theta, self.state.model
+        if not model.outer.is_quadratic:
+            return model.is_flat
+        return self.loss <= SOLVED * (1e-300 + float(theta @ theta) / theta.size)
 
     @property
     def _is_hopeless(self) -> bool:

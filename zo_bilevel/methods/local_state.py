@@ -86,14 +86,15 @@ class LocalState:
         radius = self.trust.radius * (3.0 if caution < 1.0 else 1.0)
         return replace(self.trust, damping=self.trust.damping * caution, radius=radius, extra=1.0)
 
-    def point(self, step: FloatArray) -> FloatArray:
-        """Where a step leads, within the bounds."""
-        affine = self.model.affine
-        return self.explorer.clip(affine.center + affine.basis @ step)
-
     def trial(self, steps: list[FloatArray]) -> Plan:
-        """A plan that tries steps."""
-        return Plan(steps=steps, points=[self.point(step) for step in steps])
+        """A plan that tries steps, as far as the bounds allow."""
+        affine = self.model.affine
+        wanted = [affine.center + affine.basis @ step for step in steps]
+        points = [self.explorer.clip(point) for point in wanted]
+        unclipped = all(
+            np.array_equal(point, raw) for point, raw in zip(points, wanted, strict=True)
+        )
+        return Plan(steps=steps, points=points, unclipped=unclipped)
 
     def differences_plan(
         self,

@@ -14,6 +14,12 @@ def _default() -> Method:
     return DefaultMethod()
 
 
+def _gauss_newton() -> Method:
+    from zo_bilevel.methods.gauss_newton import GaussNewton
+
+    return GaussNewton()
+
+
 def _trust_region() -> Method:
     from zo_bilevel.methods.trust_region import TrustRegion
 
@@ -66,6 +72,7 @@ def _esmda() -> Method:
 
 PLAIN: dict[str, Callable[[], Method]] = {
     "default": _default,
+    "gauss-newton": _gauss_newton,
     "trust-region": _trust_region,
     "zo-adam": _zo_adam,
     "random": _random,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.methods.affine_model import AffineModel
+from zo_bilevel.methods.local_model import LocalModel
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -23,11 +24,11 @@ ROUNDING = 0.3
 REPEAT_DISTANCE = 1e-8
 """From the center, of the solve that tells noise from steepness."""
 SUSPICIOUS = 5.0
-"""A difference quotient of this many spreads of theta may be noise."""
+"""A difference quotient of this many spreads of theta, or misfits, may be noise."""
 HARMLESS = 0.003
 """Noise that is a smaller share of the change over one radius, at one spread a unit, is none."""
-FEW_PARAMETERS = 4
-"""Up to so many parameters one disappointing step is no reason to suspect noise, two are."""
+FEW_PARAMETERS, MOST_DISAPPOINTMENTS = 4, 2
+"""With so few parameters that many disappointing steps in a row are no reason to suspect noise."""
 
 
 @final
@@ -37,6 +38,7 @@ class NoiseWatch:
     Args:
         theta: Modelled vector at the start, shape `(m,)`.
         resolution: Relative rounding error of a solve.
+        radius: Length of a difference without noise, scaled, or `None` to choose it.
 
     Attributes:
         variance: Of one component of one solve.
@@ -44,10 +46,13 @@ class NoiseWatch:
         wants_repeat: Whether a solve next to the center shall tell noise from steepness.
     """
 
-    def __init__(self, theta: FloatArray, resolution: float) -> None:
+    def __init__(
+        self, theta: FloatArray, resolution: float, radius: float | None = None
+    ) -> None:
         self.variance = 0.0
         rounding = ROUNDING * resolution * float(np.sqrt(np.mean(theta**2)))
-        self._least = max(RADIUS, best_radius(rounding, theta))
+        chosen = max(RADIUS, best_radius(rounding, theta))
+        self._least = chosen if radius is None else radius
         self.radius = self._least
         self.wants_repeat = False
         self._is_measured = False
@@ -58,7 +63,7 @@ class NoiseWatch:
         """Whether solves are noisy."""
         return self.variance > 0.0
 
-    def suspect(self, model: AffineModel, disappointments: int) -> None:
+    def suspect(self, model: LocalModel, disappointments: int) -> None:
         """Ask for a repeat when differences look too steep, or steps disappoint.
 
         Args:
@@ -67,12 +72,13 @@ class NoiseWatch:
         """
         if self._is_measured or not model.size:
             return
-        steep = False
+        affine, steep = model.affine, False
         if not self._has_looked:
-            spread = float(np.std(model.theta)) + 1e-300
-            steep = bool(np.sqrt(model.powers.max()) > SUSPICIOUS * spread)
+            limit = SUSPICIOUS * model.outer.scale(affine.theta)
+            steep = bool(np.sqrt(affine.powers.max()) > limit)
             self._has_looked = True
-        self.wants_repeat = steep or disappointments > (model.center.size <= FEW_PARAMETERS)
+        most = MOST_DISAPPOINTMENTS if affine.center.size <= FEW_PARAMETERS else 0
+        self.wants_repeat = steep or disappointments > most
 
     def widen(self) -> None:
         """Take a larger radius for the differences of a search revived, the least in the end."""

@@ -28,6 +28,7 @@ class OuterModel:
     Args:
         bound: The problem, vector-valued.
         evaluation: A first solve: tells whether the objective depends on phi explicitly.
+        radius: Length of a difference, scaled, or `None` to choose it from the noise.
 
     Attributes:
         is_quadratic: Whether the loss is `constant / 2 |values - target|^2`.
@@ -36,8 +37,11 @@ class OuterModel:
         resolution: Relative rounding error of a solve: that of the type that the solver returns.
     """
 
-    def __init__(self, bound: BoundProblem, evaluation: Evaluation) -> None:
+    def __init__(
+        self, bound: BoundProblem, evaluation: Evaluation, radius: float | None = None
+    ) -> None:
         self.bound = bound
+        self.radius = radius
         theta, x = evaluation.theta, evaluation.point.x
         if theta is None:
             raise ValueError("the first solve must be ok")
@@ -96,6 +100,14 @@ class OuterModel:
             return 0.5 * self.constant * float(difference @ difference)
         value = self.bound.value(*self._split(values))
         return value if np.isfinite(value) else np.inf
+
+    def scale(self, values: FloatArray) -> float:
+        """By how much the modelled vector may be expected to change: its spread, or its misfit."""
+        spread = float(np.std(values))
+        if not self.is_quadratic:
+            return spread
+        misfit = values - self._target
+        return max(spread, float(np.sqrt(misfit @ misfit / misfit.size)))
 
     def gradient(self, values: FloatArray) -> FloatArray:
         """Its derivative, of the length of the modelled vector."""

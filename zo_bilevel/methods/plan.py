@@ -28,6 +28,7 @@ class Plan:
         noisy: Whether solves were found to be noisy.
         units: For probes along new directions, by place: the unit vector, orthogonal to the basis.
         size: Directions in the basis when the plan was made.
+        unclipped: Whether no bound changed any trial point.
     """
 
     steps: list[FloatArray] = field(default_factory=list)
@@ -40,6 +41,7 @@ class Plan:
     noisy: bool = False
     units: dict[int, FloatArray] = field(default_factory=dict)
     size: int = 0
+    unclipped: bool = False
 
 
 @final

@@ -7,6 +7,7 @@ that would be taken without doubt.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +29,8 @@ SURE = 1e-6
 """Relative variance of a column below which differencing it again teaches nothing."""
 BASIS_SHARE = 16
 """One difference a plan for every so many directions known."""
+SHORTEST = 1e-14
+"""A step of this length leads nowhere: all known directions end on bounds."""
 FEW_DIRECTIONS = 4
 """Enough directions to try a step again after the radius held the last one back."""
 
@@ -38,6 +41,8 @@ def propose(state: LocalState) -> Plan:
     Args:
         state: With at least one direction known.
     """
+    if state.model.size == state.model.affine.center.size:
+        state.explorer.left = False
     quadratic = state.model.quadratic()
     step, held = state.choose_step(quadratic, doubt=True)
     if _is_worth_trying(state, quadratic, step, held):
@@ -53,8 +58,10 @@ def propose(state: LocalState) -> Plan:
 
 
 def _is_worth_trying(state: LocalState, quadratic: Quadratic, step: FloatArray, held: bool) -> bool:
+    if state.explorer.left and not np.abs(step).max() > SHORTEST:
+        return False
     promised = state.model.promised_loss(step, quadratic)
-    if state.differences >= MOST_DIFFERENCES or promised < PROMISE * state.model.loss:
+    if state.differences >= MOST_DIFFERENCES or 0.0 <= promised < PROMISE * state.model.loss:
         return True
     affine = state.model.affine
     return held and state.differences > 0 and affine.size >= min(affine.center.size, FEW_DIRECTIONS)
@@ -67,7 +74,7 @@ def _refresh(state: LocalState, quadratic: Quadratic, step: FloatArray) -> Float
     promised = model.promised_loss(step, quadratic)
     best = model.promised_loss(bold, quadratic)
     stale = (promised - best) / max(model.loss - best, 1e-300)
-    length = float(np.linalg.norm(bold))
+    length = math.sqrt(bold @ bold)
     if stale <= (STALE if state.explorer.left else STALE_WHEN_COMPLETE) or length == 0.0:
         return None
     affine, noise = model.affine, state.noise
