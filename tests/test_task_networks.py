@@ -42,15 +42,25 @@ def test_forward_and_reverse_agree_on_every_task(name):
         assert cosine > 0.5 * np.sqrt(count / size)
 
 
+class Stay(zb.Method):
+    name = "stay"
+
+    def rounds(self, search):
+        yield [zb.Point(search.start)]
+        return "stayed"
+
+
 @pytest.mark.parametrize("name", TORCH_TASKS)
-def test_every_task_descends_and_reports(name):
+def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     task = make(name)
     method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
     start = task.start(0)
-    first = zb.hypergradient(task.problem, start, estimator=zb.ReverseUnroll()).loss
+    # one solve and nothing else: its loss is the start's mean over the same fresh seeds
+    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=60)
     result = zb.minimize(task.problem, method, initial=start, max_solves=60)
     assert not result.failures
-    assert result.loss < first + 0.2  # a mean over fresh seeds
+    error = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
+    assert result.loss < before.loss + 2.0 * error + 0.05
     if task.error is not None:
         assert 0.0 <= task.error(result.phi) <= 1.0
 
