@@ -198,6 +198,8 @@ class Space:
             if name not in self.parameters:
                 raise InputError("initial: " + unknown_name_message("parameter", name, self.names))
         x = np.zeros(self.size)
+        if not phi and not self._has_integer:
+            return x
         wanted = self.values(x)
         for block in self.blocks:
             if block.name not in phi:

@@ -27,6 +27,8 @@ STALE, STALE_WHEN_COMPLETE = 0.4, 0.3
 """Refresh when doubt costs this share of the gain (directions are left; none is left)."""
 SURE = 1e-6
 """Relative variance of a column below which differencing it again teaches nothing."""
+NO_DOUBT = 1e-9
+"""Doubt that is a smaller share of the curvature holds no step back."""
 BASIS_SHARE = 16
 """One difference a plan for every so many directions known."""
 SHORTEST = 1e-14
@@ -70,6 +72,8 @@ def _is_worth_trying(state: LocalState, quadratic: Quadratic, step: FloatArray, 
 def _refresh(state: LocalState, quadratic: Quadratic, step: FloatArray) -> FloatArray | None:
     """The displacement along the step that no doubt would allow, when doubt costs much of it."""
     model = state.model
+    if float(quadratic.doubt_hessian.diagonal().max()) <= NO_DOUBT * quadratic.unit:
+        return None
     bold, _ = state.choose_step(quadratic, doubt=False)
     promised = model.promised_loss(step, quadratic)
     best = model.promised_loss(bold, quadratic)
