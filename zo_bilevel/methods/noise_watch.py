@@ -46,9 +46,7 @@ class NoiseWatch:
         wants_repeat: Whether a solve next to the center shall tell noise from steepness.
     """
 
-    def __init__(
-        self, theta: FloatArray, resolution: float, radius: float | None = None
-    ) -> None:
+    def __init__(self, theta: FloatArray, resolution: float, radius: float | None = None) -> None:
         self.variance = 0.0
         rounding = ROUNDING * resolution * float(np.sqrt(np.mean(theta**2)))
         chosen = max(RADIUS, best_radius(rounding, theta))
