@@ -7,21 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.batched import BatchedFunction
+    from zo_bilevel.adapters.chat_api import ChatAPI
     from zo_bilevel.adapters.command_line import CommandLine
     from zo_bilevel.adapters.fmu import FMU
+    from zo_bilevel.adapters.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.function import Function
     from zo_bilevel.adapters.http_service import HTTPService
     from zo_bilevel.adapters.json_output import ReadJSON
+    from zo_bilevel.adapters.language_model import LanguageModel
     from zo_bilevel.adapters.linear_program import LinearProgram
     from zo_bilevel.adapters.output import ReadColumns, ReadCSV, ReadNumpy, ReadPattern, Run
+    from zo_bilevel.adapters.prompt_template import PromptTemplate
+    from zo_bilevel.adapters.prompted_transformer import PromptedTransformer
     from zo_bilevel.adapters.search_cv import ZOSearchCV
     from zo_bilevel.adapters.sklearn import SklearnEstimator
+    from zo_bilevel.adapters.soft_prompt import SoftPrompt
     from zo_bilevel.adapters.torch_unroll import TorchUnroll
 
 _HOMES = {
     "zo_bilevel.adapters.batched": ["BatchedFunction"],
     "zo_bilevel.adapters.command_line": ["CommandLine"],
     "zo_bilevel.adapters.fmu": ["FMU"],
+    "zo_bilevel.adapters.chat_api": ["ChatAPI"],
+    "zo_bilevel.adapters.frozen_transformer": ["FrozenTransformer"],
+    "zo_bilevel.adapters.language_model": ["LanguageModel"],
+    "zo_bilevel.adapters.prompt_template": ["PromptTemplate"],
+    "zo_bilevel.adapters.prompted_transformer": ["PromptedTransformer"],
+    "zo_bilevel.adapters.soft_prompt": ["SoftPrompt"],
     "zo_bilevel.adapters.function": ["Function"],
     "zo_bilevel.adapters.http_service": ["HTTPService"],
     "zo_bilevel.adapters.json_output": ["ReadJSON"],
@@ -42,10 +54,15 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "FMU",
     "BatchedFunction",
+    "ChatAPI",
     "CommandLine",
+    "FrozenTransformer",
     "Function",
     "HTTPService",
+    "LanguageModel",
     "LinearProgram",
+    "PromptTemplate",
+    "PromptedTransformer",
     "ReadCSV",
     "ReadColumns",
     "ReadJSON",
@@ -53,6 +70,7 @@ __all__ = [
     "ReadPattern",
     "Run",
     "SklearnEstimator",
+    "SoftPrompt",
     "TorchUnroll",
     "ZOSearchCV",
 ]

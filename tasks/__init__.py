@@ -21,6 +21,7 @@ NAMES: tuple[str, ...] = (
     "hyperparameters",
     "kdv",
     "online-adaptation",
+    "prompts",
     "quadratic",
     "ridge-penalties",
 )

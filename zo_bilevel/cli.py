@@ -19,6 +19,7 @@ from zo_bilevel.cli_doctor import doctor_command
 from zo_bilevel.cli_init import init_command
 from zo_bilevel.cli_lists import methods_command, tasks_command
 from zo_bilevel.cli_options import INTERRUPTED, WORDS
+from zo_bilevel.cli_prompt import prompt_command
 from zo_bilevel.cli_run import run_command
 from zo_bilevel.cli_store import export_command, resume_command, runs_command, show_command
 from zo_bilevel.cli_watch import report_command, watch_command
@@ -90,3 +91,4 @@ main.add_command(runs_command)
 main.add_command(show_command)
 main.add_command(export_command)
 main.add_command(resume_command)
+main.add_command(prompt_command)

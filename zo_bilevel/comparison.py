@@ -37,6 +37,8 @@ class Comparison:
         judge_solves: Solves spent on judging final points, charged to no run.
         facts: When, with which versions, by which command.
         group: Of a suite, the kind of problem that this is.
+        notes: What a reader must know besides, each a sentence.
+        tables: Further tables of the report.
     """
 
     problem: str
@@ -55,6 +57,8 @@ class Comparison:
     judge_solves: int = 0
     facts: Environment = field(default_factory=Environment)
     group: str = ""
+    notes: tuple[str, ...] = ()
+    tables: tuple[Grid, ...] = ()
 
     def runs_of(self, method: str) -> tuple[Run, ...]:
         """The runs of one method, in the order of the seeds.

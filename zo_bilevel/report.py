@@ -34,6 +34,7 @@ class Section:
         words: The conclusion.
         warnings: What limits it, each a sentence.
         ranking: Methods, the best first.
+        tables: Further tables of the comparison.
         charts: By the name they have in the page's data.
         parameters: What was found, beside the truth where known.
         stops: Why runs stopped and solves failed.
@@ -47,6 +48,7 @@ class Section:
     words: str
     warnings: tuple[str, ...]
     ranking: Grid
+    tables: tuple[Grid, ...]
     charts: Mapping[str, Chart]
     parameters: Grid | None
     stops: Grid
@@ -74,6 +76,7 @@ def section_of(comparison: Comparison, anchor: str) -> Section:
         words=conclusion(comparison),
         warnings=_warnings(comparison),
         ranking=ranking(comparison),
+        tables=comparison.tables,
         charts={f"{anchor}-{name}": chart for name, chart in charts.items()},
         parameters=_parameters(comparison),
         stops=_stops(comparison),
@@ -169,7 +172,7 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
             "Solves are noisy; final points were judged by the mean of fresh solves "
             f"({comparison.judge_solves} in all, charged to no run)."
         )
-    return tuple(found)
+    return (*found, *comparison.notes)
 
 
 def _is_foul(run: Run) -> bool:

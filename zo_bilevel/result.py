@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -87,6 +89,30 @@ class Result:
         from zo_bilevel.bridges.pandas import history_frame
 
         return history_frame(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the result as `result.json` and `result.npz`; see `zo_bilevel.saving`.
+
+        Args:
+            folder: Where; made when missing.
+
+        Returns:
+            The folder.
+        """
+        from zo_bilevel.saving import save_result
+
+        return save_result(self, folder)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: If a file is missing or damaged.
+        """
+        from zo_bilevel.saving import load_result
+
+        return load_result(folder)
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())

@@ -1,0 +1,205 @@
+"""Asks an OpenAI-compatible endpoint: limits in rate, number and time, and retries."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+from zo_bilevel.adapters.chat_answer import (
+    Alternatives,
+    Answer,
+    FaultError,
+    Usage,
+    check_status,
+    read_answer,
+    read_body,
+)
+from zo_bilevel.adapters.chat_ledger import ChatLedger
+from zo_bilevel.adapters.redaction import hide
+from zo_bilevel.errors import InputError, SolveError, SolveTimeoutError
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
+
+
+@final
+class ChatClient:
+    """This process's connections to an endpoint; a copy in another process makes its own.
+
+    Args:
+        url: Address of `/chat/completions`.
+        key_variable: Environment variable that holds the key, or `None` for none.
+        timeout_s: Seconds one attempt may take.
+        retries: Further attempts.
+        max_concurrent: Requests at once.
+        requests_per_minute: Rate limit, or `None`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key_variable: str | None,
+        timeout_s: float,
+        retries: int,
+        max_concurrent: int,
+        requests_per_minute: float | None,
+    ) -> None:
+        self.url, self.key_variable = url, key_variable
+        self.timeout_s, self.retries = timeout_s, retries
+        self.max_concurrent, self.requests_per_minute = max_concurrent, requests_per_minute
+        self._forget()
+
+    def __reduce__(self) -> Any:  # noqa: ANN401 - as pickle has it
+        options = (self.timeout_s, self.retries, self.max_concurrent, self.requests_per_minute)
+        return ChatClient, (self.url, self.key_variable, *options)
+
+    def _forget(self) -> None:
+        self._client: Any = None
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(self.max_concurrent)
+        self._next = 0.0
+
+    def key(self) -> str:
+        """The key, read from the environment for each use and kept nowhere.
+
+        Raises:
+            InputError: If the variable is not set.
+        """
+        if self.key_variable is None:
+            return ""
+        value = os.environ.get(self.key_variable, "").strip()
+        if not value:
+            raise InputError(
+                f"there is no key: set the environment variable {self.key_variable}, or pass "
+                "key_variable=None for a server that needs none"
+            )
+        return value
+
+    def ask(self, body: Mapping[str, Any], ledger: ChatLedger) -> Answer:
+        """Make one call, with retries.
+
+        Args:
+            body: The request.
+            ledger: Where it is booked.
+
+        Raises:
+            SolveError: If there is no answer; its `cost` is what may have been charged.
+        """
+        if self._owner != os.getpid():
+            self._forget()
+        key, paid = self.key(), 0.0
+        with self._places:
+            for attempt in itertools.count():
+                if attempt:
+                    ledger.count("retries")
+                answer, fault, cost = self._try(body, key, ledger, paid)
+                paid += cost
+                if answer is not None:
+                    return Answer(answer.text, answer.alternatives, paid)
+                if attempt == self.retries or fault.wait_s > LONGEST_WAIT_S:
+                    raise self._final(fault, attempt + 1, paid) from None
+                self._wait(attempt, fault.wait_s)
+        raise SolveError("no attempt was made")
+
+    def _try(
+        self, body: Mapping[str, Any], key: str, ledger: ChatLedger, paid: float
+    ) -> tuple[Answer | None, FaultError, float]:
+        """One attempt: an answer or a fault, and what it cost; what ends the call is raised."""
+        nothing = FaultError("", may_be_charged=False)
+        try:
+            amount = ledger.reserve(body["messages"])
+        except SolveError as error:
+            raise _priced(error, paid) from None
+        try:
+            text, alternatives, usage = self._attempt(body, key)
+        except FaultError as fault:
+            return None, fault, _book(fault, amount, ledger)
+        except SolveError as error:
+            ledger.lose(amount, may_be_charged=False)
+            raise _priced(error, paid) from None
+        except BaseException:
+            ledger.lose(amount, may_be_charged=True)
+            raise
+        return Answer(text, alternatives, 0.0), nothing, ledger.settle(amount, usage)
+
+    def _final(self, error: FaultError, attempts: int, paid: float) -> SolveError:
+        kind = SolveTimeoutError if error.is_slow else SolveError
+        waits = f"; it asks to wait {error.wait_s:g} s" if error.wait_s > LONGEST_WAIT_S else ""
+        return _priced(kind(f"{error} ({attempts} attempts{waits})"), paid)
+
+    def _wait(self, attempt: int, asked_s: float) -> None:
+        """Growing waits, or as long as the server asks for: then for every request."""
+        own = min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S) * (0.75 + 0.5 * random.random())
+        if asked_s > 0.0:
+            with self._lock:
+                self._next = max(self._next, time.monotonic() + asked_s)
+        time.sleep(max(own, asked_s) if asked_s > 0.0 else own)
+
+    def _take_turn(self) -> None:
+        """Wait for this request's place under the rate limit, and while the server asks for it."""
+        gap = 0.0 if self.requests_per_minute is None else 60.0 / self.requests_per_minute
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            if gap or self._next > now:
+                self._next = turn + gap
+        if turn > now:
+            time.sleep(turn - now)
+
+    def _attempt(self, body: Mapping[str, Any], key: str) -> tuple[str, Alternatives, Usage | None]:
+        import httpx
+
+        client = self._get_client()
+        self._take_turn()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with client.stream("POST", self.url, json=dict(body), headers=headers) as response:
+                content = read_body(response, deadline)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            what = hide(f"cannot be reached: {error}", [key])
+            raise FaultError(what, may_be_charged=False) from None
+        except httpx.TimeoutException:
+            what = f"gave no answer within timeout_s={self.timeout_s:g}"
+            raise FaultError(what, may_be_charged=True, is_slow=True) from None
+        except httpx.TransportError as error:
+            what = hide(f"broke the connection: {error}", [key])
+            raise FaultError(what, may_be_charged=True) from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            what = hide(f"could not be asked: {type(error).__name__}: {error}", [key])
+            raise SolveError(what) from None
+        check_status(response, content, key)
+        return read_answer(content, key)
+
+    def _get_client(self) -> Any:  # noqa: ANN401 - an httpx client
+        import httpx
+
+        with self._lock:
+            if self._client is None:
+                limits = httpx.Limits(max_connections=self.max_concurrent)
+                self._client = httpx.Client(timeout=self.timeout_s, limits=limits)
+            return self._client
+
+    def close(self) -> None:
+        """Close idle connections; the client may be used again afterwards."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None and self._owner == os.getpid():
+            client.close()
+
+
+def _priced(error: SolveError, paid: float) -> SolveError:
+    error.cost = paid  # type: ignore[attr-defined]  # read by the dispatcher
+    return error
+
+
+def _book(error: FaultError, amount: float, ledger: ChatLedger) -> float:
+    """What a failed attempt cost: by the server's count where it came, else at the most."""
+    if error.usage is not None:
+        return ledger.settle(amount, error.usage)
+    return ledger.lose(amount, may_be_charged=error.may_be_charged)
