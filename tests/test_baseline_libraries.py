@@ -240,3 +240,30 @@ def test_a_failed_solve_is_worse_than_any_seen() -> None:
     assert rule.losses([*good, failed]) == [3.0, -5.0, 11.0]
     outer = zb.SquaredError(np.zeros(4))
     assert np.sum(rule.residuals([failed], outer)[0] ** 2) == pytest.approx(11.0)
+
+
+@pytest.mark.parametrize("name", ["DiscreteOnePlusOne", "OnePlusOne", "CMA", "RandomSearch"])
+def test_nevergrad_gets_choices_and_integers_as_its_own_kinds(name):
+    pytest.importorskip("nevergrad")
+    truth = {"a": 0.5, "k": 3, "c": "z", "d": ["q", "p", "q"]}
+    space = zb.Space(
+        a=zb.Real(-1, 1), k=zb.Integer(1, 6), c=zb.Choice("xyz"), d=zb.Choice("pq", (3,))
+    )
+    seen = []
+
+    def simulate(phi):
+        seen.append(phi)
+        wrong = sum(x != y for x, y in zip(phi["d"], truth["d"], strict=True))
+        wrong += (phi["c"] != truth["c"]) + abs(phi["k"] - truth["k"])
+        return float(wrong + (phi["a"] - truth["a"]) ** 2)
+
+    start = {"a": -0.25, "k": 5, "c": "y", "d": ["q", "q", "q"]}
+    options = {"max_solves": 120, "seed": 1, "initial": start}
+    result = zb.minimize(zb.Problem(space, simulate), zb.Nevergrad(name), **options)
+    first = {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in seen[0].items()}
+    assert first == start
+    assert all(isinstance(phi["k"], int) and 1 <= phi["k"] <= 6 for phi in seen)
+    again = zb.minimize(zb.Problem(space, simulate), zb.Nevergrad(name), **options)
+    assert again.loss == result.loss
+    if name != "RandomSearch":
+        assert result.loss < 0.5 * result.history[0].loss

@@ -10,16 +10,17 @@ import numpy as np
 from zo_bilevel.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.callback import CLOSING_SECONDS, Baseline, Solves, import_library
-from zo_bilevel.methods.coordinates import Coordinates
+from zo_bilevel.methods.nevergrad_parameters import NevergradParameters
 
 
 @final
 class Nevergrad(Baseline):
     """A Nevergrad optimizer, asked for `round_width` candidates a round, told in their order.
 
-    Bounds are Nevergrad's own, and its mutation step is 1, the step of every method. An
-    optimizer that would begin elsewhere has the start suggested to it. Those that cannot work in
-    parallel get rounds of one solve.
+    Bounds are Nevergrad's own, and its mutation step is 1, the step of every method; choices and
+    integers are Nevergrad's own kinds, as its users would write them. An optimizer that would
+    begin elsewhere has the start suggested to it. Those that cannot work in parallel get rounds
+    of one solve.
 
     Args:
         optimizer: Name in Nevergrad's registry, for instance "CMA" or "NGOpt".
@@ -70,20 +71,21 @@ class Nevergrad(Baseline):
                 f'{np.__version__}: pip install "numpy<2.4"'
             )
 
-    def _make(self, place: Coordinates, search: Search, random: int) -> Any:  # noqa: ANN401
-        library = import_library("nevergrad")
+    def _make(self, solves: Solves, random: int) -> tuple[Any, NevergradParameters]:
+        library, search = import_library("nevergrad"), solves.search
         factory = library.optimizers.registry[self.optimizer]
-        parametrization = library.p.Array(init=place.start).set_mutation(sigma=1.0)
-        if not place.is_white:
-            parametrization.set_bounds(place.lower, place.upper)
+        parameters = NevergradParameters(library, search.space, solves.coordinates)
+        parametrization = parameters.parametrization
         parametrization.random_state = np.random.RandomState(random)
         budget = search.max_solves if self.budget is None else self.budget
         width = 1 if _is_sequential(factory) else min(search.round_width, budget or sys.maxsize)
-        return factory(parametrization, budget=budget, num_workers=width)
+        return factory(parametrization, budget=budget, num_workers=width), parameters
 
-    def _begins_at(self, place: Coordinates, optimizer: Any) -> bool:  # noqa: ANN401
+    def _begins_at_start(self, solves: Solves, random: int) -> bool:
+        optimizer, parameters = self._make(solves, random)
         try:
-            return np.allclose(optimizer.ask().value, place.start, atol=1e-9)
+            first, start = parameters.row(optimizer.ask().value), solves.coordinates.start
+            return np.allclose(first, start, atol=1e-9)
         except AssertionError as error:
             if optimizer.budget is not None:
                 raise
@@ -102,17 +104,15 @@ class Nevergrad(Baseline):
         Returns:
             Never.
         """
-        search, place = solves.search, solves.coordinates
-        random = int(search.rng(1).integers(2**32, dtype=np.uint32))
-        optimizer = self._make(place, search, random)
-        begins_there = self._begins_at(place, optimizer)
-        optimizer = self._make(place, search, random)
+        random = int(solves.search.rng(1).integers(2**32, dtype=np.uint32))
+        begins_there = self._begins_at_start(solves, random)
+        optimizer, parameters = self._make(solves, random)
         if not begins_there:
-            optimizer.suggest(place.start)
+            optimizer.suggest(parameters.start())
         try:
             while True:
                 candidates = [optimizer.ask() for _ in range(optimizer.num_workers)]
-                losses = solves.losses([candidate.value for candidate in candidates])
+                losses = solves.losses([parameters.row(c.value) for c in candidates])
                 for candidate, loss in zip(candidates, losses, strict=True):
                     optimizer.tell(candidate, loss)
         finally:
