@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from zo_bilevel.adapters.redaction import hide
+from zo_bilevel.adapters.retry_after import retry_after
 from zo_bilevel.errors import SolveError
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -86,23 +86,6 @@ def check_status(response: Any, content: bytes, key: str) -> None:  # noqa: ANN4
         wait_s = retry_after(response.headers.get("Retry-After", ""))
         raise FaultError(what, may_be_charged=False, wait_s=wait_s)
     raise SolveError(what)
-
-
-def retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks for, given in seconds or as a date; 0 for neither.
-
-    Example:
-        >>> retry_after("2"), retry_after("soon"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
-        (2.0, 0.0, 0.0)
-    """
-    try:
-        return max(0.0, min(float(value), 1e9))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def read_answer(content: bytes, key: str) -> tuple[str, Alternatives, Usage | None]:

@@ -67,7 +67,7 @@ class ChatAPI:
 
     Raises:
         InputError: If an argument breaks its rule, the key is missing, or the model has no price.
-        MissingPackageError: If httpx is not installed.
+        MissingPackageError: If httpx or tenacity is not installed.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class ChatAPI:
         max_concurrent: int = 4,
         requests_per_minute: float | None = None,
     ) -> None:
-        optional_module("httpx", "ChatAPI", "prompts")
+        for package in ("httpx", "tenacity"):
+            optional_module(package, "ChatAPI", "prompts")
         self.url, self.model, self.template = endpoint(url), model, template
         self.classes = checked_classes(texts, labels, classes)
         self.texts, self._labels = tuple(texts), tuple(self.classes.index(k) for k in labels)

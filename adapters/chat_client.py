@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+import math
 import os
-import random
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from zo_bilevel.adapters.chat_answer import (
     Alternatives,
@@ -22,6 +22,9 @@ from zo_bilevel.adapters.chat_answer import (
 from zo_bilevel.adapters.chat_ledger import ChatLedger
 from zo_bilevel.adapters.redaction import hide
 from zo_bilevel.errors import InputError, SolveError, SolveTimeoutError
+
+if TYPE_CHECKING:
+    import tenacity
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 
@@ -90,55 +93,62 @@ class ChatClient:
         Raises:
             SolveError: If there is no answer; its `cost` is what may have been charged.
         """
+        import tenacity
+
         if self._owner != os.getpid():
             self._forget()
-        key, paid = self.key(), 0.0
-        with self._places:
-            for attempt in itertools.count():
-                if attempt:
-                    ledger.count("retries")
-                answer, fault, cost = self._try(body, key, ledger, paid)
-                paid += cost
-                if answer is not None:
-                    return Answer(answer.text, answer.alternatives, paid)
-                if attempt == self.retries or fault.wait_s > LONGEST_WAIT_S:
-                    raise self._final(fault, attempt + 1, paid) from None
-                self._wait(attempt, fault.wait_s)
-        raise SolveError("no attempt was made")
+        key, costs = self.key(), [0.0]
+        growing = tenacity.wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
+        own = growing + tenacity.wait_random(0.0, FIRST_WAIT_S)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            asked_s = _fault_of(state).wait_s
+            self._let_all_wait(asked_s)
+            return asked_s or own(state)
+
+        retrying = tenacity.Retrying(
+            stop=lambda state: (
+                state.attempt_number > self.retries or _fault_of(state).wait_s > LONGEST_WAIT_S
+            ),
+            wait=wait,
+            retry=tenacity.retry_if_exception_type(FaultError),
+            before_sleep=lambda _: ledger.count("retries"),
+            reraise=True,
+        )
+        try:
+            with self._places:
+                answer: Answer = retrying(self._try, body, key, ledger, costs)
+        except FaultError as fault:
+            attempts = retrying.statistics["attempt_number"]
+            raise _final(fault, attempts, math.fsum(costs)) from None
+        except SolveError as error:
+            raise _priced(error, math.fsum(costs)) from None
+        return dataclasses.replace(answer, cost=math.fsum(costs))
 
     def _try(
-        self, body: Mapping[str, Any], key: str, ledger: ChatLedger, paid: float
-    ) -> tuple[Answer | None, FaultError, float]:
-        """One attempt: an answer or a fault, and what it cost; what ends the call is raised."""
-        nothing = FaultError("", may_be_charged=False)
-        try:
-            amount = ledger.reserve(body["messages"])
-        except SolveError as error:
-            raise _priced(error, paid) from None
+        self, body: Mapping[str, Any], key: str, ledger: ChatLedger, costs: list[float]
+    ) -> Answer:
+        """One attempt; what it cost is added to the costs, whatever becomes of it."""
+        amount = ledger.reserve(body["messages"])
         try:
             text, alternatives, usage = self._attempt(body, key)
         except FaultError as fault:
-            return None, fault, _book(fault, amount, ledger)
-        except SolveError as error:
+            costs.append(_book(fault, amount, ledger))
+            raise
+        except SolveError:
             ledger.lose(amount, may_be_charged=False)
-            raise _priced(error, paid) from None
+            raise
         except BaseException:
             ledger.lose(amount, may_be_charged=True)
             raise
-        return Answer(text, alternatives, 0.0), nothing, ledger.settle(amount, usage)
+        costs.append(ledger.settle(amount, usage))
+        return Answer(text, alternatives, 0.0)
 
-    def _final(self, error: FaultError, attempts: int, paid: float) -> SolveError:
-        kind = SolveTimeoutError if error.is_slow else SolveError
-        waits = f"; it asks to wait {error.wait_s:g} s" if error.wait_s > LONGEST_WAIT_S else ""
-        return _priced(kind(f"{error} ({attempts} attempts{waits})"), paid)
-
-    def _wait(self, attempt: int, asked_s: float) -> None:
-        """Growing waits, or as long as the server asks for: then for every request."""
-        own = min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S) * (0.75 + 0.5 * random.random())
-        if asked_s > 0.0:
+    def _let_all_wait(self, seconds: float) -> None:
+        """What the server asks one request to wait holds for every request."""
+        if seconds > 0.0:
             with self._lock:
-                self._next = max(self._next, time.monotonic() + asked_s)
-        time.sleep(max(own, asked_s) if asked_s > 0.0 else own)
+                self._next = max(self._next, time.monotonic() + seconds)
 
     def _take_turn(self) -> None:
         """Wait for this request's place under the rate limit, and while the server asks for it."""
@@ -191,6 +201,17 @@ class ChatClient:
             client, self._client = self._client, None
         if client is not None and self._owner == os.getpid():
             client.close()
+
+
+def _fault_of(state: tenacity.RetryCallState) -> FaultError:
+    fault = state.outcome.exception() if state.outcome else None
+    return fault if isinstance(fault, FaultError) else FaultError("", may_be_charged=False)
+
+
+def _final(fault: FaultError, attempts: int, paid: float) -> SolveError:
+    kind = SolveTimeoutError if fault.is_slow else SolveError
+    waits = f"; it asks to wait {fault.wait_s:g} s" if fault.wait_s > LONGEST_WAIT_S else ""
+    return _priced(kind(f"{fault} ({attempts} attempts{waits})"), paid)
 
 
 def _priced(error: SolveError, paid: float) -> SolveError:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, final
 
+from zo_bilevel.adapters.retry_after import retry_after
 from zo_bilevel.errors import SolveError, SolveTimeoutError
 
 RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
@@ -142,6 +143,5 @@ def _check_status(response: Any, answer: bytes) -> None:  # noqa: ANN401 - an ht
     text = answer[:SHOWN_CHARACTERS].decode(errors="replace").strip()
     what = f"answered with status {response.status_code}: {text!r}"
     if response.status_code in RETRIED_STATUSES:
-        asked = response.headers.get("Retry-After", "")
-        raise _BusyError(what, float(asked) if asked.isdigit() else 0.0)
+        raise _BusyError(what, retry_after(response.headers.get("Retry-After", "")))
     raise SolveError(what)

@@ -17,8 +17,8 @@ from chat_servers import completion
 import zo_bilevel as zb
 from zo_bilevel.adapters import ChatAPI, PromptTemplate, chat_client
 from zo_bilevel.adapters.answer_parsing import match_label, row_of_class, row_of_logprobs
-from zo_bilevel.adapters.chat_answer import retry_after
 from zo_bilevel.adapters.chat_ledger import ChatLedger, CostLimitError
+from zo_bilevel.adapters.retry_after import retry_after
 from zo_bilevel.adapters.saved_prompt import load_prompt, save_prompt
 from zo_bilevel.dispatch.base import Solve, takes_seed
 from zo_bilevel.errors import InputError, MissingPackageError, SolveError, SolveTimeoutError
