@@ -2,8 +2,8 @@
 
 The buyer covers 25 needs from our 60 goods or from a dearer competitor. Among equally good answers
 it takes the one that suits us ("optimistic"). theta is what it buys, our loss is minus the revenue.
-What is bought jumps from one vertex to the next as prices move: derivatives of theta are zero, so
-that Gauss-Newton, the default, stops at once. TrustRegion looks at the loss.
+What is bought jumps from one vertex to the next as prices move: derivatives of theta are zero. The
+default sees that in its first differences and goes on with a trust region on the loss.
 Needs: pip install "zo-bilevel[lp,baselines,plot]"
 """
 
@@ -57,8 +57,7 @@ def one_price_for_all():
 
 def main():
     methods = {
-        "gauss-newton": zb.GaussNewton(),
-        "trust-region": zb.TrustRegion(),
+        "zo_bilevel": zb.DefaultMethod(),
         "nevergrad:CMA": zb.Nevergrad("CMA"),
         "nevergrad:OnePlusOne": zb.Nevergrad("OnePlusOne"),
         "nevergrad:Cobyla": zb.Nevergrad("Cobyla"),

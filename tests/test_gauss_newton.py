@@ -14,6 +14,7 @@ from zo_bilevel.errors import InputError, UnsupportedProblemError
 from zo_bilevel.evaluation import Evaluation, Point, flatten_theta
 from zo_bilevel.methods.damped_step import Quadratic, Trust, nearest_convex, trial_step
 from zo_bilevel.methods.explorer import Explorer
+from zo_bilevel.methods.grain import Grain
 from zo_bilevel.methods.local_model import LocalModel, along, at_center
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.methods.outer_model import OuterModel
@@ -459,3 +460,77 @@ def test_the_explorer_stays_inside_and_stops_when_all_is_known():
         assert np.linalg.norm(displacement) == pytest.approx(0.1)
     assert explorer.fresh(5, np.eye(3), origin, 0.1) == []
     assert not explorer.left
+
+
+# ---- answers that are rounded, or jump ---------------------------------------------------------
+
+TIMES = np.linspace(0, 1, 50)
+WAVE = zb.Space(a=zb.Real(0, 5), b=zb.Real(0, 5), w=zb.Real(0, 10), c=zb.Real(-1, 1))
+WAVE_TRUTH = {"a": 1.3, "b": 2.0, "w": 5.0, "c": 0.3}
+
+
+def wave(phi):
+    return phi["b"] * np.exp(-phi["a"] * TIMES) * np.cos(phi["w"] * TIMES) + phi["c"]
+
+
+def to_digits(values, digits):
+    return np.array([float(f"{value:.{digits}g}") for value in values])
+
+
+ROUNDED = {
+    "6 decimals": (lambda v: np.round(v, 6), 1e-6),
+    "4 decimals": (lambda v: np.round(v, 4), 1e-4),
+    "2 decimals": (lambda v: np.round(v, 2), 1e-2),
+    "3 digits": (lambda v: to_digits(v, 3), 1e-2),
+    "float32": (lambda v: v.astype(np.float32).astype(float), 2e-7),
+    "no decimal lattice": (lambda v: np.round(v * 3700) / 3700, 1 / 3700),
+}
+
+
+@pytest.mark.parametrize("name", list(ROUNDED))
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_with_few_digits_are_fitted_to_their_grain(name, seed):
+    rounded, grain = ROUNDED[name]
+    rng = np.random.default_rng(seed)
+    ends = {"a": (0.5, 3), "b": (1, 3), "w": (3, 7), "c": (-0.5, 0.5)}
+    start = {key: float(rng.uniform(*pair)) for key, pair in ends.items()}
+    problem = zb.Problem(WAVE, lambda phi: rounded(wave(phi)), zb.SquaredError(wave(WAVE_TRUTH)))
+    result = zb.minimize(problem, max_solves=80, seed=seed, initial=start)
+    assert result.loss < grain**2, result
+    assert result.solves < 80 or result.loss > 0.0
+
+
+def test_the_grain_is_read_from_the_answers():
+    values = np.sin(np.arange(1.0, 20.0)) * 40.0
+    for rounded, noise in (
+        (np.round(values, 3), 1e-3 / 12**0.5),
+        (np.round(values, -1), 10.0 / 12**0.5),
+        (values, 0.0),
+        (np.zeros(20), 0.0),
+    ):
+        grain = Grain()
+        grain.see(rounded)
+        assert grain.noise == pytest.approx(noise), noise
+    grain = Grain()
+    grain.see(to_digits(values, 4))  # the largest, 40, have two digits after the point
+    assert 1e-3 < grain.noise < 1e-2
+    grain = Grain()
+    grain.see(np.array([0.5, 0.25]))
+    assert grain.noise == 0.0  # too few to tell
+    grain.see(np.array([0.75, 0.25]))
+    assert grain.noise > 0.0
+    grain.see(np.array([1 / 3, 0.25]))
+    assert grain.noise == 0.0
+
+
+def test_a_vector_that_jumps_is_left_to_the_trust_region():
+    levels = np.random.default_rng(0).uniform(-2.0, 2.0, (40, 6))
+
+    def counts(phi):
+        return (levels < phi["x"]).sum(axis=0).astype(float)
+
+    target = counts({"x": np.linspace(-1, 1, 6)})
+    space = zb.Space(x=zb.Real(-2, 2, shape=(6,)))
+    problem = zb.Problem(space, counts, zb.SquaredError(target))
+    result = zb.minimize(problem, max_solves=300, seed=0)
+    assert result.loss < 0.05 * result.history[0].loss

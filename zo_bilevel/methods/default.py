@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
-from zo_bilevel.evaluation import Point
+from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gauss_newton import GaussNewton
+from zo_bilevel.methods.jumps import Jumps
 from zo_bilevel.methods.starts import find_start
 from zo_bilevel.methods.trust_region import TrustRegion
 
@@ -16,7 +17,8 @@ class DefaultMethod(Method):
     """Gauss-Newton for a vector of known objective, else a trust region on the loss alone.
 
     The start is solved first; what it returns decides. That solve is handed on, not repeated.
-    When it fails, the best of a few space-filling rounds takes its place.
+    When it fails, the best of a few space-filling rounds takes its place. A vector that jumps, as
+    the vertices of a linear program do, has no useful differences: then the trust region goes on.
     """
 
     @property
@@ -39,5 +41,22 @@ class DefaultMethod(Method):
         (first,) = yield [Point(search.start, role="start")]
         first = yield from find_start(search, first)
         if first.ok and search.bind(first).is_vector:
-            return (yield from GaussNewton().continue_from(search, first))
+            return (yield from _gauss_newton_unless_it_jumps(search, first))
         return (yield from TrustRegion().continue_from(search, first))
+
+
+def _gauss_newton_unless_it_jumps(search: Search, first: Evaluation) -> Rounds:
+    best, jumps = first, Jumps(first)
+    rounds = GaussNewton().continue_from(search, first)
+    try:
+        points = next(rounds)
+        while True:
+            evaluations = yield points
+            best = min((e for e in (best, *evaluations) if e.ok), key=lambda e: e.loss)
+            if not search.space.discrete.any() and jumps.seen(evaluations):
+                break
+            points = rounds.send(evaluations)
+    except StopIteration as stop:
+        return str(stop.value)
+    rounds.close()
+    return (yield from TrustRegion().continue_from(search, best))

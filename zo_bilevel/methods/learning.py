@@ -44,9 +44,17 @@ def learn(state: LocalState, plan: Plan, answers: Answers) -> None:
         state.differences += 1
         if finding is None:
             state.explorer.retry(plan.probes[place])
+        elif plan.units and state.noise.is_too_short(_change(state, finding)):
+            state.explorer.retry(finding.displacement)
         else:
             unit = plan.units.get(place) if known >= 0 else None
             _learn_finding(state, plan, finding, unit)
+
+
+def _change(state: LocalState, finding: Finding) -> FloatArray:
+    """What the inner solver's answer changed by, at a first difference."""
+    change = finding.value if finding.is_change else finding.value - state.model.affine.theta
+    return state.model.outer.inner(change)
 
 
 def _learn_finding(

@@ -60,7 +60,7 @@ class LocalSearch:
     ) -> None:
         model = LocalModel(outer, center, theta)
         self.state = LocalState(
-            model, explorer, width, NoiseWatch(theta, outer.resolution, outer.radius), Trust()
+            model, explorer, width, NoiseWatch(theta, outer.rounding(theta), outer.radius), Trust()
         )
         self._revived_at = np.inf
 
@@ -110,10 +110,11 @@ class LocalSearch:
         state = self.state
         if not plan.repeat:
             learn(state, plan, answers)
+            state.noise.follow(state.model.outer.rounding(self.theta), self.theta)
             state.noise.suspect(state.model, state.disappointments)
             return
-        theta = answers.trials[0]
-        if state.noise.measure(state.model.affine, theta) and theta is not None:
+        theta, size = answers.trials[0], state.model.outer.inner(self.theta).size
+        if state.noise.measure(state.model.affine, theta, size) and theta is not None:
             mean, variance = 0.5 * (theta + self.theta), 0.5 * state.noise.variance
             state.model = LocalModel(state.model.outer, self.center, mean, variance)
             state.differences = 0

@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.evaluation import Evaluation
+from zo_bilevel.methods.grain import Grain
 from zo_bilevel.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.objectives.squared_error import SquaredError
 from zo_bilevel.problem import BoundProblem
 
 FloatArray: TypeAlias = NDArray[np.float64]
+
+ROUNDING = 0.3
+"""Standard deviation of rounding, in units of the type's resolution."""
 
 
 @final
@@ -34,7 +38,7 @@ class OuterModel:
         is_quadratic: Whether the loss is `constant / 2 |values - target|^2`.
         is_convex: Whether the Hessian is known to have no negative eigenvalue.
         is_explicit: Whether the scaled parameters are part of the modelled vector.
-        resolution: Relative rounding error of a solve: that of the type that the solver returns.
+        grain: How coarsely answers are rounded.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class OuterModel:
         self._target = np.zeros(0)
         self.constant = 0.0
         self.is_explicit = False
-        self.resolution = float(np.finfo(bound.layout.dtype).eps)
+        self.grain = Grain()
+        self._resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
         self.is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
         if isinstance(bound.outer, SquaredError):
@@ -71,6 +76,7 @@ class OuterModel:
         """The modelled vector of a solve, or `None` when it failed."""
         if evaluation.theta is None:
             return None
+        self.grain.see(evaluation.theta)
         if self._scale is not None:
             scaled: FloatArray = self._scale * evaluation.theta
             return scaled
@@ -78,6 +84,15 @@ class OuterModel:
             return evaluation.theta
         joined: FloatArray = np.concatenate([evaluation.theta, evaluation.point.x])
         return joined
+
+    def rounding(self, values: FloatArray) -> float:
+        """Error of rounding of one component: of the type of theta, or what is seen of it."""
+        size = float(np.sqrt(np.mean(values**2)))
+        return max(ROUNDING * self._resolution * size, self.grain.noise)
+
+    def inner(self, values: FloatArray) -> FloatArray:
+        """The part of a modelled vector that the inner solver answered."""
+        return values[: self._size]
 
     def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:
         """Derivatives of the modelled vector from those of theta, `(m, c)`, along `(N, c)`."""
