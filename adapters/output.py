@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -86,6 +86,10 @@ def number(text: str, place: str) -> float:
         raise SolveError(f"gave unreadable output: {place}: {text[:40]!r} is no number") from None
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class ReadColumns:
@@ -100,7 +104,7 @@ class ReadColumns:
         separator: Between columns; `None` for any white space.
 
     Raises:
-        InputError: If the path leaves the working directory.
+        InputError: If the path leaves the working directory, or columns or rows are no counts.
 
     Example:
         >>> ReadColumns("field.dat", columns=1).columns
@@ -108,7 +112,7 @@ class ReadColumns:
     """
 
     path: str | None = None
-    columns: int | tuple[int, ...] | None = None
+    columns: int | Sequence[int] | None = None
     skip_rows: int = 0
     comment: str = "#"
     separator: str | None = None
@@ -116,6 +120,13 @@ class ReadColumns:
     def __post_init__(self) -> None:
         if self.path is not None:
             inside(self.path, "path")
+        if isinstance(self.columns, list | range):
+            object.__setattr__(self, "columns", tuple(self.columns))
+        wanted = self.columns if isinstance(self.columns, tuple) else (self.columns or 0,)
+        if not wanted or not all(_is_count(column) for column in wanted):
+            raise InputError(f"columns must be whole numbers >= 0, got {self.columns!r}")
+        if not _is_count(self.skip_rows):
+            raise InputError(f"skip_rows must be a whole number >= 0, got {self.skip_rows!r}")
 
     def __call__(self, run: Run) -> FloatArray:
         """Read a finished run."""
@@ -136,7 +147,7 @@ class ReadColumns:
     def _chosen(self, words: list[str], place: str) -> list[str]:
         if self.columns is None:
             return words
-        wanted = self.columns if isinstance(self.columns, tuple) else (self.columns,)
+        wanted = (self.columns,) if isinstance(self.columns, int) else self.columns
         try:
             return [words[column] for column in wanted]
         except IndexError:
@@ -162,7 +173,7 @@ class ReadCSV:
     """
 
     path: str | None = None
-    columns: str | tuple[str, ...] | None = None
+    columns: str | Sequence[str] | None = None
     separator: str = ","
 
     def __post_init__(self) -> None:

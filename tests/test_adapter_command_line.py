@@ -140,6 +140,7 @@ WRITES = {
     [
         (ReadColumns("cols.dat", columns=1), [1e-3, 2.5, 3.0]),
         (ReadColumns("cols.dat", columns=(1, 0)), [[1e-3, 0], [2.5, 1], [3, 2]]),
+        (ReadColumns("cols.dat", columns=[1]), [[1e-3], [2.5], [3]]),
         (ReadColumns("out.csv", skip_rows=1, separator=","), [0, 1.5, 1, 2.5]),
         (ReadCSV("out.csv", columns="p"), [1.5, 2.5]),
         (ReadCSV("out.csv"), [[0, 1.5], [1, 2.5]]),
@@ -370,3 +371,17 @@ def test_a_relative_program_is_found_from_the_current_directory(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(CommandLine(["./solve.sh", "{a}"])({"a": 2.0}), [2.0])
     assert sorted(os.listdir(tmp_path)) == ["solve.sh"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": "pressure"}, "columns must be whole numbers >= 0, got 'pressure'"),
+        ({"columns": ()}, r"columns must be whole numbers >= 0, got \(\)"),
+        ({"columns": [0, -1]}, r"columns must be whole numbers >= 0, got \(0, -1\)"),
+        ({"skip_rows": 1.5}, "skip_rows must be a whole number >= 0, got 1.5"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused_before_any_solve(options, message):
+    with pytest.raises(InputError, match=message):
+        ReadColumns("cols.dat", **options)
