@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
+from zo_bilevel.confirmation import Verdict, _chosen
 
 SPACE = zb.Space(a=zb.Real(-3, 3), b=zb.Log(1e-2, 1e2))
 
@@ -274,6 +275,17 @@ def test_noisy_solvers_are_judged_on_fresh_seeds_not_on_the_luckiest_draw():
     )
     assert np.median(np.abs(pull)) < 2.0
     assert abs(np.mean([r.loss for r in results]) - truth.mean()) < 4 / math.sqrt(8 * 20)
+
+
+def test_a_recommendation_stands_unless_the_lowest_loss_proves_better():
+    def chosen(lowest, recommended, *errors):
+        pairs = zip((lowest, recommended), errors, strict=True)
+        return _chosen([Verdict(None, loss, error) for loss, error in pairs]).loss
+
+    assert chosen(1.0, 1.2, 0.1, 0.1) == 1.2
+    assert chosen(1.0, 1.3, 0.1, 0.1) == 1.0
+    assert chosen(1.4, 1.3, 0.1, 0.1) == 1.3
+    assert chosen(1.0, 1.2, math.nan, math.nan) == 1.0  # one solve each: no error is known
 
 
 def test_a_deterministic_solver_that_takes_a_seed_reports_no_error():

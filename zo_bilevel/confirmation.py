@@ -25,6 +25,8 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 SHARE = 0.1
 MOST_SOLVES = 8
+PROVEN = 2.0
+"""Standard errors by which the lowest loss must beat the method's recommendation."""
 _STREAM = 1 << 19  # no round of a method has so large a number
 
 
@@ -87,7 +89,21 @@ def confirm(
             callback(record)
     groups = [evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)]
     verdicts = [verdict for verdict in map(_judge, groups) if verdict is not None]
-    return min(verdicts, key=lambda verdict: verdict.loss, default=None)
+    return _chosen(verdicts)
+
+
+def _chosen(verdicts: list[Verdict]) -> Verdict | None:
+    """The recommended point, the last, unless the lowest loss seen proves better.
+
+    A few fresh solves of two good points do not tell them apart; the recommendation rests on many.
+    """
+    if len(verdicts) < 2:
+        return verdicts[0] if verdicts else None
+    lowest, recommended = verdicts
+    errors = [verdict.standard_error for verdict in verdicts]
+    doubt = math.hypot(*(math.inf if error is None else error for error in errors))
+    margin = 0.0 if math.isnan(doubt) else PROVEN * doubt
+    return lowest if lowest.loss + margin < recommended.loss else recommended
 
 
 def _judge(group: list[Evaluation]) -> Verdict | None:

@@ -4,8 +4,7 @@ The model interpolates m points. A new value changes it by the smallest amount, 
 `|change of Hessian|^2 + |change of gradient|^2 / GRADIENT_WEIGHT`, that makes it fit: kernel
 regression of the model's error with `k(u, v) = GRADIENT_WEIGHT u.v + (u.v)^2 / 2`. With many points
 this is the least-Frobenius-change update of NEWUOA; with fewer points than directions it is the
-minimum-norm model, so that a model exists from the first two values on. Under noise the same
-kernel, with the noise on its diagonal, smooths instead of interpolating.
+minimum-norm model, so that a model exists from the first two values on.
 
 Source: Powell (2006), "The NEWUOA software for unconstrained optimization without derivatives".
 """
@@ -36,7 +35,6 @@ class QuadraticModel:
         value: Loss at the base, the first point.
 
     Attributes:
-        noise: Variance of a value, in units of the kernel.
         stale: Updates since the last fit from scratch.
         newest: Row of the point learnt last.
     """
@@ -44,7 +42,6 @@ class QuadraticModel:
     def __init__(self, value: float) -> None:
         self.count, self.size = 1, 0
         self.scale = 1.0
-        self.noise = 0.0
         self.stale = self.newest = 0
         self._rows: FloatArray = np.zeros((8, 4))
         self._values: FloatArray = np.full(8, value)
@@ -116,8 +113,8 @@ class QuadraticModel:
         """Kernel of a point with all rows, and with itself."""
         inner = self.rows @ point / self.scale**2
         own = float(point @ point) / self.scale**2
-        cross = self.noise + inner * (GRADIENT_WEIGHT + 0.5 * inner)
-        return np.asarray(cross), self.noise + own * (GRADIENT_WEIGHT + 0.5 * own)
+        cross = inner * (GRADIENT_WEIGHT + 0.5 * inner)
+        return np.asarray(cross), own * (GRADIENT_WEIGHT + 0.5 * own)
 
     def variance_at(self, point: FloatArray) -> float:
         """How little is known at a point, in units of the kernel."""
@@ -162,7 +159,7 @@ class QuadraticModel:
         """Remember a value and fit it, in O(m^2)."""
         error = value - self.value_at(point)
         cross, own = self._cross(point)
-        own += self.noise + (NUGGET * own or 1.0)
+        own += NUGGET * own or 1.0
         solved = self._inverse[: self.count, : self.count] @ cross
         variance = max(own - float(cross @ solved), NUGGET * own)
         self.append(point, value)
@@ -172,7 +169,7 @@ class QuadraticModel:
         self._correct(coefficients[: self.count] * (error / variance))
         left = abs(value - self.value_at(point))
         allowed = (1e-3 + 2 * NUGGET * own / variance) * abs(error) + 1e-13 * abs(value)
-        if self.noise == 0.0 and not left <= allowed:
+        if not left <= allowed:
             self.stale = LOST  # the inverse has lost its precision
 
     def _update_inverse(self, factor: float, column: FloatArray) -> None:
@@ -180,7 +177,6 @@ class QuadraticModel:
         blas.dger(factor, column, column, a=self._inverse.T, overwrite_a=True)
 
     def _correct(self, coefficients: FloatArray) -> None:
-        self._constant += self.noise * float(coefficients.sum())
         slope = GRADIENT_WEIGHT / self.scale**2 * (coefficients @ self.rows)
         self._gradient = self._gradient + slope
         self._weights[: self.count] += coefficients / self.scale**4
@@ -239,15 +235,13 @@ class QuadraticModel:
     def _refit(self, invert: bool) -> None:
         rows, scale = self.rows, self.scale
         inner = rows @ rows.T
-        if self.noise == 0.0:
-            self._constant = float(self._values[inner.diagonal().argmin()])
+        self._constant = float(self._values[inner.diagonal().argmin()])
         inner *= 1.0 / scale**2
         gram = 0.5 * inner
         gram += GRADIENT_WEIGHT
         gram *= inner
         own = gram.diagonal().copy()
-        gram += self.noise
-        extra = self.noise + np.where(own > 0, NUGGET * own, 1.0)
+        extra = np.where(own > 0, NUGGET * own, 1.0)
         gram.ravel()[:: len(own) + 1] += extra
         factor, failed = lapack.dpotrf(gram, lower=1, clean=0)
         if failed:  # points that coincide to rounding
@@ -256,8 +250,8 @@ class QuadraticModel:
         bent = np.einsum("ij,ij->i", rows @ self._explicit, rows)
         errors = self.values - self._constant - rows @ self._gradient - 0.5 * bent
         coefficients = lapack.dpotrs(factor, errors, lower=1)[0]
-        if self.noise == 0.0:  # undo the nugget
-            coefficients += lapack.dpotrs(factor, extra * coefficients, lower=1)[0]
+        # undo the nugget
+        coefficients += lapack.dpotrs(factor, extra * coefficients, lower=1)[0]
         self._correct(coefficients)
         self._inverse[:] = 0.0
         if invert:

@@ -40,7 +40,6 @@ class RegionModel:
         self._back: FloatArray = np.zeros((4, len(start)))
         self.local, self.whole = QuadraticModel(value), QuadraticModel(value)
         self.noise = 0.0
-        self.smooth = False
         self._metric: FloatArray = np.zeros((0, 0))
         self._trust_whole = 0.0
 
@@ -77,16 +76,13 @@ class RegionModel:
         return (self.size + 1) * (self.size + 2) // 2
 
     def best(self) -> int:
-        """The row of the best point; under noise, of the best smoothed value."""
-        values = self.local.values_at(self.local.rows) if self.smooth else self.local.values
-        return int(values.argmin())
+        """The row of the best point."""
+        return int(self.local.values.argmin())
 
     def centre(self) -> tuple[FloatArray, float]:
-        """The best point and its value, smoothed under noise."""
+        """The best point and its value."""
         row = self.best()
-        point = self.local.rows[row]
-        value = self.local.value_at(point) if self.smooth else float(self.local.values[row])
-        return point, value
+        return self.local.rows[row], float(self.local.values[row])
 
     def place(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The point within the bounds, and where that is in the frame's coordinates."""
@@ -142,7 +138,7 @@ class RegionModel:
         self._trim(radius)
 
     def _trim(self, radius: float) -> None:
-        most = max(3, min(self.full, (4 if self.smooth else 2) * self.size + 1))
+        most = max(3, min(self.full, 2 * self.size + 1))
         while self.local.count > most:
             score = self.local.redundancy(self.centre()[0], radius)
             score[self.local.newest] = score[self.best()] = -1.0
@@ -160,17 +156,10 @@ class RegionModel:
         centre = self.centre()[0].copy()
         self.base = self.within(self.base + self.frame @ centre)
         for model in self.models:
-            model.noise = self._kernel_noise(model, radius)
             model.rebuild(centre, radius, transform, invert=model is self.local)
         if transform is not None:
             self._frame[:, : self.size] = self.frame @ np.linalg.inv(transform)
             self._back[: self.size] = transform @ self.back
-
-    def _kernel_noise(self, model: QuadraticModel, radius: float) -> float:
-        if not self.smooth:
-            return 0.0
-        entry = float(np.square(model.hessian()).sum()) * radius**4 / (self.size * (self.size + 1))
-        return self.noise**2 / max(entry, float(np.var(self.local.values)) / 100.0, 1e-300)
 
     def learn_metric(self, steps: list[FloatArray], radius: float) -> None:
         """Measure lengths by the curvature, so that the ball is narrow where the loss is steep.
@@ -184,7 +173,7 @@ class RegionModel:
         curvatures = np.abs(curvatures)
         if len(steps) <= 3 or not curvatures.mean() > 0:
             return
-        least = (0.3 if self.smooth else 1.0) * curvatures.mean()
+        least = curvatures.mean()
         wanted = np.linalg.cholesky((vectors * (curvatures + least)) @ vectors.T).T
         transform = wanted @ np.linalg.inv(self._metric)
         recent = np.array(steps[-max(self.size, 4) :]) @ self.back.T

@@ -22,9 +22,14 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 MOST_DIRECTIONS = 150
 SMALLEST_RADIUS = 1e-9
-NOISY = 0.2
+WIDE = 8
+"""From so many solves at once on a probe of the noise costs next to nothing."""
+MOST_FAILED_SHRINKS = 2
+"""So many looks closer without a good step, where there is noise, are the noise's fault."""
+NOISY = 0.05
 """Noise drowns a step when it is more than this share of the predicted gain."""
-WIDER = 4.0
+NOISY_WIDE = 0.01
+"""The same in wide rounds, whose best loss is the luckiest of many."""
 LARGEST_LOSS = 1e100
 """Beyond it a loss is a failure: its square would overflow."""
 
@@ -47,6 +52,7 @@ class RegionSearch:
 
     Attributes:
         model: What is known.
+        drowned: Whether the search ended because noise drowns its steps.
     """
 
     def __init__(
@@ -71,7 +77,14 @@ class RegionSearch:
         self._probed = np.inf
         self._mend = False
         self._last_ratio = self._last_length = 0.0
-        self._averaged = 0
+        self.drowned = False
+        self._since_probe = self._failed_shrinks = 0
+        self._differences: list[float] = []
+
+    @property
+    def radius(self) -> float:
+        """The trust radius."""
+        return self._radius
 
     def rounds(self) -> LocalRounds:
         """Rounds until the radius is as small as it gets."""
@@ -102,7 +115,14 @@ class RegionSearch:
             self._since_metric = 0
             self.model.learn_metric(self._steps, self._radius)
             step = self._proposals.step(self._radius)
-        return [step, *self._extras(step, self._width - 1)]
+        if self._width < WIDE:
+            return [step, *self._extras(step, self._width - 1)]
+        if self.model.noise > max(NOISY_WIDE * step.gain, 0.0):
+            self.drowned, self._floor = True, 0.0
+            return []
+        lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
+        self._probed = min(self._probed, -1.0)
+        return [*lead, step, *self._extras(step, self._width - 1 - len(lead))]
 
     def _grow(self, count: int) -> list[Trial]:
         """Take up to `count` new directions, one point along each."""
@@ -155,20 +175,16 @@ class RegionSearch:
     def _shrink(self, step: Trial) -> list[Trial]:
         """Look closer; first ask for the noise: where it drowns the step, look wider instead."""
         region = self.model
-        if region.size > 1 and abs(region.centre()[1]) < self._probed:
-            self._probed = -1.0
+        due = abs(region.centre()[1]) < self._probed or (region.noise > 0.0 and self._since_probe)
+        if region.size > 1 and due:
+            self._probed, self._since_probe = -1.0, 0
             return [self._proposals.probe()]
-        if region.noise > NOISY * step.gain:
-            self._averaged += 1
-            if self._averaged > 10 + 4 * region.size:
-                self._floor = 0.0
-            if not region.smooth:
-                region.smooth = True
-                region.rebuild(self._radius)
-            curvature = float(np.trace(region.local.hessian())) / region.size
-            least = np.sqrt(WIDER * region.noise / max(abs(curvature), 1e-300))
-            self._radius = self._floor = float(np.clip(least, self._floor, 1.0))
-            return self._proposals.explore(self._width, region.centre()[0], self._radius)
+        self._since_probe += 1
+        hopeless = region.noise > 0.0 and self._failed_shrinks >= MOST_FAILED_SHRINKS
+        self._failed_shrinks += 1
+        if hopeless or region.noise > max(NOISY * step.gain, 0.0):
+            self.drowned, self._floor = True, 0.0
+            return []
         self._may_grow = True
         self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
         return []
@@ -234,6 +250,8 @@ class RegionSearch:
     def _judge_step(self, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
         length = step.length
+        if ratio > 0.1:
+            self._failed_shrinks = 0
         if ratio > 0.7:
             self._radius = max(self._radius, 2 * length)
         elif ratio > 0.1:
@@ -243,10 +261,6 @@ class RegionSearch:
         if self._radius <= 1.5 * self._floor:
             self._radius = self._floor
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
-        if before - value > self.model.noise:
-            self._averaged = 0
-        if step.gain > 10 * self.model.noise:
-            self.model.smooth = False
 
     def _judge_noise(self, value: float | None) -> None:
         region = self.model
@@ -258,8 +272,8 @@ class RegionSearch:
         unit = moved * float(np.linalg.norm(region.back))
         slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
         if difference > 100 * unit * slope + 1e-11 * abs(value):
-            known = region.noise or difference
-            region.noise = float(np.sqrt(0.5 * (known**2 + difference**2)))
+            self._differences.append(difference)
+            region.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))
             self._probed = abs(value) / 3.0
             region.rebuild(self._radius)
 

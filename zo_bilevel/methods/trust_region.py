@@ -14,6 +14,7 @@ from zo_bilevel.methods.bracket import BracketSearch
 from zo_bilevel.methods.exploration import candidate_directions
 from zo_bilevel.methods.global_search import Evolution
 from zo_bilevel.methods.mixed import Descent, mixed_search
+from zo_bilevel.methods.noisy_region import NoisyRegion, noisy_region
 from zo_bilevel.methods.region_search import RegionSearch
 from zo_bilevel.methods.starts import find_start
 
@@ -106,7 +107,7 @@ class _Continuous:
         self._box = space.lower[self._free], space.upper[self._free]
         self._rng = search.rng(8, key)
         self._smoothed = np.inf
-        self._latest: RegionSearch | None = None
+        self._latest: NoisyRegion | None = None
 
     def run(self, *, may_restart: bool) -> Descent:
         """Search; give back the best solve."""
@@ -142,21 +143,29 @@ class _Continuous:
     def _local(self, start: FloatArray, value: float, radius: float) -> Part:
         source, width = self._directions(), self._search.round_width
         local = RegionSearch(start, value, self._box, source, self._rng, width=width, radius=radius)
+        known = [(start, value)]
         solver = local.rounds()
         trials = next(solver, None)
         while trials is not None:
             roles = ["trial" if trial.kind == "step" else "sketch" for trial in trials]
             values = yield from self._solve([trial.x for trial in trials], roles)
+            known += [(t.x, v) for t, v in zip(trials, values, strict=True) if v is not None]
             trials = _answer(solver, values)
-            if local.model.noise > 0.0:
-                self._note_noise(local)
+        if local.drowned:
+            yield from self._average(
+                noisy_region(local, known, self._box, source, self._rng, width)
+            )
 
-    def _note_noise(self, local: RegionSearch) -> None:
-        """Under noise, recommend the point whose smoothed loss is lowest."""
-        y, value = local.model.centre()
-        if value <= self._smoothed or local is self._latest:
-            self._smoothed, self._latest = value, local
-            self._recommend(local.model.place(y)[0])
+    def _average(self, noisy: NoisyRegion) -> Part:
+        """Under noise: many points count; the minimum of their model is recommended."""
+        solver = noisy.rounds()
+        points = next(solver, None)
+        while points is not None:
+            values = yield from self._solve(points, ["trial"] * len(points))
+            points = _answer(solver, values)
+            if noisy.level <= self._smoothed or noisy is self._latest:
+                self._smoothed, self._latest = noisy.level, noisy
+                self._recommend(noisy.recommended)
 
     def _recommend(self, x: FloatArray) -> None:
         self._search.notes.noisy = True
