@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from unrolled import SmallNetwork
 
+import zo_bilevel as zb
 from zo_bilevel.dispatch.base import Dispatcher, Solve, WithCost, WithDerivative
 from zo_bilevel.dispatch.batched import Batched, is_out_of_memory
 from zo_bilevel.dispatch.serial import Serial
@@ -188,6 +190,44 @@ def test_a_solve_to_be_differentiated_runs_by_itself():
     assert inner.sizes == [3]
     assert outcomes[3].derivative.shape == (3, 3)
     assert outcomes[3].theta.tolist() == [12.5] * 3
+
+
+@pytest.mark.parametrize("estimator", [zb.FG2U(4, chunk=2), zb.ReverseUnroll()])
+def test_orders_of_exact_derivatives_give_the_numbers_of_serial(estimator):
+    network = SmallNetwork(0, num_steps=3)
+
+    class Stacked:
+        """The network's loop with a `solve_batch` beside its derivatives."""
+
+        jvp = staticmethod(network.loop.jvp)
+        pull_trajectory = staticmethod(network.loop.pull_trajectory)
+        pull_fixed_point = staticmethod(network.loop.pull_fixed_point)
+
+        def __init__(self):
+            self.batches = []
+
+        def __call__(self, phi, *, seed=None):
+            return network.loop(phi, seed=seed)
+
+        def solve_batch(self, phis, seeds):
+            self.batches.append(len(seeds))
+            rows = [{name: part[k] for name, part in phis.items()} for k in range(len(seeds))]
+            solved = [network.loop(row, seed=int(s)) for row, s in zip(rows, seeds, strict=True)]
+            return {name: torch.stack([theta[name] for theta in solved]) for name in solved[0]}
+
+    inner = Stacked()
+    problem = zb.Problem(network.space, inner, network.loop.outer(network.outer))
+    options = {"estimator": estimator, "seed": 3}
+    alone = zb.hypergradient(problem, network.phi, **options)
+    found = zb.hypergradient(problem, network.phi, **options, dispatcher=Batched())
+    for name, value in alone.items():
+        np.testing.assert_array_equal(found[name], value)
+    method = zb.GradientMethod(estimator, lr=0.05)
+    serial = zb.minimize(problem, method, initial=network.phi, max_solves=20)
+    result = zb.minimize(problem, method, initial=network.phi, max_solves=20, dispatcher=Batched())
+    assert result.loss == serial.loss
+    np.testing.assert_array_equal(result.x, serial.x)
+    assert sum(inner.batches) == 2  # the plain solves that judge the last point
 
 
 def test_bad_input_is_refused_by_name():

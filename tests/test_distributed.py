@@ -38,10 +38,16 @@ try:
     refused = ""
 except zb.InputError as error:
     refused = str(error)
+try:
+    zb.minimize(network.problem, zb.GradientMethod(zb.FG2U(4)), max_seconds=5.0, max_solves=18)
+    refused_limit = ""
+except zb.InputError as error:
+    refused_limit = str(error)
 dist.destroy_process_group()
 print(json.dumps({
     "gradient": {name: value.ravel().tolist() for name, value in found.items()},
     "x": result.x.tolist(), "loss": result.loss, "calls": shared, "refused": refused,
+    "refused_limit": refused_limit,
 }))
 """
 
@@ -79,6 +85,7 @@ def test_two_processes_share_the_work_and_give_the_numbers_of_one():
         assert answer["loss"] == result.loss
         assert answer["calls"] == 2  # of four
         assert "ranks asked for different rounds" in answer["refused"]
+        assert "max_seconds must be None with Distributed, got 5" in answer["refused_limit"]
 
 
 def test_without_a_group_it_says_what_to_do():
@@ -87,3 +94,16 @@ def test_without_a_group_it_says_what_to_do():
         zb.hypergradient(
             network.problem, network.phi, estimator=zb.FG2U(2), dispatcher=zb.Distributed()
         )
+
+
+def test_a_limit_in_seconds_is_refused_before_the_first_solve():
+    solves = []
+
+    def solve(phi):
+        solves.append(phi)
+        return phi["a"]
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 1)), solve, zb.SquaredError(0.5))
+    with pytest.raises(zb.InputError, match="max_seconds must be None with Distributed, got 2"):
+        zb.minimize(problem, max_seconds=2.0, dispatcher=zb.Distributed())
+    assert solves == []

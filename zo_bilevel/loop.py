@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.confirmation import Verdict, confirm, reserve_for
 from zo_bilevel.dispatch.base import Dispatcher
-from zo_bilevel.dispatch.distributed import default_dispatcher
+from zo_bilevel.dispatch.distributed import check_limits, default_dispatcher
 from zo_bilevel.errors import InnerSolverError, InputError, StoreError
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import Budget, Ledger
@@ -57,6 +57,7 @@ def minimize(
         max_solves: Budget in solves; 1000 when no budget is given at all.
         max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
             A solve that runs is not cut short in this process; `Joblib(timeout_s=...)` does that.
+            Refused with `Distributed`, whose ranks' clocks differ.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen.
         tolerance: Stop once the loss is at or below this value; `None` for no such rule.
@@ -91,6 +92,8 @@ def minimize(
         2.0
     """
     method = _checked(problem, method, max_failure_rate)
+    dispatcher = default_dispatcher() if dispatcher is None else dispatcher
+    check_limits(dispatcher, max_seconds)
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
     state = method.start(
         problem,
@@ -119,7 +122,7 @@ def minimize(
     with _recording(store, open_run, problem, ledger) as recorder:
         evaluator = Evaluator(
             problem,
-            default_dispatcher() if dispatcher is None else dispatcher,
+            dispatcher,
             seed,
             recorder,
             ledger.out_of_time,

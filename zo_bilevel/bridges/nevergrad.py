@@ -156,8 +156,9 @@ class AskTell:
         """
         if self._best is None:
             raise InputError("nothing to recommend: no round has been told")
-        recommended = self._state.notes.recommended
-        x = self._best.point.x if recommended is None else recommended
+        x, notes = self._best.point.x, self._state.notes
+        if notes.noisy and notes.recommended is not None:
+            x = notes.recommended
         value = value_of(self.parametrization, self.space.decode(x))
         return self.parametrization.spawn_child(new_value=value)
 

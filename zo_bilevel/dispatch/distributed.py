@@ -17,7 +17,8 @@ class Distributed:
     """Run each rank's share of a round, then give all outcomes to all ranks.
 
     Every rank runs the same program with the same seed, as under `torchrun`, and gets the same
-    result as one process would. Limit such runs in solves, not in seconds: clocks differ.
+    result as one process would. Such runs are limited in solves or cost: `minimize` refuses
+    `max_seconds`, since the ranks' clocks differ and one would stop a round before the others.
 
     Args:
         local: Runs a rank's own share; default `Serial()`.
@@ -83,6 +84,25 @@ def default_dispatcher() -> Dispatcher:
     """`Distributed()` when a process group of several ranks is initialised, else `Serial()`."""
     group = _group()
     return Serial() if group is None or group.get_world_size() == 1 else Distributed()
+
+
+def check_limits(dispatcher: Dispatcher, max_seconds: float | None) -> None:
+    """Refuse a limit in seconds for a run on several ranks.
+
+    Args:
+        dispatcher: Of the run.
+        max_seconds: Its limit, or `None`.
+
+    Raises:
+        InputError: If each rank would have to decide by its own clock.
+    """
+    if max_seconds is None or not isinstance(dispatcher, Distributed):
+        return
+    raise InputError(
+        f"max_seconds must be None with Distributed, got {max_seconds:g}: the ranks' clocks "
+        "differ, so they would not stop together and would wait for each other for ever; limit "
+        "the run by max_solves"
+    )
 
 
 def _group() -> Any:  # noqa: ANN401 - the module torch.distributed or None

@@ -24,6 +24,10 @@ MAX_LOST_SKETCHES = 10
 class GradientMethod(Method):
     """Descent with a torch optimizer: one hypergradient, one step, in scaled coordinates.
 
+    A step to a point without a finite hypergradient (failed solves, NaN) is halved until there is
+    one; the descent goes on from there. With noisy solves the last point competes with the one of
+    the lowest loss.
+
     Args:
         estimator: Estimates the hypergradients; default `FG2UZO()`.
         optimizer: A `torch.optim` class; default Adam.
@@ -110,8 +114,12 @@ class GradientMethod(Method):
             gradient = None if bound is None else self._gradient(plan, evaluations, bound)
             if gradient is None:
                 lost += 1
+                if descent.step_back():
+                    gathered.clear()
                 continue
             lost = 0
+            descent.keep()
+            search.notes.recommended = plan.x
             if search.watch is not None:
                 search.watch(gradient)
             gathered.append(gradient)
@@ -123,12 +131,16 @@ class GradientMethod(Method):
     def _gradient(
         self, plan: Plan, evaluations: list[Evaluation], bound: BoundProblem
     ) -> FloatArray | None:
-        """The hypergradient, or `None` when too many solves failed for one."""
+        """The hypergradient, or `None` when too many solves failed for a finite one."""
         try:
             estimate = self.estimator.sketch(plan, evaluations, bound)
         except InnerSolverError:
             return None
-        return estimate.hypergradient(bound)[0] if estimate.num_directions else None
+        if estimate.num_directions == 0:
+            return None
+        with np.errstate(invalid="ignore", over="ignore"):  # looked at right below
+            gradient = estimate.hypergradient(bound)[0]
+        return gradient if np.isfinite(gradient).all() else None
 
     def _begin(self, search: Search) -> _Descent:
         position, optimizer = self._make_optimizer(search.start)
@@ -145,12 +157,27 @@ class _Descent:
         self._position = position
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._good: FloatArray | None = None
 
     @property
     def x(self) -> FloatArray:
         """Scaled point, shape `(N,)`."""
         x: FloatArray = self._position.detach().numpy().copy()
         return x
+
+    def keep(self) -> None:
+        """Remember this point as one where the inner solver works."""
+        self._good = self.x
+
+    def step_back(self) -> bool:
+        """Halve the way back to the last point that worked; whether there was any way."""
+        import torch
+
+        if self._good is None or np.array_equal(self._good, self.x):
+            return False
+        with torch.no_grad():
+            self._position.copy_(torch.from_numpy((self._good + self.x) / 2))
+        return True
 
     def step(self, gradient: FloatArray) -> None:
         """One step of the optimizer, then back inside the bounds."""
