@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final
 
+from zo_bilevel.adapters.torch_state import fresh_torch_state
 from zo_bilevel.adapters.torch_unroll import TorchUnroll
 
 
@@ -21,15 +22,19 @@ class Built(Protocol):
 
 @functools.lru_cache(maxsize=8)
 def _built(build: Callable[..., Any], options: tuple[tuple[str, Any], ...]) -> Any:  # noqa: ANN401
-    return build(**dict(options))
+    with fresh_torch_state():
+        return build(**dict(options))
 
 
 @final
 class Deferred:
     """Names a loop instead of holding it: data and pretrained models never travel to workers.
 
+    It is built in float32 on the CPU with torch's generator at seed 0, whatever the program around
+    it has set or drawn, so that it is the same in every process.
+
     Args:
-        build: A function that workers can import; returns a `Built`, the same in every process.
+        build: A function that workers can import; returns a `Built`.
         **options: Its arguments, hashable.
 
     Example:

@@ -1,7 +1,11 @@
 """The four tasks on networks at their smoke size, and their data."""
 
 import gzip
+import inspect
+import random
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
+from zo_bilevel.tasks import documentation
 from zo_bilevel.tasks.digits import load_digits, read_idx
 from zo_bilevel.tasks.documentation import documents
 
@@ -50,7 +55,7 @@ class Stay(zb.Method):
         return "stayed"
 
 
-@pytest.mark.parametrize("name", [name for name in TORCH_TASKS if name != "online-adaptation"])
+@pytest.mark.parametrize("name", TORCH_TASKS)
 def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     task = make(name)
     method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
@@ -63,6 +68,44 @@ def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     assert result.loss < before.loss + 2.0 * error + 0.05
     if task.error is not None:
         assert 0.0 <= task.error(result.phi) <= 1.0
+
+
+# what other tests and packages do to a process; ray replaces inspect.isgenerator when imported
+DISTURB = """
+import inspect, random, unittest.mock, argparse, sqlite3, email.message, concurrent.futures
+import numpy, sklearn.neural_network, torch
+inspect.isgenerator = lambda value: False
+inspect.another = lambda: None
+random.seed(5), numpy.random.seed(5), torch.manual_seed(5), torch.rand(100)
+torch.set_default_dtype(torch.float64)
+"""
+
+RUN = """
+import sys
+import zo_bilevel as zb
+from zo_bilevel import tasks
+for name in sys.argv[1:]:
+    task = tasks.load(name, size="smoke")
+    space = task.problem.space
+    start = space.decode(space.encode(task.start(0)))
+    theta = task.problem.inner(start, seed=4)
+    print(name, [float(part.double().sum()).hex() for part in theta.values()])
+    method = zb.GradientMethod(zb.FG2U(6), lr=0.05)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=16)
+    print(result.loss.hex(), [float(x).hex() for x in result.x[:20]])
+"""
+
+
+def test_tasks_give_the_same_numbers_whatever_else_the_process_has_done():
+    pytest.importorskip("transformers")
+    answers = []
+    for program in (RUN, DISTURB + RUN):
+        command = [sys.executable, "-W", "ignore", "-c", program, *TORCH_TASKS]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert run.returncode == 0, run.stderr
+        answers.append(run.stdout.splitlines())
+    for alone, disturbed in zip(*answers, strict=True):
+        assert alone == disturbed
 
 
 def test_the_same_tuning_through_scikit_learn_is_a_black_box():
@@ -92,11 +135,29 @@ def test_condensed_images_start_at_real_ones_of_each_class():
         assert distance.min() < 1e-6
 
 
+@pytest.mark.slow
+def test_condensed_images_train_fresh_networks_better_than_real_ones():
+    task = tasks.load("condensation")
+    start = task.start(0)
+    method = zb.GradientMethod(zb.ReverseUnroll(), lr=0.03)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=208)
+    assert task.error(result.phi) < task.error(start) - 0.05
+
+
 def test_the_discretised_cell_keeps_the_best_operation_of_each_edge():
     inner = make("architecture").problem.inner
     scores = np.zeros((3, 5))
     scores[0, 3], scores[1, 1], scores[2, 0], scores[2, 4] = 1.0, 1.0, 9.0, 1.0
     assert inner.built.discretised({"scores": scores}) == ["conv3", "skip", "conv1"]
+
+
+def test_any_cell_can_be_trained_anew_to_compare_with():
+    search = make("architecture").problem.inner.built
+    assert 0.0 <= search.retrained_error(["skip", "none", "average"], num_networks=1) <= 1.0
+    with pytest.raises(zb.InputError, match="unknown operation 'conv5'; did you mean"):
+        search.retrained_error(["conv5", "skip", "skip"])
+    with pytest.raises(zb.InputError, match="one for each of 3 edges"):
+        search.retrained_error(["skip"])
 
 
 def write_idx(folder, name, array, packed=False):
@@ -126,6 +187,23 @@ def test_a_missing_or_damaged_idx_file_is_named(tmp_path):
     (tmp_path / "broken").write_bytes(b"nothing")
     with pytest.raises(zb.InputError, match="broken is no IDX file"):
         read_idx(tmp_path, "broken")
+
+
+def test_documents_do_not_depend_on_what_other_packages_replace(monkeypatch):
+    before = documents()
+    monkeypatch.setattr(inspect, "isgenerator", lambda value: False)
+    monkeypatch.setattr(random, "choice", None)
+    documents.cache_clear()
+    assert documents() == before
+    assert "inspect.isgenerator" in {document.name for document in before}
+
+
+def test_a_python_without_sources_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(documentation.sysconfig, "get_path", lambda name: str(tmp_path))
+    documents.cache_clear()
+    with pytest.raises(zb.InputError, match=f"no source files in {tmp_path}"):
+        documents()
+    documents.cache_clear()
 
 
 def test_documents_are_real_and_alike_every_time():
