@@ -4,142 +4,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 
+from zo_bilevel.adapters.functional_rules import (
+    FunctionalAdam,
+    FunctionalSGD,
+    Moments,
+    Rule,
+    Setting,
+    Weights,
+)
 from zo_bilevel.adapters.torch_unroll import Phi, TorchUnroll
-from zo_bilevel.errors import InputError, unknown_name_message
+from zo_bilevel.errors import InputError
 
-Weights: TypeAlias = dict[str, torch.Tensor]
-Moments: TypeAlias = dict[str, Weights]
-Setting: TypeAlias = "float | str | Callable[[Phi, int], Any]"
-"""A number, the name of a parameter in phi, or `f(phi, t)`: a number for all weights, or a dict
-with a number for each weight by name."""
+__all__ = [
+    "FunctionalAdam",
+    "FunctionalSGD",
+    "FunctionalTraining",
+    "Moments",
+    "Rule",
+    "Setting",
+    "Weights",
+    "minibatches",
+]
+
 Model: TypeAlias = Callable[..., Any]
-
-
-def setting_for(setting: Setting, phi: Phi, t: int, weight: str) -> Any:  # noqa: ANN401 - number or tensor
-    """The value of a setting for one weight at one step.
-
-    Args:
-        setting: A number, a name in phi, or a function of phi and t.
-        phi: Named values.
-        t: The step, from 0.
-        weight: Name of the weight.
-
-    Raises:
-        InputError: If phi has no such name, or a dict of the user's lacks the weight.
-    """
-    value: Any = setting
-    if isinstance(setting, str):
-        if setting not in phi:
-            raise InputError(unknown_name_message("parameter", setting, phi))
-        value = phi[setting]
-    elif callable(setting):
-        value = setting(phi, t)
-    if isinstance(value, Mapping):
-        if weight not in value:
-            raise InputError(unknown_name_message("weight", weight, value))
-        value = value[weight]
-    return value
-
-
-class Rule(Protocol):
-    """An optimizer's update in functional form."""
-
-    def moments(self, weights: Weights) -> Moments:
-        """What it remembers, at the start."""
-        ...
-
-    def update(
-        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
-    ) -> tuple[Weights, Moments]:
-        """The next weights and what it remembers."""
-        ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FunctionalSGD:
-    """`torch.optim.SGD`: `v <- momentum v + g + decay w`, `w <- w - rate v`.
-
-    Args:
-        learning_rate: Rate.
-        momentum: In [0, 1); 0 remembers nothing.
-        weight_decay: Times the weights, added to the gradient.
-    """
-
-    learning_rate: Setting = 0.1
-    momentum: Setting = 0.0
-    weight_decay: Setting = 0.0
-
-    def moments(self, weights: Weights) -> Moments:
-        """Velocities of zero, or none without momentum."""
-        if self.momentum == 0.0:
-            return {}
-        return {"velocity": {name: torch.zeros_like(w) for name, w in weights.items()}}
-
-    def update(
-        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
-    ) -> tuple[Weights, Moments]:
-        """One step."""
-        after, velocity = {}, {}
-        for name, w in weights.items():
-            v = gradient[name] + setting_for(self.weight_decay, phi, t, name) * w
-            if moments:
-                v = setting_for(self.momentum, phi, t, name) * moments["velocity"][name] + v
-                velocity[name] = v
-            after[name] = w - setting_for(self.learning_rate, phi, t, name) * v
-        return after, {"velocity": velocity} if moments else {}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FunctionalAdam:
-    """`torch.optim.AdamW` (decay apart from the gradient; 0 is Adam).
-
-    Args:
-        learning_rate: Rate.
-        betas: Decay of the two moments.
-        eps: Added to the square root; kept inside it too, so that the derivative at a gradient
-            of zero is finite.
-        weight_decay: Times rate and weights, taken off the weights.
-
-    Source:
-        Kingma and Ba (2015), arXiv 1412.6980, Algorithm 1.
-    """
-
-    learning_rate: Setting = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: Setting = 0.0
-
-    def moments(self, weights: Weights) -> Moments:
-        """Two moments of zero."""
-        return {
-            key: {name: torch.zeros_like(w) for name, w in weights.items()}
-            for key in ("first", "second")
-        }
-
-    def update(
-        self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
-    ) -> tuple[Weights, Moments]:
-        """One step."""
-        beta1, beta2 = self.betas
-        after: Weights = {}
-        kept: Moments = {"first": {}, "second": {}}
-        for name, w in weights.items():
-            g = gradient[name]
-            first = beta1 * moments["first"][name] + (1 - beta1) * g
-            second = beta2 * moments["second"][name] + (1 - beta2) * g * g
-            kept["first"][name], kept["second"][name] = first, second
-            scale = torch.sqrt(second / (1 - beta2 ** (t + 1)) + self.eps**2) + self.eps
-            rate = setting_for(self.learning_rate, phi, t, name)
-            decayed = w - rate * setting_for(self.weight_decay, phi, t, name) * w
-            after[name] = decayed - rate * (first / (1 - beta1 ** (t + 1))) / scale
-        return after, kept
 
 
 @final

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from zo_bilevel.adapters.torch_leaves import Leaves, leaf_names
+from zo_bilevel.adapters.torch_leaves import Leaves, refuse_in_place
 from zo_bilevel.adapters.torch_unroll import Phi, Run
 from zo_bilevel.errors import InnerSolverError, InputError, InvalidSolutionError
 
@@ -45,11 +45,7 @@ def _refuse_in_place(before: Leaves, copies: list[torch.Tensor], versions: list[
             leaf, copy, rtol=0, atol=0, equal_nan=True
         )
         if leaf._version != versions[position] or not same:
-            name = leaf_names(before.tree)[position] or "theta"
-            raise InputError(
-                f"step 0 changed {name!r} in place; it must return new tensors (theta - rate * "
-                "gradient, not theta -= rate * gradient)"
-            )
+            refuse_in_place(before, position, 0)
 
 
 def check_finite(run: Run, found: Leaves) -> None:

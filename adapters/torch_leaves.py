@@ -125,6 +125,35 @@ def check_unchanged(before: Leaves, after: Leaves, t: int) -> None:
             )
 
 
+def check_not_written(before: Leaves, versions: Sequence[int], t: int) -> None:
+    """Refuse a step that wrote into the theta it was given.
+
+    Args:
+        before: Theta that went in.
+        versions: How often each leaf had been written to by then.
+        t: The step, from 0.
+
+    Raises:
+        InputError: Naming the leaf.
+    """
+    for position, leaf in enumerate(before.all):
+        if leaf._version != versions[position]:
+            refuse_in_place(before, position, t)
+
+
+def refuse_in_place(before: Leaves, position: int, t: int) -> None:
+    """Say which leaf a step wrote to.
+
+    Raises:
+        InputError: Always.
+    """
+    name = leaf_names(before.tree)[position] or "theta"
+    raise InputError(
+        f"step {t} changed {name!r} in place; it must return new tensors (theta - rate * "
+        "gradient, not theta -= rate * gradient)"
+    )
+
+
 def leave(tree: Tree, what: str) -> Any:  # noqa: ANN401 - tensor or dict of tensors
     """What an inner solver returns: the tensor itself, or tensors by name.
 

@@ -15,7 +15,14 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import torch
 
-from zo_bilevel.adapters.torch_leaves import Leaves, check_unchanged, enter, leave, take_apart
+from zo_bilevel.adapters.torch_leaves import (
+    Leaves,
+    check_not_written,
+    check_unchanged,
+    enter,
+    leave,
+    take_apart,
+)
 from zo_bilevel.dispatch.base import takes_seed
 from zo_bilevel.errors import InputError
 
@@ -267,7 +274,9 @@ class Run:
 
     def next(self, theta: Leaves, phi: Phi, t: int, batch: Any) -> Leaves:  # noqa: ANN401
         """Theta after step t."""
+        written = [leaf._version for leaf in theta.all]
         after = take_apart(self.loop.step(theta.tree, phi, t, batch), f"step {t}")
+        check_not_written(theta, written, t)
         check_unchanged(theta, after, t)
         return after
 

@@ -10,7 +10,7 @@ Source: Liu, Simonyan, Yang (2019), "DARTS: Differentiable Architecture Search",
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -19,7 +19,7 @@ import torch
 
 from zo_bilevel.adapters.deferred import Deferred
 from zo_bilevel.adapters.functional_training import FunctionalSGD, FunctionalTraining, minibatches
-from zo_bilevel.errors import InputError
+from zo_bilevel.errors import InputError, unknown_name_message
 from zo_bilevel.parameters import Real
 from zo_bilevel.problem import Problem
 from zo_bilevel.space import Space
@@ -136,17 +136,35 @@ class Search:
 
     def test_error(self, phi: Mapping[str, Any]) -> float:
         """Share of test images that the discretised network gets wrong after training anew."""
+        return self.retrained_error(self.discretised(phi))
+
+    def retrained_error(self, operations: Sequence[str], num_networks: int = 3) -> float:
+        """Mean share of wrong test images of a cell of one operation an edge, trained anew.
+
+        Args:
+            operations: Name of the operation of each edge; any cell can be compared so.
+            num_networks: Fresh initialisations.
+
+        Raises:
+            InputError: If an operation is unknown or there is not one for each edge.
+        """
+        if len(operations) != len(EDGES):
+            raise InputError(f"operations must name one for each of {len(EDGES)} edges")
         scores = np.full((len(EDGES), len(OPERATIONS)), -1e4)
-        for edge, operation in enumerate(self.discretised(phi)):
+        for edge, operation in enumerate(operations):
+            if operation not in OPERATIONS:
+                raise InputError(unknown_name_message("operation", operation, OPERATIONS))
             scores[edge, OPERATIONS.index(operation)] = 0.0
-        long = self.training.unroll(self.size.retrain_steps, batches=self.batches)
-        weights = long({"scores": scores}, seed=1 << 33)
+        train = self.training.unroll(self.size.retrain_steps, batches=self.batches)
         images, labels = self.digits.test
-        mixture = torch.softmax(torch.as_tensor(scores, dtype=images.dtype), dim=1).to(
-            images.device
-        )
-        with torch.no_grad():
-            return 1.0 - accuracy(self.training.model(weights)(images, mixture), labels)
+        mixture = torch.softmax(torch.as_tensor(scores, dtype=images.dtype), dim=1)
+        wrong = []
+        for seed in range(num_networks):
+            weights = train({"scores": scores}, seed=(1 << 33) + seed)  # beyond those of solves
+            with torch.no_grad():
+                logits = self.training.model(weights)(images, mixture.to(images.device))
+            wrong.append(1.0 - accuracy(logits, labels))
+        return sum(wrong) / num_networks
 
 
 def task(size: str = "small", path: str | None = None, device: str = "cpu") -> Task:

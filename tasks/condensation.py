@@ -1,7 +1,8 @@
 """Data condensation: a few images on which a fresh network learns as if from all of them.
 
 phi are the pixels of the condensed images; the inner loop trains a freshly initialised ConvNet on
-them; the outer objective is its cross-entropy on real training images.
+them, another one in each solve; the outer objective is its cross-entropy on a mini-batch of real
+training images.
 
 Source: arXiv 2406.14095, section 4.1 (3-layer ConvNet, unrolled depth 100, 32 directions).
 """
@@ -16,6 +17,7 @@ import torch
 
 from zo_bilevel.adapters.deferred import Deferred
 from zo_bilevel.adapters.functional_training import FunctionalSGD, FunctionalTraining
+from zo_bilevel.adapters.torch_unroll import TorchUnroll
 from zo_bilevel.errors import InputError
 from zo_bilevel.parameters import Real
 from zo_bilevel.problem import Problem
@@ -45,20 +47,26 @@ class Size:
         width: Channels of each layer.
         num_steps: Inner steps T.
         num_train: Real training images; `None` for all.
+        batch: Real images that judge one trained network.
         learning_rate: Of the inner SGD.
     """
 
     width: int
     num_steps: int
     num_train: int | None
+    batch: int = 256
     learning_rate: float = 0.1
 
 
-SIZES = {"smoke": Size(8, 10, 200), "small": Size(16, 30, None), "full": Size(128, 100, None)}
+SIZES = {
+    "smoke": Size(8, 10, 200, 64),
+    "small": Size(16, 20, None),
+    "full": Size(128, 100, None, 1024),
+}
 
 
 def convnet(side: int, width: int) -> torch.nn.Module:
-    """Three blocks of convolution, normalisation, SiLU and pooling, then a linear layer.
+    """Three blocks of convolution, pooling, normalisation and SiLU, then a linear layer.
 
     Not ReLU: with its kinks the trained network is so rough in the images that differences of the
     loss over 1e-3 of a pixel's spread had nothing to do with the exact hypergradient.
@@ -70,15 +78,13 @@ def convnet(side: int, width: int) -> torch.nn.Module:
     layers: list[torch.nn.Module] = []
     channels = 1
     for _ in range(3):
-        # normalised over channels too: each channel alone would lose its mean on 2 x 2 pixels
-        layers += [
-            torch.nn.Conv2d(channels, width, 3, padding=1),
-            torch.nn.GroupNorm(1, width),
-            torch.nn.SiLU(),
-        ]
+        layers.append(torch.nn.Conv2d(channels, width, 3, padding=1))
         if side >= SMALLEST_POOLED:
+            # before what follows, which is most of the work of a directional derivative
             layers.append(torch.nn.AvgPool2d(2))
             side //= 2
+        # normalised over channels too: each channel alone would lose its mean on 2 x 2 pixels
+        layers += [torch.nn.GroupNorm(1, width), torch.nn.SiLU()]
         channels = width
     return torch.nn.Sequential(
         *layers, torch.nn.Flatten(), torch.nn.Linear(width * side**2, NUM_CLASSES)
@@ -101,17 +107,42 @@ class Condensation:
         self.labels = torch.arange(NUM_CLASSES, device=device).repeat_interleave(images_per_class)
         network = convnet(self.digits.side, size.width).to(device)
         rule = FunctionalSGD(size.learning_rate, momentum=0.5)
+        self.size = size
         self.training = FunctionalTraining(network, self._loss, rule, fresh=True)
-        self.loop = self.training.unroll(size.num_steps)
+        weight = next(network.parameters())
+        self.loop = TorchUnroll(
+            self.init,
+            self.step,
+            size.num_steps,
+            read=self.read,
+            dtype=weight.dtype,
+            device=str(weight.device),
+        )
 
     def _loss(self, model: Any, batch: Any, phi: Mapping[str, Any]) -> torch.Tensor:  # noqa: ANN401, ARG002
         logits = model(phi["images"][:, None])
         return torch.nn.functional.cross_entropy(logits, self.labels)
 
-    def outer(self, weights: Any, phi: Any) -> torch.Tensor:  # noqa: ANN401, ARG002
-        """Cross-entropy on the real training images."""
-        images, labels = self.digits.train
-        return torch.nn.functional.cross_entropy(self.training.model(weights)(images), labels)
+    def init(self, phi: Any, seed: int = 0) -> dict[str, Any]:  # noqa: ANN401
+        """A fresh network, and the real images that will judge it."""
+        count = len(self.digits.train[1])
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(count, generator=generator)[: self.size.batch]
+        return {**self.training.init(phi, seed), "rows": rows.to(self.labels.device)}
+
+    def step(self, theta: Any, phi: Any, t: int, batch: Any) -> dict[str, Any]:  # noqa: ANN401
+        """One step on the condensed images."""
+        return {**self.training.step(theta, phi, t, batch), "rows": theta["rows"]}
+
+    def read(self, theta: Any, phi: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
+        """The trained weights, and which images judge them."""
+        return {"weights": theta["weights"], "rows": theta["rows"]}
+
+    def outer(self, theta: Any, phi: Any) -> torch.Tensor:  # noqa: ANN401, ARG002
+        """Cross-entropy on the mini-batch of real training images."""
+        images, labels = (part[theta["rows"]] for part in self.digits.train)
+        logits = self.training.model(theta["weights"])(images)
+        return torch.nn.functional.cross_entropy(logits, labels)
 
     def test_accuracy(self, phi: Mapping[str, Any], num_networks: int = 5) -> float:
         """Mean accuracy on test images of networks that none of the search has seen.
@@ -124,9 +155,10 @@ class Condensation:
             A share in [0, 1].
         """
         images, labels = self.digits.test
+        train = self.training.unroll(self.size.num_steps)
         found = []
         for seed in range(num_networks):
-            weights = self.loop(phi, seed=(1 << 33) + seed)  # beyond the seeds of solves
+            weights = train(phi, seed=(1 << 33) + seed)  # beyond the seeds of solves
             with torch.no_grad():
                 found.append(accuracy(self.training.model(weights)(images), labels))
         return sum(found) / num_networks

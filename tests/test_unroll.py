@@ -215,6 +215,16 @@ class TestBadInput:
         with pytest.raises(zb.InputError, match="step 2 changed 'w'"):
             loop_of(step)({"a": 1.0})
 
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2U(2), zb.ReverseUnroll()])
+    def test_a_later_step_in_place_is_refused_too(self, estimator):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"]} if t < 2 else {"w": w["w"].add_(phi["a"])}
+
+        with pytest.raises(zb.InputError, match="step 2 changed 'w' in place"):
+            loop_of(step)({"a": 1.0})
+        with pytest.raises(zb.InnerSolverError, match=r"step 2 (changed 'w'|writes .*) in place"):
+            hypergradient_of(loop_of(step), estimator, a=1.0)
+
     @pytest.mark.parametrize(
         "step",
         [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
