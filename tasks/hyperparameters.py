@@ -93,7 +93,14 @@ class Training:
 
     def outer(self, weights: Any, phi: Any) -> torch.Tensor:  # noqa: ANN401, ARG002
         """Cross-entropy on the validation images."""
-        images, labels = self.validation
+        return self._cross_entropy(weights, self.validation)
+
+    def held_out(self, weights: Any, phi: Any) -> torch.Tensor:  # noqa: ANN401, ARG002
+        """Cross-entropy on the test images, which nothing is tuned on."""
+        return self._cross_entropy(weights, self.test)
+
+    def _cross_entropy(self, weights: Any, part: Any) -> torch.Tensor:  # noqa: ANN401
+        images, labels = part
         logits = self.training.model(weights)(images.flatten(1))
         return torch.nn.functional.cross_entropy(logits, labels)
 
@@ -112,10 +119,10 @@ def _loss(model: Any, batch: Any, phi: Any) -> torch.Tensor:  # noqa: ANN401, AR
 
 @final
 class _SklearnSolver:
-    """The same training through scikit-learn: log-probabilities on the validation images."""
+    """The same training through scikit-learn: log-probabilities on images of one part."""
 
-    def __init__(self, data: Deferred, size: Size) -> None:
-        self.data, self.size = data, size
+    def __init__(self, data: Deferred, size: Size, part: str) -> None:
+        self.data, self.size, self.part = data, size, part
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int) -> NDArray[np.float64]:
         networks = importlib.import_module("sklearn.neural_network")
@@ -133,9 +140,9 @@ class _SklearnSolver:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", few_steps)  # the steps are meant to be few
             model.fit(self.data.built.images.numpy(), self.data.built.labels.numpy())
-        validation = self.data.built.validation[0].flatten(1).numpy()
-        scores = np.full((len(validation), NUM_CLASSES), np.log(1e-12))
-        scores[:, model.classes_] = np.log(np.maximum(model.predict_proba(validation), 1e-12))
+        images = getattr(self.data.built, self.part)[0].flatten(1).numpy()
+        scores = np.full((len(images), NUM_CLASSES), np.log(1e-12))
+        scores[:, model.classes_] = np.log(np.maximum(model.predict_proba(images), 1e-12))
         return scores
 
 
@@ -164,10 +171,17 @@ def task(size: str = "small", through: str = "torch", device: str = "cpu") -> Ta
     if through == "sklearn":
         space = Space(learning_rate=Log(1e-4, 1.0), weight_decay=decay, momentum=Real(0.0, 0.99))
         inner = Deferred(Training, size=SIZES[size], device="cpu")
-        labels = inner.built.validation[1].numpy()
-        solver = _SklearnSolver(inner, SIZES[size])
-        problem = Problem(space, solver, CrossEntropy(labels), name=name)
-        return Task("hyperparameters", summary + ", through scikit-learn", problem, max_solves=100)
+        problem, held_out = (
+            Problem(
+                space,
+                _SklearnSolver(inner, SIZES[size], part),
+                CrossEntropy(getattr(inner.built, part)[1].numpy()),
+                name=f"{name}-{part}",
+            )
+            for part in ("validation", "test")
+        )
+        summary += ", through scikit-learn"
+        return Task("hyperparameters", summary, problem, held_out=held_out, max_solves=100)
     space = Space(
         learning_rates=Log(1e-4, 1.0, shape=(len(LAYERS),)),
         weight_decay=decay,
@@ -178,6 +192,12 @@ def task(size: str = "small", through: str = "torch", device: str = "cpu") -> Ta
         "hyperparameters",
         summary,
         problem,
+        held_out=Problem(
+            space,
+            inner,
+            lambda theta, phi: inner.built.loop.outer(inner.built.held_out)(theta, phi),
+            name=f"{name}-test",
+        ),
         error=lambda phi: inner.built.test_error(phi),
         max_solves=500,
     )

@@ -82,6 +82,10 @@ class PromptSolver:
         """The frozen model; loaded once a process."""
         return _solver(*self.facts)
 
+    def held_out(self, phi: Mapping[str, Any]) -> FloatArray:
+        """Logits of the held-out texts."""
+        return self.solver.prompted(phi).logits(self.split.test.texts)
+
     def __call__(self, phi: Mapping[str, Any]) -> FloatArray:
         """Logits of the examples."""
         return self.solver(phi)
@@ -136,14 +140,15 @@ def task(
     """
     prompt = SoftPrompt(words, latent_size=latent_size, bound=bound)
     solver = PromptSolver(data, model, shots, seed, prompt)
-    train = solver.split.train
+    split = solver.split
     classes: Sequence[str] = tuple(label_words(load_texts(data)))
-    labels = [classes.index(label) for label in train.labels]
+    train, test = ([classes.index(k) for k in part.labels] for part in (split.train, split.test))
     space = prompt.space(1, 1)  # latent numbers do not depend on the model
     return Task(
         name="prompts",
         summary="soft prompt of a frozen sentence encoder, from k texts of each class",
-        problem=Problem(space, solver, CrossEntropy(labels)),
+        problem=Problem(space, solver, CrossEntropy(train)),
+        held_out=Problem(space, solver.held_out, CrossEntropy(test), name="held-out texts"),
         error=solver.error,
         max_solves=300,
     )
