@@ -16,10 +16,12 @@ from zo_bilevel.methods.damped_step import Quadratic, Trust, nearest_convex, tri
 from zo_bilevel.methods.explorer import Explorer
 from zo_bilevel.methods.grain import Grain
 from zo_bilevel.methods.local_model import LocalModel, along, at_center
+from zo_bilevel.methods.local_search import LocalSearch
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.methods.outer_model import OuterModel
 from zo_bilevel.methods.plan import Plan
 from zo_bilevel.methods.probing import Probing
+from zo_bilevel.methods.proposing import propose
 from zo_bilevel.tasks import load
 from zo_bilevel.tasks.quadratic_form import make_quadratic_form
 from zo_bilevel.testing.conformance import check_method
@@ -534,3 +536,30 @@ def test_a_vector_that_jumps_is_left_to_the_trust_region():
     problem = zb.Problem(space, counts, zb.SquaredError(target))
     result = zb.minimize(problem, max_solves=300, seed=0)
     assert result.loss < 0.05 * result.history[0].loss
+
+
+def test_many_old_columns_are_renewed_when_steps_disappoint():
+    size = 20
+    problem = zb.Problem(
+        zb.Space(x=zb.Real(-3, 3, shape=(size,))),
+        lambda phi: phi["x"],
+        zb.SquaredError([0.0] * size),
+    )
+    theta, layout = flatten_theta(np.ones(size))
+    start = Evaluation(Point(np.ones(size)), "ok", theta, 0.5, layout=layout)
+    outer = OuterModel(problem.bind(theta, layout, start.point.x), start)
+    explorer = Explorer(np.full(size, -3.0), np.full(size, 3.0), lambda: iter(np.eye(size)))
+    state = LocalSearch(outer, np.ones(size), theta, explorer, 1).state
+    for unit in np.eye(size):
+        state.model.observe(along(state.model.coordinates(unit, unit)), unit, 0.0)
+    state.explorer.left = False
+    state.disappointments = 3
+    assert propose(state).steps  # columns are known well: it is not their fault
+    state.model.affine.doubt()
+    state.disappointments, state.trust.radius = 3, 1e-6
+    for _ in range(size // 4):
+        plan = propose(state)
+        assert not plan.steps
+        assert len(plan.probes) == 1
+    assert state.renewals == 0
+    assert state.trust.radius > 0.01

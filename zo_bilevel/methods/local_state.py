@@ -35,6 +35,7 @@ class LocalState:
         slow: Trial steps in a row that gained little.
         idle: Trial steps in a row that gained nothing.
         disappointments: Trial steps in a row that gained far less than predicted.
+        renewals: Columns still to be measured anew before the next trial step.
     """
 
     model: LocalModel
@@ -46,6 +47,7 @@ class LocalState:
     slow: int = 0
     idle: int = 0
     disappointments: int = 0
+    renewals: int = 0
 
     def choose_step(
         self,

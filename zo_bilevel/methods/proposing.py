@@ -33,6 +33,14 @@ BASIS_SHARE = 16
 """One difference a plan for every so many directions known."""
 SHORTEST = 1e-14
 """A step of this length leads nowhere: all known directions end on bounds."""
+MANY = 16
+"""With so many columns they grow old together: a trial step mends but one direction of them."""
+DISAPPOINTED, OLD = 3, 0.02
+"""Disappointing trial steps in a row, and median relative variance, that renew columns."""
+RENEWED = 4
+"""A share of 1 in so many columns is renewed at a time, those most in doubt."""
+RENEWED_RADIUS = 0.03
+"""Trust radius afterwards at the least: it had shrunk because of the columns."""
 FEW_DIRECTIONS = 4
 """Enough directions to try a step again after the radius held the last one back."""
 
@@ -45,6 +53,12 @@ def propose(state: LocalState) -> Plan:
     """
     if state.model.size == state.model.affine.center.size:
         state.explorer.left = False
+    _begin_renewal(state)
+    if state.renewals > 0:
+        plan = state.differences_plan(min(state.renewals, max(1, state.model.size // BASIS_SHARE)))
+        state.renewals -= len(plan.probes)
+        if plan.points:
+            return plan
     quadratic = state.model.quadratic()
     step, held = state.choose_step(quadratic, doubt=True)
     if _is_worth_trying(state, quadratic, step, held):
@@ -57,6 +71,20 @@ def propose(state: LocalState) -> Plan:
         if plan.points:
             return plan
     return state.trial([step])
+
+
+def _begin_renewal(state: LocalState) -> None:
+    """Measure many columns anew when all are known, but old, and steps disappoint."""
+    affine = state.model.affine
+    is_old = not state.explorer.left and affine.size >= MANY and not state.noise.found
+    if not is_old or state.disappointments < DISAPPOINTED or state.renewals > 0:
+        return
+    doubt = affine.spread.diagonal()[1:] / (affine.powers + 1e-300)
+    if float(np.median(doubt)) < OLD:
+        return
+    state.disappointments = 0
+    state.renewals = affine.size // RENEWED
+    state.trust.radius = max(state.trust.radius, RENEWED_RADIUS)
 
 
 def _is_worth_trying(state: LocalState, quadratic: Quadratic, step: FloatArray, held: bool) -> bool:
