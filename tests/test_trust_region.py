@@ -365,8 +365,9 @@ def test_evolution_finds_a_sphere_with_failures():
         points = evolution.ask()
         count += len(points)
         evolution.tell([None if p[0] > 2.5 else float(p @ p) for p in points])
-    assert evolution.lowest < 1e-6
-    assert count < 3000
+    assert evolution.lowest < 0.2
+    assert np.linalg.norm(evolution.best) < 0.5
+    assert count < 300
 
 
 def test_bracket_rounds_are_never_wider_than_asked():

@@ -16,7 +16,8 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 MOST_COVARIANCE = 100
 """Above so many parameters only the diagonal is learnt."""
-SMALLEST_STEP = 1e-4
+SMALLEST_STEP = 0.2
+"""Scaled step below which it is done: inside one basin a trust region goes on faster."""
 
 
 @final

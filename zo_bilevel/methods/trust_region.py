@@ -23,7 +23,7 @@ Values: TypeAlias = Generator[list[Point], list[Evaluation], list[float | None]]
 Asked = TypeVar("Asked")
 Part: TypeAlias = Generator[list[Point], list[Evaluation], None]
 
-MOST_RESTARTS = 9
+MOST_RESTARTS = 20
 """Populations double from one to the next (Auger, Hansen, 2005, "A restart CMA-ES")."""
 FEW_PARAMETERS = 40
 """Up to so many parameters each is a direction of its own, unless they are a smooth field."""
@@ -31,6 +31,8 @@ SHORTEST = 1e-3
 """Modes of a field whose prior deviation is below this share of the first are left out."""
 EVOLUTION_SIGMA = 1.5
 POLISH_RADIUS = 0.1
+SAME_BASIN = 0.2
+"""Scaled distance from the end of an earlier descent within which none is begun again."""
 
 
 @final
@@ -108,6 +110,7 @@ class _Continuous:
         self._rng = search.rng(8, key)
         self._smoothed = np.inf
         self._latest: NoisyRegion | None = None
+        self._minima: list[FloatArray] = []
 
     def run(self, *, may_restart: bool) -> Descent:
         """Search; give back the best solve."""
@@ -116,16 +119,21 @@ class _Continuous:
             yield from self._bracket(float(start[0]))
             return self._best
         yield from self._local(start, self._best.loss, 1.0)
-        population = max(self._search.round_width, 4 + int(3 * np.log(start.size)))
-        for _ in range(MOST_RESTARTS if may_restart else 0):
+        fewest = max(self._search.round_width, 4 + int(3 * np.log(start.size)))
+        for restart in range(MOST_RESTARTS if may_restart else 0):
+            # large and small populations in turn (Hansen 2009, BIPOP): narrow basins need the small
+            population = fewest * (2 ** (restart // 2) if restart % 2 == 0 else 1)
             mean = self._rng.uniform(*self._box)
             evolution = Evolution(mean, self._box, EVOLUTION_SIGMA, population, self._rng)
             while not evolution.finished:
                 evolution.tell((yield from self._solve(evolution.ask(), ["restart"] * population)))
-            if np.isfinite(evolution.lowest):
+            if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
                 yield from self._local(evolution.best, evolution.lowest, POLISH_RADIUS)
-            population *= 2
         return self._best
+
+    def _is_known(self, x: FloatArray) -> bool:
+        """Whether a descent from here would end where one has ended already."""
+        return any(float(np.linalg.norm(x - end)) < SAME_BASIN for end in self._minima)
 
     def _bracket(self, start: float) -> Part:
         low, high = float(self._box[0][0]), float(self._box[1][0])
@@ -151,6 +159,7 @@ class _Continuous:
             values = yield from self._solve([trial.x for trial in trials], roles)
             known += [(t.x, v) for t, v in zip(trials, values, strict=True) if v is not None]
             trials = _answer(solver, values)
+        self._minima.append(min(known, key=lambda pair: pair[1])[0])
         if local.drowned:
             yield from self._average(
                 noisy_region(local, known, self._box, source, self._rng, width)
