@@ -24,7 +24,7 @@ Asked = TypeVar("Asked")
 Part: TypeAlias = Generator[list[Point], list[Evaluation], None]
 
 MOST_RESTARTS = 20
-"""Populations double from one to the next (Auger, Hansen, 2005, "A restart CMA-ES")."""
+"""Every other one with a population twice that of the last such (Hansen 2009, BIPOP-CMA-ES)."""
 FEW_PARAMETERS = 40
 """Up to so many parameters each is a direction of its own, unless they are a smooth field."""
 SHORTEST = 1e-3
@@ -121,7 +121,7 @@ class _Continuous:
         yield from self._local(start, self._best.loss, 1.0)
         fewest = max(self._search.round_width, 4 + int(3 * np.log(start.size)))
         for restart in range(MOST_RESTARTS if may_restart else 0):
-            # large and small populations in turn (Hansen 2009, BIPOP): narrow basins need the small
+            # large and small populations in turn: narrow basins need the small
             population = fewest * (2 ** (restart // 2) if restart % 2 == 0 else 1)
             mean = self._rng.uniform(*self._box)
             evolution = Evolution(mean, self._box, EVOLUTION_SIGMA, population, self._rng)
