@@ -20,6 +20,7 @@ from zo_bilevel.adapters.chat_answer import (
     read_body,
 )
 from zo_bilevel.adapters.chat_ledger import ChatLedger
+from zo_bilevel.adapters.http_pool import HTTPPool
 from zo_bilevel.adapters.redaction import hide
 from zo_bilevel.errors import InputError, SolveError, SolveTimeoutError
 
@@ -54,18 +55,15 @@ class ChatClient:
         self.url, self.key_variable = url, key_variable
         self.timeout_s, self.retries = timeout_s, retries
         self.max_concurrent, self.requests_per_minute = max_concurrent, requests_per_minute
-        self._forget()
+        self._pool = HTTPPool(timeout_s, max_concurrent)
+        self._begin_turns()
 
     def __reduce__(self) -> Any:  # noqa: ANN401 - as pickle has it
         options = (self.timeout_s, self.retries, self.max_concurrent, self.requests_per_minute)
         return ChatClient, (self.url, self.key_variable, *options)
 
-    def _forget(self) -> None:
-        self._client: Any = None
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(self.max_concurrent)
-        self._next = 0.0
+    def _begin_turns(self) -> None:
+        self._owner, self._lock, self._next = os.getpid(), threading.Lock(), 0.0
 
     def key(self) -> str:
         """The key, read from the environment for each use and kept nowhere.
@@ -95,8 +93,8 @@ class ChatClient:
         """
         import tenacity
 
-        if self._owner != os.getpid():
-            self._forget()
+        if self._owner != os.getpid():  # a lock that was held during a fork stays locked
+            self._begin_turns()
         key, costs = self.key(), [0.0]
         growing = tenacity.wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
         own = growing + tenacity.wait_random(0.0, FIRST_WAIT_S)
@@ -116,7 +114,7 @@ class ChatClient:
             reraise=True,
         )
         try:
-            with self._places:
+            with self._pool.places():
                 answer: Answer = retrying(self._try, body, key, ledger, costs)
         except FaultError as fault:
             attempts = retrying.statistics["attempt_number"]
@@ -164,7 +162,7 @@ class ChatClient:
     def _attempt(self, body: Mapping[str, Any], key: str) -> tuple[str, Alternatives, Usage | None]:
         import httpx
 
-        client = self._get_client()
+        client = self._pool.client()
         self._take_turn()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         deadline = time.monotonic() + self.timeout_s
@@ -186,21 +184,9 @@ class ChatClient:
         check_status(response, content, key)
         return read_answer(content, key)
 
-    def _get_client(self) -> Any:  # noqa: ANN401 - an httpx client
-        import httpx
-
-        with self._lock:
-            if self._client is None:
-                limits = httpx.Limits(max_connections=self.max_concurrent)
-                self._client = httpx.Client(timeout=self.timeout_s, limits=limits)
-            return self._client
-
     def close(self) -> None:
         """Close idle connections; the client may be used again afterwards."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None and self._owner == os.getpid():
-            client.close()
+        self._pool.close()
 
 
 def _fault_of(state: tenacity.RetryCallState) -> FaultError:

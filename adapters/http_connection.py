@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, final
 
+from zo_bilevel.adapters.http_pool import HTTPPool
 from zo_bilevel.adapters.retry_after import retry_after
 from zo_bilevel.errors import SolveError, SolveTimeoutError
 
@@ -37,17 +36,7 @@ class Connection:
 
     def __init__(self, timeout_s: float, max_concurrent: int) -> None:
         self.timeout_s = timeout_s
-        self.max_concurrent = max_concurrent
-        self._forget()
-
-    def _forget(self) -> None:
-        self._client: Any = None
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(self.max_concurrent)
-
-    def __reduce__(self) -> tuple[type[Connection], tuple[float, int]]:
-        return Connection, (self.timeout_s, self.max_concurrent)
+        self._pool = HTTPPool(timeout_s, max_concurrent)
 
     def ask(self, url: str, content: bytes, headers: Mapping[str, str], retries: int) -> bytes:
         """Post, with retries where that can help.
@@ -66,8 +55,6 @@ class Connection:
         """
         import tenacity
 
-        if self._owner != os.getpid():
-            self._forget()
         exponential = tenacity.wait_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -82,7 +69,7 @@ class Connection:
             reraise=True,
         )
         try:
-            with self._places:
+            with self._pool.places():
                 answer: bytes = retrying(self._attempt, url, content, headers)
                 return answer
         except _BusyError as error:
@@ -94,7 +81,7 @@ class Connection:
         own = {"Content-Type": "application/json", "Accept": "application/json"}
         deadline = time.monotonic() + self.timeout_s
         try:
-            with self._get_client().stream(
+            with self._pool.client().stream(
                 "POST", url, content=content, headers={**own, **headers}
             ) as response:
                 answer = _read(response, deadline)
@@ -108,21 +95,9 @@ class Connection:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SolveError(f"could not be asked: {type(error).__name__}: {error}") from error
 
-    def _get_client(self) -> Any:  # noqa: ANN401 - an httpx client
-        import httpx
-
-        with self._lock:
-            if self._client is None:
-                limits = httpx.Limits(max_connections=self.max_concurrent)
-                self._client = httpx.Client(timeout=self.timeout_s, limits=limits)
-            return self._client
-
     def close(self) -> None:
         """Close idle connections."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None and self._owner == os.getpid():
-            client.close()
+        self._pool.close()
 
 
 def _read(response: Any, deadline: float) -> bytes:  # noqa: ANN401 - an httpx response
