@@ -209,7 +209,7 @@ class TestBench:
             next(suites.run_suite("small", workers=0))
 
 
-@pytest.mark.parametrize("name", ["small", "full"])
+@pytest.mark.parametrize("name", ["small", "large", "full"])
 def test_every_problem_of_a_suite_has_a_group_and_known_methods(name):
     from zo_bilevel.methods.names import method_from_name
 

@@ -36,7 +36,7 @@ def bench_command(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    """Compare our methods with the best of others on SUITE: small (minutes) or full (a day).
+    """Compare our methods with the best of others on SUITE: small (minutes), large or full (a day).
 
     Vector methods on least-squares problems (More, Garbow and Hillstrom) and on tasks of this
     package; scalar methods on COCO's bbob functions; with and without noise.

@@ -45,14 +45,24 @@ SCALAR_FULL = (
     "scipy:COBYQA",
     "random",
 )
+SCALAR_LARGE = (
+    "default",
+    "nevergrad:CMA",
+    "nevergrad:OnePlusOne",
+    "nevergrad:TwoPointsDE",
+    "scipy:L-BFGS-B",
+)
+"""Methods whose own time allows 1,000 parameters."""
 GROUPS = {
     VECTOR: "vector",
     FIELD: "vector fields",
     SCALAR_SMALL: "scalar",
     SCALAR_FULL: "scalar",
+    SCALAR_LARGE: "scalar",
 }
 SMALL_LEAST_SQUARES = ("rosenbrock", "bard", "box", "powell-singular", "osborne-1", "watson")
 SMALL_FUNCTIONS = (1, 6, 8, 10, 15, 21)
+LARGE_FUNCTIONS = (1, 6, 8, 10, 14)
 
 
 @final
@@ -67,6 +77,7 @@ class Entry:
         is_scalar: Whether methods see the loss only.
         round_width: Solves that may run at once.
         is_noisy: Whether solves are noisy, which makes it another group.
+        target_loss: True loss that counts as solved; `None` for the task's own.
     """
 
     make: MakeTask
@@ -75,10 +86,13 @@ class Entry:
     is_scalar: bool = False
     round_width: int = 1
     is_noisy: bool = False
+    target_loss: float | None = None
 
     def task(self) -> Task:
         """The task as its methods see it."""
         task = self.make()
+        if self.target_loss is not None:
+            task = dataclasses.replace(task, target_loss=self.target_loss)
         if not self.is_scalar:
             return task
         return dataclasses.replace(
@@ -122,6 +136,34 @@ def _small() -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def _large() -> tuple[Entry, ...]:
+    entries = []
+    for width in (1, 16):
+        entries += [
+            Entry(partial(bbob_task, f, 40), SCALAR_LARGE, 1640, is_scalar=True, round_width=width)
+            for f in LARGE_FUNCTIONS
+        ]
+        for noise in (0.0, 0.01):
+            told = {"noise": noise} if noise > 0 else {}
+            for name, size, budget, target in (
+                ("quadratic", 100, 2000, 1e-3),
+                ("quadratic", 1000, 5000, 1e-2),
+                ("heat-field", 1024, 1000, 1e-4),
+            ):
+                entries.append(
+                    Entry(
+                        partial(_named, name, size=size, **told),
+                        SCALAR_LARGE,
+                        budget,
+                        is_scalar=True,
+                        is_noisy=noise > 0,
+                        round_width=width,
+                        target_loss=target,
+                    )
+                )
+    return tuple(entries)
+
+
 def _full() -> tuple[Entry, ...]:
     entries = [Entry(partial(least_squares_task, n), VECTOR, 200) for n in PROBLEMS]
     entries += [
@@ -153,15 +195,19 @@ def _full() -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-SUITES: Mapping[str, Callable[[], tuple[Entry, ...]]] = {"small": _small, "full": _full}
-SEEDS: Mapping[str, int] = {"small": 5, "full": 10}
+SUITES: Mapping[str, Callable[[], tuple[Entry, ...]]] = {
+    "small": _small,
+    "large": _large,
+    "full": _full,
+}
+SEEDS: Mapping[str, int] = {"small": 5, "large": 5, "full": 10}
 
 
 def entries_of(suite: str) -> tuple[Entry, ...]:
     """The problems of a suite.
 
     Args:
-        suite: "small" or "full".
+        suite: "small", "large" (40 to 1,000 parameters, the loss alone) or "full".
 
     Raises:
         InputError: If there is no such suite, with the nearest names.
@@ -202,8 +248,8 @@ def run_suite(
     """Run a suite, problem by problem.
 
     Args:
-        suite: "small" or "full".
-        seeds: Seeds of the runs; default 0 to 4 for "small", 0 to 9 for "full".
+        suite: "small", "large" (40 to 1,000 parameters, the loss alone) or "full".
+        seeds: Seeds of the runs; default 0 to 9 for "full", 0 to 4 for the others.
         workers: Problems to work on at once, each in a process of its own.
 
     Yields:

@@ -30,6 +30,10 @@ NOISY = 0.05
 """Noise drowns a step when it is more than this share of the predicted gain."""
 NOISY_WIDE = 0.01
 """The same in wide rounds, whose best loss is the luckiest of many."""
+LEAST_LOOKED_AT = 16
+"""So many directions, or 2, 4 ... times as many, show whether the first matter most."""
+DECAY = 0.3
+"""They do when the second half of them promises less than this share of what the first does."""
 LARGEST_LOSS = 1e100
 """Beyond it a loss is a failure: its square would overflow."""
 
@@ -49,6 +53,7 @@ class RegionSearch:
         rng: Random numbers.
         width: Solves that may run at once.
         radius: First trust radius.
+        leaves: Whether to end when the first directions matter no more than others.
 
     Attributes:
         model: What is known.
@@ -65,7 +70,9 @@ class RegionSearch:
         *,
         width: int = 1,
         radius: float = 1.0,
+        leaves: bool = False,
     ) -> None:
+        self._leaves = leaves
         self.model = RegionModel(start, value, box)
         self._proposals = Proposals(self.model, rng)
         self._source, self._width = source, width
@@ -88,11 +95,21 @@ class RegionSearch:
 
     def rounds(self) -> LocalRounds:
         """Rounds until the radius is as small as it gets."""
-        while self._floor > SMALLEST_RADIUS:
+        while self._floor > SMALLEST_RADIUS and not self.is_plain:
             trials = self._plan()
             if trials:
                 values = yield trials
                 self._absorb(trials, values)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has ended as the first directions matter no more than the next."""
+        seen = self._potentials
+        blurred = self.model.noise > 0.0 and len(self.model.base) <= MOST_DIRECTIONS
+        if not self._leaves or blurred or len(seen) < LEAST_LOOKED_AT:
+            return False
+        half = 1 << (len(seen).bit_length() - 2)
+        return float(np.mean(seen[half : 2 * half])) > DECAY * float(np.mean(seen[:half]))
 
     # ---- the next round
 

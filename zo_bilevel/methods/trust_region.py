@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TypeAlias, TypeVar, final
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.block_descent import BlockDescent
+from zo_bilevel.methods.block_directions import BlockDirections
 from zo_bilevel.methods.bracket import BracketSearch
 from zo_bilevel.methods.exploration import candidate_directions
 from zo_bilevel.methods.global_search import Evolution
 from zo_bilevel.methods.mixed import Descent, mixed_search
+from zo_bilevel.methods.noisy_descent import NoisyDescent
 from zo_bilevel.methods.noisy_region import NoisyRegion, noisy_region
-from zo_bilevel.methods.region_search import RegionSearch
+from zo_bilevel.methods.region_search import MOST_DIRECTIONS, RegionSearch
 from zo_bilevel.methods.starts import find_start
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Values: TypeAlias = Generator[list[Point], list[Evaluation], list[float | None]]
 Asked = TypeVar("Asked")
 Part: TypeAlias = Generator[list[Point], list[Evaluation], None]
+Known: TypeAlias = list[tuple[FloatArray, float]]
+Driven: TypeAlias = Generator[list[Point], list[Evaluation], Known]
+Left: TypeAlias = tuple[FloatArray, float, float]
 
 MOST_RESTARTS = 20
 """Every other one with a population twice that of the last such (Hansen 2009, BIPOP-CMA-ES)."""
 FEW_PARAMETERS = 40
 """Up to so many parameters each is a direction of its own, unless they are a smooth field."""
+MANY_PARAMETERS = 40
+"""From so many on, those without structure are searched in blocks first."""
+CYCLES = 5
+"""Through all directions, before a model takes over that can hold them all."""
 SHORTEST = 1e-3
 """Modes of a field whose prior deviation is below this share of the first are left out."""
 EVOLUTION_SIGMA = 1.5
@@ -40,8 +51,10 @@ class TrustRegion(Method):
     """A quadratic model of the loss, in directions taken up one by one.
 
     Sees nothing but the loss. Fields with a correlation length are searched along their smooth
-    modes first. One continuous parameter is bracketed instead. When the trust region has
-    converged, an evolution strategy looks elsewhere, with a population that doubles each time.
+    modes first. From 40 parameters on, when no direction matters more than others, all of them are
+    gone through in blocks, several times, before a model is made. One continuous parameter is
+    bracketed instead. When the trust region has converged, an evolution strategy looks elsewhere,
+    with a population that doubles each time.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
@@ -54,8 +67,9 @@ class TrustRegion(Method):
 
     Source:
         Powell (2006), "The NEWUOA software for unconstrained optimization without
-        derivatives"; Hansen (2016), arXiv 1604.00772. The growing set of directions, the pair of
-        models and the metric learnt from the model's curvature are this project's.
+        derivatives"; Nesterov (2012), "Efficiency of coordinate descent methods on huge-scale
+        optimization problems"; Hansen (2016), arXiv 1604.00772. The growing set of directions,
+        the pair of models and the metric learnt from the model's curvature are this project's.
     """
 
     @property
@@ -109,7 +123,7 @@ class _Continuous:
         self._box = space.lower[self._free], space.upper[self._free]
         self._rng = search.rng(8, key)
         self._smoothed = np.inf
-        self._latest: NoisyRegion | None = None
+        self._latest: NoisyRegion | NoisyDescent | None = None
         self._minima: list[FloatArray] = []
 
     def run(self, *, may_restart: bool) -> Descent:
@@ -149,24 +163,66 @@ class _Continuous:
                 self._recommend(np.array([bracket.smooth.centre]))
 
     def _local(self, start: FloatArray, value: float, radius: float) -> Part:
-        source, width = self._directions(), self._search.round_width
-        local = RegionSearch(start, value, self._box, source, self._rng, width=width, radius=radius)
-        known = [(start, value)]
-        solver = local.rounds()
-        trials = next(solver, None)
-        while trials is not None:
-            roles = ["trial" if trial.kind == "step" else "sketch" for trial in trials]
-            values = yield from self._solve([trial.x for trial in trials], roles)
-            known += [(t.x, v) for t, v in zip(trials, values, strict=True) if v is not None]
-            trials = _answer(solver, values)
-        self._minima.append(min(known, key=lambda pair: pair[1])[0])
+        """One descent: with a model, or in blocks where no direction matters more than others."""
+        many = len(start) >= MANY_PARAMETERS and not self._search.space.has_correlation
+        local, known = yield from self._with_model(start, value, radius, leaves=many)
+        too_many = len(start) > MOST_DIRECTIONS
+        if local.is_plain or (too_many and (many or not local.drowned)):
+            left = yield from self._in_blocks(known, radius, local.model.noise)
+            if left is None:
+                return
+            local, known = yield from self._with_model(*left)
+        self._minima.append(_lowest(known)[0])
         if local.drowned:
-            yield from self._average(
-                noisy_region(local, known, self._box, source, self._rng, width)
-            )
+            box, width = self._box, self._search.round_width
+            source = islice(self._directions(), local.model.size, None)
+            yield from self._average(noisy_region(local, known, box, source, self._rng, width))
 
-    def _average(self, noisy: NoisyRegion) -> Part:
-        """Under noise: many points count; the minimum of their model is recommended."""
+    def _with_model(
+        self, start: FloatArray, value: float, radius: float, *, leaves: bool = False
+    ) -> Generator[list[Point], list[Evaluation], tuple[RegionSearch, Known]]:
+        """A search with a model of the loss; give back it and all that it has seen."""
+        source, width = self._directions(), self._search.round_width
+        local = RegionSearch(
+            start, value, self._box, source, self._rng, width=width, radius=radius, leaves=leaves
+        )
+        known = yield from self._drive(local.rounds())
+        return local, [(start, value), *known]
+
+    def _in_blocks(
+        self, known: Known, radius: float, noise: float
+    ) -> Generator[list[Point], list[Evaluation], Left | None]:
+        """A search without a model; give back where a model should go on, if anywhere."""
+        width = self._search.round_width
+        directions = BlockDirections(self._directions, self._box, self._rng, width)
+        x, value = _lowest(known)
+        few = len(x) <= MOST_DIRECTIONS
+        if noise == 0.0:
+            descent = BlockDescent(
+                x, value, directions, width=width, length=radius, cycles=CYCLES if few else 0
+            )
+            yield from self._drive(descent.rounds())
+            x, value, noise = descent.x, descent.value, descent.noise
+            if few and not descent.converged:
+                return x, value, radius if noise > 0.0 else 3.0 * descent.length
+        if noise > 0.0:
+            yield from self._average(NoisyDescent(x, value, noise, directions, width))
+        self._minima.append(x)
+        return None
+
+    def _drive(self, solver: Generator[list[Any], list[float | None], None]) -> Driven:
+        """Solve what a search proposes; give back what was solved."""
+        known: Known = []
+        proposed = next(solver, None)
+        while proposed is not None:
+            roles = ["trial" if p.kind == "step" else "sketch" for p in proposed]
+            values = yield from self._solve([p.x for p in proposed], roles)
+            known += [(p.x, v) for p, v in zip(proposed, values, strict=True) if v is not None]
+            proposed = _answer(solver, values)
+        return known
+
+    def _average(self, noisy: NoisyRegion | NoisyDescent) -> Part:
+        """Under noise: many points count; what their model recommends is recommended."""
         solver = noisy.rounds()
         points = next(solver, None)
         while points is not None:
@@ -207,6 +263,10 @@ class _Continuous:
             longest = max(longest, length)
             if length > SHORTEST * longest:
                 yield scaled[self._free]
+
+
+def _lowest(known: Known) -> tuple[FloatArray, float]:
+    return min(known, key=lambda pair: pair[1])
 
 
 def _answer(
