@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
 
 import torch
 
+from zo_bilevel.adapters.functional_module import FunctionalModule
 from zo_bilevel.adapters.functional_rules import (
     FunctionalAdam,
     FunctionalSGD,
@@ -16,6 +18,7 @@ from zo_bilevel.adapters.functional_rules import (
     Setting,
     Weights,
 )
+from zo_bilevel.adapters.torch_state import seeded_generators
 from zo_bilevel.adapters.torch_unroll import Phi, TorchUnroll
 from zo_bilevel.errors import InputError
 
@@ -75,6 +78,7 @@ class FunctionalTraining:
         self.names = [name for name, w in module.named_parameters() if w.requires_grad]
         if not self.names:
             raise InputError("module must have a trainable weight, got none")
+        self._call = FunctionalModule(module, self.names)
         for name, part in module.named_modules():
             if getattr(part, "track_running_stats", False):
                 raise InputError(
@@ -88,11 +92,7 @@ class FunctionalTraining:
         Args:
             weights: By name, as in the inner solution.
         """
-
-        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the module's own signature
-            return torch.func.functional_call(self.module, dict(weights), args, kwargs)
-
-        return call
+        return functools.partial(self._call, weights)
 
     def init(self, phi: Phi, seed: int = 0) -> dict[str, Any]:  # noqa: ARG002 - the signature of init
         """Weights and moments before the first step."""
@@ -105,8 +105,7 @@ class FunctionalTraining:
         """New weights, the same for the same seed."""
         device = next(self.module.parameters()).device
         module = copy.deepcopy(self.module)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded_generators(seed, device):
             for part in module.modules():
                 reset = getattr(part, "reset_parameters", None)
                 if callable(reset):

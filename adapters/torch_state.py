@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,37 @@ from contextlib import contextmanager
 import torch
 
 _ONE_AT_A_TIME = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's own generators from `seed` for the time of a block; afterwards as they were.
+
+    They belong to the process, so that blocks of several threads wait for each other.
+
+    Args:
+        seed: >= 0.
+        device: Whose generator counts besides the CPU's.
+
+    Example:
+        >>> with seeded_generators(3, torch.device("cpu")):
+        ...     first = torch.rand(1)
+        >>> with seeded_generators(3, torch.device("cpu")):
+        ...     first == torch.rand(1)
+        tensor([True])
+    """
+    with _ONE_AT_A_TIME, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from zo_bilevel.adapters.torch_leaves import (
     leave,
     take_apart,
 )
+from zo_bilevel.adapters.torch_state import seeded_generators
 from zo_bilevel.dispatch.base import takes_seed
 from zo_bilevel.errors import InputError
 
@@ -263,9 +264,7 @@ class Run:
     @contextmanager
     def random(self) -> Iterator[None]:
         """Seed torch's own generators (dropout) for the time of one run."""
-        device = torch.device(self.loop.device)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
+        with seeded_generators(self.seed, torch.device(self.loop.device)):
             yield
 
     def initial(self, phi: Phi) -> Leaves:

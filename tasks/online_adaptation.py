@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from zo_bilevel.adapters.deferred import Deferred
+from zo_bilevel.adapters.functional_module import FunctionalModule
+from zo_bilevel.adapters.torch_state import seeded_generators
 from zo_bilevel.adapters.torch_unroll import TorchUnroll
 from zo_bilevel.errors import InputError, MissingPackageError
 from zo_bilevel.parameters import Real
@@ -92,8 +94,7 @@ def make_gpt2(size: Size) -> torch.nn.Module:
         use_cache=False,
         attn_implementation="eager",
     )
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded_generators(0, torch.device("cpu")):
         model: torch.nn.Module = transformers.GPT2LMHeadModel(config)
     return model
 
@@ -154,6 +155,7 @@ class Adaptation:
             self._pretrain(size.pretraining)
         self.model.requires_grad_(False)
         self.weights = {name: w.detach() for name, w in self.model.named_parameters()}
+        self.call = FunctionalModule(self.model, self.weights)
         self.loop = TorchUnroll(
             self.init, self.step, unroll, read=self.read, dtype=torch.float32, device=device
         )
@@ -172,7 +174,7 @@ class Adaptation:
 
     def logits(self, weights: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> Any:  # noqa: ANN401
         """Logits of the model with these weights."""
-        return torch.func.functional_call(self.model, dict(weights), (tokens,)).logits
+        return self.call(weights, tokens).logits
 
     def token_weights(self, phi: Mapping[str, Any], tokens: torch.Tensor) -> torch.Tensor:
         """Weight of each token of a document, >= 0, by the frozen model's last hidden state."""

@@ -11,12 +11,15 @@ from unrolled import NUM_STEPS, SmallNetwork, quadratic_loop
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import TorchUnroll
+from zo_bilevel.adapters.functional_module import FunctionalModule
 from zo_bilevel.adapters.functional_training import (
     FunctionalAdam,
     FunctionalSGD,
     FunctionalTraining,
     minibatches,
 )
+from zo_bilevel.evaluation import Point
+from zo_bilevel.evaluator import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -415,3 +418,57 @@ class TestTraining:
         )
         with pytest.raises(zb.InputError, match="did you mean 'rate'"):
             training.unroll(1)({"rate": 0.1})
+
+
+class TestThreads:
+    """Torch puts weights into the module for a call, and its generators belong to the process."""
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.5])
+    def test_threads_give_the_numbers_of_one_after_the_other(self, dropout):
+        torch.manual_seed(0)
+        inputs, targets = torch.randn(32, 3), torch.randn(32, 1)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(3, 16), torch.nn.Dropout(dropout), torch.nn.Linear(16, 1)
+        )
+
+        def loss(model, batch, phi):
+            return phi["scale"] * ((model(inputs) - targets) ** 2).mean()
+
+        training = FunctionalTraining(module, loss, FunctionalSGD(0.1), fresh=True)
+
+        def outer(theta, phi):
+            return sum((w**2).sum() for w in theta.values())
+
+        loop = training.unroll(20)
+        problem = zb.Problem(zb.Space(scale=zb.Real(0.1, 2.0)), loop, loop.outer(outer))
+        points = [{"scale": value} for value in np.linspace(0.2, 1.8, 24)]
+        found = []
+        for dispatcher in (zb.Serial(), zb.Joblib(8, backend="threading")):
+            evaluator = Evaluator(problem, dispatcher, 0)
+            asked = [
+                Point(problem.space.encode(phi), (k,), "trial") for k, phi in enumerate(points)
+            ]
+            found.append([(e.status, e.loss) for e in evaluator.evaluate(asked)])
+        assert found[0] == found[1]
+        assert {status for status, _ in found[0]} == {"ok"}
+
+    def test_a_functional_module_shares_all_but_the_weights_given(self):
+        module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+        module.register_buffer("kept", torch.ones(3))
+        module[0].bias.requires_grad_(False)
+        call = FunctionalModule(module, ["0.weight"])
+        given = {"0.weight": torch.eye(2)}
+        before = copy.deepcopy(module.state_dict())
+        module.eval()
+        answer = call(given, torch.ones(2))
+        torch.testing.assert_close(answer, torch.ones(2) + module[0].bias)
+        skeleton = call._skeleton()
+        assert skeleton[0].weight.is_meta
+        assert skeleton[0].bias is module[0].bias
+        assert skeleton.kept is module.kept
+        assert call._skeleton() is skeleton
+        module.train()
+        assert call._skeleton().training
+        again = pickle.loads(pickle.dumps(call))
+        module.eval()
+        torch.testing.assert_close(again.module.state_dict(), before)
