@@ -18,12 +18,13 @@ from zo_bilevel.adapters.chat_answer import Answer
 from zo_bilevel.adapters.chat_checks import check_counts, check_limits, checked_classes, endpoint
 from zo_bilevel.adapters.chat_client import ChatClient
 from zo_bilevel.adapters.chat_ledger import ChatLedger
-from zo_bilevel.adapters.names import optional_module, refuse_unknown, refuse_unused
+from zo_bilevel.adapters.names import refuse_unknown, refuse_unused
 from zo_bilevel.adapters.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.dispatch.base import WithCost
 from zo_bilevel.errors import InputError, SolveError
 from zo_bilevel.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.packages import import_optional
 from zo_bilevel.problem import Problem, solver_name
 from zo_bilevel.space import Space
 
@@ -96,7 +97,7 @@ class ChatAPI:
         requests_per_minute: float | None = None,
     ) -> None:
         for package in ("httpx", "tenacity"):
-            optional_module(package, "ChatAPI", "prompts")
+            import_optional(package, "ChatAPI", "prompts")
         self.url, self.model, self.template = endpoint(url), model, template
         self.classes = checked_classes(texts, labels, classes)
         self.texts, self._labels = tuple(texts), tuple(self.classes.index(k) for k in labels)

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.adapters.names import optional_module
 from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 
 Field: TypeAlias = tuple[str, str, str]
 """Literal text, then a parameter's name, then its format; no name at the end of a text."""
@@ -100,8 +100,8 @@ class FileTemplate:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        jinja2 = optional_module("jinja2", "CommandLine with a file template", "command")
-        meta = optional_module("jinja2.meta", "CommandLine with a file template", "command")
+        jinja2 = import_optional("jinja2", "CommandLine with a file template", "command")
+        meta = import_optional("jinja2.meta", "CommandLine with a file template", "command")
         try:
             tree = _environment().parse(text)
             _compiled(text)

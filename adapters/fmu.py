@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zo_bilevel.adapters.fmu_archive import FMUArchive
-from zo_bilevel.adapters.names import optional_module, refuse_unknown
+from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.errors import InputError, SolveError, SolveTimeoutError, WrongShapeError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.parameters import Choice, Integer, Parameter
 from zo_bilevel.space import Space
 
@@ -85,7 +86,7 @@ class FMU:
         tolerance: float | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        optional_module("fmpy", "FMU", "fmu")
+        import_optional("fmpy", "FMU", "fmu")
         self.archive = FMUArchive(Path(path), interface)
         self.outputs = outputs
         self.times_s = _checked_times(times_s, start_s)

@@ -14,10 +14,11 @@ import numpy as np
 
 from zo_bilevel.adapters.http_connection import SHOWN_CHARACTERS, Connection
 from zo_bilevel.adapters.json_output import theta_at
-from zo_bilevel.adapters.names import optional_module, refuse_unknown, refuse_unused
+from zo_bilevel.adapters.names import refuse_unknown, refuse_unused
 from zo_bilevel.adapters.redaction import hide
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.errors import InputError, SolveError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.space import Space
 
 SEED = "{seed}"
@@ -62,8 +63,8 @@ class HTTPService:
         retries: int = 2,
         max_concurrent: int = 4,
     ) -> None:
-        optional_module("httpx", "HTTPService", "http")
-        optional_module("tenacity", "HTTPService", "http")
+        import_optional("httpx", "HTTPService", "http")
+        import_optional("tenacity", "HTTPService", "http")
         self._url = url
         self.shown_url = _shown_url(url)
         self.theta = theta

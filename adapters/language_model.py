@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 
-from zo_bilevel.adapters.names import optional_module
 from zo_bilevel.errors import InputError, unknown_name_message
+from zo_bilevel.packages import import_optional
 
 Kind: TypeAlias = Literal["encoder", "classifier", "causal", "masked"]
 Precision: TypeAlias = Literal["float32", "float64", "bfloat16", "float16"]
@@ -180,10 +180,10 @@ def kind_of(architectures: Sequence[str]) -> Kind:
 
 
 def _load(name: str, kind: Kind | None, revision: str | None) -> tuple[Kind, Any, Any, Path | None]:
-    transformers = optional_module("transformers", OWNER, EXTRA)
+    transformers = import_optional("transformers", OWNER, EXTRA)
     place = name
     if name in PACKAGED_MODELS and not Path(name).is_dir():
-        place = str(optional_module(PACKAGED_MODELS[name], OWNER, EXTRA).get_model_path())
+        place = str(import_optional(PACKAGED_MODELS[name], OWNER, EXTRA).get_model_path())
     try:
         config = transformers.AutoConfig.from_pretrained(place, revision=revision)
         if kind is None:

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from zo_bilevel.adapters.affine import AffineVector
 from zo_bilevel.adapters.highs import Answer, Program, solve_program
-from zo_bilevel.adapters.names import optional_module, refuse_unused
+from zo_bilevel.adapters.names import refuse_unused
 from zo_bilevel.errors import InputError, SolveError, unknown_name_message
+from zo_bilevel.packages import import_optional
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -94,7 +95,7 @@ class LinearProgram:
         leader_cost_parameters: Mapping[str, Any] | None = None,
         time_limit_s: float | None = None,
     ) -> None:
-        optional_module("highspy", "LinearProgram", "lp")
+        import_optional("highspy", "LinearProgram", "lp")
         base = _vector("cost", cost, np.size(cost))
         self._matrix = _sparse(matrix, base.size)
         num_rows, num_columns = self._matrix.shape

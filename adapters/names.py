@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from typing import Any
 
-from zo_bilevel.errors import InputError, MissingPackageError, unknown_name_message
+from zo_bilevel.errors import InputError, unknown_name_message
 
 
 def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -48,27 +46,3 @@ def refuse_unused(owner: str, names: Iterable[str], used: Iterable[str], place: 
     unused = sorted(set(names).difference(used))
     if unused:
         raise InputError(f"{owner}: parameters without effect: {', '.join(unused)}; {place}")
-
-
-def optional_module(module: str, owner: str, extra: str) -> Any:  # noqa: ANN401 - a module
-    """Import an optional package.
-
-    Args:
-        module: What to import.
-        owner: Who needs it, for the message.
-        extra: The extra of zo-bilevel that brings it.
-
-    Raises:
-        MissingPackageError: Naming the package and the extra.
-
-    Example:
-        >>> optional_module("json", "an example", "none").__name__
-        'json'
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingPackageError(
-            f"{owner} needs the package {package}: pip install 'zo-bilevel[{extra}]' ({error})"
-        ) from error

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from zo_bilevel.adapters.language_model import EXTRA, OWNER, LanguageModel
-from zo_bilevel.adapters.names import optional_module
 from zo_bilevel.adapters.prompt_reader import PromptReader
 from zo_bilevel.adapters.transformer_head import Head
 from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.plain import to_json
 from zo_bilevel.result import Result
 
@@ -83,7 +83,7 @@ class PromptedTransformer:
         Raises:
             MissingPackageError: If safetensors is not installed.
         """
-        safetensors = optional_module("safetensors.torch", OWNER, EXTRA)
+        safetensors = import_optional("safetensors.torch", OWNER, EXTRA)
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         head, model = self.reader.head, self.reader.model
@@ -123,7 +123,7 @@ class PromptedTransformer:
             InputError: If a file is missing or damaged, or the prompt was found for another model.
             MissingPackageError: If safetensors or transformers is not installed.
         """
-        safetensors = optional_module("safetensors.torch", OWNER, EXTRA)
+        safetensors = import_optional("safetensors.torch", OWNER, EXTRA)
         path = Path(folder)
         card = _read_card(path)
         try:

@@ -8,14 +8,15 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from zo_bilevel.adapters.names import optional_module, refuse_unknown
+from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.errors import InputError
 from zo_bilevel.evaluation import Evaluation, Point, ThetaLayout
 from zo_bilevel.methods.base import Method
+from zo_bilevel.packages import import_optional
 from zo_bilevel.problem import Problem
 from zo_bilevel.space import Space
 
-optional_module("sklearn", "ZOSearchCV", "sklearn")
+import_optional("sklearn", "ZOSearchCV", "sklearn")
 
 from sklearn.exceptions import FitFailedWarning  # noqa: E402 - its absence is named above
 from sklearn.model_selection._search import BaseSearchCV  # noqa: E402

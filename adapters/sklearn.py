@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.adapters.names import optional_module, refuse_unknown
+from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.errors import InputError, SolveError, unknown_name_message
+from zo_bilevel.packages import import_optional
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -67,7 +68,7 @@ class SklearnEstimator:
         scoring: Any = None,  # noqa: ANN401
         fit_parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        optional_module("sklearn", "SklearnEstimator", "sklearn")
+        import_optional("sklearn", "SklearnEstimator", "sklearn")
         if not all(callable(getattr(estimator, name, None)) for name in ("fit", "get_params")):
             raise InputError(f"estimator must have fit and get_params, got {estimator!r}")
         if response not in get_args(Response):

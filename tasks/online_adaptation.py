@@ -13,7 +13,6 @@ Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -26,7 +25,8 @@ from zo_bilevel.adapters.deferred import Deferred
 from zo_bilevel.adapters.functional_module import FunctionalModule
 from zo_bilevel.adapters.torch_state import seeded_generators
 from zo_bilevel.adapters.torch_unroll import TorchUnroll
-from zo_bilevel.errors import InputError, MissingPackageError
+from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.parameters import Real
 from zo_bilevel.problem import Problem
 from zo_bilevel.space import Space
@@ -79,7 +79,7 @@ def make_gpt2(size: Size) -> torch.nn.Module:
     Raises:
         MissingPackageError: If transformers is not installed.
     """
-    transformers = _transformers()
+    transformers = import_optional("transformers", "online-adaptation", "prompts")
     config = transformers.GPT2Config(
         vocab_size=NUM_CODES,
         n_positions=size.length,
@@ -97,15 +97,6 @@ def make_gpt2(size: Size) -> torch.nn.Module:
     with seeded_generators(0, torch.device("cpu")):
         model: torch.nn.Module = transformers.GPT2LMHeadModel(config)
     return model
-
-
-def _transformers() -> Any:  # noqa: ANN401 - the package
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise MissingPackageError(
-            "this task needs transformers: pip install transformers"
-        ) from error
 
 
 def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -225,7 +216,7 @@ def _question(document: Document) -> str:
 
 
 def _from_checkpoint(checkpoint: str) -> Any:  # noqa: ANN401 - model and encoder
-    transformers = _transformers()
+    transformers = import_optional("transformers", "online-adaptation", "prompts")
     kind = transformers.AutoModelForCausalLM
     model = kind.from_pretrained(checkpoint, attn_implementation="eager").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)

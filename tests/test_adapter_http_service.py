@@ -230,7 +230,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "tenacity", None)
-    with pytest.raises(MissingPackageError, match=r"tenacity: pip install 'zo-bilevel\[http\]'"):
+    with pytest.raises(MissingPackageError, match=r'tenacity: pip install "zo-bilevel\[http\]"'):
         HTTPService("http://127.0.0.1/")
 
 

@@ -8,7 +8,6 @@ model of the noisy functions (INRIA RR-6869), `f exp(beta N(0, 1))`.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias, final
@@ -16,7 +15,8 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError, MissingPackageError
+from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.parameters import Real
 from zo_bilevel.problem import Problem
 from zo_bilevel.space import Space
@@ -109,12 +109,7 @@ def import_cocoex() -> Any:  # noqa: ANN401 - a module without types
     Raises:
         MissingPackageError: If it is not installed.
     """
-    try:
-        return importlib.import_module("cocoex")
-    except ImportError as error:
-        raise MissingPackageError(
-            f'bbob functions need cocoex: pip install "zo-bilevel[bench]" ({error})'
-        ) from error
+    return import_optional("cocoex", "bbob", "bench")
 
 
 def bbob_task(

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zo_bilevel.bridges.packages import import_optional
 from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.space import Space
 
@@ -39,7 +39,7 @@ def space_of(parametrization: Any) -> Space:  # noqa: ANN401 - a Nevergrad param
 
 
 def _kinds() -> Any:  # noqa: ANN401 - a module without types
-    return import_optional("nevergrad", extra="baselines").p
+    return import_optional("nevergrad", "Nevergrad's parametrization", "baselines").p
 
 
 def leaves(parametrization: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:  # noqa: ANN401

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.bridges.packages import import_optional
 from zo_bilevel.errors import InputError
+from zo_bilevel.packages import import_optional
 from zo_bilevel.parameters import Choice, Integer, Log, Parameter
 from zo_bilevel.space import Space
 from zo_bilevel.space_text import space_from_text
@@ -44,7 +44,7 @@ def export_study(
         InputError: If there is no such run, it has more than 1,000 numbers, or there is a study
             of that name already.
     """
-    library = import_optional("optuna")
+    library = import_optional("optuna", "export_study", "integrations")
     with Store(store, read_only=True) as opened:
         row = find_run(opened, run)
         space = space_from_text(row["space"])

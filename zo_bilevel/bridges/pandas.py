@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from zo_bilevel.bridges.packages import import_optional
 from zo_bilevel.comparison import Comparison
+from zo_bilevel.packages import import_optional
 from zo_bilevel.result import Record, Result
 
 
@@ -24,7 +24,11 @@ def history_frame(result: Result) -> Any:  # noqa: ANN401 - a DataFrame
     """
     rows = [dataclasses.asdict(record) for record in result.history]
     columns = [field.name for field in dataclasses.fields(Record)]
-    return import_optional("pandas").DataFrame(rows, columns=columns).set_index("solve")
+    return (
+        import_optional("pandas", "a data frame", "integrations")
+        .DataFrame(rows, columns=columns)
+        .set_index("solve")
+    )
 
 
 def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFrame
@@ -52,4 +56,4 @@ def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFra
         row["stop_reason"] = run.error or run.stop_reason
         shaped = {name for name, value in run.phi.items() if getattr(value, "shape", ())}
         rows.append(row | {n: value for n, value in run.phi.items() if n not in shaped})
-    return import_optional("pandas").DataFrame(rows)
+    return import_optional("pandas", "a data frame", "integrations").DataFrame(rows)

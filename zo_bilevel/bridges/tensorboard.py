@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from zo_bilevel.bridges.packages import import_optional
+from zo_bilevel.packages import import_optional
 from zo_bilevel.result import Record
 
 
@@ -29,8 +29,10 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        import_optional("tensorboard")
-        self._module = import_optional("torch.utils.tensorboard", "tensorboard")
+        import_optional("tensorboard", "TensorBoard", "integrations")
+        self._module = import_optional(
+            "torch.utils.tensorboard", "TensorBoard", "integrations", "tensorboard"
+        )
         self.folder = Path(folder)
         self._writers: dict[str, Any] = {}
         self._failures: dict[str, int] = {}

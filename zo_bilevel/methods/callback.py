@@ -7,7 +7,6 @@ turn, and only then, warnings are silenced and numpy's global random numbers are
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import queue
 import sys
@@ -16,12 +15,12 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.errors import MissingPackageError, UnsupportedProblemError, ZoBilevelError
+from zo_bilevel.errors import UnsupportedProblemError, ZoBilevelError
 from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.coordinates import Coordinates, CoordinatesName, check_coordinates
@@ -30,28 +29,6 @@ from zo_bilevel.methods.finite import FailureRule
 FloatArray: TypeAlias = NDArray[np.float64]
 
 CLOSING_SECONDS = 10.0
-
-
-def import_library(module: str) -> Any:  # noqa: ANN401 - a module without types
-    """Import a baseline library on first use.
-
-    Args:
-        module: Name of the module.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingPackageError: If it is not installed, with what to install.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingPackageError(
-            f'this method needs {module}: pip install "zo-bilevel[baselines]" ({error})'
-        ) from error
 
 
 class GiveUpError(Exception):

@@ -7,7 +7,8 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.callback import Baseline, Solves, import_library
+from zo_bilevel.methods.callback import Baseline, Solves
+from zo_bilevel.packages import import_optional
 
 
 @final
@@ -36,7 +37,7 @@ class CMA(Baseline):
 
     def __init__(self, coordinates: str = "scaled") -> None:
         super().__init__(coordinates)
-        import_library("cma")
+        import_optional("cma", "CMA", "baselines")
 
     @property
     def label(self) -> str:
@@ -52,7 +53,7 @@ class CMA(Baseline):
         Returns:
             Never.
         """
-        library, place = import_library("cma"), solves.coordinates
+        library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
         rng, mean, waiting = solves.search.rng(1), place.start, [place.start]
         size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)
         while True:

@@ -12,9 +12,9 @@ from zo_bilevel.methods.callback import (
     Baseline,
     FloatArray,
     Solves,
-    import_library,
 )
 from zo_bilevel.methods.finite import squared_error_of
+from zo_bilevel.packages import import_optional
 
 MANY_SOLVES = 10**5  # DFO-LS fills lists of this length: 10**9 takes a minute and gigabytes
 GROW_ABOVE = 50
@@ -63,7 +63,7 @@ class DFOLS(Baseline):
             raise InputError(f"growing must be >= 1, got {growing}")
         self.growing = growing
         self.radius = radius
-        import_library("dfols")
+        import_optional("dfols", "DFOLS", "baselines")
 
     @property
     def label(self) -> str:
@@ -101,7 +101,7 @@ class DFOLS(Baseline):
             directions = GROWING_DIRECTIONS
         if directions is not None:
             options["growing.ndirs_initial"] = min(directions, place.size)
-        solution = import_library("dfols").solve(
+        solution = import_optional("dfols", "DFOLS", "baselines").solve(
             residuals,
             place.start,
             bounds=None if place.is_white else (place.lower, place.upper),

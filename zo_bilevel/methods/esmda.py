@@ -13,9 +13,9 @@ from zo_bilevel.methods.callback import (
     FloatArray,
     GiveUpError,
     Solves,
-    import_library,
 )
 from zo_bilevel.methods.finite import squared_error_of
+from zo_bilevel.packages import import_optional
 
 SIZE_WITHOUT_BUDGET = 50
 SMALLEST_ENSEMBLE = 4
@@ -71,7 +71,7 @@ class ESMDA(Baseline):
         self.ensemble_size = ensemble_size
         self.num_assimilations = num_assimilations
         self.observation_error = observation_error
-        import_library("iterative_ensemble_smoother")
+        import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
 
     @property
     def label(self) -> str:
@@ -135,6 +135,6 @@ class ESMDA(Baseline):
         count = len(residuals)
         variance = float(np.median((residuals**2).sum(axis=0))) / count
         error = max(self.observation_error**2 * variance, np.finfo(float).tiny)
-        library = import_library("iterative_ensemble_smoother")
+        library = import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
         inflations = INFLATION_FALL ** -np.arange(self.num_assimilations, dtype=np.float64)
         return library.ESMDA(np.full(count, error), np.zeros(count), alpha=inflations, seed=rng)

@@ -9,8 +9,9 @@ import numpy as np
 
 from zo_bilevel.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.callback import CLOSING_SECONDS, Baseline, Solves, import_library
+from zo_bilevel.methods.callback import CLOSING_SECONDS, Baseline, Solves
 from zo_bilevel.methods.nevergrad_parameters import NevergradParameters
+from zo_bilevel.packages import import_optional
 
 
 @final
@@ -44,7 +45,7 @@ class Nevergrad(Baseline):
         super().__init__(coordinates)
         if budget is not None and budget < 1:
             raise InputError(f"budget must be >= 1, got {budget}")
-        registry = import_library("nevergrad").optimizers.registry
+        registry = import_optional("nevergrad", "Nevergrad", "baselines").optimizers.registry
         if optimizer not in registry:
             raise InputError(unknown_name_message("Nevergrad optimizer", optimizer, registry))
         self.optimizer = optimizer
@@ -72,7 +73,7 @@ class Nevergrad(Baseline):
             )
 
     def _make(self, solves: Solves, random: int) -> tuple[Any, NevergradParameters]:
-        library, search = import_library("nevergrad"), solves.search
+        library, search = import_optional("nevergrad", "Nevergrad", "baselines"), solves.search
         factory = library.optimizers.registry[self.optimizer]
         parameters = NevergradParameters(library, search.space, solves.coordinates)
         parametrization = parameters.parametrization

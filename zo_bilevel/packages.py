@@ -9,19 +9,24 @@ from typing import Any
 from zo_bilevel.errors import MissingPackageError
 
 
-def import_optional(module: str, package: str = "", extra: str = "integrations") -> Any:  # noqa: ANN401
+def import_optional(module: str, owner: str, extra: str, package: str = "") -> Any:  # noqa: ANN401
     """Import a module of a package that need not be there.
 
     Args:
         module: Its name.
+        owner: Who needs it, for the message.
+        extra: The extra of zo-bilevel that brings it.
         package: What to install, where that is called otherwise.
-        extra: The extra that brings it.
 
     Returns:
         The module, without types.
 
     Raises:
-        MissingPackageError: If it is not installed, with what to install.
+        MissingPackageError: If it is not installed, naming the package and the extra.
+
+    Example:
+        >>> import_optional("json", "an example", "none").__name__
+        'json'
     """
     try:
         with warnings.catch_warnings():
@@ -30,5 +35,5 @@ def import_optional(module: str, package: str = "", extra: str = "integrations")
     except ImportError as error:
         name = package or module.partition(".")[0]
         raise MissingPackageError(
-            f'this needs {name}: pip install "zo-bilevel[{extra}]" ({error})'
+            f'{owner} needs the package {name}: pip install "zo-bilevel[{extra}]" ({error})'
         ) from error
