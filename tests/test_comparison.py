@@ -105,6 +105,7 @@ class TestFairness:
         )
         assert found.runs[0].rounds == 3
         assert "rounds" in found.table()
+        assert str(found) == found.table()
 
     def test_initial_is_a_mapping_or_a_function_of_the_seed(self):
         solver = CountedDecay()

@@ -135,6 +135,9 @@ class Comparison:
         """The summary as plain text of at most 100 columns."""
         return self.grid().text()
 
+    def __str__(self) -> str:
+        return self.table()
+
     def to_markdown(self) -> str:
         """The summary as a Markdown table."""
         return self.grid().markdown()
