@@ -10,6 +10,7 @@ import gzip
 import importlib
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast, final
@@ -131,7 +132,7 @@ def read_idx(folder: Path, name: str) -> NDArray[Any]:
     """
     with _open_idx(folder, name) as file:
         shape = _read_shape(file, name)
-        data = file.read()
+        data = _read(file, name)
     if len(data) != math.prod(shape):
         raise InputError(f"{name} should hold {math.prod(shape)} bytes, got {len(data)}")
     values = np.frombuffer(data, np.uint8).reshape(shape)
@@ -148,11 +149,18 @@ def _open_idx(folder: Path, name: str) -> IO[bytes]:
 
 
 def _read_shape(file: IO[bytes], name: str) -> tuple[int, ...]:
-    head = file.read(4)
-    if len(head) < 4 or head[:3] != b"\0\0\x08":
+    head = _read(file, name, 4)
+    sizes = _read(file, name, 4 * head[3]) if len(head) == 4 else b""
+    if head[:3] != b"\0\0\x08" or len(sizes) != 4 * head[3] or not sizes:
         raise InputError(f"{name} is no IDX file of bytes")
-    count = head[3]
-    return struct.unpack(f">{count}I", file.read(4 * count))
+    return struct.unpack(f">{head[3]}I", sizes)
+
+
+def _read(file: IO[bytes], name: str, count: int = -1) -> bytes:
+    try:
+        return file.read(count)
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{name} cannot be read: {error}") from error
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:

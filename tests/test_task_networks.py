@@ -192,6 +192,12 @@ def test_a_missing_or_damaged_idx_file_is_named(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(whole[:-5])
     with pytest.raises(zb.InputError, match="train-images-idx3-ubyte should hold 2352 bytes, got"):
         load_digits(str(tmp_path))
+    (tmp_path / "short").write_bytes(whole[:9])
+    with pytest.raises(zb.InputError, match="short is no IDX file"):
+        read_idx(tmp_path, "short")
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(whole)[:-9])
+    with pytest.raises(zb.InputError, match="packed cannot be read"):
+        read_idx(tmp_path, "packed")
 
 
 def test_the_task_on_mnist_reads_no_image_until_it_is_used(tmp_path):
