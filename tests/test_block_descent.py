@@ -156,6 +156,21 @@ def test_failing_solves_are_left_out():
     assert search.value < 0.05 * loss(start)
 
 
+@pytest.mark.parametrize("answer", [1.0, None])
+def test_a_flat_loss_and_one_that_never_solves_end_the_search(answer):
+    search = BlockDescent(np.zeros(SIZE), 1.0, blocks())
+    _, solves = drive(search, lambda x: answer, 10**5)
+    assert search.converged
+    assert solves < 30 * SIZE
+
+
+def test_a_flat_loss_of_many_parameters_goes_on_with_other_points():
+    problem = zb.Problem(zb.Space(x=zb.Real(-3, 3, (200,))), lambda phi: 1.0)
+    result = zb.minimize(problem, zb.TrustRegion(), max_solves=900)
+    assert "restart" in {record.role for record in result.history}
+    assert all(np.isfinite(record.loss) for record in result.history)
+
+
 def test_noise_ends_it_before_a_step_and_a_slope_is_not_called_noise():
     loss, _, _ = quadratic(SIZE, 1.0)
     rng = np.random.default_rng(5)

@@ -93,6 +93,7 @@ class BlockDescent:
         self._curvature = 0.0
         self._reach = length * float(np.sqrt(directions.block))
         self._failed = FAILURES  # the first block looks for noise
+        self._is_flat = True  # no slope seen in this cycle
         self._passed = [start]
         self._per_cycle = 0
 
@@ -105,7 +106,8 @@ class BlockDescent:
                 cycle += 1
                 self._per_cycle = self._per_cycle or len(self._passed)
                 way = float(np.linalg.norm(self.x - begun))
-                self.converged = max(way, self.length) < LEAST_WAY
+                self.converged = way < LEAST_WAY and (self._is_flat or self.length < LEAST_WAY)
+                self._is_flat = True
                 begun = self.x
                 if self.converged or 0 < self._cycles <= cycle:
                     return
@@ -124,6 +126,7 @@ class BlockDescent:
             yield from self._measure_curvature(moves, values, length)
         rises = [(m, v - self.value) for m, v in zip(moves, values, strict=True) if v is not None]
         if not rises:
+            self.length *= 0.5  # nothing solves around here: look closer
             return
         ways = np.array([move for move, _ in rises]) / length
         bend = 0.5 * self._curvature * length**2
@@ -161,8 +164,9 @@ class BlockDescent:
         """Go down, as far as a parabola says."""
         size = float(np.linalg.norm(slopes))
         if size == 0.0:
-            self.length *= 3.0  # flat so far: look further away
+            self.length = min(3.0 * self.length, self._directions.diameter)  # look further away
             return
+        self._is_flat = False
         step = -slopes / self._curvature if self._curvature > 0.0 else -slopes / size * self._reach
         step *= min(1.0, self._reach / float(np.linalg.norm(step)))
         length, slope = float(np.linalg.norm(step)), float(step @ slopes)

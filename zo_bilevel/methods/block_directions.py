@@ -36,6 +36,7 @@ class BlockDirections:
     Attributes:
         cycles: Completed.
         block: Directions of a block, without those of bounds.
+        diameter: Of the box, scaled units.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class BlockDirections:
         self._rng = rng
         size = len(self._lower)
         self.block = -(-size // max(1, round(size / max(BLOCK, ROUNDS * width))))
+        self.diameter = float(np.linalg.norm(self._upper - self._lower))
         self.cycles = 0
         self._turn = 0
 

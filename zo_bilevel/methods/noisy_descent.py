@@ -145,7 +145,7 @@ class NoisyDescent:
             self._curvature, self._doubt = found, doubt
             return
         variance = self._doubt**2 + (DRIFT * self._curvature) ** 2
-        trust = variance / (variance + doubt**2)
+        trust = variance / (variance + doubt**2) if variance > 0.0 else 0.0
         self._curvature += trust * (found - self._curvature)
         self._doubt = float(np.sqrt(variance * (1.0 - trust)))
 
@@ -157,7 +157,7 @@ class NoisyDescent:
         self._seen = KEEP * self._seen + count
         scale = self._signal / self._seen - chance * float(np.sqrt(2.0 / self._seen))
         steepest = max(self._curvature, 0.0) + 2.0 * self._doubt
-        if scale <= 0.0 or not np.isfinite(steepest):
+        if scale <= 0.0 or not 0.0 < steepest < np.inf:
             return
         step = -slopes * scale / (scale + chance) / steepest
         size = float(np.linalg.norm(step))
