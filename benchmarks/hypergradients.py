@@ -161,6 +161,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0, help="for each cosine")
     parser.add_argument("--seeds", type=int, default=5)
     options = vars(parser.parse_args())
+    if unknown := set(options["sections"]) - set(SECTIONS):
+        parser.error(f"sections must be among {' '.join(SECTIONS)}, got {' '.join(unknown)}")
     for name in options.pop("sections"):
         print(f"\n{name}: {SECTIONS[name].__doc__}")
         SECTIONS[name](**options)
