@@ -73,18 +73,24 @@ def run_program(
         1
     """
     started = time.perf_counter()
-    process = subprocess.Popen(
-        list(arguments), cwd=folder, env=dict(environment), start_new_session=True,
-        stdin=streams[0], stdout=streams[1], stderr=streams[2],
-    )  # fmt: skip
-    return _finish(process, started, timeout_s)
-
-
-def _finish(process: subprocess.Popen[bytes], started: float, timeout_s: float | None) -> Ending:
-    """Wait for a program, end what is left of its group, collect it."""
-    ended, slot = False, None
+    slot = LIFELINE.take_slot()
     try:
-        slot = LIFELINE.hold(process.pid)
+        process = subprocess.Popen(
+            list(arguments), cwd=folder, env=dict(environment), start_new_session=True,
+            stdin=streams[0], stdout=streams[1], stderr=streams[2],
+        )  # fmt: skip
+        return _finish(process, slot, started, timeout_s)
+    finally:
+        LIFELINE.release(slot)
+
+
+def _finish(
+    process: subprocess.Popen[bytes], slot: int | None, started: float, timeout_s: float | None
+) -> Ending:
+    """Wait for a program, end what is left of its group, collect it."""
+    ended = False
+    try:
+        LIFELINE.hold(slot, process.pid)
         ended = _wait(process, timeout_s)
     finally:
         if ended:
@@ -92,7 +98,6 @@ def _finish(process: subprocess.Popen[bytes], started: float, timeout_s: float |
         else:
             lifeline.kill_tree(process.pid)
         process.wait()
-        LIFELINE.release(slot)
     return Ending(process.returncode if ended else None, time.perf_counter() - started)
 
 
@@ -126,11 +131,11 @@ class Lifeline:
         self._slots: memoryview | None = None
         self._free: list[int] = []
 
-    def hold(self, group: int) -> int | None:
-        """Have a process group killed if this process dies.
+    def take_slot(self) -> int | None:
+        """A place for a program about to start, with the helper running by then.
 
         Returns:
-            What to release when the group has ended.
+            What `hold` and `release` take; `None` when all places are taken.
         """
         with self._lock:
             if self._slots is None:
@@ -139,12 +144,16 @@ class Lifeline:
                 self._start_helper()
             if not self._free or self._slots is None:
                 return None
-            slot = self._free.pop()
-            self._slots[slot] = group
-            return slot
+            return self._free.pop()
+
+    def hold(self, slot: int | None, group: int) -> None:
+        """Have a process group killed if this process dies."""
+        with self._lock:
+            if slot is not None and self._slots is not None:
+                self._slots[slot] = group
 
     def release(self, slot: int | None) -> None:
-        """Say that a process group has ended."""
+        """Say that a process group has ended, or never began."""
         with self._lock:
             if slot is not None and self._slots is not None:
                 self._slots[slot] = 0
