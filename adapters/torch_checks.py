@@ -159,15 +159,23 @@ def check_reached(run: Run, names: list[str], is_still: Callable[[Phi, str], boo
     run.loop.checked |= {key}
 
 
-def refuse_unreached(names: list[str], what: str) -> None:
+def refuse_unreached(names: list[str], what: str, *, is_whole: bool = True) -> None:
     """Say which parameters have no effect.
+
+    Args:
+        names: Of the parameters.
+        what: The part of the loop that was differentiated.
+        is_whole: Whether that part is all of it.
 
     Raises:
         InputError: If there are any.
     """
     if names:
+        advice = "use it in init or step (not detached)"
+        if not is_whole:
+            advice = "use it in step (not detached), take FG2U or ReverseUnroll for all of the loop"
         raise InputError(
             f"{what} does not depend on {' and '.join(repr(name) for name in names)}: the "
-            "hypergradient there would be zero; use it in init or step (not detached), or list "
-            "it in allow_unreached if only the outer objective looks at it"
+            f"hypergradient there would be zero; {advice}, or list it in allow_unreached if only "
+            "the outer objective looks at it"
         )

@@ -17,6 +17,8 @@ from zo_bilevel.adapters.torch_unroll import Phi, Run
 
 Cotangent: TypeAlias = Callable[[Any], Any]
 
+WHOLE = "the inner loop"
+
 
 def pull_trajectory(
     run: Run, cotangent: Cotangent, last_steps: int | None
@@ -47,7 +49,7 @@ def pull_trajectory(
         with torch.enable_grad():
             found = run.observed(theta, phi)
     check_finite(run, found)
-    what = "the inner loop" if last == total else f"the end of the loop (its last {last} steps)"
+    what = WHOLE if last == total else f"the end of the loop (its last {last} steps)"
     grads = _pulled(found, _split(cotangent, found), list(leaves.values()), keep=False)
     return leave(found.detached().tree, "read"), _named(run, leaves, grads, what)
 
@@ -147,7 +149,8 @@ def _named(
     run: Run, leaves: dict[str, torch.Tensor], grads: list[torch.Tensor | None], what: str
 ) -> dict[str, Any]:
     lost = [name for name, grad in zip(leaves, grads, strict=True) if grad is None]
-    refuse_unreached([name for name in lost if name not in run.loop.allow_unreached], what)
+    lost = [name for name in lost if name not in run.loop.allow_unreached]
+    refuse_unreached(lost, what, is_whole=what == WHOLE)
     return {
         name: _or_zero(grad, leaf).detach().cpu().double().numpy()
         for (name, leaf), grad in zip(leaves.items(), grads, strict=True)

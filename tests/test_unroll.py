@@ -254,8 +254,17 @@ class TestBadInput:
         def init(phi):
             return {"w": phi["start"] * torch.ones(2, dtype=torch.float64)}
 
-        with pytest.raises(zb.InnerSolverError, match=r"last 1 steps\) does not depend on 'start'"):
+        said = r"last 1 steps\) does not depend on 'start'.*take FG2U or ReverseUnroll"
+        with pytest.raises(zb.InnerSolverError, match=said):
             hypergradient_of(loop_of(plus, init), zb.TruncatedUnroll(1), a=1.0, start=1.0)
+
+    def test_a_run_ends_at_the_first_solve_that_is_a_mistake(self):
+        loop = loop_of(plus)
+        space = zb.Space(a=zb.Real(-1, 1), unused=zb.Real(-1, 1))
+        problem = zb.Problem(space, loop, loop.outer(lambda w, phi: w["w"].sum()))
+        methods = [(zb.GradientMethod(zb.ReverseUnroll()), 40), (zb.TrustRegion(), None)]
+        with pytest.raises(zb.InnerSolverError, match=r"none of 2 solves .*not depend on 'unused'"):
+            zb.minimize(problem, zb.TwoPhase(methods), max_solves=100)
 
     def test_an_operation_without_forward_mode_is_named(self):
         query = torch.randn(1, 1, 2, 8)

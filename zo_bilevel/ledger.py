@@ -13,6 +13,8 @@ from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.result import Record
 
 DEFAULT_MAX_SOLVES = 1000
+MISTAKE = f"failed: {InputError.__name__}: "
+"""A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
 CONFIRM = "confirm"
 """Role of the solves that judge the final point afresh; none of them can become the best."""
@@ -154,6 +156,8 @@ class Ledger:
 
     def failure_reason(self, max_failure_rate: float) -> str:
         """Why the run is hopeless, in words, or nothing."""
+        if self.best is None and self.first_error.startswith(MISTAKE):
+            return f"the first solve {self.first_error}"
         failed = sum(self.failures.values())
         if self.solves >= MIN_SOLVES_TO_JUDGE_FAILURES and failed > max_failure_rate * self.solves:
             return (
