@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.fmu import FMU
     from zo_bilevel.adapters.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.function import Function
+    from zo_bilevel.adapters.functional_training import (
+        FunctionalAdam,
+        FunctionalSGD,
+        FunctionalTraining,
+        minibatches,
+    )
     from zo_bilevel.adapters.http_service import HTTPService
     from zo_bilevel.adapters.json_output import ReadJSON
     from zo_bilevel.adapters.language_model import LanguageModel
@@ -35,6 +41,12 @@ _HOMES = {
     "zo_bilevel.adapters.prompted_transformer": ["PromptedTransformer"],
     "zo_bilevel.adapters.soft_prompt": ["SoftPrompt"],
     "zo_bilevel.adapters.function": ["Function"],
+    "zo_bilevel.adapters.functional_training": [
+        "FunctionalAdam",
+        "FunctionalSGD",
+        "FunctionalTraining",
+        "minibatches",
+    ],
     "zo_bilevel.adapters.http_service": ["HTTPService"],
     "zo_bilevel.adapters.json_output": ["ReadJSON"],
     "zo_bilevel.adapters.linear_program": ["LinearProgram"],
@@ -58,6 +70,9 @@ __all__ = [
     "CommandLine",
     "FrozenTransformer",
     "Function",
+    "FunctionalAdam",
+    "FunctionalSGD",
+    "FunctionalTraining",
     "HTTPService",
     "LanguageModel",
     "LinearProgram",
@@ -73,6 +88,7 @@ __all__ = [
     "SoftPrompt",
     "TorchUnroll",
     "ZOSearchCV",
+    "minibatches",
 ]
 
 

@@ -12,7 +12,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
-from zo_bilevel.adapters.functional_training import FunctionalSGD, FunctionalTraining
+from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining
 from zo_bilevel.evaluator import Evaluator
 
 MIB = 1 << 20
@@ -58,41 +58,46 @@ def clock_of(device):
 
 def run_plain(num_steps, device):
     problem = network_problem(num_steps, device)
-    problem.inner(START, seed=0)  # checks a loop for mistakes once
-    clock = clock_of(device)
-    started = clock()
-    problem.inner(START, seed=0)
-    return clock() - started
+    return typical_seconds(num_steps, device, lambda: problem.inner(START, seed=0))
 
 
 def run_estimator(num_steps, device, estimator):
     problem = network_problem(num_steps, device)
-    if num_steps <= 100:  # longer ones outweigh what the first call pays for
-        zb.hypergradient(problem, START, estimator=estimator)
-    clock = clock_of(device)
-    started = clock()
-    zb.hypergradient(problem, START, estimator=estimator)
-    return clock() - started
+    return typical_seconds(
+        num_steps, device, lambda: zb.hypergradient(problem, START, estimator=estimator)
+    )
+
+
+def typical_seconds(num_steps, device, run):
+    """Of three runs after a first one, which checks the loop; of one where that is dear."""
+    clock, seconds = clock_of(device), []
+    if num_steps <= 100:
+        run()
+    for _ in range(3 if num_steps <= 100 else 1):
+        started = clock()
+        run()
+        seconds.append(clock() - started)
+    return statistics.median(seconds)
 
 
 def memory(device, **_):
     """Peak memory and time of one hypergradient against inner steps, each in its own process."""
-    print("steps  what         peak MiB   times plain   seconds   times plain")
+    print("steps  what         peak MiB   times plain   seconds   times plain   each direction")
     for steps in (10, 100, 1000):
-        runs = {
-            "plain run": (run_plain, steps, device),
-            "FG2U(1)": (run_estimator, steps, device, zb.FG2U(1)),
-            "FG2U(4)": (run_estimator, steps, device, zb.FG2U(4)),
-            "RGU": (run_estimator, steps, device, zb.ReverseUnroll()),
-        }
+        runs = {"plain run": (run_plain, steps, device)}
+        for count in (1, 4, 16):
+            runs[f"FG2U({count})"] = (run_estimator, steps, device, zb.FG2U(count, chunk=count))
+        runs["RGU"] = (run_estimator, steps, device, zb.ReverseUnroll())
         for name, (function, *arguments) in runs.items():
             seconds, peak = zb.peak_memory(function, *arguments)
             held = (peak.gpu_bytes or peak.cpu_bytes) / MIB
             if name == "plain run":
                 plain = held, seconds
+            directions = arguments[-1].num_directions if name.startswith("FG2U") else 0
             print(
                 f"{steps:5}  {name:10} {held:10.1f} {held / plain[0]:12.2f} "
-                f"{seconds:10.3f} {seconds / plain[1]:12.2f}",
+                f"{seconds:10.3f} {seconds / plain[1]:12.2f}"
+                + (f" {seconds / plain[1] / directions:14.2f}" if directions else ""),
                 flush=True,
             )
 

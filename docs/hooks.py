@@ -11,6 +11,7 @@ PAGES = (
     ("Choosing a method", "choosing-a-method.md"),
     ("Reading the report", "reading-the-report.md"),
     ("Prompts", "prompts.md"),
+    ("Training loops", "training-loops.md"),
     ("Clusters", "cluster.md"),
     ("Stores", "store.md"),
     ("How it works", "how-it-works.md"),
