@@ -306,6 +306,31 @@ def test_a_flat_loss_costs_next_to_nothing():
     assert result.loss == 1.0
 
 
+@pytest.mark.parametrize("size", [3, 10, 20, 40])
+@pytest.mark.parametrize("width", [1, 8])
+def test_parameters_without_effect_do_not_end_the_search(size, width):
+    centre = np.linspace(-1, 2, size)
+
+    def loss(phi):  # the first two have none
+        return float(np.sum((phi["x"] - centre)[2:] ** 2))
+
+    problem = zb.Problem(reals(size), loss)
+    found = zb.minimize(problem, METHOD, max_solves=50 * size, round_width=width)
+    assert found.loss < 1e-10
+
+
+def test_a_start_where_every_first_difference_is_zero_by_symmetry_is_left():
+    problem = zb.Problem(reals(10, -3.0, 3.0), lambda phi: float(np.sum((phi["x"] - 0.5) ** 2)))
+    found = zb.minimize(problem, METHOD, initial={"x": np.zeros(10)}, max_solves=120)
+    assert found.loss < 1e-10
+
+
+def test_a_linear_loss_ends_in_its_corner():
+    problem = zb.Problem(reals(8, -3.0, 3.0), lambda phi: float(np.arange(1, 9) @ phi["x"]))
+    found = zb.minimize(problem, METHOD, initial={"x": np.zeros(8)}, max_solves=160)
+    assert found.loss == -3.0 * 36
+
+
 def test_huge_losses_do_no_harm():
     def loss(phi):
         x = phi["x"]

@@ -34,6 +34,8 @@ LEAST_LOOKED_AT = 16
 """So many directions, or 2, 4 ... times as many, show whether the first matter most."""
 DECAY = 0.3
 """They do when the second half of them promises less than this share of what the first does."""
+BETWEEN = 0.37
+"""Losses may be the same at one distance by symmetry; then not at this share of it too."""
 LARGEST_LOSS = 1e100
 """Beyond it a loss is a failure: its square would overflow."""
 
@@ -84,7 +86,7 @@ class RegionSearch:
         self._probed = np.inf
         self._mend = False
         self._last_ratio = self._last_length = 0.0
-        self.drowned = False
+        self.drowned = self._looked_between = False
         self._since_probe = self._failed_shrinks = 0
         self._differences: list[float] = []
 
@@ -177,8 +179,7 @@ class RegionSearch:
     def _improve(self, step: Trial) -> list[Trial]:
         """After a bad step: replace far points; without any, look closer."""
         if self.model.is_flat:
-            self._floor = 0.0
-            return []
+            return self._doubt_flatness()
         small = max(self._last_length, self._radius) <= self._floor
         settled = self._mend and self._last_ratio <= 0 and small
         self._mend = False
@@ -188,6 +189,18 @@ class RegionSearch:
         if settled or not self._worth(step):
             return self._shrink(step)
         return []
+
+    def _doubt_flatness(self) -> list[Trial]:
+        """Where all losses are the same: the other directions, then closer by, then it is flat."""
+        fresh = self._grow(self._width) if self._open else []
+        if not fresh and not self._looked_between:
+            self._looked_between = True
+            fresh = self._proposals.explore(
+                self._width, self.model.centre()[0], BETWEEN * self._radius
+            )
+        if not fresh:
+            self._floor = 0.0
+        return fresh
 
     def _shrink(self, step: Trial) -> list[Trial]:
         """Look closer; first ask for the noise: where it drowns the step, look wider instead."""
