@@ -210,6 +210,11 @@ class TestConclusions:
         assert found["a"][1] == found["b"][1] > found["b"][0]
         assert found["a"][1] < found["a"][3]
 
+    def test_reaching_it_seldom_is_better_than_never(self):
+        found = comparison_of({"never": [None], "seldom": [10, None, None]})
+        assert found.summaries()[0].method == "seldom"
+        assert "seldom was first to reach loss 0.1: 2 of 6 runs" in conclusion(found)
+
     def test_a_clear_win_is_called_one(self):
         found = comparison_of({"fast": [10, 11, 12], "slow": [30, 31, 32, 33]})
         words = conclusion(found)
@@ -290,6 +295,40 @@ class Insisting(Method):
             yield [Point(np.ones(search.space.size), (0,))]
 
 
+class Falling(Method):
+    """Repeats the start, keeps the luckiest draw and raises."""
+
+    name = "falling"
+
+    def rounds(self, search):
+        for k in range(20):
+            yield [Point(search.start, (k,))]
+        raise RuntimeError("oops")
+
+
+class Judging(Method):
+    """Asks with the seeds that final points are judged by."""
+
+    name = "judging"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def rounds(self, search):
+        yield [Point(search.start, self.stream)]
+        return "done"
+
+
+class Misshapen(Method):
+    """Asks for a point of another size."""
+
+    name = "misshapen"
+
+    def rounds(self, search):
+        yield [Point(np.zeros(search.space.size + 1))]
+        return "done"
+
+
 class Careful(Method):
     """Asks for better and better points, each once."""
 
@@ -341,6 +380,47 @@ class TestRigged:
         assert "judged by 80 solves beside the runs" in found.table()
         target = Target("loss", -1.0)
         assert all(run.first_at(target) is None for run in lucky)
+
+    @pytest.mark.parametrize("max_solves", [8, 60])
+    def test_neither_a_small_budget_nor_an_error_saves_a_lucky_draw(self, max_solves):
+        def solver(phi, seed):
+            return 1.0 + np.random.default_rng([seed, int(1e6 * abs(phi["a"]))]).normal()
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-3, 3)), solver)
+        methods = {"falling": Falling(), "random": zb.RandomSearch()}
+        found = zb.compare(
+            problem, methods, max_solves=max_solves, seeds=range(5), target_loss=-0.5
+        )
+        lucky = found.runs_of("falling")
+        assert all(run.judged_by == "fresh solves" for run in lucky)
+        assert np.mean([run.loss for run in lucky]) == pytest.approx(1.0, abs=0.7)
+        assert all(run.first_at(found.target) is None for run in found.runs)
+        assert found.has_lucky_draws
+        assert "they are optimistic" in found.table()
+        assert cases_of([found]) == ()
+
+    @pytest.mark.parametrize("method", [Judging((1 << 18, 0)), Judging((1 << 19, 3)), Misshapen()])
+    def test_a_method_that_asks_for_what_it_must_not_is_a_failed_row(self, method):
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        methods = {"bad": method, "random": zb.RandomSearch()}
+        found = zb.compare(problem, methods, max_solves=5, seeds=[0])
+        assert [run.status for run in found.runs] == ["failed", "finished"]
+        assert found.runs[0].error.startswith("a method must")
+
+    def test_an_array_that_a_method_changes_later_is_not_the_point_that_was_solved(self):
+        class Moving(Method):
+            name = "moving"
+
+            def rounds(self, search):
+                x = search.start.copy()
+                for _ in range(4):
+                    yield [Point(x)]
+                    x += 0.1
+                return "done"
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        found = zb.compare(problem, {"moving": Moving()}, max_solves=9, seeds=[0]).runs[0]
+        assert found.loss == found.phi["a"] ** 2
 
     def test_a_task_that_knows_the_truth_without_noise_judges_by_it(self):
         def noisy(phi, *, seed):

@@ -14,6 +14,11 @@ from zo_bilevel.statistics import FEWEST_SEEDS
 from zo_bilevel.summaries import MethodSummary, Quartiles, summarize
 from zo_bilevel.tables import Grid, listed, number, percent, spread
 
+LUCKY = (
+    "solves are noisy: solves to the target and ERT count from the first draw below it, in runs "
+    "whose final point stands up to fresh solves; they are optimistic, for every method alike"
+)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,21 @@ class Comparison:
         """
         return tuple(run for run in self.runs if run.method == method)
 
+    @property
+    def has_lucky_draws(self) -> bool:
+        """Whether losses on the way are noisy draws, of which the lowest is the luckiest."""
+        return any(
+            run.judged_by == "fresh solves" or (run.standard_error or 0.0) > 0.0
+            for run in self.runs
+            if run.is_counted
+        )
+
     def summaries(self) -> tuple[MethodSummary, ...]:
         """One summary for each method that has a run, the best method first.
 
         Returns:
-            Ordered by the median number of solves to the target, then by the median loss.
+            Ordered by the median number of solves to the target, then by the expected number,
+            then by the median loss.
         """
         found = [
             summarize(method, runs, self.max_solves, self.target)
@@ -93,7 +108,7 @@ class Comparison:
         header += ["solves", "rounds", "seconds"] if self.round_width > 1 else ["solves", "seconds"]
         rows = tuple(self._row(summary, has_error) for summary in summaries)
         title = (
-            f"{self.problem}: medians of {len(self.seeds)} seeds, "
+            f"{self.problem}: medians of {len(self.seeds)} seed{'s'[: len(self.seeds) - 1]}, "
             f"at most {self.max_solves} solves each"
         )
         return Grid(title, tuple(header), rows, tuple(self._notes(summaries)))
@@ -120,6 +135,8 @@ class Comparison:
             notes.append(f"failed solves: {listed(counts)}")
         if self.judge_solves:
             notes.append(f"final points were judged by {self.judge_solves} solves beside the runs")
+        if self.has_lucky_draws and self.target is not None:
+            notes.append(LUCKY)
         if self.is_interrupted:
             total = len(self.methods) * len(self.seeds)
             notes.append(f"interrupted: {len(self.runs)} of {total} runs")

@@ -8,14 +8,14 @@ its standard error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.evaluation import CONFIRM_STREAM, Evaluation, Point
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import CONFIRM, Ledger
 from zo_bilevel.methods.base import Notes
@@ -27,7 +27,6 @@ SHARE = 0.1
 MOST_SOLVES = 8
 PROVEN = 2.0
 """Standard errors by which the lowest loss must beat the method's recommendation."""
-_STREAM = 1 << 19  # no round of a method has so large a number
 
 
 @final
@@ -80,16 +79,29 @@ def confirm(
     repeats = ledger.room(repeats) // len(candidates)
     if repeats < 1:
         return None
-    points = [Point(x, (_STREAM, repeat), CONFIRM) for x in candidates for repeat in range(repeats)]
+    points = [
+        Point(x, (CONFIRM_STREAM, repeat), CONFIRM) for x in candidates for repeat in range(repeats)
+    ]
     ledger.rounds += 1
     evaluations = evaluator.evaluate(points)
     for evaluation in evaluations:
         record = ledger.charge(evaluation)
         if callback is not None:
             callback(record)
-    groups = [evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)]
-    verdicts = [verdict for verdict in map(_judge, groups) if verdict is not None]
-    return _chosen(verdicts)
+    return chosen([evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)])
+
+
+def chosen(groups: Sequence[Sequence[Evaluation]]) -> Verdict | None:
+    """The point to report, from fresh solves of the candidates.
+
+    Args:
+        groups: Fresh solves of the point of lowest loss, and of the recommended one if that is
+            another.
+
+    Returns:
+        The verdict, or `None` when all solves failed.
+    """
+    return _chosen([verdict for verdict in map(_judge, groups) if verdict is not None])
 
 
 def _chosen(verdicts: list[Verdict]) -> Verdict | None:
@@ -106,7 +118,7 @@ def _chosen(verdicts: list[Verdict]) -> Verdict | None:
     return lowest if lowest.loss + margin < recommended.loss else recommended
 
 
-def _judge(group: list[Evaluation]) -> Verdict | None:
+def _judge(group: Sequence[Evaluation]) -> Verdict | None:
     losses = [evaluation.loss for evaluation in group if evaluation.ok]
     if not losses:
         return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zo_bilevel.errors import InputError
 
 if TYPE_CHECKING:
     from zo_bilevel.derivatives import Derivative, DerivativeOrder
@@ -141,10 +143,40 @@ class Point:
     role: str = "trial"
     derivative: DerivativeOrder | None = None
 
+    def __post_init__(self) -> None:
+        x = np.array(self.x, dtype=np.float64)  # a method may go on with its own array
+        x.flags.writeable = False
+        object.__setattr__(self, "x", x)
+
     @property
     def solves(self) -> int:
         """What the point counts for in a budget: one, and one for each derivative."""
         return 1 if self.derivative is None else 1 + self.derivative.solves
+
+
+JUDGE_STREAM, CONFIRM_STREAM = 1 << 18, 1 << 19
+"""First numbers of the streams whose solves judge final points; no method may ask for them."""
+
+
+def check_asked(points: Sequence[Point], size: int) -> None:
+    """Refuse points that a method must not ask for.
+
+    Args:
+        points: A round.
+        size: Number N of coordinates.
+
+    Raises:
+        InputError: If a point has another shape, or its stream is kept for judging.
+    """
+    for point in points:
+        if point.x.shape != (size,):
+            raise InputError(
+                f"a method must ask for points of shape ({size},), got {point.x.shape}"
+            )
+        if point.stream[:1] in ((JUDGE_STREAM,), (CONFIRM_STREAM,)):
+            raise InputError(
+                f"a method must not use the streams that judge final points, got {point.stream}"
+            )
 
 
 def solve_seed(seed: int, stream: tuple[int, ...]) -> int:

@@ -5,6 +5,7 @@ Three rules, the first that applies:
 - the task knows its problem without noise: every best-so-far point and the final one are solved
   there, and only those losses count;
 - the inner solver takes a seed: `minimize` has solved the final point with fresh seeds already;
+  where it could not, because the budget was too small or the method failed, that is done here;
 - the inner solver gave two losses for one point, so it draws random numbers of its own: the final
   point of every run is solved again, and the mean counts.
 """
@@ -20,8 +21,8 @@ from typing import Literal, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.dispatch.base import Dispatcher
-from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.dispatch.base import Dispatcher, takes_seed
+from zo_bilevel.evaluation import JUDGE_STREAM, Evaluation, Point
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.problem import Problem
 from zo_bilevel.runs import Improvement, Run
@@ -31,7 +32,6 @@ FloatArray: TypeAlias = NDArray[np.float64]
 JudgedBy: TypeAlias = Literal["", "exact", "fresh solves"]
 JUDGE_SOLVES = 8
 """Fresh solves of a final point where the inner solver has a randomness that no seed controls."""
-_STREAM = 1 << 18  # no round of a method has so large a number
 
 
 @final
@@ -63,13 +63,14 @@ class Judge:
         task: The problem and, where known, the same without noise and on held-out data.
         dispatcher: Runs the solves.
         judge_solves: Fresh solves of each final point; `None` for 8 where the inner solver turned
-            out to have a randomness that no seed controls, else none.
+            out to have a randomness that no seed controls, or the run could not judge it itself.
     """
 
     def __init__(self, task: Task, dispatcher: Dispatcher, judge_solves: int | None = None) -> None:
         self.task, self.dispatcher = task, dispatcher
         self.judge_solves = judge_solves
         self.solves = 0
+        self._takes_seed = takes_seed(task.problem.inner)
 
     @property
     def has_exact(self) -> bool:
@@ -86,8 +87,7 @@ class Judge:
         """
         if run.status in ("refused", "disqualified") or not points:
             return run
-        is_whole = run.status != "failed"  # one that failed kept no fields
-        final_point = self.task.problem.space.encode(run.phi) if is_whole else points[-1]
+        final_point = self.task.problem.space.encode(run.phi)
         if self.has_exact and self.task.exact is not None:
             run = self._exactly(self.task.exact, run, points, final_point)
         if self.task.held_out is not None:
@@ -120,19 +120,23 @@ class Judge:
             runs: All runs.
             is_noisy: Whether the inner solver gave two losses for one point.
         """
-        count = self.judge_solves
-        if count is None:
-            count = JUDGE_SOLVES if is_noisy else 0
-        if not count or self.has_exact:
-            return list(runs)
-        return [self._freshly(run, count) if run.phi else run for run in runs]
+        return [self._freshly(run, self._due(run, is_noisy)) for run in runs]
+
+    def _due(self, run: Run, is_noisy: bool) -> int:
+        """How many fresh solves a run's final point is owed."""
+        if self.has_exact or not run.phi or run.status in ("refused", "disqualified"):
+            return 0
+        if self.judge_solves is not None:
+            return self.judge_solves
+        is_unjudged = self._takes_seed and run.standard_error is None
+        return JUDGE_SOLVES if is_noisy or is_unjudged else 0
 
     def _freshly(self, run: Run, count: int) -> Run:
-        if run.status not in ("finished", "interrupted"):
+        if not count:
             return run
         x = self.task.problem.space.encode(run.phi)
-        points = [Point(x, (_STREAM, repeat), "judge") for repeat in range(count)]
-        found = [e.loss for e in self._solve(self.task.problem, points) if e.ok]
+        points = [Point(x, (JUDGE_STREAM, repeat), "judge") for repeat in range(count)]
+        found = [e.loss for e in self._solve(self.task.problem, points, run.seed) if e.ok]
         mean = float(np.mean(found)) if found else math.inf
         error = float(np.std(found, ddof=1) / math.sqrt(len(found))) if len(found) > 1 else None
         return dataclasses.replace(
@@ -146,10 +150,10 @@ class Judge:
     def _losses(self, problem: Problem, points: Sequence[FloatArray]) -> list[float]:
         """Losses of scaled points, each solved once; infinity where the solve failed."""
         unique = {point.tobytes(): point for point in points}
-        asked = [Point(x, (_STREAM, 0), "judge") for x in unique.values()]
+        asked = [Point(x, (JUDGE_STREAM, 0), "judge") for x in unique.values()]
         found = dict(zip(unique, self._solve(problem, asked), strict=True))
         return [found[point.tobytes()].loss for point in points]
 
-    def _solve(self, problem: Problem, points: list[Point]) -> list[Evaluation]:
+    def _solve(self, problem: Problem, points: list[Point], seed: int = 0) -> list[Evaluation]:
         self.solves += len(points)
-        return Evaluator(problem, self.dispatcher, seed=0).evaluate(points)
+        return Evaluator(problem, self.dispatcher, seed).evaluate(points)

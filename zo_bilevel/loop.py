@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
 
@@ -14,20 +13,20 @@ from numpy.typing import NDArray
 from zo_bilevel.confirmation import Verdict, confirm, reserve_for
 from zo_bilevel.dispatch.base import Dispatcher
 from zo_bilevel.dispatch.distributed import check_limits, default_dispatcher
-from zo_bilevel.errors import InnerSolverError, InputError, StoreError
+from zo_bilevel.errors import InnerSolverError, InputError
+from zo_bilevel.evaluation import check_asked
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.ledger import Budget, Ledger
 from zo_bilevel.memory import process_memory
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem import Problem
-from zo_bilevel.recorder import Recorder
+from zo_bilevel.recording import INTERRUPTED, end, noting_refusals, recording
 from zo_bilevel.result import Record, Result
 from zo_bilevel.run_identity import open_recorder
 from zo_bilevel.store import Store
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Callback: TypeAlias = Callable[[Record], None]
-INTERRUPTED = "interrupted"
 
 
 def minimize(
@@ -95,13 +94,6 @@ def minimize(
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
-    state = method.start(
-        problem,
-        seed,
-        initial=initial,
-        round_width=round_width,
-        max_solves=ledger.budget.max_solves,
-    )
     rules = _StopRules(tolerance, max_failure_rate)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -119,7 +111,15 @@ def minimize(
         settings=settings,
         command=command,
     )
-    with _recording(store, open_run, problem, ledger) as recorder:
+    with noting_refusals(store, open_run, method):
+        state = method.start(
+            problem,
+            seed,
+            initial=initial,
+            round_width=round_width,
+            max_solves=ledger.budget.max_solves,
+        )
+    with recording(store, open_run, method, problem, ledger) as recorder:
         evaluator = Evaluator(
             problem,
             dispatcher,
@@ -141,7 +141,7 @@ def minimize(
             state.close()
         result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
         if recorder is not None:
-            recorder.end("interrupted" if reason == INTERRUPTED else "finished", reason)
+            end(recorder, method, result)
     return result
 
 
@@ -158,39 +158,6 @@ def _checked(problem: Problem, method: Method | None, max_failure_rate: float) -
     if not isinstance(method, Method):
         raise InputError(f"method must be a Method, got {type(method).__name__}")
     return method
-
-
-@contextmanager
-def _recording(
-    store: Store | str | os.PathLike[str] | None,
-    open_run: Callable[[Store], Recorder],
-    problem: Problem,
-    ledger: Ledger,
-) -> Iterator[Recorder | None]:
-    if store is None:
-        yield None
-        return
-    opened = store if isinstance(store, Store) else Store(store)
-    try:
-        recorder = open_run(opened)
-        try:
-            yield recorder
-        except StoreError as error:
-            best = ledger.best
-            found = (
-                ""
-                if best is None
-                else (
-                    f"; best so far: loss {best.loss:.6g} at {problem.space.decode(best.point.x)}"
-                )
-            )
-            raise StoreError(f"{error}{found}") from error
-        except BaseException as error:
-            recorder.end("failed", f"{type(error).__name__}: {error}")
-            raise
-    finally:
-        if opened is not store:
-            opened.close()
 
 
 @final
@@ -217,6 +184,7 @@ def _loop(
     callback: Callback | None,
 ) -> str:
     while points := method.ask(state):
+        check_asked(points, evaluator.problem.space.size)
         if evaluator.solve.with_seed or state.notes.noisy:
             ledger.reserve = reserve_for(ledger)
         room = ledger.affordable(points)
@@ -247,6 +215,8 @@ def _result(
 ) -> Result:
     best = ledger.best
     if best is None or best.theta is None or evaluator.bound is None:
+        if not ledger.solves:
+            raise InnerSolverError(f"not one solve was made: {reason}")
         raise InnerSolverError(
             f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
         )

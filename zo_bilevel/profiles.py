@@ -104,12 +104,16 @@ class Profile:
 def cases_of(comparisons: Sequence[Comparison]) -> tuple[Case, ...]:
     """Every problem and seed for itself, without methods that refused it.
 
+    Left out are problems whose losses on the way are noisy draws: the lowest of any method would
+    be what every method is measured by.
+
     Args:
         comparisons: One for each problem.
     """
     return tuple(
         Case(found.problem, seed, max(found.size, 1), runs)
         for found in comparisons
+        if not found.has_lucky_draws
         for seed in found.seeds
         if (runs := tuple(r for r in found.runs if r.seed == seed and r.is_counted))
     )

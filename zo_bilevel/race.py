@@ -106,7 +106,6 @@ class Race:
             seeds: Seeds of the runs.
 
         Raises:
-            InputError: If an argument breaks a rule that only shows when solves begin.
             StoreError: If the store cannot be used.
             Exception: What made the first method fail, when none found anything with the first
                 seed: then it is not the method's fault.
@@ -147,11 +146,11 @@ class Race:
         except KeyboardInterrupt:
             self.is_interrupted = True
             return None, None
-        except (InputError, StoreError):
+        except StoreError:
             raise
         except (UnsupportedProblemError, MissingPackageError) as error:
             return traced.ended(seed, "refused", str(error)), None
-        except InnerSolverError as error:
+        except (InnerSolverError, InputError) as error:
             return traced.ended(seed, "failed", str(error)), error
         except Exception as error:  # one method's fault must not lose what others were paid for
             if error is self._callback_error:

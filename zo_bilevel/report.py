@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.comparison import Comparison
+from zo_bilevel.comparison import LUCKY, Comparison
 from zo_bilevel.conclusions import conclusion
 from zo_bilevel.profiles import cases_of
 from zo_bilevel.report_bands import Chart
@@ -172,6 +172,8 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
             "Solves are noisy; final points were judged by the mean of fresh solves "
             f"({comparison.judge_solves} in all, charged to no run)."
         )
+    if comparison.has_lucky_draws:
+        found.append(f"Curves show the lowest noisy draw so far; {LUCKY}. Profiles are left out.")
     return (*found, *comparison.notes)
 
 

@@ -132,23 +132,31 @@ def profile_charts(
         tau: Share of the possible gain that may be left.
     """
     unit = "solves / (N + 1)" if by == "solves" else by
+    spent = [
+        float(getattr(run, by)) / (case.size + 1 if by == "solves" else 1)
+        for case in cases
+        for run in case.runs
+    ]
     return {
         f"data-profile-{by}": _profile_chart(
             f"Data profile over {len(cases)} runs by {by}, tau = {tau:g}",
             unit,
             data_profiles(cases, methods, tau, by),
+            max(spent, default=1.0),
         ),
         f"performance-profile-{by}": _profile_chart(
             f"Performance profile over {len(cases)} runs by {by}, tau = {tau:g}",
             f"times the fewest {by} of any method",
             performance_profiles(cases, methods, tau, by),
+            2.0,
         ),
     }
 
 
-def _profile_chart(title: str, x_title: str, profiles: Sequence[Profile]) -> Chart:
+def _profile_chart(title: str, x_title: str, profiles: Sequence[Profile], end: float) -> Chart:
+    """The profiles as steps that go on at least to `end`."""
     first = min((p.positions[0] for p in profiles if p.positions), default=1.0)
-    last = max((p.positions[-1] for p in profiles if p.positions), default=1.0)
+    last = max([end, *(p.positions[-1] for p in profiles if p.positions)])
     lines = [
         {
             "method": p.method,

@@ -121,11 +121,13 @@ class MethodSummary:
     held_out: float | None = None
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Smaller is better: median solves to the target, then median loss; refused ones last."""
+    def rank(self) -> tuple[float, float, float]:
+        """Smaller is better: median solves to the target, then ERT, then median loss."""
         if self.loss is None:
-            return math.inf, math.inf
-        return (self.to_target.median if self.to_target else 0.0), self.loss[1]
+            return math.inf, math.inf, math.inf  # refused
+        if self.to_target is None:
+            return 0.0, 0.0, self.loss[1]
+        return self.to_target.median, self.to_target.expected, self.loss[1]
 
 
 def summarize(

@@ -61,6 +61,12 @@ class Traced(Method):
         return 0 if self._untouchable is None else self._untouchable.attempts
 
     @property
+    def foul(self) -> str:
+        """Which rule the method broke, in words; empty when it broke none."""
+        count = self.uncounted
+        return f"called the inner solver itself {count} times, beside its budget" if count else ""
+
+    @property
     def name(self) -> str:
         """The method's label."""
         return self.label
@@ -154,6 +160,7 @@ class Traced(Method):
             error: Why, in words.
         """
         last, best = self.last, self.improvements[-1] if self.improvements else None
+        phi = self._space.decode(self.points[-1]) if self._space and self.points else {}
         return Run(
             method=self.label,
             seed=seed,
@@ -166,7 +173,7 @@ class Traced(Method):
             stop_reason=status,
             failures=dict(self.failures),
             error=error,
-            phi=best.values if best else {},
+            phi=phi,
             relative_error=best.relative_error if best else None,
             improvements=tuple(self.improvements),
         )

@@ -46,6 +46,8 @@ class SquaredError:
                 f"target must be finite, got {self.target[bad[0]]} at position {bad[0]} "
                 f"({bad.size} of {self.target.size} values)"
             )
+        self.target = self.target.copy()
+        self.target.flags.writeable = False
         self.weights = self._flat_weights(weights)
         self._scaled = self.weights * (1.0 / self.target.size)
 
