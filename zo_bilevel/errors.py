@@ -7,9 +7,14 @@ never an exception but an `Evaluation` with a status.
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
+FOREIGN = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), "site-packages", "<frozen")
+"""Marks of code that is not the user's."""
 SolveStatus: TypeAlias = Literal["failed", "timed_out", "crashed", "wrong_shape"]
 
 
@@ -66,6 +71,26 @@ class UnsupportedProblemError(ZoBilevelError, ValueError):
 
 class MissingPackageError(ZoBilevelError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+def described(error: BaseException) -> str:
+    """An error in words: its type, its message, and the last line of the user's own code.
+
+    Args:
+        error: What was raised.
+
+    Example:
+        >>> described(ValueError("too cold"))
+        'ValueError: too cold'
+    """
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ZoBilevelError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(part in f.filename for part in FOREIGN)]
+    if not own:
+        return text
+    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})"
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.dispatch.base import Dispatcher, Solve
-from zo_bilevel.errors import InnerSolverError
+from zo_bilevel.errors import InnerSolverError, described
 from zo_bilevel.evaluation import (
     Evaluation,
     FloatArray,
@@ -147,7 +147,12 @@ class Evaluator:
         refusal = self.problem.refusal(theta, layout, point.x, must_work=is_first)
         if refusal:
             return "rejected", refusal, math.inf
-        loss = self.bound.value(theta, point.x)
+        try:
+            loss = self.bound.value(theta, point.x)
+        except Exception as error:
+            if is_first:
+                raise
+            return "failed", f"the outer objective raised {described(error)}", math.inf
         if not math.isfinite(loss):
             return "invalid", f"the outer objective is {loss}", math.inf
         return "ok", "", loss
@@ -161,5 +166,9 @@ def as_generator(
 
 
 def _few(phi: Mapping[str, Any]) -> str:
-    shown = [f"{name}={np.asarray(value).ravel()[:3].tolist()}" for name, value in phi.items()]
+    shown = []
+    for name, value in phi.items():
+        numbers = np.asarray(value).ravel()
+        more = ", ...]" if numbers.size > 3 else "]"
+        shown.append(f"{name}={str(numbers[:3].tolist())[:-1]}{more}")
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")

@@ -10,7 +10,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
-from zo_bilevel.errors import InvalidSolutionError, SolveError
+from zo_bilevel.errors import InvalidSolutionError, SolveError, described
 from zo_bilevel.evaluation import FloatArray, Job, Outcome, flatten_theta
 
 
@@ -108,8 +108,7 @@ def failed_outcome(error: BaseException, seconds: float) -> Outcome:
     if isinstance(error, InvalidSolutionError):
         return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
     status = error.status if isinstance(error, SolveError) else "failed"
-    text = f"{type(error).__name__}: {error}"
-    return Outcome(status, seconds=seconds, cost=cost, error=text, worker=worker)
+    return Outcome(status, seconds=seconds, cost=cost, error=described(error), worker=worker)
 
 
 @final

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.errors import InputError, described
 from zo_bilevel.objectives.base import OuterContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
+
+DIFFERENCE = 1e-5
+"""Step of differences of a gradient, in units of the largest value."""
 
 
 @final
@@ -37,7 +42,7 @@ class TorchObjective:
         import torch
 
         with torch.no_grad():
-            tensors = torch.from_numpy(theta), torch.from_numpy(x)
+            tensors = torch.tensor(theta), torch.tensor(x)
             return float(self._scalar(*tensors, x, context))
 
     def gradient(
@@ -62,7 +67,45 @@ class TorchObjective:
         x_tangents: FloatArray,
         context: OuterContext,
     ) -> tuple[FloatArray, FloatArray]:
-        """Reverse over reverse mode; the Hessian is symmetric."""
+        """Reverse over reverse mode; the Hessian is symmetric.
+
+        Central differences of the gradient where an operation has no second derivative.
+        """
+        tangents = theta_tangents, x_tangents
+        try:
+            return self._differentiated_twice(theta, x, *tangents, context)
+        except (RuntimeError, NotImplementedError):
+            return self._differenced(theta, x, *tangents, context)
+
+    def _differenced(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> tuple[FloatArray, FloatArray]:
+        found = np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
+        largest = max(float(np.max(np.abs(theta), initial=0.0)), 1.0)
+        for column, (along, beside) in enumerate(zip(theta_tangents.T, x_tangents.T, strict=True)):
+            length = max(float(np.linalg.norm(along)), float(np.linalg.norm(beside)))
+            if length == 0.0:
+                continue
+            step = DIFFERENCE * largest / length
+            above = self.gradient(theta + step * along, x + step * beside, context)
+            below = self.gradient(theta - step * along, x - step * beside, context)
+            for part, high, low in zip(found, above, below, strict=True):
+                part[:, column] = (high - low) / (2 * step)
+        return found
+
+    def _differentiated_twice(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> tuple[FloatArray, FloatArray]:
         import torch
 
         inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
@@ -84,11 +127,25 @@ def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tupl
     """Derivatives of `slopes . column` in the inputs, for each of a batch of columns."""
     import torch
 
-    if len(columns[0]) == 1:  # no machinery for one alone
-        first = [column[0] for column in columns]
-        found = torch.autograd.grad(slopes, inputs, first, allow_unused=True)
-        return tuple(None if part is None else part[None] for part in found)
-    return torch.autograd.grad(slopes, inputs, columns, allow_unused=True, is_grads_batched=True)
+    def pulled(columns: Sequence[Any], *, is_batch: bool) -> tuple[Any, ...]:
+        return torch.autograd.grad(
+            slopes,
+            inputs,
+            columns,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=is_batch,
+        )
+
+    if len(columns[0]) > 1:  # no machinery for one alone
+        try:
+            return pulled(columns, is_batch=True)
+        except RuntimeError:  # some operations cannot, group_norm for one
+            pass
+    rows = [pulled(row, is_batch=False) for row in zip(*columns, strict=True)]
+    return tuple(
+        None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True)
+    )
 
 
 @final
@@ -139,6 +196,10 @@ def resolve_callable(
 
     Returns:
         A `TorchObjective` when autograd reaches theta through it, else a `PythonObjective`.
+
+    Raises:
+        InputError: If the function fails on tensors and on arrays, or gives another value for
+            the same inner solution each time.
     """
     import torch
 
@@ -152,7 +213,41 @@ def resolve_callable(
             )
         if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
             objective.gradient(theta, x, context)
+            _check_repeats(objective, theta, x, context)
             return objective
-    except Exception:  # noqa: BLE001 - a plain function may fail on tensors in any way
-        return PythonObjective(function)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plain function may fail on tensors in any way
+        return _plain(function, theta, x, context, error)
     return PythonObjective(function)
+
+
+def _check_repeats(
+    objective: TorchObjective, theta: FloatArray, x: FloatArray, context: OuterContext
+) -> None:
+    first, second = (objective.value(theta, x, context) for _ in range(2))
+    if first != second and not (math.isnan(first) and math.isnan(second)):
+        raise InputError(
+            "the outer objective must give one value for one inner solution, got "
+            f"{first:g} and {second:g}: put a network with dropout in eval mode, or draw its "
+            "random numbers from a seeded generator"
+        )
+
+
+def _plain(
+    function: Callable[[Any, Any], Any],
+    theta: FloatArray,
+    x: FloatArray,
+    context: OuterContext,
+    on_tensors: Exception,
+) -> PythonObjective:
+    """The function for arrays, unless it fails on them too."""
+    objective = PythonObjective(function)
+    try:
+        objective.value(theta, x, context)
+    except Exception as error:  # noqa: BLE001 - it is shown beside the first
+        raise InputError(
+            f"the outer objective raised {described(on_tensors)} with tensors, and "
+            f"{described(error)} with arrays"
+        ) from on_tensors
+    return objective
