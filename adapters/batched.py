@@ -12,7 +12,7 @@ import numpy as np
 from zo_bilevel.adapters.function import Style, check_keywords, check_style, refuse_choices
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.errors import InputError, WrongShapeError, unknown_name_message
-from zo_bilevel.problem import solver_name
+from zo_bilevel.naming import solver_name
 from zo_bilevel.space import Space
 
 

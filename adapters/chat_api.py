@@ -23,9 +23,10 @@ from zo_bilevel.adapters.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.dispatch.base import WithCost
 from zo_bilevel.errors import InputError, SolveError
+from zo_bilevel.naming import solver_name
 from zo_bilevel.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.packages import import_optional
-from zo_bilevel.problem import Problem, solver_name
+from zo_bilevel.problem import Problem
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]

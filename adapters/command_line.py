@@ -20,7 +20,7 @@ from zo_bilevel.adapters.success import SuccessRules
 from zo_bilevel.adapters.workspace import SolveFolder, Workspace
 from zo_bilevel.errors import InputError, SolveError, WrongShapeError
 from zo_bilevel.evaluation import flatten_theta
-from zo_bilevel.problem import solver_name
+from zo_bilevel.naming import solver_name
 from zo_bilevel.space import Space
 
 FilePath: TypeAlias = str | os.PathLike[str]

@@ -13,8 +13,8 @@ from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.dispatch.base import takes_seed
 from zo_bilevel.errors import InputError, unknown_name_message
+from zo_bilevel.naming import solver_name
 from zo_bilevel.parameters import Choice
-from zo_bilevel.problem import solver_name
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]

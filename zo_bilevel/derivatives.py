@@ -160,7 +160,8 @@ class _BoundPush:
         tangents = named_tangents(self.space, self.x, directions)
         theta, pushed = inner.jvp(phi, tangents, seed=seed)
         rows = [_rows(part, directions.shape[1]) for part in _parts(pushed)]
-        return WithDerivative(theta, np.concatenate(rows, axis=1).T)
+        # in the memory order that a store gives it back in: sums of products depend on it
+        return WithDerivative(theta, np.ascontiguousarray(np.concatenate(rows, axis=1).T))
 
 
 @final

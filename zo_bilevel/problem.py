@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import re
 from collections.abc import Callable
-from types import CodeType
 from typing import Any, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.errors import InnerSolverError, InputError
 from zo_bilevel.evaluation import ThetaLayout
+from zo_bilevel.naming import solver_name
 from zo_bilevel.objectives.base import Identity, OuterContext, OuterObjective
 from zo_bilevel.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.objectives.functions import PythonObjective, TorchObjective, resolve_callable
@@ -161,42 +159,6 @@ def _check_validity(valid: object, expected_length: object) -> None:
     is_whole = isinstance(expected_length, int) and not isinstance(expected_length, bool)
     if not is_whole or cast(int, expected_length) < 1:
         raise InputError(f"expected_length must be a whole number >= 1, got {expected_length!r}")
-
-
-def solver_name(inner: InnerSolver) -> str:
-    """Name an inner solver for stores and reports.
-
-    Two solvers that differ must not share a name, or one would be given the other's stored
-    answers: functions that have no place of their own (lambdas, functions inside functions) are
-    told apart by a hash of their code, objects by their `repr`.
-
-    Args:
-        inner: The inner solver.
-
-    Returns:
-        Its `name` attribute if it is text, else module, name and hash; the same in every process.
-
-    Example:
-        >>> solver_name(len)
-        'builtins.len'
-    """
-    given = getattr(inner, "name", None)
-    if isinstance(given, str) and given:
-        return given
-    kind = inner if hasattr(inner, "__qualname__") else type(inner)
-    base = f"{kind.__module__}.{kind.__qualname__}"
-    code = getattr(inner, "__code__", None)
-    if code is None:
-        text = "" if kind is inner else repr(inner)
-    else:
-        text = repr(_code_parts(code)) if "<" in base or kind.__module__ == "__main__" else ""
-    text = re.sub(r" at 0x[0-9a-f]+", "", text)
-    return f"{base}#{hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else base
-
-
-def _code_parts(code: CodeType) -> tuple[Any, ...]:
-    constants = [_code_parts(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return code.co_code, code.co_names, tuple(constants)
 
 
 @final
