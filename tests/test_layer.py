@@ -166,6 +166,18 @@ def test_exact_derivatives_of_a_differentiable_solver():
     np.testing.assert_allclose(phi.grad.numpy(), matrix[0], rtol=1e-9)
 
 
+def test_a_differentiable_solver_is_differentiated_exactly_by_default():
+    loop, _, _ = quadratic_loop(5)
+    assert isinstance(zb.BlackBox(loop, 3, name="p").estimator, zb.FG2U)
+    assert isinstance(zb.BlackBox(wave, 3).estimator, zb.FG2UZO)
+
+
+def test_differences_that_are_mostly_rounding_are_called_that():
+    op = zb.BlackBox(lambda phi: np.float32(100 + np.sum(phi**2)), 3)
+    with pytest.warns(RuntimeWarning, match="float32 and changes by .* mostly rounding"):
+        op(torch.ones(3, requires_grad=True))
+
+
 def test_second_derivatives_are_refused():
     phi = torch.ones(3, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(exact_op()(phi).sum(), phi, create_graph=True)
@@ -226,7 +238,7 @@ class TestFailures:
             ((wave, 0), "num_parameters must be a whole number >= 1"),
             ((wave, 3, zb.ReverseUnroll()), "cannot be used in a layer"),
             ((wave, 3, zb.FG2U(2)), "FG2U needs a differentiable inner solver"),
-            ((wave, 3, 7), "estimator must make sketches, got int"),
+            ((wave, 3, 7), "estimator must make sketches, got 7"),
         ],
     )
     def test_wrong_arguments(self, arguments, message):

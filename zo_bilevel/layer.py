@@ -8,9 +8,11 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from zo_bilevel.derivatives import ForwardDifferentiable
 from zo_bilevel.dispatch.base import Dispatcher
 from zo_bilevel.errors import InputError, UnsupportedProblemError
 from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator
+from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.evaluation import ThetaLayout
 from zo_bilevel.layer_rounds import LayerRounds
@@ -67,7 +69,9 @@ class BlackBox(torch.nn.Module):
         if not 0 < scale < np.inf:
             raise InputError(f"scale must be finite and > 0, got {scale}")
         self.num_parameters = num_parameters
-        self.estimator: GradientEstimator = FG2UZO() if estimator is None else estimator
+        if estimator is None:
+            estimator = FG2U() if isinstance(inner, ForwardDifferentiable) else FG2UZO()
+        self.estimator = estimator
         self._rounds = LayerRounds(inner, name, num_parameters, float(scale), seed, dispatcher)
         self._rounds.check(self.estimator)
         self.register_buffer("num_calls", torch.zeros((), dtype=torch.int64))
@@ -115,7 +119,7 @@ def layout_as_batch(values: torch.Tensor, layout: ThetaLayout, batch: tuple[int,
     parts, start = [], 0
     for shape in layout.shapes:
         stop = start + int(np.prod(shape))
-        parts.append(values[:, start:stop].reshape(*batch, *shape))
+        parts.append(values[:, start:stop].reshape((*batch, *shape)))
         start = stop
     return dict(zip(layout.names, parts, strict=True)) if layout.names else parts[0]
 

@@ -56,8 +56,8 @@ class LayerRounds:
 
     def check(self, estimator: GradientEstimator) -> None:
         """Refuse an estimator that makes no sketch, and a solver that it cannot use."""
-        if not isinstance(estimator, GradientEstimator):
-            raise InputError(f"estimator must make sketches, got {type(estimator).__name__}")
+        if not isinstance(estimator, GradientEstimator) or isinstance(estimator, type):
+            raise InputError(f"estimator must make sketches, got {estimator!r}")
         for point in self._plan(estimator, 0, 0).points[:1]:
             if isinstance(point.derivative, Pull):
                 raise InputError(

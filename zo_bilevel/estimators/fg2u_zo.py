@@ -8,6 +8,7 @@ exact derivatives do the rest.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
@@ -31,6 +32,8 @@ CENTRAL_RADIUS = 1e-4
 simulators stop iterating long before the last bit, so the textbook eps**(1/2) and eps**(1/3)
 would measure their tolerances."""
 CHOICE_RADIUS = 1.0
+ROUNDED = 20.0
+"""A change of less than so many times the resolution is mostly rounding."""
 
 
 @final
@@ -140,9 +143,24 @@ class FG2UZO:
             columns.append((ends[0] - other) / (per_direction * plan.step))
             kept.append(k)
         JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
+        _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
         correction = frame_correction(self.directions, len(kept), plan.x.size)
         dropped = plan.V.shape[1] - len(kept)
         return Sketch(plan.x, base, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
+
+
+def _warn_of_rounding(differences: FloatArray, base: FloatArray, dtype: str, radius: float) -> None:
+    """Say so when an inner solution of low precision hardly changes over the radius."""
+    resolution = float(np.finfo(dtype).eps) * float(np.max(np.abs(base), initial=0.0))
+    largest = float(np.max(np.abs(differences), initial=0.0))
+    if dtype != "float64" and largest < ROUNDED * resolution:
+        warnings.warn(
+            f"the inner solution is {dtype} and changes by {largest:.1e} over the radius "
+            f"{radius:g}, where {resolution:.1e} is its resolution: directional derivatives are "
+            "mostly rounding; give a larger radius, or solve in float64",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def coordinate_stretch(space: Space, step: float) -> FloatArray:

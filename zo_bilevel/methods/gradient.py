@@ -61,8 +61,8 @@ class GradientMethod(Method):
         **optimizer_options: Any,  # noqa: ANN401 - passed through to torch
     ) -> None:
         self.estimator: GradientEstimator = FG2UZO() if estimator is None else estimator
-        if not isinstance(self.estimator, GradientEstimator):
-            raise InputError(f"estimator must make sketches, got {type(estimator).__name__}")
+        if not isinstance(self.estimator, GradientEstimator) or isinstance(estimator, type):
+            raise InputError(f"estimator must make sketches, got {estimator!r}")
         if not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"accumulate must be a whole number >= 1, got {accumulate!r}")
         self.accumulate = accumulate
