@@ -1,18 +1,25 @@
-"""Our methods in a loop that was written for Nevergrad: ask, tell, provide_recommendation."""
+"""Our methods in a loop that was written for Nevergrad: ask, tell, recommend."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn, final
+
+import numpy as np
 
 from zo_bilevel.bridges.nevergrad_space import initial_of, space_of, value_of
 from zo_bilevel.dispatch.serial import Serial
 from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Evaluation, Outcome, Point, flatten_theta
+from zo_bilevel.evaluation import Evaluation, FloatArray, Outcome, Point, flatten_theta
 from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem import Problem
+
+SMALLEST_STEP = 1e-3
+"""Of a surplus candidate from the best one, in scaled units; the largest is 1, of a range of 6."""
+_STREAM = 1 << 21  # apart from the random numbers of methods
 
 
 def _never_called(phi: dict[str, Any]) -> NoReturn:  # noqa: ARG001 - the signature of a solver
@@ -20,13 +27,32 @@ def _never_called(phi: dict[str, Any]) -> NoReturn:  # noqa: ARG001 - the signat
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A candidate that is out: how many were asked for before, and its place in the round.
+
+    A surplus candidate has no place: the method is not told of it.
+    """
+
+    number: int
+    place: int | None
+    point: Point
+
+
+@final
 class AskTell:
     """Stands in for a Nevergrad optimizer.
+
+    It starts at the value that the parametrization has. A method asks in rounds and is told whole
+    rounds. When a round is handed out and workers are free, they get surplus candidates: random
+    ones near the best, which can be recommended but are not given to the method. A first round is
+    often one candidate; later ones fill the workers of a loop that asks `num_workers` times, then
+    tells them all. Workers that do not wait for each other get more surplus candidates.
 
     Args:
         parametrization: Of Nevergrad, every parameter with bounds; see `space_of`.
         budget: Solves, >= 1, for methods that plan ahead.
-        num_workers: Candidates that may be asked for before one is told, >= 1.
+        num_workers: Candidates that may be out, asked for and not told, >= 1.
         method: How to search; default `DefaultMethod()`.
         outer: With an outer objective, `tell` takes inner solutions (vectors) instead of losses,
             and vector methods become possible.
@@ -42,7 +68,7 @@ class AskTell:
         >>> for _ in range(optimizer.budget):
         ...     candidate = optimizer.ask()
         ...     optimizer.tell(candidate, (candidate.value - 1) ** 2)
-        >>> abs(optimizer.provide_recommendation().value - 1) < 0.1
+        >>> abs(optimizer.recommend().value - 1) < 0.1
         True
     """
 
@@ -64,7 +90,7 @@ class AskTell:
         self.space = space_of(parametrization)
         self.problem = Problem(self.space, _never_called, outer, "ask-tell")
         self.num_ask = self.num_tell = 0
-        self._method = method
+        self._method, self._seed = method, seed
         self._state = method.start(
             self.problem,
             seed,
@@ -73,15 +99,17 @@ class AskTell:
             max_solves=budget,
         )
         self._evaluator = Evaluator(self.problem, Serial(), seed)
-        self._best: Evaluation | None = None
-        self._surplus: set[str] = set()
+        self._best: FloatArray | None = None
+        self._best_rank = (math.inf, 0)
+        self._asked: dict[str, _Asked] = {}
+        self._unjudged: list[tuple[_Asked, Outcome]] = []
+        self._is_first_told = False
         self._begin_round()
 
     def _begin_round(self) -> None:
-        self._waiting = list(enumerate(self._method.ask(self._state)))
-        self._places: dict[str, tuple[int, Point]] = {}
-        self._told: dict[int, Outcome] = {}
-        self._points = [point for _, point in self._waiting]
+        self._points = self._method.ask(self._state)
+        self._waiting = list(enumerate(self._points))
+        self._told: dict[int, Evaluation] = {}
 
     @property
     def stop_reason(self) -> str:
@@ -92,27 +120,38 @@ class AskTell:
         """The next candidate, with `.value`, `.args` and `.kwargs`.
 
         Once the method has stopped, which `stop_reason` tells, it is the recommendation again and
-        again, so that a loop over a fixed budget runs to its end; what is told then is not used.
+        again, so that a loop over a fixed budget runs to its end.
 
         Raises:
-            InputError: If the method waits for what was asked before.
+            InputError: If `num_workers` candidates are out already.
         """
-        if self.stop_reason:
-            candidate = self.provide_recommendation()
-            self._surplus.add(candidate.uid)
-            self.num_ask += 1
-            return candidate
-        if not self._waiting:
+        out = len(self._asked)
+        if out >= self.num_workers:
             raise InputError(
-                f"tell first: the method waits for {len(self._points) - len(self._told)} of the "
-                f"{len(self._points)} candidates of this round"
+                f"tell first: {out} candidate{' waits' if out == 1 else 's wait'}, "
+                f"num_workers is {self.num_workers}"
             )
-        place, point = self._waiting.pop(0)
-        value = value_of(self.parametrization, self.space.decode(point.x))
-        candidate = self.parametrization.spawn_child(new_value=value)
-        self._places[candidate.uid] = (place, point)
+        place, point = self._waiting.pop(0) if self._waiting else (None, self._surplus())
+        candidate = self._candidate(point.x)
+        self._asked[candidate.uid] = _Asked(self.num_ask, place, point)
         self.num_ask += 1
         return candidate
+
+    def _candidate(self, x: FloatArray) -> Any:  # noqa: ANN401 - a Nevergrad parameter
+        value = value_of(self.parametrization, self.space.decode(x))
+        return self.parametrization.spawn_child(new_value=value)
+
+    def _surplus(self) -> Point:
+        """The recommendation of a method that has stopped, else a random point near the best."""
+        best = self._recommended()
+        if self.stop_reason and best is not None:
+            return Point(best, role="surplus")
+        key = np.random.SeedSequence(self._seed, spawn_key=(_STREAM, self.num_ask))
+        rng, lower, upper = np.random.default_rng(key), self.space.lower, self.space.upper
+        if best is None:
+            return Point(rng.uniform(lower, upper), role="surplus")
+        step = SMALLEST_STEP ** rng.uniform() * rng.standard_normal(self.space.size)
+        return Point(np.clip(best + step, lower, upper), role="surplus")
 
     def tell(self, candidate: Any, loss: Any) -> None:  # noqa: ANN401
         """What a candidate gave.
@@ -124,43 +163,58 @@ class AskTell:
 
         Raises:
             InputError: If the candidate is not one that is waited for.
-            InnerSolverError: If the very first one is unusable.
+            InnerSolverError: If the first one asked for is unusable.
         """
         outcome = _outcome(loss)
-        if candidate.uid in self._surplus:
-            self._surplus.remove(candidate.uid)
-            self.num_tell += 1
-            return
-        if candidate.uid not in self._places:
+        if candidate.uid not in self._asked:
             raise InputError("tell takes a candidate of ask that was not told before")
-        place, _ = self._places.pop(candidate.uid)
-        self._told[place] = outcome
+        asked = self._asked.pop(candidate.uid)
         self.num_tell += 1
-        if len(self._told) == len(self._points):
-            self._end_round()
+        self._unjudged.append((asked, outcome))
+        self._is_first_told = self._is_first_told or asked.number == 0
+        if not self._is_first_told:
+            return  # the start is judged first, whatever the order of telling
+        answers = sorted(self._unjudged, key=lambda answer: answer[0].number)
+        self._unjudged = []
+        for answer in answers:
+            self._judge(*answer)
 
-    def _end_round(self) -> None:
-        points, told = self._points, self._told
-        found = [self._evaluator.judge(point, told[k]) for k, point in enumerate(points)]
-        for evaluation in found:
-            if evaluation.ok and (self._best is None or evaluation.loss < self._best.loss):
-                self._best = evaluation
-        self._state = self._method.tell(self._state, found)
-        self._begin_round()
+    def _judge(self, asked: _Asked, outcome: Outcome) -> None:
+        evaluation = self._evaluator.judge(asked.point, outcome)
+        rank = (evaluation.loss, asked.number)
+        if evaluation.ok and rank < self._best_rank:
+            self._best, self._best_rank = asked.point.x, rank
+        if asked.place is None:
+            return
+        self._told[asked.place] = evaluation
+        if len(self._told) == len(self._points):
+            found = [self._told[place] for place in range(len(self._points))]
+            self._state = self._method.tell(self._state, found)
+            self._begin_round()
+
+    def _recommended(self) -> FloatArray | None:
+        notes = self._state.notes
+        is_better = notes.noisy and notes.recommended is not None
+        return notes.recommended if is_better else self._best
 
     def provide_recommendation(self) -> Any:  # noqa: ANN401 - a Nevergrad parameter
-        """The best point so far, or what a noisy search recommends.
+        """The best candidate so far, or what a noisy search recommends.
 
         Raises:
-            InputError: If no round has been told yet.
+            InputError: If no usable loss was told yet.
         """
-        if self._best is None:
-            raise InputError("nothing to recommend: no round has been told")
-        x, notes = self._best.point.x, self._state.notes
-        if notes.noisy and notes.recommended is not None:
-            x = notes.recommended
-        value = value_of(self.parametrization, self.space.decode(x))
-        return self.parametrization.spawn_child(new_value=value)
+        x = self._recommended()
+        if x is None:
+            raise InputError("nothing to recommend: no usable loss was told")
+        return self._candidate(x)
+
+    def recommend(self) -> Any:  # noqa: ANN401 - a Nevergrad parameter
+        """The same as `provide_recommendation`.
+
+        Raises:
+            InputError: If no usable loss was told yet.
+        """
+        return self.provide_recommendation()
 
     def minimize(self, function: Callable[..., Any]) -> Any:  # noqa: ANN401
         """Solve until the budget is spent, as `optimizer.minimize` of Nevergrad does.

@@ -27,8 +27,8 @@ def space_of(parametrization: Any) -> Space:  # noqa: ANN401 - a Nevergrad param
         a parameter that stands alone is "value". Constants are left out.
 
     Raises:
-        InputError: If a parameter has no bounds, different bounds for its numbers, or is of a kind
-            that no space has, by its name.
+        InputError: If a parameter has no bounds, different bounds for its numbers, a constraint, or
+            is of a kind that no space has (a parameter as an option of a choice too), by its name.
         MissingPackageError: If Nevergrad is not installed.
     """
     _kinds()
@@ -51,8 +51,12 @@ def leaves(parametrization: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]
 
     Yields:
         Name and parameter.
+
+    Raises:
+        InputError: If one has a constraint.
     """
     kinds = _kinds()
+    _refuse_constraints(prefix or "the parametrization", parametrization)
     if isinstance(parametrization, kinds.Instrumentation):
         for part in (parametrization[0], parametrization[1]):
             yield from leaves(part, prefix)
@@ -63,9 +67,31 @@ def leaves(parametrization: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]
         yield prefix or "value", parametrization
 
 
+def _refuse_constraints(name: str, parametrization: Any) -> None:  # noqa: ANN401
+    owner = "Nevergrad's parametrization"
+    core = import_optional("nevergrad.parametrization.core", owner, "baselines")
+    utils = import_optional("nevergrad.parametrization.utils", owner, "baselines")
+    rules = [
+        rule
+        for rule in parametrization._constraint_checkers
+        if not isinstance(rule, utils.BoundChecker)  # the bounds, known by themselves
+    ]
+    layers = [layer._LAYER_LEVEL for layer in parametrization._layers]
+    if rules or core.Level.CONSTRAINT in layers:
+        raise InputError(
+            f"{name} has a constraint, and constraints are not known here: return a high loss "
+            "where it is broken, or raise in the solver"
+        )
+
+
 def _parameter(name: str, leaf: Leaf) -> Parameter:
     kinds = _kinds()
     if isinstance(leaf, kinds.Choice | kinds.TransitionChoice):
+        for option, part in leaves(leaf.choices):
+            raise InputError(
+                f"{name} has a {type(part).__name__} as option {option}, which no space has: give "
+                f"it a name of its own beside {name}"
+            )
         options = leaf.choices.value
         repetitions = getattr(leaf, "_repetitions", None)
         return Choice(list(options), () if repetitions is None else (int(repetitions),))
@@ -99,10 +125,33 @@ def initial_of(parametrization: Any) -> dict[str, Any]:  # noqa: ANN401
 
     Args:
         parametrization: As for `space_of`.
+
+    Returns:
+        Values by name. A `Choice` that was not set has none, since Nevergrad draws it at random; a
+        `TransitionChoice` that was not set is in the middle of its options.
     """
     kinds = _kinds()
-    choices = (kinds.Choice, kinds.TransitionChoice)
-    return {n: leaf.value for n, leaf in leaves(parametrization) if not isinstance(leaf, choices)}
+    found: dict[str, Any] = {}
+    for name, leaf in leaves(parametrization):
+        if isinstance(leaf, kinds.TransitionChoice):
+            found[name] = _chosen(leaf, leaf.indices.value)
+        elif not isinstance(leaf, kinds.Choice):
+            found[name] = leaf.value
+        else:
+            weights = leaf.indices._value  # a row for each repetition; its own value may be drawn
+            if np.ptp(weights) > 0:
+                found[name] = _chosen(leaf, np.argmax(weights, axis=1))
+    return found
+
+
+def _chosen(leaf: Leaf, picks: Any) -> Any:  # noqa: ANN401 - any option, or an array of them
+    options = leaf.choices.value
+    if leaf._repetitions is None:
+        return options[int(picks[0])]
+    chosen = np.empty(len(picks), dtype=object)
+    for place, pick in enumerate(picks):
+        chosen[place] = options[int(pick)]
+    return chosen
 
 
 def value_of(parametrization: Any, phi: Mapping[str, Any], prefix: str = "") -> Any:  # noqa: ANN401

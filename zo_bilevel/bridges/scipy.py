@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, OptimizeResult
 
+from zo_bilevel.dispatch.base import Solve
+from zo_bilevel.dispatch.distributed import default_dispatcher
 from zo_bilevel.errors import InputError
+from zo_bilevel.evaluation import Job, Outcome
 from zo_bilevel.loop import minimize
 from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.default import DefaultMethod
 from zo_bilevel.parameters import Real
 from zo_bilevel.problem import Problem
 from zo_bilevel.result import Record
 from zo_bilevel.space import Space
 
 FloatArray: TypeAlias = NDArray[np.float64]
-IGNORED = ("jac", "hess", "hessp", "constraints")
+PointOf: TypeAlias = Callable[[dict[str, float]], FloatArray]
+UNUSED = {
+    "jac": "gradient information",
+    "hess": "Hessian information",
+    "hessp": "Hessian-vector product information",
+}
+INSTEAD = {
+    "tol": "methods stop by rules of their own; options={'ftarget': ...} stops at or below a value",
+    "maxiter": "iterations of methods differ in cost; options={'maxfev': ...} limits the calls",
+}
+STOPPED = 99
+"""Status of a run that its callback stopped, as in scipy."""
+
+
+@final
+class _CallbackStoppedError(Exception):
+    """The callback raised StopIteration."""
 
 
 def scipy_method(
@@ -33,8 +56,11 @@ def scipy_method(
         max_solves: Calls of the function; `options={"maxfev": ...}` comes before it.
 
     Returns:
-        The callable. It needs finite `bounds`, which also tell the scale; it takes the options
-        `maxfev` and `ftarget` (stop at or below this value), and a `callback`.
+        The callable. It needs finite `bounds`, which also tell the scale; a variable whose bounds
+        are equal is fixed. It takes the options `maxfev` and `ftarget` (stop at or below this
+        value), and a `callback`, told after a round, once for each call of the function, the best
+        point so far, or an `OptimizeResult` where its one parameter is `intermediate_result`;
+        StopIteration raised there ends the run. Derivatives are not used, with scipy's warning.
 
     Example:
         >>> from scipy.optimize import minimize as minimize_scipy
@@ -47,9 +73,10 @@ def scipy_method(
         >>> found.fun < 1e-4
         True
     """
+    method = DefaultMethod() if method is None else method
 
     def run(
-        fun: Callable[..., float],
+        fun: Callable[..., Any],
         x0: Sequence[float],
         args: tuple[Any, ...] = (),
         bounds: Any = None,  # noqa: ANN401 - Bounds or pairs
@@ -58,29 +85,36 @@ def scipy_method(
         ftarget: float | None = None,
         **options: Any,  # noqa: ANN401 - scipy's, checked below
     ) -> OptimizeResult:
-        _check_options(options)
+        _check_options(options, method.name)
         start = np.atleast_1d(np.asarray(x0, dtype=np.float64))
-        lower, upper = _bounds(bounds, start.size)
-        outside = (start < lower) | (start > upper)
-        if outside.any():
-            raise InputError(f"x0 must lie within bounds, got {start[outside][0]}")
-        space = Space({f"x{k}": Real(lower[k], upper[k]) for k in range(start.size)})
-        names = space.names
+        lower, upper = _bounds(bounds, start)
+        value = _value(fun, args)
+        free = np.flatnonzero(lower < upper)
+        if not free.size:
+            return _fixed(start, value(start))
+        space = Space({f"x{k}": Real(float(lower[k]), float(upper[k])) for k in free})
 
-        def solve(phi: dict[str, float]) -> float:
-            return float(fun(np.array([phi[name] for name in names]), *args))
+        def point_of(phi: dict[str, float]) -> FloatArray:
+            x = start.copy()
+            x[free] = [phi[name] for name in space.names]
+            return x
 
-        found = minimize(
-            Problem(space, solve, name="scipy.optimize"),
-            method,
-            initial=dict(zip(names, map(float, start), strict=True)),
-            max_solves=max_solves if maxfev is None else maxfev,
-            tolerance=ftarget,
-            seed=seed,
-            callback=_callback(callback),
-        )
+        watch = _Watch(start, point_of, callback)
+        try:
+            found = minimize(
+                Problem(space, lambda phi: value(point_of(phi)), name="scipy.optimize"),
+                method,
+                initial=dict(zip(space.names, map(float, start[free]), strict=True)),
+                max_solves=max_solves if maxfev is None else maxfev,
+                tolerance=ftarget,
+                seed=seed,
+                dispatcher=watch,
+                callback=watch,
+            )
+        except _CallbackStoppedError:
+            return watch.result()
         return OptimizeResult(
-            x=np.array([found.phi[name] for name in names]),
+            x=point_of(found.phi),
             fun=found.loss,
             success=True,
             status=0,
@@ -92,41 +126,113 @@ def scipy_method(
     return run
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    if options.get("constraints"):
+def _check_options(options: dict[str, Any], method: str) -> None:
+    if options.pop("constraints", None):
         raise InputError("constraints are not supported, only bounds")
-    unknown = [name for name in options if name not in IGNORED]
-    if unknown:
-        raise InputError(f"unknown option {unknown[0]!r}; options are maxfev and ftarget")
+    for name, what in UNUSED.items():
+        if options.pop(name, None) is not None:
+            message = f"Method {method} does not use {what} ({name})."
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+    for name in options:
+        if name in INSTEAD:
+            raise InputError(f"{name} is not supported: {INSTEAD[name]}")
+        raise InputError(f"unknown option {name!r}; options are maxfev and ftarget")
 
 
-def _bounds(bounds: Any, size: int) -> tuple[list[float], list[float]]:  # noqa: ANN401
+def _bounds(bounds: Any, start: FloatArray) -> tuple[FloatArray, FloatArray]:  # noqa: ANN401
     if bounds is None:
         raise InputError("bounds must be given: they tell where to search and on which scale")
     if isinstance(bounds, Bounds):
-        sides = [np.broadcast_to(np.asarray(s, float), (size,)) for s in (bounds.lb, bounds.ub)]
+        sides = [np.broadcast_to(np.asarray(s, float), start.shape) for s in (bounds.lb, bounds.ub)]
     else:
         pairs = np.array([[np.nan if v is None else v for v in pair] for pair in bounds], float)
-        if pairs.shape != (size, 2):
-            raise InputError(f"bounds must be {size} pairs, got shape {pairs.shape}")
+        if pairs.shape != (start.size, 2):
+            raise InputError(f"bounds must be {start.size} pairs, got shape {pairs.shape}")
         sides = [pairs[:, 0], pairs[:, 1]]
-    for side in sides:
-        if not np.isfinite(side).all():
-            raise InputError("bounds must be finite on both sides")
-    return [float(v) for v in sides[0]], [float(v) for v in sides[1]]
+    lower, upper = sides
+    if not np.isfinite(sides).all():
+        raise InputError("bounds must be finite on both sides")
+    for k, (low, high) in enumerate(zip(lower, upper, strict=True)):
+        if low > high:
+            raise InputError(f"bounds of x0[{k}] must have lower <= upper, got ({low:g}, {high:g})")
+        if not low <= start[k] <= high:
+            raise InputError(
+                f"x0[{k}] must lie within bounds [{low:g}, {high:g}], got {start[k]:g}"
+            )
+    return lower, upper
 
 
-def _callback(callback: Callable[..., Any] | None) -> Callable[[Record], None] | None:
-    """Scipy's newer callbacks take `intermediate_result`; the point itself is not in a record."""
-    if callback is None:
-        return None
-    takes_result = "intermediate_result" in inspect.signature(callback).parameters
+def _value(fun: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[FloatArray], float]:
+    """The function as one number; with jac=True scipy has wrapped one that returns a pair."""
+    if type(fun).__name__ != "MemoizeJac":
+        return lambda x: float(fun(x, *args))
+    with_gradient = fun.fun  # type: ignore[attr-defined]
 
-    def tell(record: Record) -> None:
-        state = OptimizeResult(fun=record.best_loss, nfev=record.solve, nit=record.round)
-        if takes_result:
-            callback(intermediate_result=state)
-        else:
-            callback(state)
+    def value(x: FloatArray) -> float:
+        answer = with_gradient(x, *args)
+        if not (isinstance(answer, tuple | list) and len(answer) == 2):
+            raise InputError(
+                "jac=True needs a function that returns its value and its gradient, "
+                f"got {type(answer).__name__}"
+            )
+        return float(answer[0])
 
-    return tell
+    return value
+
+
+def _fixed(x: FloatArray, fun: float) -> OptimizeResult:
+    message = "all variables are fixed by bounds"
+    return OptimizeResult(x=x, fun=fun, success=True, status=0, message=message, nfev=1, nit=0)
+
+
+@final
+class _Watch:
+    """The dispatcher and the callback of a run: a record does not hold the point it belongs to."""
+
+    def __init__(
+        self, start: FloatArray, point_of: PointOf, callback: Callable[..., Any] | None
+    ) -> None:
+        self._dispatcher = default_dispatcher()
+        self._point_of, self._callback = point_of, callback
+        self._asked: deque[dict[str, float]] = deque()
+        self._x, self._fun, self._solves, self._rounds = start.copy(), math.inf, 0, 0
+        names = () if callback is None else inspect.signature(callback).parameters
+        self._takes_result = set(names) == {"intermediate_result"}
+
+    def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Run a round; its records come in the order of the jobs."""
+        self._asked.extend(job.phi for job in jobs)
+        return iter(self._dispatcher.run(solve, jobs))
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        self._dispatcher.close()
+
+    def __call__(self, record: Record) -> None:
+        """Tell scipy's callback the best point so far."""
+        phi = self._asked.popleft()
+        if record.best_loss < self._fun:
+            self._x, self._fun = self._point_of(phi), record.best_loss
+        self._solves, self._rounds = record.solve, record.round
+        if self._callback is None:
+            return
+        try:
+            if self._takes_result:
+                self._callback(intermediate_result=self._state())
+            else:
+                self._callback(self._x.copy())
+        except StopIteration as stop:
+            raise _CallbackStoppedError from stop
+
+    def _state(self, **more: Any) -> OptimizeResult:  # noqa: ANN401 - fields of the result
+        state = {"x": self._x.copy(), "fun": self._fun, "nit": self._rounds, "nfev": self._solves}
+        return OptimizeResult(state | more)
+
+    def result(self) -> OptimizeResult:
+        """What a run gives that the callback stopped; its round was solved to its end."""
+        return self._state(
+            success=False,
+            status=STOPPED,
+            message="`callback` raised `StopIteration`.",
+            nfev=self._solves + len(self._asked),
+        )
