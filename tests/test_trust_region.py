@@ -187,6 +187,42 @@ def test_noise_is_noticed_and_the_recommended_point_is_good(size):
     assert np.median(losses) < 0.02
 
 
+def test_a_minimum_that_moves_with_the_seed_is_averaged():
+    centre = np.array([0.7, -1.1, 0.4, 1.3])
+
+    def loss(phi, seed):
+        moved = np.random.default_rng(seed).normal(0, 0.5, 4)
+        return float(np.sum((phi["x"] - centre - moved) ** 2))
+
+    excess = []
+    for seed in range(6):
+        problem = zb.Problem(reals(4, -3.0, 3.0), loss)
+        found = zb.minimize(problem, METHOD, max_solves=400, seed=seed)
+        excess.append(np.sum((found.phi["x"] - centre) ** 2))
+    # one seed's minimum is off by 4 * 0.5**2 = 1 in the mean, that of ten seeds by a tenth of it
+    assert np.mean(excess) < 0.2
+
+
+def test_noise_that_every_solve_of_a_seed_shares_moves_nothing():
+    def loss(phi, seed):
+        return float(np.sum((phi["x"] - 1.0) ** 2) + np.random.default_rng(seed).normal())
+
+    found = zb.minimize(zb.Problem(reals(3), loss), METHOD, max_solves=200)
+    np.testing.assert_allclose(found.phi["x"], 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("outer", [None, zb.SquaredError([0.5, 0.2])], ids=["scalar", "vector"])
+def test_a_seed_that_never_solves_is_left(outer):
+    def solve(phi, seed):
+        if np.random.default_rng(seed).random() < 0.3:
+            raise RuntimeError("no mesh")
+        return np.sin(phi["x"]) if outer else float(np.sum((phi["x"] - 0.3) ** 2))
+
+    for seed in range(10):
+        found = zb.minimize(zb.Problem(reals(2), solve, outer), max_solves=80, seed=seed)
+        assert found.loss < 1e-6
+
+
 def test_noise_in_proportion_to_the_loss_does_not_stop_the_search():
     losses = []
     for seed in range(3):

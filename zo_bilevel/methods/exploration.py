@@ -23,6 +23,10 @@ FEW_PARAMETERS = 8
 """Up to so many parameters each is explored on its own, unless they are a smooth field."""
 DEFAULT_LENGTH = 0.3
 """Correlation length taken for a field that names none; sets the order of modes, no more."""
+MOST_COORDINATES = 40
+"""Up to so many parameters of a loss each is a direction of its own, unless they are a field."""
+SHORTEST = 1e-3
+"""Modes of a field whose prior deviation is below this share of the first are left out."""
 ENOUGH_LEFT = 0.99
 """Squared share of a vector outside the basis with which one projection is accurate."""
 
@@ -87,3 +91,26 @@ def orthogonal_part(direction: FloatArray, basis: FloatArray) -> FloatArray:
         if after > ENOUGH_LEFT * before:
             break
     return direction
+
+
+def scaled_directions(space: Space, free: NDArray[np.bool_]) -> Iterator[FloatArray]:
+    """Directions of the free coordinates, the most important first, as long as they are likely.
+
+    Args:
+        space: The space.
+        free: Which coordinates are searched, shape `(N,)`.
+
+    Yields:
+        Coordinates where there are few; else modes times their deviation in the prior.
+    """
+    count = int(free.sum())
+    if not space.has_correlation and count <= MOST_COORDINATES:
+        yield from np.eye(count)
+        return
+    longest = 0.0
+    for direction in candidate_directions(space):
+        scaled = space.prior.apply_sqrt(direction)
+        length = float(np.linalg.norm(scaled))
+        longest = max(longest, length)
+        if length > SHORTEST * longest:
+            yield scaled[free]

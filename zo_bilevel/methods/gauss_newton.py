@@ -18,7 +18,7 @@ from zo_bilevel.methods.mixed import Descent, mixed_search
 from zo_bilevel.methods.outer_model import OuterModel
 from zo_bilevel.methods.plan import Answers
 from zo_bilevel.methods.probing import Probing
-from zo_bilevel.methods.starts import find_start
+from zo_bilevel.methods.starts import find_start, on_stream
 from zo_bilevel.objectives.base import Identity
 from zo_bilevel.objectives.functions import PythonObjective
 
@@ -115,7 +115,8 @@ class GaussNewton(Method):
             model = OuterModel(bound, start, self._radius)
             return self._continuous(search, model, start, may_restart=may_restart)
 
-        return (yield from mixed_search(search, first, descend))
+        rounds = mixed_search(search, first, descend)
+        return (yield from on_stream(rounds, first.point.stream))
 
     def _continuous(
         self, search: Search, model: OuterModel, start: Evaluation, *, may_restart: bool

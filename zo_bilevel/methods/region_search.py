@@ -56,6 +56,7 @@ class RegionSearch:
         width: Solves that may run at once.
         radius: First trust radius.
         leaves: Whether to end when the first directions matter no more than others.
+        least: Trust radius at which it ends.
 
     Attributes:
         model: What is known.
@@ -73,8 +74,9 @@ class RegionSearch:
         width: int = 1,
         radius: float = 1.0,
         leaves: bool = False,
+        least: float = SMALLEST_RADIUS,
     ) -> None:
-        self._leaves = leaves
+        self._leaves, self._least = leaves, least
         self.model = RegionModel(start, value, box)
         self._proposals = Proposals(self.model, rng)
         self._source, self._width = source, width
@@ -97,7 +99,7 @@ class RegionSearch:
 
     def rounds(self) -> LocalRounds:
         """Rounds until the radius is as small as it gets."""
-        while self._floor > SMALLEST_RADIUS and not self.is_plain:
+        while self._floor > self._least and not self.is_plain:
             trials = self._plan()
             if trials:
                 values = yield trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from typing import TypeAlias
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.base import Rounds, Search
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
+FIRST_STREAM = (0,)
+START_STREAM = 1 << 15
 START_ROUNDS = 4
 """Rounds spent on finding any point that solves, when the start does not."""
 MOST_SOBOL_PARAMETERS = 16
@@ -49,11 +52,40 @@ def find_start(
             points = _around(search, count, step)
         else:
             points = space.lower + (space.upper - space.lower) * sobol.random(count)
-        found = yield [Point(x, role="restart") for x in points]
+        # other random numbers too: it may be those of the start that do not solve
+        stream = FIRST_STREAM if step == 0 else (START_STREAM, step)
+        found = yield [Point(x, stream, "restart") for x in points]
         usable = [evaluation for evaluation in found if evaluation.ok]
         if usable:
             return min(usable, key=lambda evaluation: evaluation.loss)
     return first
+
+
+def on_stream(rounds: Rounds, stream: tuple[int, ...]) -> Rounds:
+    """Rounds on the random numbers that their start solved with.
+
+    Args:
+        rounds: A method's, on the first stream and others.
+        stream: Takes the place of the first.
+
+    Yields:
+        The same points.
+
+    Returns:
+        The same reason.
+    """
+    try:
+        points = next(rounds)
+        while True:
+            moved = [
+                dataclasses.replace(p, stream=stream) if p.stream == FIRST_STREAM else p
+                for p in points
+            ]
+            points = rounds.send((yield moved))
+    except StopIteration as stop:
+        return str(stop.value)
+    finally:
+        rounds.close()
 
 
 def _around(search: Search, count: int, step: int) -> FloatArray:

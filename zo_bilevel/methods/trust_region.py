@@ -14,13 +14,13 @@ from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.block_descent import BlockDescent
 from zo_bilevel.methods.block_directions import BlockDirections
 from zo_bilevel.methods.bracket import BracketSearch
-from zo_bilevel.methods.exploration import candidate_directions
+from zo_bilevel.methods.exploration import scaled_directions
 from zo_bilevel.methods.global_search import Evolution
 from zo_bilevel.methods.mixed import Descent, mixed_search
 from zo_bilevel.methods.noisy_descent import NoisyDescent
 from zo_bilevel.methods.noisy_region import NoisyRegion, noisy_region
-from zo_bilevel.methods.region_search import MOST_DIRECTIONS, RegionSearch
-from zo_bilevel.methods.starts import find_start
+from zo_bilevel.methods.region_search import MOST_DIRECTIONS, SMALLEST_RADIUS, RegionSearch
+from zo_bilevel.methods.starts import FIRST_STREAM, find_start, on_stream
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Values: TypeAlias = Generator[list[Point], list[Evaluation], list[float | None]]
@@ -32,16 +32,18 @@ Left: TypeAlias = tuple[FloatArray, float, float]
 
 MOST_RESTARTS = 20
 """Every other one with a population twice that of the last such (Hansen 2009, BIPOP-CMA-ES)."""
-FEW_PARAMETERS = 40
-"""Up to so many parameters each is a direction of its own, unless they are a smooth field."""
 MANY_PARAMETERS = 40
 """From so many on, those without structure are searched in blocks first."""
 CYCLES = 5
 """Through all directions, before a model takes over that can hold them all."""
-SHORTEST = 1e-3
-"""Modes of a field whose prior deviation is below this share of the first are left out."""
 EVOLUTION_SIGMA = 1.5
 POLISH_RADIUS = 0.1
+SEEDS_RADIUS = 0.3
+"""First trust radius of a descent on another seed, from the minimum on the first."""
+SEEDS_STREAM = 1 << 16
+MOST_SEEDS = 200
+UNMOVED = 1e-4
+"""Minima of two seeds this close in scaled units are the same."""
 SAME_BASIN = 0.2
 """Scaled distance from the end of an earlier descent within which none is begun again."""
 
@@ -109,7 +111,8 @@ class TrustRegion(Method):
             count += 1
             return _Continuous(search, start, count).run(may_restart=may_restart)
 
-        return (yield from mixed_search(search, first, descend))
+        rounds = mixed_search(search, first, descend)
+        return (yield from on_stream(rounds, first.point.stream))
 
 
 @final
@@ -125,6 +128,7 @@ class _Continuous:
         self._smoothed = np.inf
         self._latest: NoisyRegion | NoisyDescent | None = None
         self._minima: list[FloatArray] = []
+        self._stream: tuple[int, ...] = FIRST_STREAM
 
     def run(self, *, may_restart: bool) -> Descent:
         """Search; give back the best solve."""
@@ -133,6 +137,8 @@ class _Continuous:
             yield from self._bracket(float(start[0]))
             return self._best
         yield from self._local(start, self._best.loss, 1.0)
+        if may_restart and self._latest is None and start.size < MANY_PARAMETERS:
+            yield from self._over_seeds(self._minima[0])
         fewest = max(self._search.round_width, 4 + int(3 * np.log(start.size)))
         for restart in range(MOST_RESTARTS if may_restart else 0):
             # large and small populations in turn: narrow basins need the small
@@ -144,6 +150,28 @@ class _Continuous:
             if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
                 yield from self._local(evolution.best, evolution.lowest, POLISH_RADIUS)
         return self._best
+
+    def _over_seeds(self, end: FloatArray) -> Part:
+        """Where the minimum moves with the seed: descents on other seeds, whose mean is better."""
+        ends, spread, first = [end], SEEDS_RADIUS, self._stream
+        known = self._best.loss
+        for seed in range(1, MOST_SEEDS + 1):
+            self._stream = (SEEDS_STREAM, seed)
+            start = np.mean(ends, axis=0)
+            (value,) = yield from self._solve([start], ["trial"])
+            if value is None:
+                continue
+            if len(ends) == 1 and value == known:
+                break  # seeds change nothing
+            local, seen = yield from self._with_model(start, value, spread, least=0.05 * spread)
+            ends.append(_lowest(seen)[0])
+            away = np.linalg.norm(ends - np.mean(ends, axis=0), axis=1)
+            spread = float(np.sqrt(np.mean(away**2)))
+            if local.drowned or spread < UNMOVED:
+                break  # noise that seeds do not repeat; or one that moves no minimum
+            spread = min(spread, 1.0)
+            self._recommend(np.mean(ends, axis=0))
+        self._stream = first
 
     def _is_known(self, x: FloatArray) -> bool:
         """Whether a descent from here would end where one has ended already."""
@@ -179,12 +207,26 @@ class _Continuous:
             yield from self._average(noisy_region(local, known, box, source, self._rng, width))
 
     def _with_model(
-        self, start: FloatArray, value: float, radius: float, *, leaves: bool = False
+        self,
+        start: FloatArray,
+        value: float,
+        radius: float,
+        *,
+        leaves: bool = False,
+        least: float = SMALLEST_RADIUS,
     ) -> Generator[list[Point], list[Evaluation], tuple[RegionSearch, Known]]:
         """A search with a model of the loss; give back it and all that it has seen."""
         source, width = self._directions(), self._search.round_width
         local = RegionSearch(
-            start, value, self._box, source, self._rng, width=width, radius=radius, leaves=leaves
+            start,
+            value,
+            self._box,
+            source,
+            self._rng,
+            width=width,
+            radius=radius,
+            leaves=leaves,
+            least=least,
         )
         known = yield from self._drive(local.rounds())
         return local, [(start, value), *known]
@@ -238,7 +280,8 @@ class _Continuous:
 
     def _solve(self, points: list[FloatArray], roles: list[str]) -> Values:
         """Have points of the free coordinates solved; `None` for each that failed."""
-        asked = [Point(self._embed(x), role=r) for x, r in zip(points, roles, strict=True)]
+        stream = self._stream
+        asked = [Point(self._embed(x), stream, r) for x, r in zip(points, roles, strict=True)]
         evaluations = yield asked
         for evaluation in evaluations:
             if evaluation.ok and evaluation.loss < self._best.loss:
@@ -251,18 +294,7 @@ class _Continuous:
         return full
 
     def _directions(self) -> Iterator[FloatArray]:
-        """Directions of the free coordinates, the most important first."""
-        space, count = self._search.space, int(self._free.sum())
-        if not space.has_correlation and count <= FEW_PARAMETERS:
-            yield from np.eye(count)
-            return
-        prior, longest = space.prior, 0.0
-        for direction in candidate_directions(space):
-            scaled = prior.apply_sqrt(direction)  # a mode times its deviation in the prior
-            length = float(np.linalg.norm(scaled))
-            longest = max(longest, length)
-            if length > SHORTEST * longest:
-                yield scaled[self._free]
+        return scaled_directions(self._search.space, self._free)
 
 
 def _lowest(known: Known) -> tuple[FloatArray, float]:
