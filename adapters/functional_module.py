@@ -9,7 +9,10 @@ from typing import Any, final
 
 import torch
 
+from zo_bilevel.adapters.functional_buffers import KeptBuffers
+
 Flags = tuple[bool, ...]
+Skeleton = tuple[Flags, torch.nn.Module, KeptBuffers]
 
 
 @final
@@ -33,7 +36,7 @@ class FunctionalModule:
 
     def __init__(self, module: torch.nn.Module, names: Iterable[str]) -> None:
         self.module, self.names = module, tuple(names)
-        self._threads = threading.local()
+        self._skeletons: dict[int, Skeleton] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"module": self.module, "names": self.names}
@@ -48,16 +51,23 @@ class FunctionalModule:
             weights: By name, all that `names` holds.
             *args: Of the module.
             **kwargs: Of the module.
-        """
-        return torch.func.functional_call(self._skeleton(), dict(weights), args, kwargs)
 
-    def _skeleton(self) -> torch.nn.Module:
+        Raises:
+            InputError: If the module writes to one of its buffers, by name.
+        """
+        _, skeleton, buffers = self._skeleton()
+        with buffers.unchanged():
+            return torch.func.functional_call(skeleton, dict(weights), args, kwargs)
+
+    def _skeleton(self) -> Skeleton:
         """This thread's, made anew when the module was put into training or evaluation mode."""
         flags = tuple(part.training for part in self.module.modules())
-        kept: tuple[Flags, torch.nn.Module] | None = getattr(self._threads, "kept", None)
+        thread = threading.get_ident()
+        kept = self._skeletons.get(thread)
         if kept is None or kept[0] != flags:
-            kept = self._threads.kept = flags, self._empty_copy()
-        return kept[1]
+            skeleton = self._empty_copy()
+            kept = self._skeletons[thread] = flags, skeleton, KeptBuffers(skeleton)
+        return kept
 
     def _empty_copy(self) -> torch.nn.Module:
         given = set(self.names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, final
 
 import torch
@@ -35,6 +35,9 @@ __all__ = [
 
 Model: TypeAlias = Callable[..., Any]
 
+SHIFT = 0.3725
+"""Added to weights to see whether a reset reaches them; no reset gives exactly that."""
+
 
 @final
 class FunctionalTraining:
@@ -46,12 +49,13 @@ class FunctionalTraining:
         module: The network; its weights are never written to.
         loss: `loss(model, batch, phi) -> scalar`, with `model` called like the module.
         rule: `FunctionalSGD` or `FunctionalAdam`; default SGD.
-        fresh: Draw new weights for each seed with the layers' `reset_parameters`, instead of
-            starting at the module's own.
+        fresh: Draw new weights for each seed with the parts' `reset_parameters` (or
+            `_reset_parameters`), instead of starting at the module's own.
 
     Raises:
         InputError: If the module has no trainable weight, or keeps running statistics, which a
-            functional step would have to write in place.
+            functional step would have to write in place, or `fresh` would leave a weight as it
+            is.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -80,11 +84,13 @@ class FunctionalTraining:
             raise InputError("module must have a trainable weight, got none")
         self._call = FunctionalModule(module, self.names)
         for name, part in module.named_modules():
-            if getattr(part, "track_running_stats", False):
+            if part.training and getattr(part, "track_running_stats", False):
                 raise InputError(
                     f"module part {name!r} keeps running statistics, which it writes in place; "
-                    "use track_running_stats=False or GroupNorm"
+                    "use track_running_stats=False or GroupNorm, or put it into eval mode"
                 )
+        if fresh:
+            self._check_redrawn()
 
     def model(self, weights: Mapping[str, torch.Tensor]) -> Model:
         """The module with these weights, to be called like the module.
@@ -103,14 +109,32 @@ class FunctionalTraining:
 
     def fresh_weights(self, seed: int) -> Weights:
         """New weights, the same for the same seed."""
-        device = next(self.module.parameters()).device
-        module = copy.deepcopy(self.module)
-        with seeded_generators(seed, device):
-            for part in module.modules():
-                reset = getattr(part, "reset_parameters", None)
+        return self._redrawn(copy.deepcopy(self.module), seed)
+
+    def _redrawn(self, module: torch.nn.Module, seed: int) -> Weights:
+        with seeded_generators(seed, next(module.parameters()).device):
+            for part in _inner_first(module, set()):
+                reset = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))
                 if callable(reset):
                     reset()
         return {name: module.get_parameter(name).detach() for name in self.names}
+
+    def _check_redrawn(self) -> None:
+        """A weight is left out if it keeps a shift that no reset would give it."""
+        shifted = copy.deepcopy(self.module)
+        with torch.no_grad():
+            for name in self.names:
+                shifted.get_parameter(name).add_(SHIFT)
+        before = {name: shifted.get_parameter(name).detach().clone() for name in self.names}
+        after = self._redrawn(shifted, seed=0)
+        left = [name for name in self.names if torch.equal(before[name], after[name])]
+        if left:
+            more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+            raise InputError(
+                f"fresh must redraw every trainable weight, but {', '.join(map(repr, left[:4]))}"
+                f"{more} would stay: no reset_parameters of the module's parts reaches them; add "
+                "one, freeze them (requires_grad_(False)), or use fresh=False"
+            )
 
     def step(self, theta: dict[str, Any], phi: Phi, t: int, batch: Any) -> dict[str, Any]:  # noqa: ANN401
         """One step of the rule on one batch."""
@@ -135,6 +159,16 @@ class FunctionalTraining:
         weight = next(self.module.parameters())
         defaults = {"read": _weights, "dtype": weight.dtype, "device": str(weight.device)}
         return TorchUnroll(self.init, self.step, num_steps, **{**defaults, **options})
+
+
+def _inner_first(module: torch.nn.Module, seen: set[int]) -> Iterator[torch.nn.Module]:
+    """Every part once, after its own parts: the reset of the whole has the last word."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    for child in module.children():
+        yield from _inner_first(child, seen)
+    yield module
 
 
 def _weights(theta: dict[str, Any], phi: Phi) -> Weights:  # noqa: ARG001 - the signature of read

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
 from zo_bilevel.adapters.torch_leaves import Leaves, refuse_in_place
 from zo_bilevel.adapters.torch_unroll import Phi, Run
-from zo_bilevel.errors import InnerSolverError, InputError, InvalidSolutionError
-
-NO_FORWARD = re.compile(r"Trying to use forward AD with (\S+) that does not support it")
-NO_BATCHING = re.compile(r"Batching rule not implemented for (\S+?)[;,.]?(\s|$)")
-IN_PLACE = re.compile(r"in-?place", re.IGNORECASE)
+from zo_bilevel.errors import InputError, InvalidSolutionError, unknown_name_message
 
 
 def rehearse(run: Run) -> None:
@@ -24,10 +18,14 @@ def rehearse(run: Run) -> None:
         run: Gives the loop; a loop is rehearsed once.
 
     Raises:
-        InputError: Naming the leaf that was written to.
+        InputError: Naming the leaf that was written to, or the name in `allow_unreached` that
+            is no parameter.
     """
     if "plain" in run.loop.checked:
         return
+    for name in sorted(run.loop.allow_unreached - set(run.phi)):
+        message = unknown_name_message("parameter", name, run.phi)
+        raise InputError(f"allow_unreached: {message}")
     with torch.no_grad(), run.random():
         before = run.initial(run.phi).detached()
         copies = [leaf.clone() for leaf in before.all]
@@ -77,45 +75,11 @@ def _first_bad_step(run: Run) -> str:
     return "read, after the last"
 
 
-@contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Turn torch's words about a missing derivative into what to do about it.
-
-    Args:
-        where: What ran ("step 3").
-
-    Raises:
-        InnerSolverError: Naming the operation.
-    """
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:
-        if isinstance(error, InnerSolverError):
-            raise
-        advice = _advice(str(error))
-        if advice:
-            raise InnerSolverError(f"{where} {advice}") from error
-        raise
-
-
-def _advice(text: str) -> str:
-    if found := NO_FORWARD.search(text):
-        return (
-            f"uses {found[1]}, which has no forward-mode derivative; load a transformer with "
-            "attn_implementation='eager', write the operation out, or use FG2UZO, which needs "
-            "no derivative"
-        )
-    if found := NO_BATCHING.search(text):
-        return f"uses {found[1]}, which cannot run on several tangents at once; use FG2U(chunk=1)"
-    if IN_PLACE.search(text) and "vmap" in text:
-        return (
-            f"writes into a tensor in place, which cannot carry tangents ({text.splitlines()[0]})"
-        )
-    return ""
-
-
 def structurally_unreached(run: Run, names: list[str]) -> list[str]:
     """Parameters that neither `init`, nor the first, nor the last step depends on.
+
+    The last step gets the state after the first, which spares the steps in between. A step that
+    cannot work on it (it counts its calls, say) shows nothing.
 
     Args:
         run: The run.
@@ -124,6 +88,13 @@ def structurally_unreached(run: Run, names: list[str]) -> list[str]:
     Returns:
         Suspects: a step in between may still use them.
     """
+    try:
+        return _without_graph(run, names)
+    except Exception:  # noqa: BLE001 - the true loop, which is next, says what is wrong
+        return names
+
+
+def _without_graph(run: Run, names: list[str]) -> list[str]:
     last = run.loop.num_steps - 1
     leaves = {name: run.phi[name].detach().requires_grad_() for name in names}
     phi = {**run.phi, **leaves}

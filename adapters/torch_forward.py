@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from zo_bilevel.adapters.torch_checks import check_finite, check_reached, explained, rehearse
+from zo_bilevel.adapters.torch_checks import check_finite, check_reached, rehearse
 from zo_bilevel.adapters.torch_leaves import Leaves, leave
-from zo_bilevel.adapters.torch_unroll import Phi, Run, as_tensors
+from zo_bilevel.adapters.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_words import explained
 from zo_bilevel.errors import InputError, InvalidSolutionError
 
 Tensors: TypeAlias = list[torch.Tensor]
@@ -34,7 +35,7 @@ def push_loop(run: Run, tangents: Mapping[str, Any]) -> tuple[Any, Any]:
         InputError: If a tangent does not fit its parameter, or the loop breaks a rule.
         InvalidSolutionError: If theta or its derivative is not finite, naming the step.
     """
-    moving = as_tensors(tangents, run.loop.dtype, run.loop.device)
+    moving = run.loop.tensors(tangents)
     _check_tangents(run.phi, moving)
     with torch.no_grad():
         rehearse(run)

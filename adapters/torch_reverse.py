@@ -6,6 +6,7 @@ implicit one puts `A_T` and `B_T` in place of every `A_t` and `B_t` (arXiv 2406.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,10 +15,15 @@ import torch
 from zo_bilevel.adapters.torch_checks import check_finite, refuse_unreached, rehearse
 from zo_bilevel.adapters.torch_leaves import Leaves, leave
 from zo_bilevel.adapters.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_words import explained
+from zo_bilevel.errors import InvalidSolutionError
 
 Cotangent: TypeAlias = Callable[[Any], Any]
 
 WHOLE = "the inner loop"
+
+GROWTH = 1e3
+"""Terms of a Neumann series that grow by more than this do not add up to anything."""
 
 
 def pull_trajectory(
@@ -70,6 +76,7 @@ def pull_fixed_point(run: Run, cotangent: Cotangent, terms: int) -> tuple[Any, d
 
     Raises:
         InputError: If the step does not depend on a parameter.
+        InvalidSolutionError: If the terms of the series grow instead of shrinking.
     """
     leaves, phi = _differentiable(run)
     rehearse(run)
@@ -88,14 +95,28 @@ def pull_fixed_point(run: Run, cotangent: Cotangent, terms: int) -> tuple[Any, d
     pulled = _pulled(found, _split(cotangent, found), inputs)
     count = len(end.moving)
     term = [_or_zero(grad, leaf) for grad, leaf in zip(pulled[:count], end.moving, strict=True)]
-    total = term
+    total, first = term, _norm(term)
     for _ in range(terms - 1):
         grads = _pulled(after, term, end.moving)
         term = [_or_zero(grad, leaf) for grad, leaf in zip(grads, end.moving, strict=True)]
         total = [sum_ + more for sum_, more in zip(total, term, strict=True)]
+    _check_shrinking(first, _norm(term), terms)
     through = _pulled(after, total, list(leaves.values()))
     grads = [_added(a, b) for a, b in zip(through, pulled[count:], strict=True)]
     return leave(found.detached().tree, "read"), _named(run, leaves, grads, "the last step")
+
+
+def _norm(leaves: list[torch.Tensor]) -> float:
+    return math.hypot(*(float(leaf.double().norm()) for leaf in leaves))
+
+
+def _check_shrinking(first: float, last: float, terms: int) -> None:
+    if not last <= GROWTH * first:  # also when it is no number
+        raise InvalidSolutionError(
+            f"the Neumann series does not converge: its {terms} terms grow from norm {first:.3g} "
+            f"to {last:.3g}, so that the last step is no contraction there; use ReverseUnroll, "
+            "FG2U, fewer terms, or smaller inner steps"
+        )
 
 
 def _differentiable(run: Run) -> tuple[dict[str, torch.Tensor], Phi]:
@@ -131,7 +152,8 @@ def _pulled(
     if not pairs:
         return [None] * len(inputs)
     tensors, kept = zip(*pairs, strict=True)
-    grads = torch.autograd.grad(tensors, inputs, kept, retain_graph=keep, allow_unused=True)
+    with explained("a step"):
+        grads = torch.autograd.grad(tensors, inputs, kept, retain_graph=keep, allow_unused=True)
     return list(grads)
 
 

@@ -8,6 +8,7 @@ the loop, or a part of it, for comparison.
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
@@ -17,15 +18,19 @@ import torch
 
 from zo_bilevel.adapters.torch_leaves import (
     Leaves,
+    arranged,
     check_not_written,
-    check_unchanged,
     enter,
     leave,
     take_apart,
 )
 from zo_bilevel.adapters.torch_state import seeded_generators
+from zo_bilevel.adapters.torch_words import explained
 from zo_bilevel.dispatch.base import takes_seed
 from zo_bilevel.errors import InputError
+from zo_bilevel.naming import content_text, short_hash
+from zo_bilevel.parameters import Choice
+from zo_bilevel.space import Space
 
 Phi: TypeAlias = dict[str, Any]
 Tree: TypeAlias = Any
@@ -37,12 +42,13 @@ class TorchUnroll:
 
     Called, it is a black box that takes no gradient, so that `FG2U` and `FG2UZO` can be compared
     on one problem. `init` and `step` get the numbers of phi as tensors of `dtype` on `device`
-    (integers and options as they are). Differentiate inside a step with `torch.func.grad`.
+    (integers and options as they are; that a number is an option of a `Choice` is known from the
+    space of the `Problem`). Differentiate inside a step with `torch.func.grad`.
 
     Args:
         init: `init(phi)` or `init(phi, seed=seed)`: the initial state, a pytree of tensors.
         step: `step(theta, phi, t, batch)`, t from 0: the next state, of the same structure,
-            shapes and dtypes, in new tensors.
+            shapes and dtypes, in new tensors. Complex tensors have no derivative here.
         num_steps: Steps T, >= 1.
         batches: `batches(t, generator)` gives the batch of step t, moved to `device` by itself;
             its random numbers come from the generator, which is seeded by the solve's seed and t.
@@ -56,7 +62,8 @@ class TorchUnroll:
             parameter that the loop does not depend on is refused: its derivative would be zero.
 
     Raises:
-        InputError: If `init` or `step` cannot be called or `num_steps < 1`.
+        InputError: If `init` or `step` cannot be called, `num_steps < 1`, or `allow_unreached`
+            is no collection of names.
 
     Example:
         >>> def init(phi):
@@ -85,23 +92,63 @@ class TorchUnroll:
         for name, function in (("init", init), ("step", step)):
             if not callable(function):
                 raise InputError(f"{name} must be callable, got {function!r}")
-        if not isinstance(num_steps, int) or num_steps < 1:
+        is_whole = isinstance(num_steps, numbers.Integral) and not isinstance(num_steps, bool)
+        if not is_whole or num_steps < 1:
             raise InputError(f"num_steps must be a whole number >= 1, got {num_steps!r}")
+        if isinstance(allow_unreached, str):
+            raise InputError(
+                f"allow_unreached must be a list of names, got the string {allow_unreached!r}"
+            )
         self.init = init
         self.step = step
-        self.num_steps = num_steps
+        self.num_steps = int(num_steps)
         self.batches = batches
         self.read = read
         self.dtype = torch.get_default_dtype() if dtype is None else dtype
         self.device = device
         self.allow_unreached = frozenset(allow_unreached)
         self._seeds_init = takes_seed(init)
+        self._name = ""
         self.checked: frozenset[str] = frozenset()
+        self._is_option: dict[str, bool] = {}
         self._shape_of_theta: Leaves | None = None
+
+    def check(self, space: Space) -> None:
+        """Learn from a problem's space which numbers are options, to be given as they are.
+
+        Args:
+            space: The space.
+
+        Raises:
+            InputError: If a parameter is a `Choice` here and a number in another problem of this
+                loop, or the other way round.
+        """
+        for name, parameter in space.parameters.items():
+            is_option = isinstance(parameter, Choice)
+            if self._is_option.setdefault(name, is_option) != is_option:
+                raise InputError(
+                    f"parameter {name!r} must not be a Choice in one problem of a loop and a "
+                    f"number in another, got {parameter!r}; make a TorchUnroll for each"
+                )
+
+    def tensors(self, phi: Mapping[str, Any]) -> Phi:
+        """Phi as `init` and `step` see it: numbers as tensors, integers and options as they are."""
+        return {
+            name: value if self._is_option.get(name) else as_tensor(value, self.dtype, self.device)
+            for name, value in phi.items()
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         # found again when needed: torch's tree specs warn when they are unpickled
         return {**self.__dict__, "_shape_of_theta": None}
+
+    @property
+    def name(self) -> str:
+        """Steps and a hash of all that the loop is made of, by which a store tells loops apart."""
+        if not self._name:
+            parts = (self.init, self.step, self.batches, self.read, str(self.dtype))
+            self._name = f"{self!r}#{short_hash(content_text(parts, depth=3))}"
+        return self._name
 
     def __repr__(self) -> str:
         step = getattr(self.step, "__qualname__", type(self.step).__qualname__)
@@ -124,7 +171,7 @@ class TorchUnroll:
         from zo_bilevel.adapters.torch_checks import check_finite, rehearse
 
         with torch.no_grad():
-            run = Run(self, phi, seed)
+            run = Run(self, phi, seed, is_plain=True)
             rehearse(run)
             with run.random():
                 theta = run.initial(run.phi)
@@ -216,7 +263,7 @@ class TorchUnroll:
         """Structure, shapes and dtypes of the inner solution."""
         if self._shape_of_theta is None:
             with torch.no_grad():
-                run = Run(self, phi, 0)
+                run = Run(self, phi, 0, is_plain=True)
                 with run.random():
                     self._shape_of_theta = run.observed(run.initial(run.phi), run.phi)
         return self._shape_of_theta
@@ -228,21 +275,17 @@ class TorchUnroll:
 
 def _outer(loop: TorchUnroll, function: Callable[[Any, Any], Any], theta: Any, phi: Any) -> Any:  # noqa: ANN401
     tree = enter(theta, loop.shape_of_theta(phi))
-    return function(tree, as_tensors(phi, loop.dtype, loop.device))
+    return function(tree, loop.tensors(phi))
 
 
-def as_tensors(phi: Mapping[str, Any], dtype: torch.dtype, device: str) -> Phi:
-    """Floating-point values as tensors; integers and options as they are."""
-    found = {}
-    for name, value in phi.items():
-        if not isinstance(value, torch.Tensor):
-            array = np.asarray(value)
-            if array.dtype.kind != "f":
-                found[name] = value
-                continue
-            value = torch.from_numpy(np.array(array))
-        found[name] = value.to(device=device, dtype=dtype)
-    return found
+def as_tensor(value: Any, dtype: torch.dtype, device: str) -> Any:  # noqa: ANN401 - any option
+    """A floating-point value as a tensor; an integer or option as it is."""
+    if not isinstance(value, torch.Tensor):
+        array = np.asarray(value)
+        if array.dtype.kind != "f":
+            return value
+        value = torch.from_numpy(np.array(array))
+    return value.to(device=device, dtype=dtype)
 
 
 @final
@@ -253,13 +296,21 @@ class Run:
         loop: The loop.
         phi: Named values.
         seed: Seed of the solve.
+        is_plain: Whether no derivative is taken, so that the state may be complex.
     """
 
-    def __init__(self, loop: TorchUnroll, phi: Mapping[str, Any], seed: int | None) -> None:
+    def __init__(
+        self,
+        loop: TorchUnroll,
+        phi: Mapping[str, Any],
+        seed: int | None,
+        *,
+        is_plain: bool = False,
+    ) -> None:
         self.loop = loop
         self.seed = 0 if seed is None else int(seed)
-        self.phi = as_tensors(phi, loop.dtype, loop.device)
-        self.given = dict(phi)
+        self.phi = loop.tensors(phi)
+        self.is_plain = is_plain
 
     @contextmanager
     def random(self) -> Iterator[None]:
@@ -269,15 +320,20 @@ class Run:
 
     def initial(self, phi: Phi) -> Leaves:
         """Theta 0."""
-        return take_apart(self.loop.initial_state(phi, self.seed), "init")
+        with explained("init"):
+            return self._taken_apart(self.loop.initial_state(phi, self.seed), "init")
 
     def next(self, theta: Leaves, phi: Phi, t: int, batch: Any) -> Leaves:  # noqa: ANN401
         """Theta after step t."""
         written = [leaf._version for leaf in theta.all]
-        after = take_apart(self.loop.step(theta.tree, phi, t, batch), f"step {t}")
+        with explained(f"step {t}"):
+            tree = self.loop.step(theta.tree, phi, t, batch)
+        after = self._taken_apart(tree, f"step {t}")
         check_not_written(theta, written, t)
-        check_unchanged(theta, after, t)
-        return after
+        return arranged(theta, after, t)
+
+    def _taken_apart(self, tree: Tree, what: str) -> Leaves:
+        return take_apart(tree, what, may_be_complex=self.is_plain)
 
     def batch(self, t: int) -> Any:  # noqa: ANN401 - the user's batch
         """The batch of step t; the same every time."""
@@ -291,4 +347,5 @@ class Run:
         """The part of theta that is the inner solution."""
         if self.loop.read is None:
             return theta
-        return take_apart(self.loop.read(theta.tree, phi), "read")
+        with explained("read"):
+            return self._taken_apart(self.loop.read(theta.tree, phi), "read")

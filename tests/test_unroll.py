@@ -3,10 +3,12 @@
 import copy
 import itertools
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from unrolled import NUM_STEPS, SmallNetwork, quadratic_loop
 
 import zo_bilevel as zb
@@ -84,6 +86,14 @@ class TestExactness:
             assert error < previous
             previous = error
         assert previous < 1e-6
+
+    def test_a_series_whose_terms_grow_is_refused(self):
+        def step(w, phi, t, batch):
+            return {"w": -1.5 * w["w"] + phi["a"]}
+
+        with pytest.raises(zb.InnerSolverError, match=r"its 60 terms grow from norm .* to .*e\+"):
+            hypergradient_of(loop_of(step), zb.Neumann(60), a=1.0)
+        assert np.isfinite(hypergradient_of(loop_of(step), zb.Neumann(4), a=1.0)["a"])
 
     def test_hessian_free_is_the_first_neumann_term(self):
         first = quadratic_hypergradient(zb.Neumann(1), 50)
@@ -189,6 +199,157 @@ class TestRuns:
         assert repr(network.loop) == f"TorchUnroll(SmallNetwork.step, num_steps={NUM_STEPS})"
 
 
+def two(phi):
+    return torch.ones(2, dtype=torch.float64)
+
+
+def hypergradients_agree(init, step, read=None, num_steps=3):
+    """The hypergradient by reverse mode, if forward mode and differences give the same."""
+    loop = TorchUnroll(init, step, num_steps, dtype=torch.float64, read=read)
+
+    def outer(theta, phi):
+        return sum((k + 1.0) * (w**2).sum() for k, w in enumerate(tree_leaves(theta)))
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0.1, 3.0, shape=(2,))), loop, loop.outer(outer))
+    estimators = [
+        zb.ReverseUnroll(),
+        zb.FG2U(2),
+        zb.FG2UZO(2, directions="coordinate", difference="central"),
+    ]
+    found = [
+        zb.hypergradient(problem, {"a": np.array([0.5, 1.2])}, estimator=estimator)["a"]
+        for estimator in estimators
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
+    return found[0]
+
+
+class TestStates:
+    """What a state may be made of."""
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda w, phi, t, b: {"y": w["x"] + w["y"] * phi["a"], "x": w["x"] * phi["a"]},
+            lambda w, phi, t, b: OrderedDict(y=w["x"] + w["y"] * phi["a"], x=w["x"] * phi["a"]),
+        ],
+        ids=["other order", "another kind of dict"],
+    )
+    def test_dicts_are_read_by_name(self, step):
+        def straight(w, phi, t, b):
+            return {"x": w["x"] * phi["a"], "y": w["x"] + w["y"] * phi["a"]}
+
+        def init(phi):
+            return {"x": two(phi), "y": 2.0 * two(phi)}
+
+        found = hypergradients_agree(init, step)
+        np.testing.assert_array_equal(found, hypergradients_agree(init, straight))
+        assert list(TorchUnroll(init, step, 3, dtype=torch.float64)({"a": np.ones(2)})) == [
+            "x",
+            "y",
+        ]
+
+    def test_another_container_is_named(self):
+        def step(w, phi, t, batch):
+            return {"w": tuple(w["w"])}
+
+        with pytest.raises(zb.InputError, match=r"from list to tuple around leaves \['w/0'\]"):
+            TorchUnroll(lambda phi: {"w": [two(phi)]}, step, 3)({"a": 1.0})
+
+    def test_empty_leaves_are_left_out_of_the_inner_solution(self):
+        def init(phi):
+            return {"none": torch.zeros(0, 3, dtype=torch.float64), "w": two(phi)}
+
+        def step(w, phi, t, batch):
+            return {"none": w["none"] * phi["a"][0], "w": w["w"] * phi["a"]}
+
+        def read(w, phi):
+            assert w["none"].shape == (0, 3)
+            return w
+
+        np.testing.assert_allclose(
+            hypergradients_agree(init, step, read), 2 * 2 * 3 * np.array([0.5, 1.2]) ** 5
+        )
+        loop = TorchUnroll(lambda phi: torch.zeros(0), lambda w, phi, t, b: w, 3)
+        with pytest.raises(zb.InputError, match="at least one number, got only empty tensors"):
+            loop({"a": 1.0})
+
+    def test_leaves_of_one_name_are_refused(self):
+        def init(phi):
+            return {"a/b": two(phi), "a": {"b": two(phi)}}
+
+        with pytest.raises(zb.InputError, match="each leaf a name of its own"):
+            TorchUnroll(init, lambda w, phi, t, b: w, 3)({"a": 1.0})
+
+    @pytest.mark.parametrize(
+        "estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.TruncatedUnroll(1), zb.Neumann(2)]
+    )
+    def test_complex_leaves_are_refused_where_a_derivative_is_taken(self, estimator):
+        loop = complex_loop()
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 1)), loop, loop.outer(lambda w, phi: (w**2).sum())
+        )
+        said = "init must return real tensors, got torch.complex128 at 'c'; keep it as.*view_as_re"
+        with pytest.raises(zb.InnerSolverError, match=said):
+            zb.hypergradient(problem, {"a": 0.3}, estimator=estimator)
+
+    def test_without_derivative_they_may_be_in_the_state_but_not_in_the_solution(self):
+        loop = complex_loop()
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 1)), loop, loop.outer(lambda w, phi: (w**2).sum())
+        )
+        found = zb.hypergradient(problem, {"a": 0.3}, estimator=zb.FG2UZO(1, difference="central"))
+        # a complex number times e^(ia) three times: its real part squared is cos(3a)^2
+        np.testing.assert_allclose(found["a"], -3 * np.sin(6 * 0.3), rtol=1e-4)
+        with pytest.raises(zb.InputError, match=r"real tensors, got torch.complex128"):
+            TorchUnroll(loop.init, loop.step, 3, dtype=torch.float64)({"a": 0.3})
+
+    def test_written_as_pairs_they_are_differentiated(self):
+        def init(phi):
+            return {"c": torch.tensor([1.0, 0.0], dtype=torch.float64)}
+
+        def step(w, phi, t, batch):
+            turned = torch.view_as_complex(w["c"]) * torch.exp(1j * phi["a"].sum())
+            return {"c": torch.view_as_real(turned)}
+
+        hypergradients_agree(init, step, lambda w, phi: w["c"][:1])
+
+
+def complex_loop():
+    def init(phi):
+        return {"c": torch.ones(1, dtype=torch.complex128)}
+
+    def step(w, phi, t, batch):
+        return {"c": w["c"] * torch.exp(1j * phi["a"])}
+
+    return TorchUnroll(init, step, 3, dtype=torch.float64, read=lambda w, phi: w["c"].real)
+
+
+class TestOptions:
+    def test_numbers_that_are_options_stay_numbers(self):
+        table = {0.1: 1.0, 0.2: 2.0}
+
+        def step(w, phi, t, batch):
+            assert isinstance(phi["a"], torch.Tensor)
+            return {"w": w["w"] + phi["a"] * table[phi["rate"]]}
+
+        loop = loop_of(step)
+        space = zb.Space(a=zb.Real(-1, 1), rate=zb.Choice([0.1, 0.2]))
+        problem = zb.Problem(
+            space, loop, loop.outer(lambda w, phi: (w["w"] ** 2).sum() * table[phi["rate"]])
+        )
+        result = zb.minimize(problem, max_solves=30, seed=0)
+        assert result.loss < 1.0
+
+    def test_a_name_is_an_option_or_a_number_for_all_problems_of_a_loop(self):
+        loop = loop_of(plus)
+        zb.Problem(zb.Space(a=zb.Real(-1, 1)), loop)
+        zb.Problem(zb.Space(a=zb.Log(0.1, 1)), loop)
+        with pytest.raises(zb.InputError, match="'a' must not be a Choice in one problem"):
+            zb.Problem(zb.Space(a=zb.Choice([0.1, 0.2])), loop)
+
+
 def plus(w, phi, t, batch):
     return {"w": w["w"] + phi["a"]}
 
@@ -242,6 +403,36 @@ class TestBadInput:
     def test_such_a_parameter_may_be_allowed(self, estimator):
         found = hypergradient_of(loop_of(plus, allow_unreached=["b"]), estimator, a=1.0, b=2.0)
         np.testing.assert_allclose([found["a"], found["b"]], [36.0, 0.0], atol=1e-12)
+
+    def test_names_that_are_allowed_must_be_names(self):
+        with pytest.raises(zb.InputError, match="must be a list of names, got the string 'decay'"):
+            loop_of(plus, allow_unreached="decay")
+        with pytest.raises(zb.InputError, match="allow_unreached: unknown parameter 'rat'"):
+            loop_of(plus, allow_unreached=["rat"])({"a": 1.0, "rate": 1.0})
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.FG2U(1), zb.ReverseUnroll()])
+    def test_a_step_may_count_its_calls(self, estimator):
+        def init(phi):
+            return {"w": torch.zeros(2, dtype=torch.float64), "count": torch.tensor(0)}
+
+        def step(theta, phi, t, batch):
+            assert int(theta["count"]) == t
+            return {"w": theta["w"] + phi["a"], "count": theta["count"] + 1}
+
+        np.testing.assert_allclose(
+            hypergradient_of(loop_of(step, init), estimator, a=1.0)["a"], 36.0
+        )
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
+            hypergradient_of(loop_of(step, init), estimator, a=1.0, unused=2.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.ReverseUnroll()])
+    def test_a_wrong_step_is_the_same_one_in_both_modes(self, estimator):
+        def step(w, phi, t, batch):
+            moved = w["w"] + phi["a"]
+            return {"w": moved if t < 3 else moved[:1]}
+
+        with pytest.raises(zb.InnerSolverError, match="step 3 changed 'w'"):
+            hypergradient_of(loop_of(step, num_steps=6), estimator, a=1.0)
 
     def test_a_parameter_used_by_one_step_in_the_middle_is_reached(self):
         def step(w, phi, t, batch):
@@ -325,11 +516,16 @@ class TestBadInput:
             ((None, plus, 3), "init must be callable"),
             ((plus, 4, 3), "step must be callable, got 4"),
             ((plus, plus, 0), "num_steps must be a whole number >= 1, got 0"),
+            ((plus, plus, True), "num_steps must be a whole number >= 1, got True"),
+            ((plus, plus, 2.0), "num_steps must be a whole number >= 1, got 2.0"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
         with pytest.raises(zb.InputError, match=message):
             TorchUnroll(*arguments)
+
+    def test_a_numpy_number_of_steps(self):
+        assert repr(loop_of(plus, num_steps=np.int64(3))).endswith("num_steps=3)")
 
     def test_tangents_of_a_wrong_shape(self):
         with pytest.raises(zb.InputError, match=r"tangent 'a' has shape \(1, 2\)"):
@@ -471,13 +667,13 @@ class TestThreads:
         module.eval()
         answer = call(given, torch.ones(2))
         torch.testing.assert_close(answer, torch.ones(2) + module[0].bias)
-        skeleton = call._skeleton()
+        skeleton = call._skeleton()[1]
         assert skeleton[0].weight.is_meta
         assert skeleton[0].bias is module[0].bias
         assert skeleton.kept is module.kept
-        assert call._skeleton() is skeleton
+        assert call._skeleton()[1] is skeleton
         module.train()
-        assert call._skeleton().training
+        assert call._skeleton()[1].training
         again = pickle.loads(pickle.dumps(call))
         module.eval()
         torch.testing.assert_close(again.module.state_dict(), before)
