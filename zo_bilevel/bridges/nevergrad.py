@@ -139,7 +139,9 @@ class AskTell:
 
     def _candidate(self, x: FloatArray) -> Any:  # noqa: ANN401 - a Nevergrad parameter
         value = value_of(self.parametrization, self.space.decode(x))
-        return self.parametrization.spawn_child(new_value=value)
+        child = self.parametrization.spawn_child()
+        child.value = value  # spawn_child(new_value=None) would draw one
+        return child
 
     def _surplus(self) -> Point:
         """The recommendation of a method that has stopped, else a random point near the best."""
