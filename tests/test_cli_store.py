@@ -22,6 +22,17 @@ DECAY_FILE = Path(__file__).parent / "programs" / "decay_file.py"
 RUN = ("run", "mine.py:task", "--method", "random", "--max-solves", 12, "--store", "runs.sqlite")
 
 
+NOISY = """
+import numpy as np
+import zo_bilevel as zb
+
+def loss(phi, seed):
+    return phi["a"] ** 2 + np.random.default_rng(seed).normal(0, 1.0)
+
+task = zb.Problem(zb.Space(a=zb.Real(-1, 1)), loss, name="noisy")
+"""
+
+
 @pytest.fixture
 def program(tmp_path, monkeypatch):
     """A person's own file, in the working folder."""
@@ -75,6 +86,35 @@ class TestRead:
         facts = json.loads(call("show", "runs.sqlite", 1, "--json").stdout)
         assert facts["phi"] == stored["phi"]
         assert (facts["solves"], facts["status"], facts["failed"]) == (12, "finished", [])
+
+    def test_a_noisy_run_shows_the_point_that_was_judged_afresh(self, program):
+        Path("noisy.py").write_text(NOISY)
+        words = ["run", "noisy.py:task", "--method", "random", "--max-solves", 40]
+        known = json.loads(call(*words, "--store", "runs.sqlite", "--json").stdout)
+        facts = json.loads(call("show", "runs.sqlite", 1, "--json").stdout)
+        found = (facts["phi"], facts["loss"], facts["standard_error"])
+        assert found == (known["phi"], known["loss"], known["standard_error"])
+        assert facts["best_loss"] == known["improvements"][-1]["loss"] < known["loss"]
+        text = call_well("show", "runs.sqlite", 1)
+        loss = f"{known['loss']:.6g} ± {known['standard_error']:.2g}, the mean of fresh solves"
+        assert loss in text
+        assert f"a          {known['phi']['a']:.6g}" in text
+        listed = call_well("runs", "runs.sqlite")
+        assert f"{known['loss']:.3g}" in listed
+
+    def test_a_method_that_refuses_is_shown_with_its_reason(self, program):
+        class Refusing(zb.Method):
+            name = "refusing"
+
+            def rounds(self, search):
+                raise zb.UnsupportedProblemError("needs 2 numbers")
+
+        subject = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: phi["a"])
+        with pytest.raises(zb.UnsupportedProblemError):
+            zb.minimize(subject, Refusing(), max_solves=2, store="runs.sqlite")
+        text = call_well("show", "runs.sqlite", 1)
+        assert "refused" in text
+        assert "needs 2 numbers" in text
 
     def test_a_run_that_was_killed_is_unfinished(self, stored):
         with Store("runs.sqlite") as store:

@@ -12,11 +12,15 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining, TorchUnroll, minibatches
-from zo_bilevel.naming import solver_name
+from zo_bilevel.naming import content_text, short_hash, solver_name
 
 
 def scaled(factor):
     return lambda phi: factor * phi["a"]
+
+
+def chosen(phi):
+    return phi["a"] if phi["kind"] in {"north", "east", "south", "west"} else 0.0
 
 
 def test_functions_that_close_over_other_values_have_other_names():
@@ -66,10 +70,11 @@ def test_loops_are_told_apart_by_all_that_they_are_made_of():
 
 
 def test_a_name_is_the_same_in_another_process():
-    program = (
-        "from test_naming import scaled, training; from zo_bilevel.naming import solver_name\n"
-    )
-    program += "print(training().name, solver_name(scaled(2.0)))"
+    program = """
+        from test_naming import chosen, scaled, training
+        from zo_bilevel.naming import content_text, short_hash, solver_name
+        print(training().name, solver_name(scaled(2.0)), short_hash(content_text(chosen)))
+    """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=Path(__file__).parent,
@@ -78,7 +83,8 @@ def test_a_name_is_the_same_in_another_process():
         text=True,
         check=True,
     )
-    assert ran.stdout.split("\n")[0].endswith(f"{training().name} {solver_name(scaled(2.0))}")
+    names = training().name, solver_name(scaled(2.0)), short_hash(content_text(chosen))
+    assert ran.stdout.split() == " ".join(names).split()
 
 
 def quadratic(pull, calls):

@@ -16,8 +16,9 @@ import zo_bilevel as zb
 from zo_bilevel.derivatives import Push
 from zo_bilevel.errors import StoreError
 from zo_bilevel.evaluation import Point
+from zo_bilevel.run_identity import objective_text, run_identity
 from zo_bilevel.space_text import space_from_text, space_to_text
-from zo_bilevel.store import Store
+from zo_bilevel.store import SCHEMA_VERSION, Store
 from zo_bilevel.stored_arrays import LARGE_THETA_BYTES, pack_array, unpack_array
 
 SPACE = zb.Space(a=zb.Real(-3, 3, (3,)))
@@ -350,7 +351,57 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path):
     connection.close()
     zb.minimize(problem(inner), METHOD, max_solves=9, store=store)
     assert inner.calls == 0
-    assert rows(store, "SELECT value FROM meta WHERE key = 'schema'") == [("2",)]
+    assert rows(store, "SELECT value FROM meta WHERE key = 'schema'") == [(str(SCHEMA_VERSION),)]
+
+
+def test_a_run_of_an_older_store_is_gone_on_with(tmp_path):
+    store, inner = tmp_path / "runs.sqlite", Counting()
+    zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
+    subject, start = problem(inner), SPACE.encode(None)
+    former = run_identity(subject, METHOD.name, 0, start, 1, "")
+    connection = sqlite3.connect(store, isolation_level=None)
+    for column in ("start", "objective", "point", "loss", "standard_error"):
+        connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+    connection.execute("UPDATE runs SET identity = ?", (former,))
+    connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+    connection.close()
+    result = zb.minimize(subject, METHOD, max_solves=12, store=store)
+    assert inner.calls == 3
+    ((count, point),) = rows(store, "SELECT COUNT(*), point FROM runs")
+    assert count == 1
+    assert unpack_array(point).tobytes() == result.x.tobytes()
+
+
+def test_what_a_run_found_is_stored_with_it(tmp_path):
+    store = tmp_path / "runs.sqlite"
+
+    def noisy(phi, seed):
+        return np.sin(phi["a"]) + np.random.default_rng(seed).normal(0, 0.1, 3)
+
+    subject = zb.Problem(SPACE, noisy, zb.SquaredError(np.zeros(3)), "noisy")
+    result = zb.minimize(subject, zb.RandomSearch(), max_solves=40, store=store, seed=3)
+    facts = "SELECT status, point, loss, standard_error, start FROM runs"
+    ((status, point, loss, error, start),) = rows(store, facts)
+    assert (status, loss, error) == ("finished", result.loss, result.standard_error)
+    assert unpack_array(point).tobytes() == result.x.tobytes()
+    assert unpack_array(start).tobytes() == SPACE.encode(None).tobytes()
+    # killed while it goes on with more: what it found the last time no longer holds
+    with pytest.raises(ZeroDivisionError):
+        zb.minimize(subject, zb.RandomSearch(), max_solves=50, store=store, seed=3, callback=oops)
+    ((status, *found),) = rows(store, "SELECT status, point, loss, standard_error FROM runs")
+    assert (status, found) == ("failed", [None] * 3)
+
+
+def oops(record):
+    if record.solve == 5:
+        raise ZeroDivisionError
+
+
+def test_a_first_solve_that_is_interrupted_is_no_failure(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    with pytest.raises(KeyboardInterrupt):
+        zb.minimize(problem(Counting(1)), METHOD, max_solves=9, store=store)
+    assert rows(store, "SELECT status, stop_reason FROM runs") == [("interrupted", "interrupted")]
 
 
 @pytest.mark.parametrize("values", [np.zeros(5000), np.random.default_rng(0).normal(size=5000)])
@@ -362,6 +413,37 @@ def test_arrays_come_back_to_the_last_bit(values):
     for damaged in (b"", b"y" + data[1:], data[:-3], data[:-1] + bytes([data[-1] ^ 1])):
         with pytest.raises(StoreError, match="an array in the store is damaged"):
             unpack_array(damaged)
+
+
+def scaled(factor):
+    return lambda theta, phi: float(factor * np.sum(theta))
+
+
+def test_outer_objectives_are_told_apart_by_what_they_hold():
+    def text(outer):
+        return objective_text(zb.Problem(SPACE, Counting(), outer))
+
+    target = np.random.default_rng(0).normal(size=4)
+    known = text(zb.SquaredError(target))
+    assert known.startswith("SquaredError #")
+    # the last bits of a target that was computed depend on the machine
+    assert text(zb.SquaredError(target * (1 + 1e-15))) == known
+    others = [
+        zb.SquaredError(target + 1e-3),
+        zb.SquaredError(target, weights=np.arange(1.0, 5.0)),
+        zb.SquaredError(target.reshape(2, 2)),
+        zb.CrossEntropy([0, 1]),
+        zb.CrossEntropy([1, 1]),
+        scaled(1.0),
+        scaled(2.0),
+        None,
+    ]
+    texts = [text(outer) for outer in others]
+    assert len({known, *texts}) == 1 + len(others)
+    assert text(scaled(2.0)) == texts[-2]
+    assert objective_text(zb.Problem(SPACE, Counting(), zb.SquaredError(target)).scalar) == (
+        f"{known}, seen as its loss only"
+    )
 
 
 def test_spaces_are_read_back_without_running_anything():

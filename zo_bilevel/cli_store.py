@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from zo_bilevel.store import Store
-    from zo_bilevel.stored_runs import Row
+    from zo_bilevel.stored_runs import Found, Row
 
 MOST_PARAMETERS = 20
 MOST_ERROR = 200
@@ -47,7 +48,7 @@ def runs_command(store: str, as_json: bool) -> None:
         (
             *(str(run["id"]), run["problem"], run["method"], _status(run), _day(run["updated"])),
             *(str(run["seed"]), str(run["solves"]), str(run["failures"] or 0)),
-            number(run["best_loss"]),
+            number(run["best_loss"] if run.get("loss") is None else run["loss"]),
         )
         for run in found
     )
@@ -64,23 +65,23 @@ def runs_command(store: str, as_json: bool) -> None:
 @json_option
 def show_command(store: str, run: int, as_json: bool) -> None:
     """Show one run of STORE and the best point that it found."""
-    from zo_bilevel.plain import to_json
-    from zo_bilevel.stored_runs import best_solve, failures, find_run
+    from zo_bilevel.plain import to_json, to_plain
+    from zo_bilevel.stored_runs import failures, find_run, found_by
 
     with _open(store) as opened:
-        found = find_run(opened, run)
-        best = best_solve(opened, found)
-        failed = failures(opened, found)
-    phi = {} if best is None else best[1]
+        row = find_run(opened, run)
+        found = found_by(opened, row)
+        failed = failures(opened, row)
     if as_json:
-        click.echo(to_json({**_plain(found), "phi": phi, "failed": failed}))
+        best = {"phi": {}} if found is None else to_plain(found)
+        click.echo(to_json({**_plain(row), **best, "failed": failed}))
         return
-    click.echo(_facts(found, failed))
-    if best is not None:
-        click.echo(f"\n{_best_point(found, phi)}")
+    click.echo(_facts(row, found, failed))
+    if found is not None:
+        click.echo(f"\n{_best_point(row, found.phi)}")
 
 
-def _facts(run: Row, failed: list[Row]) -> str:
+def _facts(run: Row, found: Found | None, failed: list[Row]) -> str:
     from zo_bilevel.stored_runs import command_of
     from zo_bilevel.tables import Grid, number
 
@@ -97,12 +98,23 @@ def _facts(run: Row, failed: list[Row]) -> str:
         ("failed solves", lost or "0"),
         *((f"one {row['status']}", row["error"][:MOST_ERROR]) for row in failed if row["error"]),
         ("cost", number(run["cost"]) if run["cost"] else ""),
+        ("loss", _judged_loss(found)),
         ("lowest loss", number(run["best_loss"], 6)),
         ("settings", _settings(run)),
         ("command", shlex.join(["zo-bilevel", *words]) if words else "a Python program"),
     ]
     rows = tuple(fact for fact in facts if fact[1])
     return Grid(f"run {run['id']}", ("what", "value"), rows, labels=2).text()
+
+
+def _judged_loss(found: Found | None) -> str:
+    """The loss of a final point that was judged afresh; else it is the lowest one."""
+    from zo_bilevel.tables import number
+
+    if found is None or found.standard_error is None:
+        return ""
+    error = number(found.standard_error, 2)
+    return f"{number(found.loss, 6)} ± {error}, the mean of fresh solves of the final point"
 
 
 def _settings(run: Row) -> str:
@@ -112,7 +124,7 @@ def _settings(run: Row) -> str:
     return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
 
 
-def _best_point(run: Row, phi: dict[str, Any]) -> str:
+def _best_point(run: Row, phi: Mapping[str, Any]) -> str:
     from zo_bilevel.cli_run import shown
     from zo_bilevel.tables import Grid
 
@@ -191,7 +203,7 @@ def _plain(run: Row) -> dict[str, Any]:
     import json
 
     parts = {name: json.loads(run[name]) for name in ("command", "settings", "space")}
-    hidden = ("identity", *parts)
+    hidden = ("identity", "start", "point", *parts)
     return {name: value for name, value in run.items() if name not in hidden} | parts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 store_argument = click.argument("store", metavar="STORE")
@@ -32,13 +34,13 @@ def report_command(
     from zo_bilevel.report_page import check_report_path, write_report
     from zo_bilevel.runs import Target
     from zo_bilevel.store import Store
-    from zo_bilevel.stored_comparison import stored_comparison, stored_comparisons
+    from zo_bilevel.stored_comparison import stored_comparisons
 
     check_report_path(path)
+    goal = None if target is None else Target("loss", target)
     with Store(store, read_only=True) as opened:
-        if problem is None and target is None:
-            found = stored_comparisons(opened, is_live=live)
-        else:
-            goal = None if target is None else Target("loss", target)
-            found = [stored_comparison(opened, problem, target=goal, is_live=live)]
-    click.echo(f"report: {write_report(found, path)}")
+        found = stored_comparisons(opened, problem, target=goal, is_live=live)
+    title = Path(store).name if len(found) > 1 else ""
+    click.echo(f"report: {write_report(found, path, title=title)}")
+    for note in dict.fromkeys(note for comparison in found for note in comparison.notes):
+        click.echo(note, err=True)

@@ -142,5 +142,11 @@ def _as_array(value: Any) -> Any:  # noqa: ANN401 - an array or None
 
 
 def _code_parts(code: CodeType) -> Sequence[Any]:
-    constants = [_code_parts(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return code.co_code, code.co_names, tuple(constants)
+    return code.co_code, code.co_names, tuple(_constant(c) for c in code.co_consts)
+
+
+def _constant(value: Any) -> Any:  # noqa: ANN401 - a constant of a function
+    if isinstance(value, CodeType):
+        return _code_parts(value)
+    # a set is in another order in every process
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)

@@ -133,9 +133,8 @@ class Race:
         """The run, unless interrupted before any result, and the error that made it fail."""
         traced = Traced(method, label, self.task.error, self._repeats)
         row, error = self._outcome(traced, seed)
-        if traced.uncounted:
-            words = f"called the inner solver itself {traced.uncounted} times, beside its budget"
-            return traced.ended(seed, "disqualified", words), None
+        if traced.foul:
+            return traced.ended(seed, "disqualified", traced.foul), None
         if row is None:
             return None, error
         return self.judge.by_facts(row, traced.points), error

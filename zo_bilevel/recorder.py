@@ -11,6 +11,7 @@ that names its source, for the same reason. Failures are taken over only from th
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import time
 from collections import deque
@@ -24,6 +25,7 @@ import numpy as np
 from zo_bilevel.derivatives import Push
 from zo_bilevel.evaluation import Evaluation, Outcome, Point
 from zo_bilevel.problem import Problem
+from zo_bilevel.result import Result
 from zo_bilevel.store import Store, explained
 from zo_bilevel.stored_arrays import (
     LARGE_THETA_BYTES,
@@ -57,6 +59,7 @@ _ADD = (
     " worker, error, layout, theta, theta_file, source) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _JUDGE = "UPDATE evaluations SET judged = ?, loss = ? WHERE id = ?"
+_FORGET = "UPDATE evaluations SET judged = '', loss = NULL WHERE id = ?"
 
 
 @final
@@ -233,10 +236,30 @@ class Recorder:
             with explained(self.store.path, "write to"), self._one_transaction():
                 pass
 
-    def end(self, status: str, stop_reason: str) -> None:
-        """Note how the run ended: "finished", "interrupted" or "failed", and why."""
+    def end(self, status: str, stop_reason: str, result: Result | None = None) -> None:
+        """Note how the run ended.
+
+        Args:
+            status: As in `Store.end_run`.
+            stop_reason: Why, in words.
+            result: What it found, if it came to that. Solves of an earlier and longer run that it
+                did not ask for are then no longer judged: they are kept, but no part of it.
+        """
         self._flush()
-        self.store.end_run(self.run, status, stop_reason)
+        if result is None:
+            self.store.end_run(self.run, status, stop_reason)
+            return
+        unused = [(row,) for rows in self._own.values() for row in rows]
+        if unused:
+            with explained(self.store.path, "write to"):
+                self.store.connection.executemany(_FORGET, unused)
+        found = pack_array(result.x), result.loss, _storable(result.standard_error)
+        self.store.end_run(self.run, status, stop_reason, found)
+
+
+def _storable(standard_error: float | None) -> float | None:
+    """Of a mean of one solve it is NaN, which SQLite would take for nothing: infinity instead."""
+    return math.inf if standard_error is not None and math.isnan(standard_error) else standard_error
 
 
 def _finite(value: float) -> float | None:

@@ -131,6 +131,7 @@ def render_report(
         command=command,
         sections=sections,
         overview=overview,
+        notes=list(dict.fromkeys(note for found in comparisons for note in found.notes)),
         methods=list(names),
         data=_data(sections, overview, list(names)),
         plotly="" if live else plotly_script(),

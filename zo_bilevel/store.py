@@ -18,8 +18,9 @@ from typing import Any, final
 
 from zo_bilevel.errors import InputError, StoreError
 
-SCHEMA_VERSION = 2
-"""2: a solve that a run took over from another run has a row of its own, with its `source`."""
+SCHEMA_VERSION = 3
+"""2: a solve that a run took over from another run has a row of its own, with its `source`.
+3: a run has its `start` and `objective`, and once it ended the point it found, with its loss."""
 BUSY_SECONDS = 60.0
 
 _TABLES = """
@@ -30,7 +31,8 @@ CREATE TABLE IF NOT EXISTS runs (
     problem TEXT NOT NULL, version TEXT NOT NULL, method TEXT NOT NULL,
     seed INTEGER NOT NULL, created REAL NOT NULL, updated REAL NOT NULL,
     status TEXT NOT NULL, stop_reason TEXT NOT NULL DEFAULT '',
-    space TEXT NOT NULL, command TEXT NOT NULL DEFAULT '[]', settings TEXT NOT NULL DEFAULT '{}'
+    space TEXT NOT NULL, command TEXT NOT NULL DEFAULT '[]', settings TEXT NOT NULL DEFAULT '{}',
+    start BLOB, objective TEXT, point BLOB, loss REAL, standard_error REAL
 );
 CREATE TABLE IF NOT EXISTS evaluations (
     id INTEGER PRIMARY KEY,
@@ -44,6 +46,25 @@ CREATE TABLE IF NOT EXISTS evaluations (
 );
 CREATE INDEX IF NOT EXISTS evaluations_by_key ON evaluations (key);
 CREATE INDEX IF NOT EXISTS evaluations_by_run ON evaluations (run, step, place);
+"""
+_ADDED = (
+    ("evaluations", "source", "INTEGER"),
+    ("runs", "start", "BLOB"),
+    ("runs", "objective", "TEXT"),
+    ("runs", "point", "BLOB"),
+    ("runs", "loss", "REAL"),
+    ("runs", "standard_error", "REAL"),
+)
+"""Columns that files of older schemas do not have."""
+_BEGIN = """
+INSERT INTO runs (identity, problem, version, method, seed, created, updated, status, space,
+    command, settings, start, objective)
+VALUES (:identity, :problem, :version, :method, :seed, :now, :now, 'running', :space,
+    :command, :settings, :start, :objective)
+ON CONFLICT(identity) DO UPDATE SET status = 'running', stop_reason = '',
+    updated = excluded.updated, settings = excluded.settings, command = excluded.command,
+    start = excluded.start, objective = excluded.objective,
+    point = NULL, loss = NULL, standard_error = NULL
 """
 
 
@@ -133,9 +154,10 @@ class Store:
         self.connection.execute("BEGIN IMMEDIATE")
         for statement in _TABLES.split(";"):
             self.connection.execute(statement)
-        columns = self.connection.execute("SELECT name FROM pragma_table_info('evaluations')")
-        if ("source",) not in columns.fetchall():
-            self.connection.execute("ALTER TABLE evaluations ADD COLUMN source INTEGER")
+        for table, column, kind in _ADDED:
+            columns = self.connection.execute(f"SELECT name FROM pragma_table_info('{table}')")
+            if (column,) not in columns.fetchall():
+                self.connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
         # a read-only file is refused by this, not after the first solve
         self.connection.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
@@ -171,56 +193,65 @@ class Store:
         facts: dict[str, Any],
         settings: dict[str, Any],
         command: Sequence[str],
+        former: str = "",
     ) -> int:
         """Open a run, or find the one of the same identity to go on with.
 
         Args:
             identity: Same problem, space, method, seed and start give the same text.
-            facts: Keys "problem", "version", "method", "seed", "space".
+            facts: Keys "problem", "version", "method", "seed", "space", "start", "objective".
             settings: Everything else worth showing, as JSON.
             command: Command line that started the run, or empty.
+            former: What the identity was before the schema knew outer objectives.
 
         Returns:
             The run's number.
         """
-        now = time.time()
+        values = {
+            **facts,
+            "identity": identity,
+            "now": time.time(),
+            "command": json.dumps(list(command)),
+            "settings": json.dumps(settings),
+        }
         with explained(self.path, "write to"):
-            self.connection.execute(
-                "INSERT INTO runs (identity, problem, version, method, seed, created, updated,"
-                " status, space, command, settings) VALUES (?,?,?,?,?,?,?,'running',?,?,?)"
-                " ON CONFLICT(identity) DO UPDATE SET status='running', updated=excluded.updated,"
-                " settings=excluded.settings, command=excluded.command",
-                (
-                    identity,
-                    facts["problem"],
-                    facts["version"],
-                    facts["method"],
-                    facts["seed"],
-                    now,
-                    now,
-                    facts["space"],
-                    json.dumps(list(command)),
-                    json.dumps(settings),
-                ),
-            )
+            if former:
+                self.connection.execute(
+                    "UPDATE OR IGNORE runs SET identity = ? WHERE identity = ?", (identity, former)
+                )
+            self.connection.execute(_BEGIN, values)
             row = self.connection.execute(
                 "SELECT id FROM runs WHERE identity = ?", (identity,)
             ).fetchone()
         return int(row[0])
 
-    def end_run(self, run: int, status: str, stop_reason: str) -> None:
-        """Note how a run ended ("finished", "interrupted", "failed") and why."""
+    def end_run(
+        self,
+        run: int,
+        status: str,
+        stop_reason: str,
+        found: tuple[bytes, float, float | None] | None = None,
+    ) -> None:
+        """Note how a run ended.
+
+        Args:
+            run: Its number.
+            status: "finished", "interrupted", "failed", "refused" or "disqualified".
+            stop_reason: Why, in words.
+            found: The point it reports, packed, with its loss and standard error.
+        """
         with explained(self.path, "write to"):
             self.connection.execute(
-                "UPDATE runs SET status = ?, stop_reason = ?, updated = ? WHERE id = ?",
-                (status, stop_reason, time.time(), run),
+                "UPDATE runs SET status = ?, stop_reason = ?, updated = ?, point = ?, loss = ?,"
+                " standard_error = ? WHERE id = ?",
+                (status, stop_reason, time.time(), *(found or (None,) * 3), run),
             )
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs with their number of solves and best loss, oldest first."""
+        """All runs with their number of solves and lowest loss, oldest first."""
         return self.query(
             "SELECT r.*, COUNT(e.id) AS solves, SUM(e.judged NOT IN ('ok', '')) AS failures,"
-            " MIN(CASE WHEN e.judged = 'ok' THEN e.loss END) AS best_loss,"
+            " MIN(CASE WHEN e.judged = 'ok' AND e.role <> 'confirm' THEN e.loss END) AS best_loss,"
             " COALESCE(SUM(e.cost), 0) AS cost"
             " FROM runs r LEFT JOIN evaluations e ON e.run = r.id GROUP BY r.id ORDER BY r.id"
         )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.confirmation import Verdict, chosen
 from zo_bilevel.errors import InputError, StoreError
+from zo_bilevel.evaluation import Evaluation, Point
+from zo_bilevel.ledger import CONFIRM
 from zo_bilevel.space import Space
 from zo_bilevel.space_text import space_from_text
 from zo_bilevel.store import Store
@@ -62,22 +67,68 @@ def command_of(run: Row) -> list[str]:
     return words
 
 
-def best_solve(store: Store, run: Row) -> tuple[Row, dict[str, Any]] | None:
-    """The solve of lowest loss and its meta-parameters; `None` when none is ok.
+@final
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run reports.
+
+    Args:
+        phi: Its final point by name.
+        loss: Loss there.
+        standard_error: Of the loss, when it is a mean over fresh solves.
+    """
+
+    phi: Mapping[str, Any]
+    loss: float
+    standard_error: float | None = None
+
+
+def found_by(store: Store, run: Row) -> Found | None:
+    """What a run reports; of one that has not ended, or failed, the lowest loss so far.
 
     Args:
         store: The open store.
         run: From `find_run`.
+
+    Returns:
+        The point that was chosen when the run ended. Stores of the schemas before 3 do not keep
+        it: there it is chosen again, by the same rule. `None` when no solve is ok.
+
+    Raises:
+        StoreError: If a point is damaged.
     """
+    space = space_from_text(run["space"])
+    if run.get("point") is not None:
+        error = run["standard_error"]
+        is_of_one = error is not None and math.isinf(error)
+        found = decoded(space, run["point"]), run["loss"]
+        return Found(*found, math.nan if is_of_one else error)
+    verdict = _verdict(store, run) if run["status"] in ("finished", "running") else None
+    if verdict is not None:
+        x = verdict.evaluation.point.x
+        return Found(space.decode(x), verdict.loss, verdict.standard_error)
     rows = store.query(
-        "SELECT step, place, loss, point FROM evaluations"
-        " WHERE run = ? AND judged = 'ok' AND role <> 'confirm'"
+        "SELECT loss, point FROM evaluations WHERE run = ? AND judged = 'ok' AND role <> 'confirm'"
         " ORDER BY loss, step, place LIMIT 1",
         (run["id"],),
     )
-    if not rows:
-        return None
-    return rows[0], _decoded(space_from_text(run["space"]), rows[0]["point"])
+    return Found(decoded(space, rows[0]["point"]), rows[0]["loss"]) if rows else None
+
+
+def _verdict(store: Store, run: Row) -> Verdict | None:
+    """What the run's own fresh solves of its candidates say."""
+    groups: dict[bytes, list[Evaluation]] = {}
+    for row in store.query(
+        "SELECT judged, loss, point FROM evaluations WHERE run = ?1 AND role = 'confirm'"
+        " AND judged <> '' AND step = (SELECT MAX(step) FROM evaluations WHERE run = ?1 AND"
+        " role = 'confirm' AND judged <> '') ORDER BY place, id",
+        (run["id"],),
+    ):
+        point = Point(unpack_array(row["point"]), role=CONFIRM)
+        loss = math.inf if row["loss"] is None else row["loss"]
+        solve = Evaluation(point, row["judged"], None, loss)
+        groups.setdefault(row["point"], []).append(solve)
+    return chosen(list(groups.values()))
 
 
 def failures(store: Store, run: Row) -> list[Row]:
@@ -111,7 +162,7 @@ def exported(store: Store, run: Row) -> Iterator[list[Any]]:
         (run["id"],),
     )
     for row in rows:
-        values = _decoded(space, row["point"]).values()
+        values = decoded(space, row["point"]).values()
         flat = [part for value in values for part in np.asarray(value, dtype=object).ravel()]
         yield [*(row[name] for name in FACTS), *flat]
 
@@ -124,7 +175,16 @@ def _columns(space: Space) -> list[str]:
     return names
 
 
-def _decoded(space: Space, point: bytes) -> dict[str, Any]:
+def decoded(space: Space, point: bytes) -> dict[str, Any]:
+    """A stored point by name.
+
+    Args:
+        space: Of its run.
+        point: From `pack_array`.
+
+    Raises:
+        StoreError: If it is damaged or of another space.
+    """
     x = unpack_array(point)
     if x.size != space.size:
         raise StoreError(f"a point in the store has {x.size} coordinates, its space {space.size}")
