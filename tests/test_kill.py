@@ -15,7 +15,7 @@ from zo_bilevel.store import Store
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 PROGRAM = Path(__file__).parent / "programs" / "stored_run.py"
-BUDGET, WORKERS = 120, 2
+BUDGET, WORKERS, ROUND = 120, 2, 5
 
 
 def start(store, log, method):
@@ -74,10 +74,11 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(
         more = int(rng.integers(0, most_solves))
         assert kill_after(start(store, log, method), log, more, float(rng.uniform(0, 0.05)))
         kept.append(solved(store))
-        # what is lost is at most what was being solved at the kill
-        assert count(log) - kept[-1] <= WORKERS * len(kept[1:])
+        # what is lost is at most the round in flight: a worker that is done begins the next solve
+        # of its round before this process, on a busy machine, has come to write the last one down
+        assert count(log) - kept[-1] <= ROUND * len(kept[1:])
     assert kept == sorted(kept)
     assert 0 < kept[-1] < BUDGET
     assert finish(start(store, log, method)) == expected
     assert solved(store) == BUDGET
-    assert BUDGET <= count(log) <= BUDGET + WORKERS * kills
+    assert BUDGET <= count(log) <= BUDGET + ROUND * kills
