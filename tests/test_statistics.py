@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -45,6 +46,16 @@ class TestExpectedRunningTime:
 
     def test_never_reached_is_infinite(self):
         assert expected_running_time([math.inf] * 3, [10, 10, 10]) == math.inf
+
+    def test_a_noisy_run_is_judged_by_its_final_point(self):
+        target = Target("loss", 0.2)
+        unlucky = made_run("a", [(1, 9.0), (7, 0.5)], standard_error=0.1)
+        assert unlucky.solves_to(target) == math.inf
+        sound = dataclasses.replace(unlucky, loss=0.1)
+        assert (sound.solves_to(target), sound.rounds_to(target)) == (100, 200)
+        lucky = made_run("a", [(1, 9.0), (7, 0.1)], standard_error=0.1)
+        assert lucky.solves_to(target) == 7
+        assert dataclasses.replace(lucky, loss=0.3).solves_to(target) == math.inf
 
     def test_the_summary_uses_what_each_run_spent(self):
         assert Reached((14.0, math.inf), 80, (80, 33)).expected == 47.0

@@ -135,12 +135,16 @@ class Run:
     def first_at(self, target: Target) -> Improvement | None:
         """The improvement that reached the target, if any did.
 
-        A noisy run whose final point does not stand up to fresh solves was only lucky.
+        A noisy run whose final point does not stand up to fresh solves was only lucky; one whose
+        final point does, while no single draw was low enough, has reached it at its end.
         """
         is_mean = self.standard_error is not None or self.judged_by == "fresh solves"
-        if is_mean and target.quantity == "loss" and not self.loss <= target.level:
-            return None
-        return next((step for step in self.improvements if target.is_reached(step)), None)
+        end = None
+        if is_mean and target.quantity == "loss":
+            if not self.loss <= target.level:
+                return None
+            end = Improvement(self.solves, self.rounds, self.seconds, self.loss)
+        return next((step for step in self.improvements if target.is_reached(step)), end)
 
     def curve(self, by: Axis = "solves") -> tuple[list[float], list[float]]:
         """The best loss so far as a step function.
