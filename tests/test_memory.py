@@ -43,12 +43,12 @@ def test_the_peak_is_what_is_held():
 
 
 def test_forward_mode_is_flat_in_the_steps_and_reverse_mode_grows():
-    # pages that the system keeps beside what is held only ever add: the least of three is nearest
+    # what the system keeps beside what is held moves by 8 MiB from one process to the next
     forward = [
         min(zb.peak_memory(push, steps)[1].cpu_bytes for _ in range(3)) for steps in (20, 200)
     ]
     reverse = [zb.peak_memory(pull, steps)[1].cpu_bytes for steps in (20, 200)]
-    assert forward[1] < 1.25 * forward[0] + 2 * MIB
+    assert forward[1] - forward[0] < 0.1 * 180 * MIB
     assert reverse[1] - reverse[0] > 0.8 * 180 * MIB  # one tensor a step at least
     assert forward[1] < 0.2 * reverse[1]
 
