@@ -89,12 +89,12 @@ def structurally_unreached(run: Run, names: list[str]) -> list[str]:
         Suspects: a step in between may still use them.
     """
     try:
-        return _without_graph(run, names)
+        return _unreached_by_the_ends(run, names)
     except Exception:  # noqa: BLE001 - the true loop, which is next, says what is wrong
         return names
 
 
-def _without_graph(run: Run, names: list[str]) -> list[str]:
+def _unreached_by_the_ends(run: Run, names: list[str]) -> list[str]:
     last = run.loop.num_steps - 1
     leaves = {name: run.phi[name].detach().requires_grad_() for name in names}
     phi = {**run.phi, **leaves}

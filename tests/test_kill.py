@@ -15,7 +15,9 @@ from zo_bilevel.store import Store
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 PROGRAM = Path(__file__).parent / "programs" / "stored_run.py"
-BUDGET, WORKERS, ROUND = 120, 2, 5
+BUDGET, WORKERS = 120, 2
+ROUND = {"walk": 4, "zo-adam": 5}
+"""Most solves in flight at once."""
 
 
 def start(store, log, method):
@@ -76,9 +78,9 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(
         kept.append(solved(store))
         # what is lost is at most the round in flight: a worker that is done begins the next solve
         # of its round before this process, on a busy machine, has come to write the last one down
-        assert count(log) - kept[-1] <= ROUND * len(kept[1:])
+        assert count(log) - kept[-1] <= ROUND[method] * len(kept[1:])
     assert kept == sorted(kept)
     assert 0 < kept[-1] < BUDGET
     assert finish(start(store, log, method)) == expected
     assert solved(store) == BUDGET
-    assert BUDGET <= count(log) <= BUDGET + ROUND * kills
+    assert BUDGET <= count(log) <= BUDGET + ROUND[method] * kills
