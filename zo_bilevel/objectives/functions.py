@@ -14,6 +14,8 @@ from zo_bilevel.errors import InputError, described
 from zo_bilevel.objectives.base import OuterContext
 
 FloatArray: TypeAlias = NDArray[np.float64]
+Pair: TypeAlias = tuple[FloatArray, FloatArray]
+"""Of theta and of x."""
 
 DIFFERENCE = 1e-5
 """Step of differences of a gradient, in units of the largest value."""
@@ -71,56 +73,45 @@ class TorchObjective:
 
         Central differences of the gradient where an operation has no second derivative.
         """
-        tangents = theta_tangents, x_tangents
+        at, tangents = (theta, x), (theta_tangents, x_tangents)
         try:
-            return self._differentiated_twice(theta, x, *tangents, context)
+            return self._differentiated_twice(at, tangents, context)
         except (RuntimeError, NotImplementedError):
-            return self._differenced(theta, x, *tangents, context)
+            return self._differenced(at, tangents, context)
 
-    def _differenced(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,
-    ) -> tuple[FloatArray, FloatArray]:
-        found = np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
-        largest = max(float(np.max(np.abs(theta), initial=0.0)), 1.0)
-        for column, (along, beside) in enumerate(zip(theta_tangents.T, x_tangents.T, strict=True)):
-            length = max(float(np.linalg.norm(along)), float(np.linalg.norm(beside)))
+    def _differenced(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
+        found = np.zeros_like(tangents[0]), np.zeros_like(tangents[1])
+        largest = max(float(np.max(np.abs(at[0]), initial=0.0)), 1.0)
+        for column, along in enumerate(zip(*(part.T for part in tangents), strict=True)):
+            length = max(float(np.linalg.norm(part)) for part in along)
             if length == 0.0:
                 continue
             step = DIFFERENCE * largest / length
-            above = self.gradient(theta + step * along, x + step * beside, context)
-            below = self.gradient(theta - step * along, x - step * beside, context)
-            for part, high, low in zip(found, above, below, strict=True):
+            ends = [
+                self.gradient(at[0] + side * along[0], at[1] + side * along[1], context)
+                for side in (step, -step)
+            ]
+            for part, high, low in zip(found, *ends, strict=True):
                 part[:, column] = (high - low) / (2 * step)
         return found
 
-    def _differentiated_twice(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,
-    ) -> tuple[FloatArray, FloatArray]:
+    def _differentiated_twice(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
         import torch
 
-        inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
-        value = self._scalar(inputs[0], inputs[1], x, context)
+        inputs = [torch.tensor(part, requires_grad=True) for part in at]
+        value = self._scalar(inputs[0], inputs[1], at[1], context)
         slopes = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
-        columns = [torch.from_numpy(t.T.copy()) for t in (theta_tangents, x_tangents)]
+        columns = [torch.from_numpy(part.T.copy()) for part in tangents]
         used = [i for i, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
         if not used:  # a linear function
-            return np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
+            return np.zeros_like(tangents[0]), np.zeros_like(tangents[1])
         products = _pull_back([slopes[i] for i in used], inputs, [columns[i] for i in used])
-        out = [
+        count = tangents[0].shape[1]
+        theta_part, x_part = (
             np.zeros((count, t.numel())) if p is None else p.numpy()
-            for p, t, count in zip(products, inputs, [theta_tangents.shape[1]] * 2, strict=True)
-        ]
-        return out[0].T, out[1].T
+            for p, t in zip(products, inputs, strict=True)
+        )
+        return theta_part.T, x_part.T
 
 
 def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tuple[Any, ...]:
