@@ -7,59 +7,65 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.batched import BatchedFunction
-    from zo_bilevel.adapters.chat_api import ChatAPI
-    from zo_bilevel.adapters.command_line import CommandLine
-    from zo_bilevel.adapters.fmu import FMU
-    from zo_bilevel.adapters.frozen_transformer import FrozenTransformer
+    from zo_bilevel.adapters.command_line.command_line import CommandLine
+    from zo_bilevel.adapters.command_line.json_output import ReadJSON
+    from zo_bilevel.adapters.command_line.output import (
+        ReadColumns,
+        ReadCSV,
+        ReadNumpy,
+        ReadPattern,
+        Run,
+    )
+    from zo_bilevel.adapters.fmu.fmu import FMU
     from zo_bilevel.adapters.function import Function
-    from zo_bilevel.adapters.functional_training import (
+    from zo_bilevel.adapters.http.service import HTTPService
+    from zo_bilevel.adapters.linear_program.linear_program import LinearProgram
+    from zo_bilevel.adapters.prompts.chat_api import ChatAPI
+    from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
+    from zo_bilevel.adapters.prompts.language_model import LanguageModel
+    from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
+    from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
+    from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
+    from zo_bilevel.adapters.sklearn import SklearnEstimator
+    from zo_bilevel.adapters.torch_unroll.functional_training import (
         FunctionalAdam,
         FunctionalSGD,
         FunctionalTraining,
         minibatches,
     )
-    from zo_bilevel.adapters.http_service import HTTPService
-    from zo_bilevel.adapters.json_output import ReadJSON
-    from zo_bilevel.adapters.language_model import LanguageModel
-    from zo_bilevel.adapters.linear_program import LinearProgram
-    from zo_bilevel.adapters.output import ReadColumns, ReadCSV, ReadNumpy, ReadPattern, Run
-    from zo_bilevel.adapters.prompt_template import PromptTemplate
-    from zo_bilevel.adapters.prompted_transformer import PromptedTransformer
-    from zo_bilevel.adapters.search_cv import ZOSearchCV
-    from zo_bilevel.adapters.sklearn import SklearnEstimator
-    from zo_bilevel.adapters.soft_prompt import SoftPrompt
-    from zo_bilevel.adapters.torch_unroll import TorchUnroll
+    from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
+    from zo_bilevel.bridges.sklearn_search import ZOSearchCV
 
 _HOMES = {
     "zo_bilevel.adapters.batched": ["BatchedFunction"],
-    "zo_bilevel.adapters.command_line": ["CommandLine"],
-    "zo_bilevel.adapters.fmu": ["FMU"],
-    "zo_bilevel.adapters.chat_api": ["ChatAPI"],
-    "zo_bilevel.adapters.frozen_transformer": ["FrozenTransformer"],
-    "zo_bilevel.adapters.language_model": ["LanguageModel"],
-    "zo_bilevel.adapters.prompt_template": ["PromptTemplate"],
-    "zo_bilevel.adapters.prompted_transformer": ["PromptedTransformer"],
-    "zo_bilevel.adapters.soft_prompt": ["SoftPrompt"],
+    "zo_bilevel.adapters.command_line.command_line": ["CommandLine"],
+    "zo_bilevel.adapters.fmu.fmu": ["FMU"],
+    "zo_bilevel.adapters.prompts.chat_api": ["ChatAPI"],
+    "zo_bilevel.adapters.prompts.frozen_transformer": ["FrozenTransformer"],
+    "zo_bilevel.adapters.prompts.language_model": ["LanguageModel"],
+    "zo_bilevel.adapters.prompts.prompt_template": ["PromptTemplate"],
+    "zo_bilevel.adapters.prompts.prompted_transformer": ["PromptedTransformer"],
+    "zo_bilevel.adapters.prompts.soft_prompt": ["SoftPrompt"],
     "zo_bilevel.adapters.function": ["Function"],
-    "zo_bilevel.adapters.functional_training": [
+    "zo_bilevel.adapters.torch_unroll.functional_training": [
         "FunctionalAdam",
         "FunctionalSGD",
         "FunctionalTraining",
         "minibatches",
     ],
-    "zo_bilevel.adapters.http_service": ["HTTPService"],
-    "zo_bilevel.adapters.json_output": ["ReadJSON"],
-    "zo_bilevel.adapters.linear_program": ["LinearProgram"],
-    "zo_bilevel.adapters.output": [
+    "zo_bilevel.adapters.http.service": ["HTTPService"],
+    "zo_bilevel.adapters.command_line.json_output": ["ReadJSON"],
+    "zo_bilevel.adapters.linear_program.linear_program": ["LinearProgram"],
+    "zo_bilevel.adapters.command_line.output": [
         "ReadCSV",
         "ReadColumns",
         "ReadNumpy",
         "ReadPattern",
         "Run",
     ],
-    "zo_bilevel.adapters.search_cv": ["ZOSearchCV"],
+    "zo_bilevel.bridges.sklearn_search": ["ZOSearchCV"],
     "zo_bilevel.adapters.sklearn": ["SklearnEstimator"],
-    "zo_bilevel.adapters.torch_unroll": ["TorchUnroll"],
+    "zo_bilevel.adapters.torch_unroll.torch_unroll": ["TorchUnroll"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from zo_bilevel.adapters.function import Style, check_keywords, check_style, refuse_choices
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.errors import InputError, WrongShapeError, unknown_name_message
-from zo_bilevel.naming import solver_name
-from zo_bilevel.space import Space
+from zo_bilevel.problem.solver_identity import solver_name
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.errors import InputError, WrongShapeError, unknown_name_message
 
 
 @final

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.dispatch.base import takes_seed
-from zo_bilevel.errors import InputError, unknown_name_message
-from zo_bilevel.naming import solver_name
-from zo_bilevel.parameters import Choice
-from zo_bilevel.space import Space
+from zo_bilevel.problem.names import refuse_unknown
+from zo_bilevel.problem.parameters import Choice
+from zo_bilevel.problem.solver_identity import solver_name
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.dispatch.base import takes_seed
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, unknown_name_message
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Style: TypeAlias = Literal["keyword", "dict", "flat"]
 
 

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.adapters.names import refuse_unknown
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.errors import InputError, SolveError, unknown_name_message
-from zo_bilevel.packages import import_optional
-from zo_bilevel.space import Space
+from zo_bilevel.problem.names import refuse_unknown
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
+from zo_bilevel.support.packages import import_optional
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Response: TypeAlias = Literal["predict", "predict_proba", "predict_log_proba", "decision_function"]
 RANDOM_STATE = "random_state"
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from zo_bilevel.dispatch.base import Dispatcher, Solve
-from zo_bilevel.dispatch.batched import Batched
-from zo_bilevel.dispatch.serial import Serial
-from zo_bilevel.evaluation import Job
+from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.dispatch.batched import Batched
+from zo_bilevel.solve.dispatch.serial import Serial
+from zo_bilevel.solve.evaluation import Job
 from zo_bilevel.tasks import load
 
 TASKS = ("burgers", "allen-cahn", "kdv", "heat-field")

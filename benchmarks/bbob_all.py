@@ -7,9 +7,9 @@ import argparse
 
 import numpy as np
 
-from zo_bilevel.bbob import bbob_task
-from zo_bilevel.comparing import compare
+from zo_bilevel.comparison.compare import compare
 from zo_bilevel.methods.names import method_from_name
+from zo_bilevel.tasks.bbob import bbob_task
 
 METHODS = (
     "default",

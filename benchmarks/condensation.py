@@ -14,7 +14,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
-from zo_bilevel.evaluator import Evaluator
+from zo_bilevel.run.evaluator import Evaluator
 
 
 def descent(estimator, num_steps, rate):

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import joblib
 
-from zo_bilevel.dispatch.base import Solve
-from zo_bilevel.dispatch.joblib import Joblib
-from zo_bilevel.evaluation import Job
+from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.dispatch.joblib import Joblib
+from zo_bilevel.solve.evaluation import Job
 
 
 def make_solver(seconds: float) -> Callable[..., float]:

@@ -13,7 +13,7 @@ import torch
 import zo_bilevel as zb
 from zo_bilevel import tasks
 from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining
-from zo_bilevel.evaluator import Evaluator
+from zo_bilevel.run.evaluator import Evaluator
 
 MIB = 1 << 20
 

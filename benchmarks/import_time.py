@@ -8,7 +8,7 @@ COMMANDS = {
     "python -c pass": "pass",
     "import zo_bilevel": "import zo_bilevel",
     "zo-bilevel --help": "import sys; sys.argv = ['zo-bilevel', '--help'];"
-    " from zo_bilevel.cli import main; main()",
+    " from zo_bilevel.cli.main import main; main()",
     "zo_bilevel.minimize": "import zo_bilevel; zo_bilevel.minimize",
     "import numpy": "import numpy",
     "import torch": "import torch",

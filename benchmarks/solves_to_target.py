@@ -11,8 +11,8 @@ import numpy as np
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
-from zo_bilevel.errors import UnsupportedProblemError
 from zo_bilevel.methods.names import method_from_name
+from zo_bilevel.support.errors import UnsupportedProblemError
 
 SHORT = ["nevergrad:CMA", "nevergrad:OnePlusOne", "nevergrad:Cobyla", "scipy:L-BFGS-B"]
 LONG = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-from zo_bilevel.errors import InputError, unknown_name_message
-from zo_bilevel.task import Task
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.errors import InputError, unknown_name_message
 
 NAMES: tuple[str, ...] = (
     "allen-cahn",

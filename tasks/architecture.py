@@ -17,13 +17,17 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from zo_bilevel.adapters.deferred import Deferred
-from zo_bilevel.adapters.functional_training import FunctionalSGD, FunctionalTraining, minibatches
-from zo_bilevel.errors import InputError, unknown_name_message
-from zo_bilevel.parameters import Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.adapters.torch_unroll.deferred import Deferred
+from zo_bilevel.adapters.torch_unroll.functional_training import (
+    FunctionalSGD,
+    FunctionalTraining,
+    minibatches,
+)
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.errors import InputError, unknown_name_message
 from zo_bilevel.tasks.digits import NUM_CLASSES, accuracy, load_digits
 
 OPERATIONS = ("none", "skip", "average", "conv3", "conv1")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks import spectral, time_stepping
 
 FloatArray = NDArray[np.float64]

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from zo_bilevel.objectives.squared_error import SquaredError
-from zo_bilevel.parameters import Log, Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.parameters import Log, Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.tasks import burgers_pair
-from zo_bilevel.tasks.solvers import ArraySolver, FloatArray, with_noise
+from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 
 TRUE_LAM, TRUE_NU = burgers_pair.TRUE_PHI[0], math.exp(burgers_pair.TRUE_PHI[1])
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError, MissingPackageError
+from zo_bilevel.support.errors import InputError, MissingPackageError
 
 NUM_CLASSES = 10
 SKLEARN_SIDE = 8

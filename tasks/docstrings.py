@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 Row: TypeAlias = tuple[str, str]
 

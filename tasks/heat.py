@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 from torch import Tensor
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 FloatArray = NDArray[np.float64]
 

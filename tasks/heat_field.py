@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.objectives.squared_error import SquaredError
-from zo_bilevel.parameters import Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks import heat
-from zo_bilevel.tasks.solvers import ArraySolver, FloatArray, with_noise
+from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 
 
 def _error(truth: FloatArray, phi: Mapping[str, Any]) -> float:

@@ -18,14 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zo_bilevel.adapters.deferred import Deferred
-from zo_bilevel.adapters.functional_training import FunctionalSGD, FunctionalTraining, minibatches
-from zo_bilevel.errors import InputError
-from zo_bilevel.objectives.cross_entropy import CrossEntropy
-from zo_bilevel.parameters import Log, Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.adapters.torch_unroll.deferred import Deferred
+from zo_bilevel.adapters.torch_unroll.functional_training import (
+    FunctionalSGD,
+    FunctionalTraining,
+    minibatches,
+)
+from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.problem.parameters import Log, Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.digits import NUM_CLASSES, accuracy, load_digits
 
 WRONG_LABELS = 0.2

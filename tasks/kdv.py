@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zo_bilevel.task import Task
+from zo_bilevel.problem.task import Task
 from zo_bilevel.tasks.pde import pde_task
 
 

@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zo_bilevel.adapters.deferred import Deferred
-from zo_bilevel.adapters.functional_module import FunctionalModule
-from zo_bilevel.adapters.torch_state import seeded_generators
-from zo_bilevel.adapters.torch_unroll import TorchUnroll
-from zo_bilevel.errors import InputError
-from zo_bilevel.packages import import_optional
-from zo_bilevel.parameters import Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.adapters.torch_unroll.deferred import Deferred
+from zo_bilevel.adapters.torch_unroll.functional_module import FunctionalModule
+from zo_bilevel.adapters.torch_unroll.state import seeded_generators
+from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
 from zo_bilevel.tasks.documentation import Document, documents, rows_of_bytes
 
 NUM_CODES = 128

@@ -14,12 +14,12 @@ from typing import Any, Final, final
 import numpy as np
 import torch
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.objectives.squared_error import SquaredError
-from zo_bilevel.parameters import Log
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.parameters import Log
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks import spectral
 from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.errors import InputError, unknown_name_message
+from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Row: TypeAlias = tuple[str, str]
 

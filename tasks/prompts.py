@@ -13,11 +13,11 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.adapters.frozen_transformer import FrozenTransformer
-from zo_bilevel.adapters.soft_prompt import SoftPrompt
-from zo_bilevel.objectives.cross_entropy import CrossEntropy
-from zo_bilevel.problem import Problem
-from zo_bilevel.task import Task
+from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
+from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
+from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.task import Task
 from zo_bilevel.tasks.docstrings import LABEL_TEXTS, docstring_rows
 from zo_bilevel.tasks.prompt_data import Split, Texts, from_rows, read_texts, split_shots
 from zo_bilevel.tasks.scoring import Scores, score_logits

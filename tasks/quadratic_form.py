@@ -19,7 +19,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 FloatArray = NDArray[np.float64]
 

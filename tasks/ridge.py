@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 FloatArray = NDArray[np.float64]
 

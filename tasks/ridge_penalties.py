@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from zo_bilevel.objectives.squared_error import SquaredError
-from zo_bilevel.parameters import Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
 from zo_bilevel.tasks import ridge
 from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
 IntArray: TypeAlias = NDArray[np.int64]
-FloatArray: TypeAlias = NDArray[np.float64]
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
+from zo_bilevel.support.arrays import FloatArray
+
 Simulate: TypeAlias = Callable[[FloatArray], FloatArray]
 SimulateTensor: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 

@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.time_stepping import grid, integrate
 
 FloatArray = NDArray[np.float64]

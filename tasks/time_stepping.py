@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 _NUM_CONTOUR_POINTS: Final = 16  # their mean errs by 1/16! relative: below rounding
 

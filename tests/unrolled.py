@@ -5,7 +5,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import TorchUnroll
-from zo_bilevel.evaluator import Evaluator
+from zo_bilevel.run.evaluator import Evaluator
 
 NUM_STEPS = 12
 

@@ -10,84 +10,84 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zo_bilevel.comparing import compare as compare
-    from zo_bilevel.comparison import Comparison as Comparison
-    from zo_bilevel.dispatch.base import WithCost as WithCost
-    from zo_bilevel.dispatch.batched import Batched as Batched
-    from zo_bilevel.dispatch.distributed import Distributed as Distributed
-    from zo_bilevel.dispatch.joblib import Joblib as Joblib
-    from zo_bilevel.dispatch.serial import Serial as Serial
-    from zo_bilevel.errors import InnerSolverError as InnerSolverError
-    from zo_bilevel.errors import InputError as InputError
-    from zo_bilevel.errors import MissingPackageError as MissingPackageError
-    from zo_bilevel.errors import StoreError as StoreError
-    from zo_bilevel.errors import UnsupportedProblemError as UnsupportedProblemError
-    from zo_bilevel.errors import ZoBilevelError as ZoBilevelError
+    from zo_bilevel.comparison.compare import compare as compare
+    from zo_bilevel.comparison.comparison import Comparison as Comparison
+    from zo_bilevel.comparison.runs import Run as Run
     from zo_bilevel.estimators.fg2u import FG2U as FG2U
     from zo_bilevel.estimators.fg2u_zo import FG2UZO as FG2UZO
     from zo_bilevel.estimators.implicit import HessianFree as HessianFree
     from zo_bilevel.estimators.implicit import Neumann as Neumann
+    from zo_bilevel.estimators.sketch import Hypergradient as Hypergradient
+    from zo_bilevel.estimators.sketch import Sketch as Sketch
     from zo_bilevel.estimators.unroll import ReverseUnroll as ReverseUnroll
     from zo_bilevel.estimators.unroll import TruncatedUnroll as TruncatedUnroll
-    from zo_bilevel.evaluation import Evaluation as Evaluation
-    from zo_bilevel.evaluation import Point as Point
-    from zo_bilevel.hypergradients import hypergradient as hypergradient
-    from zo_bilevel.layer import BlackBox as BlackBox
-    from zo_bilevel.loop import minimize as minimize
-    from zo_bilevel.memory import Memory as Memory
-    from zo_bilevel.memory import peak_memory as peak_memory
-    from zo_bilevel.memory import process_memory as process_memory
     from zo_bilevel.methods.base import Method as Method
-    from zo_bilevel.methods.cma import CMA as CMA
+    from zo_bilevel.methods.baselines.cma import CMA as CMA
+    from zo_bilevel.methods.baselines.dfols import DFOLS as DFOLS
+    from zo_bilevel.methods.baselines.esmda import ESMDA as ESMDA
+    from zo_bilevel.methods.baselines.nevergrad import Nevergrad as Nevergrad
+    from zo_bilevel.methods.baselines.random_search import RandomSearch as RandomSearch
+    from zo_bilevel.methods.baselines.scipy import Scipy as Scipy
     from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
-    from zo_bilevel.methods.dfols import DFOLS as DFOLS
-    from zo_bilevel.methods.esmda import ESMDA as ESMDA
-    from zo_bilevel.methods.gauss_newton import GaussNewton as GaussNewton
+    from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton as GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod as GradientMethod
-    from zo_bilevel.methods.nevergrad import Nevergrad as Nevergrad
-    from zo_bilevel.methods.random_search import RandomSearch as RandomSearch
-    from zo_bilevel.methods.scipy import Scipy as Scipy
-    from zo_bilevel.methods.trust_region import TrustRegion as TrustRegion
+    from zo_bilevel.methods.trust_region.trust_region import TrustRegion as TrustRegion
     from zo_bilevel.methods.two_phase import SignalToNoise as SignalToNoise
     from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
-    from zo_bilevel.objectives.cross_entropy import CrossEntropy as CrossEntropy
-    from zo_bilevel.objectives.squared_error import SquaredError as SquaredError
-    from zo_bilevel.parameters import Choice as Choice
-    from zo_bilevel.parameters import Integer as Integer
-    from zo_bilevel.parameters import Log as Log
-    from zo_bilevel.parameters import Real as Real
-    from zo_bilevel.preflight import Diagnosis as Diagnosis
-    from zo_bilevel.preflight import doctor as doctor
-    from zo_bilevel.problem import Problem as Problem
-    from zo_bilevel.result import Record as Record
-    from zo_bilevel.result import Result as Result
-    from zo_bilevel.runs import Run as Run
-    from zo_bilevel.sketch import Hypergradient as Hypergradient
-    from zo_bilevel.sketch import Sketch as Sketch
-    from zo_bilevel.space import Space as Space
-    from zo_bilevel.store import Store as Store
-    from zo_bilevel.task import Task as Task
+    from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
+    from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
+    from zo_bilevel.problem.parameters import Choice as Choice
+    from zo_bilevel.problem.parameters import Integer as Integer
+    from zo_bilevel.problem.parameters import Log as Log
+    from zo_bilevel.problem.parameters import Real as Real
+    from zo_bilevel.problem.problem import Problem as Problem
+    from zo_bilevel.problem.space import Space as Space
+    from zo_bilevel.problem.task import Task as Task
+    from zo_bilevel.run.black_box import BlackBox as BlackBox
+    from zo_bilevel.run.doctor import Diagnosis as Diagnosis
+    from zo_bilevel.run.doctor import doctor as doctor
+    from zo_bilevel.run.hypergradient import hypergradient as hypergradient
+    from zo_bilevel.run.loop import minimize as minimize
+    from zo_bilevel.run.result import Record as Record
+    from zo_bilevel.run.result import Result as Result
+    from zo_bilevel.solve.dispatch.base import WithCost as WithCost
+    from zo_bilevel.solve.dispatch.batched import Batched as Batched
+    from zo_bilevel.solve.dispatch.distributed import Distributed as Distributed
+    from zo_bilevel.solve.dispatch.joblib import Joblib as Joblib
+    from zo_bilevel.solve.dispatch.serial import Serial as Serial
+    from zo_bilevel.solve.evaluation import Evaluation as Evaluation
+    from zo_bilevel.solve.evaluation import Point as Point
+    from zo_bilevel.store.store import Store as Store
+    from zo_bilevel.support.errors import InnerSolverError as InnerSolverError
+    from zo_bilevel.support.errors import InputError as InputError
+    from zo_bilevel.support.errors import MissingPackageError as MissingPackageError
+    from zo_bilevel.support.errors import StoreError as StoreError
+    from zo_bilevel.support.errors import UnsupportedProblemError as UnsupportedProblemError
+    from zo_bilevel.support.errors import ZoBilevelError as ZoBilevelError
+    from zo_bilevel.support.memory import Memory as Memory
+    from zo_bilevel.support.memory import peak_memory as peak_memory
+    from zo_bilevel.support.memory import process_memory as process_memory
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "zo_bilevel.memory": ["Memory", "peak_memory", "process_memory"],
-    "zo_bilevel.methods.trust_region": ["TrustRegion"],
+    "zo_bilevel.support.memory": ["Memory", "peak_memory", "process_memory"],
+    "zo_bilevel.methods.trust_region.trust_region": ["TrustRegion"],
     "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
-    "zo_bilevel.dispatch.distributed": ["Distributed"],
-    "zo_bilevel.layer": ["BlackBox"],
+    "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
+    "zo_bilevel.run.black_box": ["BlackBox"],
     "zo_bilevel.estimators.implicit": ["HessianFree", "Neumann"],
     "zo_bilevel.estimators.unroll": ["ReverseUnroll", "TruncatedUnroll"],
     "zo_bilevel.estimators.fg2u": ["FG2U"],
-    "zo_bilevel.comparing": ["compare"],
-    "zo_bilevel.comparison": ["Comparison"],
-    "zo_bilevel.dispatch.base": ["WithCost"],
-    "zo_bilevel.dispatch.batched": ["Batched"],
-    "zo_bilevel.dispatch.joblib": ["Joblib"],
-    "zo_bilevel.preflight": ["Diagnosis", "doctor"],
-    "zo_bilevel.store": ["Store"],
-    "zo_bilevel.dispatch.serial": ["Serial"],
-    "zo_bilevel.errors": [
+    "zo_bilevel.comparison.compare": ["compare"],
+    "zo_bilevel.comparison.comparison": ["Comparison"],
+    "zo_bilevel.solve.dispatch.base": ["WithCost"],
+    "zo_bilevel.solve.dispatch.batched": ["Batched"],
+    "zo_bilevel.solve.dispatch.joblib": ["Joblib"],
+    "zo_bilevel.run.doctor": ["Diagnosis", "doctor"],
+    "zo_bilevel.store.store": ["Store"],
+    "zo_bilevel.solve.dispatch.serial": ["Serial"],
+    "zo_bilevel.support.errors": [
         "InnerSolverError",
         "InputError",
         "MissingPackageError",
@@ -96,28 +96,28 @@ _HOMES = {
         "ZoBilevelError",
     ],
     "zo_bilevel.estimators.fg2u_zo": ["FG2UZO"],
-    "zo_bilevel.evaluation": ["Evaluation", "Point"],
-    "zo_bilevel.hypergradients": ["hypergradient"],
-    "zo_bilevel.loop": ["minimize"],
+    "zo_bilevel.solve.evaluation": ["Evaluation", "Point"],
+    "zo_bilevel.run.hypergradient": ["hypergradient"],
+    "zo_bilevel.run.loop": ["minimize"],
     "zo_bilevel.methods.base": ["Method"],
-    "zo_bilevel.methods.cma": ["CMA"],
-    "zo_bilevel.methods.dfols": ["DFOLS"],
-    "zo_bilevel.methods.esmda": ["ESMDA"],
+    "zo_bilevel.methods.baselines.cma": ["CMA"],
+    "zo_bilevel.methods.baselines.dfols": ["DFOLS"],
+    "zo_bilevel.methods.baselines.esmda": ["ESMDA"],
     "zo_bilevel.methods.default": ["DefaultMethod"],
-    "zo_bilevel.methods.gauss_newton": ["GaussNewton"],
+    "zo_bilevel.methods.gauss_newton.gauss_newton": ["GaussNewton"],
     "zo_bilevel.methods.gradient": ["GradientMethod"],
-    "zo_bilevel.methods.nevergrad": ["Nevergrad"],
-    "zo_bilevel.methods.random_search": ["RandomSearch"],
-    "zo_bilevel.methods.scipy": ["Scipy"],
-    "zo_bilevel.objectives.cross_entropy": ["CrossEntropy"],
-    "zo_bilevel.objectives.squared_error": ["SquaredError"],
-    "zo_bilevel.problem": ["Problem"],
-    "zo_bilevel.result": ["Record", "Result"],
-    "zo_bilevel.runs": ["Run"],
-    "zo_bilevel.sketch": ["Hypergradient", "Sketch"],
-    "zo_bilevel.parameters": ["Choice", "Integer", "Log", "Real"],
-    "zo_bilevel.space": ["Space"],
-    "zo_bilevel.task": ["Task"],
+    "zo_bilevel.methods.baselines.nevergrad": ["Nevergrad"],
+    "zo_bilevel.methods.baselines.random_search": ["RandomSearch"],
+    "zo_bilevel.methods.baselines.scipy": ["Scipy"],
+    "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
+    "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],
+    "zo_bilevel.problem.problem": ["Problem"],
+    "zo_bilevel.run.result": ["Record", "Result"],
+    "zo_bilevel.comparison.runs": ["Run"],
+    "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
+    "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
+    "zo_bilevel.problem.space": ["Space"],
+    "zo_bilevel.problem.task": ["Task"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

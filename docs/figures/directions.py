@@ -4,7 +4,7 @@ import numpy as np
 from drawing import OTHER, OURS, THIRD, make_figure, save
 
 import zo_bilevel as zb
-from zo_bilevel.directions import draw_directions
+from zo_bilevel.estimators.directions import draw_directions
 
 SIZE = 64
 space = zb.Space(field=zb.Real(-5, 5, shape=(SIZE,), correlation_length=0.1))

@@ -10,12 +10,14 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from zo_bilevel.bridges.nevergrad_space import initial_of, space_of, value_of
-from zo_bilevel.dispatch.serial import Serial
-from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Evaluation, FloatArray, Outcome, Point, flatten_theta
-from zo_bilevel.evaluator import Evaluator
 from zo_bilevel.methods.base import Method
-from zo_bilevel.problem import Problem
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.solve.dispatch.serial import Serial
+from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
 SMALLEST_STEP = 1e-3
 """Of a surplus candidate from the best one, in scaled units; the largest is 1, of a range of 6."""

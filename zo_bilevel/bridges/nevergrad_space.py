@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.packages import import_optional
-from zo_bilevel.parameters import Choice, Integer, Log, Parameter, Real
-from zo_bilevel.space import Space
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
 
 Leaf: TypeAlias = Any
 """A Nevergrad parameter that holds values and no other parameters."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.packages import import_optional
-from zo_bilevel.parameters import Choice, Integer, Log, Parameter
-from zo_bilevel.space import Space
-from zo_bilevel.space_text import space_from_text
-from zo_bilevel.store import Store
-from zo_bilevel.stored_arrays import unpack_array
-from zo_bilevel.stored_runs import find_run
+from zo_bilevel.comparison.stored_runs import find_run
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.space_text import space_from_text
+from zo_bilevel.store.arrays import unpack_array
+from zo_bilevel.store.store import Store
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
 
 MOST_PARAMETERS = 1000
 """Optuna keeps a row of a table for each parameter of each trial."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from zo_bilevel.comparison import Comparison
-from zo_bilevel.packages import import_optional
-from zo_bilevel.result import Record, Result
+from zo_bilevel.comparison.comparison import Comparison
+from zo_bilevel.run.result import Record, Result
+from zo_bilevel.support.packages import import_optional
 
 
 def history_frame(result: Result) -> Any:  # noqa: ANN401 - a DataFrame

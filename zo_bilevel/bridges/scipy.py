@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, OptimizeResult
 
-from zo_bilevel.dispatch.base import Solve
-from zo_bilevel.dispatch.distributed import default_dispatcher
-from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Job, Outcome
-from zo_bilevel.loop import minimize
 from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.default import DefaultMethod
-from zo_bilevel.parameters import Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.result import Record
-from zo_bilevel.space import Space
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.run.loop import minimize
+from zo_bilevel.run.result import Record
+from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.dispatch.distributed import default_dispatcher
+from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
-FloatArray: TypeAlias = NDArray[np.float64]
 PointOf: TypeAlias = Callable[[dict[str, float]], FloatArray]
 UNUSED = {
     "jac": "gradient information",

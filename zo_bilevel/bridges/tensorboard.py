@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from zo_bilevel.packages import import_optional
-from zo_bilevel.result import Record
+from zo_bilevel.run.result import Record
+from zo_bilevel.support.packages import import_optional
 
 
 @final

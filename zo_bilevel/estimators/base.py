@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.problem import BoundProblem
-from zo_bilevel.sketch import Sketch
-from zo_bilevel.space import Space
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
 
 
 @final

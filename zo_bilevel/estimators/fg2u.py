@@ -11,21 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.derivatives import DirectionBlock, Push, require_gradient
-from zo_bilevel.directions import Family, check_family, draw_directions, frame_correction
-from zo_bilevel.errors import InnerSolverError, InputError, UnsupportedProblemError
 from zo_bilevel.estimators.base import Plan
-from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.problem import BoundProblem
-from zo_bilevel.sketch import Sketch
-from zo_bilevel.space import Space
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from zo_bilevel.estimators.derivatives import DirectionBlock, Push, require_gradient
+from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedProblemError
 
 DEFAULT_CHUNK = 16
 DENSE_NUMBERS = 1 << 22

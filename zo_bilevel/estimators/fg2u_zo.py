@@ -11,20 +11,18 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.directions import Family, check_family, draw_directions, frame_correction
-from zo_bilevel.errors import InnerSolverError, InputError
 from zo_bilevel.estimators.base import Plan
-from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.problem import BoundProblem
-from zo_bilevel.sketch import Sketch, observed
-from zo_bilevel.space import HALF_RANGE, Space
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.estimators.sketch import Sketch, observed
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.space import HALF_RANGE, Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError
 
 FORWARD_RADIUS = 1e-5
 CENTRAL_RADIUS = 1e-4

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.derivatives import Pull
-from zo_bilevel.errors import InnerSolverError, UnsupportedProblemError
 from zo_bilevel.estimators.base import Plan
-from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.problem import BoundProblem
-from zo_bilevel.space import Space
-
-FloatArray: TypeAlias = NDArray[np.float64]
+from zo_bilevel.estimators.derivatives import Pull
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, UnsupportedProblemError
 
 
 @final

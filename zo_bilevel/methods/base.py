@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Evaluation, Point
-from zo_bilevel.problem import BoundProblem, Problem
-from zo_bilevel.space import Space
+from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
 """Yields rounds, receives evaluations, returns the reason to stop."""
 
@@ -131,6 +130,11 @@ class Method(ABC):
     @abstractmethod
     def name(self) -> str:
         """Name in tables and on the command line."""
+
+    @property
+    def violation(self) -> str:
+        """Which rule of a comparison the method broke, in words; empty when it broke none."""
+        return ""
 
     @abstractmethod
     def rounds(self, search: Search) -> Rounds:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
-from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.methods.gauss_newton import GaussNewton
-from zo_bilevel.methods.jumps import Jumps
-from zo_bilevel.methods.starts import find_start
-from zo_bilevel.methods.trust_region import TrustRegion
+from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
+from zo_bilevel.methods.shared.discontinuity import Jumps
+from zo_bilevel.methods.shared.starts import find_start
+from zo_bilevel.methods.trust_region.trust_region import TrustRegion
+from zo_bilevel.solve.evaluation import Evaluation, Point
 
 
 @final

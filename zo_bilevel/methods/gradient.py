@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.errors import InnerSolverError, InputError
 from zo_bilevel.estimators.base import GradientEstimator, Plan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.evaluation import Evaluation, FloatArray
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.problem import BoundProblem
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zo_bilevel.errors import InputError, unknown_name_message
 from zo_bilevel.methods.base import Method
+from zo_bilevel.support.errors import InputError, unknown_name_message
 
 
 def _default() -> Method:
@@ -15,13 +15,13 @@ def _default() -> Method:
 
 
 def _gauss_newton() -> Method:
-    from zo_bilevel.methods.gauss_newton import GaussNewton
+    from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 
     return GaussNewton()
 
 
 def _trust_region() -> Method:
-    from zo_bilevel.methods.trust_region import TrustRegion
+    from zo_bilevel.methods.trust_region.trust_region import TrustRegion
 
     return TrustRegion()
 
@@ -33,39 +33,39 @@ def _zo_adam() -> Method:
 
 
 def _random() -> Method:
-    from zo_bilevel.methods.random_search import RandomSearch
+    from zo_bilevel.methods.baselines.random_search import RandomSearch
 
     return RandomSearch()
 
 
 def _nevergrad(member: str) -> Method:
-    from zo_bilevel.methods.nevergrad import Nevergrad
+    from zo_bilevel.methods.baselines.nevergrad import Nevergrad
 
     optimizer, _, coordinates = member.partition(":")
     return Nevergrad(optimizer, coordinates or "scaled")
 
 
 def _scipy(member: str) -> Method:
-    from zo_bilevel.methods.scipy import Scipy
+    from zo_bilevel.methods.baselines.scipy import Scipy
 
     solver, _, coordinates = member.partition(":")
     return Scipy(solver, coordinates or "scaled")
 
 
 def _cma(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.cma import CMA
+    from zo_bilevel.methods.baselines.cma import CMA
 
     return CMA(coordinates)
 
 
 def _dfols(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.dfols import DFOLS
+    from zo_bilevel.methods.baselines.dfols import DFOLS
 
     return DFOLS(coordinates)
 
 
 def _esmda() -> Method:
-    from zo_bilevel.methods.esmda import ESMDA
+    from zo_bilevel.methods.baselines.esmda import ESMDA
 
     return ESMDA()
 

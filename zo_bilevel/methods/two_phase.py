@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import Evaluation, Point
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gradient import GradientMethod
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
-FloatArray: TypeAlias = NDArray[np.float64]
 PHASE_KEY = 1 << 21
 
 

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zo_bilevel.dispatch.base import Dispatcher, Solve
-from zo_bilevel.dispatch.serial import Serial
-from zo_bilevel.errors import InputError, UnsupportedProblemError
 from zo_bilevel.estimators.base import Estimator
-from zo_bilevel.evaluation import Job, flatten_theta
-from zo_bilevel.evaluator import Evaluator
-from zo_bilevel.loop import minimize
 from zo_bilevel.methods.base import Method
-from zo_bilevel.objectives.squared_error import SquaredError
-from zo_bilevel.parameters import Log, Real
-from zo_bilevel.problem import Problem
-from zo_bilevel.space import Space
-from zo_bilevel.task import Task
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.parameters import Log, Real
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.task import Task
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.loop import minimize
+from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.dispatch.serial import Serial
+from zo_bilevel.solve.evaluation import Job
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
-FloatArray: TypeAlias = NDArray[np.float64]
 BUDGETS = (1, 3, 24)
 
 

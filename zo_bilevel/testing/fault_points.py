@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zo_bilevel.errors import InputError
+from zo_bilevel.support.errors import InputError
 
 Phi: TypeAlias = Mapping[str, Any]
 

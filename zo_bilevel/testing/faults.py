@@ -5,9 +5,9 @@ the point and the seed, never by a clock or a random stream: the same points fai
 workers, in any order, in any process, and again on every retry.
 
 Example:
-    >>> from zo_bilevel.dispatch.base import Solve
-    >>> from zo_bilevel.dispatch.joblib import Joblib
-    >>> from zo_bilevel.evaluation import Job
+    >>> from zo_bilevel.solve.dispatch.base import Solve
+    >>> from zo_bilevel.solve.dispatch.joblib import Joblib
+    >>> from zo_bilevel.solve.evaluation import Job
     >>> def solver(phi):
     ...     return phi["a"] ** 2
     >>> faulty = Crashing(Hanging(NotANumber(solver, 0.2), 0.2), 0.2)
@@ -34,9 +34,9 @@ from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.dispatch.base import takes_seed
-from zo_bilevel.errors import InputError
-from zo_bilevel.evaluation import flatten_theta
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.solve.dispatch.base import takes_seed
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.testing.fault_points import Phi, chance, check_share, digest
 
 Inner: TypeAlias = Callable[..., Any]

@@ -1,0 +1,177 @@
+"""What a program is given for one solve: arguments, input files, standard input."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from zo_bilevel.adapters.command_line.fields import ALL, Argument, FileTemplate, inside, written
+from zo_bilevel.problem.names import refuse_unknown, refuse_unused
+from zo_bilevel.problem.parameters import Choice
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.errors import InputError, SolveError
+
+OWNER = "CommandLine"
+SEED = "seed"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PreparedSolve:
+    """Arguments and standard input with values put in; the files are written."""
+
+    arguments: tuple[str, ...]
+    standard_input: str
+
+
+@final
+class CommandInputs:
+    """Everything about a command that depends on the parameters.
+
+    Args:
+        command: The program and its arguments.
+        files: File name to template text, or to the path of a template.
+        inputs: Files to copy.
+        standard_input: Template of standard input.
+
+    Raises:
+        InputError: If an item breaks its rule.
+
+    Example:
+        >>> sorted(CommandInputs(["solve", "{nu}"], {"in.txt": "{{ lam }}"}, (), "").names)
+        ['lam', 'nu']
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        files: Mapping[str, str | Path],
+        inputs: Sequence[str | os.PathLike[str]],
+        standard_input: str,
+    ) -> None:
+        self.command = _checked_command(command)
+        self.program = self.command[0]
+        if Argument(self.program).names:
+            raise InputError(f"the program may hold no field, got {self.program!r}")
+        self._arguments = [Argument(text) for text in self.command[1:]]
+        self._templates = [
+            FileTemplate(inside(name, "the name in files"), _template_text(name, source))
+            for name, source in files.items()
+        ]
+        self._copies = _checked_copies(inputs, [template.name for template in self._templates])
+        self._stdin = FileTemplate("standard input", standard_input) if standard_input else None
+        self.names = frozenset().union(*(part.names for part in self._parts()))
+
+    def prepare(self, values: Mapping[str, Any], folder: Path) -> PreparedSolve:
+        """Write the files of one solve and fill in its arguments.
+
+        Args:
+            values: By name.
+            folder: The solve's working directory.
+
+        Raises:
+            SolveError: If a value cannot be written where its field is.
+        """
+        try:
+            for copy in self._copies:
+                shutil.copy(copy, folder / copy.name)
+            for template in self._templates:
+                path = folder / template.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(template.render(values), encoding="utf-8", newline="")
+            arguments = tuple(argument.render(values) for argument in self._arguments)
+            stdin = self._stdin.render(values) if self._stdin else ""
+        except Exception as error:  # a template can fail in any way
+            raise SolveError(f"could not be given its input: {error}") from error
+        return PreparedSolve((self.program, *arguments), stdin)
+
+    def check(self, space: Space) -> None:
+        """Compare the fields with a space and fill them in once.
+
+        Raises:
+            InputError: Naming the field, parameter or option.
+        """
+        known = {*space.names, SEED, ALL}
+        for part in self._parts():
+            where = part.text if isinstance(part, Argument) else part.name
+            kind = f"parameter in a field of {where!r}:"
+            refuse_unknown(OWNER, kind, sorted(part.names), known)
+        if not any(isinstance(p, FileTemplate) and ALL in p.names for p in self._parts()):
+            hint = "no field {name} of the command and no field {{ name }} of a file uses them"
+            refuse_unused(OWNER, space.names, self.names, hint)
+        _check_options(space)
+        values = {SEED: 0, **space.decode((space.lower + space.upper) / 2)}
+        for part in self._parts():
+            where = part.text if isinstance(part, Argument) else part.name
+            try:
+                part.render({ALL: values, **values} if isinstance(part, Argument) else values)
+            except Exception as error:  # a template can fail in any way
+                text = f"{OWNER}: {where!r} cannot be filled in with the middle of the space"
+                raise InputError(f"{text}: {error}") from error
+
+    def identity(self) -> tuple[Any, ...]:
+        """All that decides what the program is given, contents of copied files included."""
+        copies = [(c.name, hashlib.blake2b(c.read_bytes()).hexdigest()) for c in self._copies]
+        templates = [(template.name, template.text) for template in self._templates]
+        return self.command, templates, copies, self._stdin.text if self._stdin else ""
+
+    def _parts(self) -> list[Argument | FileTemplate]:
+        return [*self._arguments, *self._templates, *([self._stdin] if self._stdin else [])]
+
+
+def _checked_command(command: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    if isinstance(command, str | bytes) or not isinstance(command, Sequence):
+        raise InputError(
+            "command must be a list of the program and its arguments, there is no shell; got "
+            f"{command!r}"
+        )
+    items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in command]
+    for item in items:
+        if not isinstance(item, str) or "\0" in item:
+            raise InputError(f"command must hold texts without zero bytes, got {item!r}")
+    if not items or not items[0]:
+        raise InputError(f"command must begin with a program, got {list(command)!r}")
+    return tuple(items)
+
+
+def _template_text(name: str, source: str | Path) -> str:
+    if isinstance(source, str):
+        return source
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, TypeError) as error:
+        raise InputError(f"the template of file {name!r} cannot be read: {error}") from error
+
+
+def _checked_copies(inputs: Sequence[str | os.PathLike[str]], taken: list[str]) -> list[Path]:
+    if isinstance(inputs, str):
+        raise InputError(f"inputs must be a list of files, got {inputs!r}")
+    copies = [Path(item).absolute() for item in inputs]
+    for copy in copies:
+        if not copy.is_file():
+            raise InputError(f"inputs: there is no file {str(copy)!r}")
+        if copy.name in taken:
+            raise InputError(f"inputs: the file name {copy.name!r} is given twice")
+        taken = [*taken, copy.name]
+    return copies
+
+
+def _check_options(space: Space) -> None:
+    """Refuse options that cannot be part of a command or file at all."""
+    for name, parameter in space.parameters.items():
+        for option in parameter.options if isinstance(parameter, Choice) else ():
+            text = written(option)
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                text = "\0"
+            if "\0" in text:
+                raise InputError(
+                    f"{OWNER}: option {option!r} of parameter {name!r} cannot be given to a "
+                    "program: zero bytes and lone surrogates are no text"
+                )

@@ -1,0 +1,1 @@
+"""Functional Mock-up Units as inner solvers."""

@@ -1,0 +1,1 @@
+"""Prompts of frozen transformers and of chat services as meta-parameters."""

@@ -1,0 +1,195 @@
+"""What calls of a chat model cost: prices, what was spent, and a limit that holds."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
+
+TOKENS_A_PRICE = 1_000_000
+TOKENS_A_MESSAGE = 64
+"""Tokens that a server may put around a message, for the bound on the price of a call."""
+
+
+class CostLimitError(SolveError):
+    """The next call might exceed `max_cost`: it was not made."""
+
+
+@final
+@dataclass(slots=True)
+class Spent:
+    """What was spent so far.
+
+    Args:
+        calls: Answers that the server counted in its `usage`.
+        prompt_tokens: Their tokens, by the server's count.
+        completion_tokens: The same for what it wrote.
+        cost: Money, lost and unmetered calls included at the most they can have cost.
+        retries: Attempts after the first.
+        lost: Attempts whose answer did not arrive whole, though the server may have counted it.
+        unmetered: Answers without a `usage`.
+        unparsable: Answers that name no class.
+        cached: Answers that were known already, at no cost.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    retries: int = 0
+    lost: int = 0
+    unmetered: int = 0
+    unparsable: int = 0
+    cached: int = 0
+
+
+@final
+class ChatLedger:
+    """Books every call, and refuses one that might exceed the limit.
+
+    Args:
+        model: Name of the model.
+        prices: From names of models to the prices of a million tokens read and written.
+        max_tokens: Most tokens of an answer.
+        max_cost: Limit in the unit of the prices, > 0, or `None`.
+
+    Raises:
+        InputError: If the model has no price, a price is negative, or there is a limit but no
+            prices.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        prices: Mapping[str, tuple[float, float]] | None,
+        max_tokens: int,
+        max_cost: float | None,
+    ) -> None:
+        if max_cost is not None and not (math.isfinite(max_cost) and max_cost > 0):
+            raise InputError(f"max_cost must be > 0, got {max_cost!r}")
+        if max_cost is not None and prices is None:
+            raise InputError("max_cost needs prices: {model: (per million read, written)}")
+        self.price = (0.0, 0.0) if prices is None else _price(model, prices)
+        self.max_tokens, self.max_cost = max_tokens, max_cost
+        self.spent = Spent()
+        self._reserved, self._extra, self._owner = 0.0, 0, os.getpid()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Money for so many tokens."""
+        read, written = self.price
+        return (prompt_tokens * read + completion_tokens * written) / TOKENS_A_PRICE
+
+    def most(self, messages: Sequence[Mapping[str, str]]) -> float:
+        """The most that one call can cost: no token is shorter than a byte."""
+        size = sum(len(m["content"].encode()) + TOKENS_A_MESSAGE for m in messages)
+        return self.cost_of(size + self._extra, self.max_tokens)
+
+    def reserve(self, messages: Sequence[Mapping[str, str]]) -> float:
+        """Set aside what a call can cost.
+
+        Returns:
+            The amount, for `settle` or `lose`.
+
+        Raises:
+            CostLimitError: If that might exceed the limit, or the limit is watched elsewhere.
+        """
+        if self.max_cost is not None and os.getpid() != self._owner:
+            raise CostLimitError(
+                "max_cost holds within one process: use Serial() or Joblib(backend='threading')"
+            )
+        with self._lock:
+            amount = self.most(messages)
+            if self.max_cost is not None:
+                left = self.max_cost - self.spent.cost - self._reserved
+                if amount > left:
+                    raise CostLimitError(
+                        f"max_cost={self.max_cost:g} might be exceeded: {self.spent.cost:.6g} are "
+                        f"spent, the next call may cost {amount:.3g}"
+                    )
+            self._reserved += amount
+            return amount
+
+    def settle(self, amount: float, usage: Mapping[str, Any] | None) -> float:
+        """Book an answer by the server's own count; without one at the most it can have cost.
+
+        Returns:
+            What it cost.
+        """
+        counts = _counts(usage)
+        with self._lock:
+            self._reserved -= amount
+            if counts is None:
+                self.spent.unmetered += 1
+                self.spent.cost += amount
+                return amount
+            cost = self.cost_of(*counts)
+            self.spent.calls += 1
+            self.spent.prompt_tokens += counts[0]
+            self.spent.completion_tokens += counts[1]
+            self.spent.cost += cost
+            if cost > amount:  # the server adds more around messages than was allowed for
+                self._extra += counts[0]
+            return cost
+
+    def lose(self, amount: float, *, may_be_charged: bool) -> float:
+        """Book an attempt without an answer.
+
+        Args:
+            amount: What was set aside.
+            may_be_charged: Whether the server may have counted it.
+
+        Returns:
+            What it may have cost.
+        """
+        with self._lock:
+            self._reserved -= amount
+            if not may_be_charged:
+                return 0.0
+            self.spent.lost += 1
+            self.spent.cost += amount
+            return amount
+
+    def count(self, name: str) -> None:
+        """Count one retry, unparsable or cached answer."""
+        with self._lock:
+            setattr(self.spent, name, getattr(self.spent, name) + 1)
+
+    def facts(self) -> dict[str, Any]:
+        """What was spent, by name."""
+        with self._lock:
+            return asdict(self.spent)
+
+
+def _price(model: str, prices: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    if model not in prices:
+        raise InputError("prices: " + unknown_name_message("model", model, prices))
+    price = prices[model]
+    try:
+        read, written = (float(part) for part in price)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the price of {model!r} must be two numbers, got {price!r}") from error
+    if not (0 <= read < math.inf and 0 <= written < math.inf):
+        raise InputError(f"the price of {model!r} must be >= 0, got {price!r}")
+    return read, written
+
+
+def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    if not isinstance(usage, Mapping):
+        return None
+    found = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in found):
+        return None
+    return int(found[0] or 0), int(found[1] or 0)

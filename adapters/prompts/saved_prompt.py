@@ -1,0 +1,99 @@
+"""A discrete prompt as plain text and a JSON card: written, read, used with any chat model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from zo_bilevel.adapters.prompts.chat_api import ChatAPI
+from zo_bilevel.adapters.prompts.prompt_template import Message
+from zo_bilevel.adapters.prompts.run_facts import RunFacts, run_facts
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.json_data import to_json
+
+FORMAT = 1
+CARD, PLAIN = "prompt.json", "prompt.txt"
+HOLE = "\0text\0"
+"""Stands for the text while a template is filled; no text of a person holds it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SavedPrompt:
+    """One concrete prompt.
+
+    Args:
+        parts: Role of each message and the pieces of its content, between which the text goes.
+        card: What else is known: model, classes, scores, cost.
+    """
+
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+    card: Mapping[str, Any]
+
+    def messages(self, text: str) -> list[Message]:
+        """What is sent for one text."""
+        return [{"role": role, "content": text.join(pieces)} for role, pieces in self.parts]
+
+
+def save_prompt(
+    folder: str | os.PathLike[str],
+    api: ChatAPI,
+    result: RunFacts,
+    scores: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the prompt that was found: `prompt.txt` to read, `prompt.json` to use.
+
+    Args:
+        folder: Where; made when missing.
+        api: The model it was found for.
+        result: The run that found it.
+        scores: Scores to note on the card, by name.
+
+    Returns:
+        The folder.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    messages = api.template.messages(result.phi, HOLE)
+    card = {
+        "format": FORMAT,
+        "url": api.url,
+        "model": api.model,
+        "options": api.options,
+        "classes": api.classes,
+        "choices": result.phi,
+        "messages": [[m["role"], m["content"].split(HOLE)] for m in messages],
+        "scores": dict(scores or {}),
+        "run": run_facts(result),
+        "spent": api.ledger.facts(),
+    }
+    (path / CARD).write_text(to_json(card) + "\n", encoding="utf-8")
+    (path / PLAIN).write_text(api.template.text(result.phi) + "\n", encoding="utf-8")
+    return path
+
+
+def load_prompt(folder: str | os.PathLike[str]) -> SavedPrompt:
+    """Read what `save_prompt` wrote.
+
+    Raises:
+        InputError: If the card is missing or damaged.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["format"] != FORMAT:
+            raise ValueError(f"format {card['format']!r}")
+        parts = tuple((str(role), _pieces(pieces)) for role, pieces in card["messages"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no saved prompt: {error}") from error
+    return SavedPrompt(parts, card)
+
+
+def _pieces(pieces: Sequence[Any]) -> tuple[str, ...]:
+    if not pieces or not all(isinstance(piece, str) for piece in pieces):
+        raise ValueError(f"pieces of a message must be texts, got {pieces!r}")
+    return tuple(pieces)

@@ -1,0 +1,1 @@
+"""Loops of torch steps as inner solvers, differentiable both ways."""

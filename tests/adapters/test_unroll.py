@@ -1,0 +1,679 @@
+"""TorchUnroll, the reverse estimators, functional training: closed forms, and bad input by name."""
+
+import copy
+import itertools
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+from unrolled import NUM_STEPS, SmallNetwork, quadratic_loop
+
+import zo_bilevel as zb
+from zo_bilevel.adapters import TorchUnroll
+from zo_bilevel.adapters.torch_unroll.functional_module import FunctionalModule
+from zo_bilevel.adapters.torch_unroll.functional_training import (
+    FunctionalAdam,
+    FunctionalSGD,
+    FunctionalTraining,
+    minibatches,
+)
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.solve.evaluation import Point
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SmallNetwork(seed=0)
+
+
+def loop_of(step, init=None, num_steps=3, **options):
+    def zeros(phi):
+        return {"w": torch.zeros(2, dtype=torch.float64)}
+
+    return TorchUnroll(init or zeros, step, num_steps, dtype=torch.float64, **options)
+
+
+def hypergradient_of(loop, estimator=None, **phi):
+    space = zb.Space({name: zb.Real(-10, 10) for name in phi})
+    problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: (theta["w"] ** 2).sum()))
+    return zb.hypergradient(problem, phi, estimator=estimator or zb.FG2U(len(phi)))
+
+
+class TestExactness:
+    def test_reverse_unrolling_is_the_derivative_of_the_run(self, network):
+        x = network.space.encode(network.phi)
+        exact, _ = network.gradient(zb.ReverseUnroll())
+        radius, numeric = 1e-5, []
+        for axis in np.eye(x.size):
+            ends = []
+            for sign in (1, -1):
+                point = network.space.decode(x + sign * radius * axis)
+                seed = zb.evaluation.solve_seed(0, (0,))
+                theta = network.loop(point, seed=seed)
+                named = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in point.items()}
+                ends.append(float(network.outer(theta, named)))
+            numeric.append((ends[0] - ends[1]) / (2 * radius))
+        np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-9)
+
+    def test_truncation_at_all_steps_is_reverse_unrolling(self, network):
+        exact, _ = network.gradient(zb.ReverseUnroll())
+        for steps in (NUM_STEPS, NUM_STEPS + 5):
+            truncated, _ = network.gradient(zb.TruncatedUnroll(steps))
+            np.testing.assert_allclose(truncated, exact, rtol=1e-13)
+
+    def test_truncation_error_shrinks_with_the_steps_kept(self):
+        exact, errors = quadratic_hypergradient(zb.ReverseUnroll(), 40), []
+        for steps in (1, 2, 4, 8, 16):
+            found = quadratic_hypergradient(zb.TruncatedUnroll(steps), 40)
+            errors.append(np.linalg.norm(found - exact))
+        assert all(late < early for early, late in itertools.pairwise(errors))
+
+    def test_neumann_tends_to_the_closed_form_of_the_quadratic(self):
+        _, matrix, H = quadratic_loop(1)
+        truth = matrix.T @ (matrix @ PHI - TARGET)  # the fixed point is matrix phi whatever H is
+        previous = np.inf
+        for terms in (1, 4, 16, 64, 256):
+            error = np.linalg.norm(quadratic_hypergradient(zb.Neumann(terms), 400) - truth)
+            spread = np.max(np.abs(1 - 0.4 * np.linalg.eigvalsh(H)))
+            # the error left is matrix' (I - rate H)^terms (theta - target)
+            bound = (
+                np.linalg.norm(matrix, 2) * spread**terms * np.linalg.norm(matrix @ PHI - TARGET)
+            )
+            assert error <= bound + 1e-9
+            assert error < previous
+            previous = error
+        assert previous < 1e-6
+
+    def test_a_series_whose_terms_grow_is_refused(self):
+        def step(w, phi, t, batch):
+            return {"w": -1.5 * w["w"] + phi["a"]}
+
+        with pytest.raises(zb.InnerSolverError, match=r"its 60 terms grow from norm .* to .*e\+"):
+            hypergradient_of(loop_of(step), zb.Neumann(60), a=1.0)
+        assert np.isfinite(hypergradient_of(loop_of(step), zb.Neumann(4), a=1.0)["a"])
+
+    def test_hessian_free_is_the_first_neumann_term(self):
+        first = quadratic_hypergradient(zb.Neumann(1), 50)
+        np.testing.assert_array_equal(quadratic_hypergradient(zb.HessianFree(), 50), first)
+        _, matrix, H = quadratic_loop(1)
+        np.testing.assert_allclose(first, matrix.T @ (0.4 * H @ (matrix @ PHI - TARGET)), rtol=1e-4)
+
+    def test_a_wrong_learning_rate_in_the_closed_form_would_be_seen(self):
+        _, matrix, H = quadratic_loop(1)
+        first = quadratic_hypergradient(zb.HessianFree(), 50)
+        assert not np.allclose(first, matrix.T @ (0.5 * H @ (matrix @ PHI - TARGET)), rtol=1e-2)
+
+
+PHI, TARGET = np.array([0.5, -1.0, 2.0]), np.ones(4)
+
+
+def quadratic_hypergradient(estimator, num_steps):
+    loop, _, _ = quadratic_loop(num_steps)
+    problem = zb.Problem(
+        zb.Space(p=zb.Real(-3, 3, shape=(3,))), loop, zb.SquaredError(TARGET, weights=2.0)
+    )
+    return zb.hypergradient(problem, {"p": PHI}, estimator=estimator)["p"]
+
+
+class TestRuns:
+    def test_same_seed_same_numbers_other_seed_others(self, network):
+        runs = [network.loop(network.phi, seed=seed)["first"] for seed in (3, 3, 4)]
+        assert torch.equal(runs[0], runs[1])
+        assert not torch.equal(runs[0], runs[2])
+
+    def test_forward_and_reverse_see_the_same_theta_as_a_plain_run(self, network):
+        plain = network.loop(network.phi, seed=3)
+        tangents = {"shift": np.ones((2, 3)), "decay": np.ones(2), "rate": np.ones(2)}
+        pushed, _ = network.loop.jvp(network.phi, tangents, seed=3)
+        pulled, _ = network.loop.pull_trajectory(network.phi, lambda _: np.ones(15), seed=3)
+        for theta in (pushed, pulled):
+            torch.testing.assert_close(theta["first"], plain["first"], rtol=1e-13, atol=1e-14)
+
+    def test_no_graph_is_kept(self, network):
+        theta = network.loop(network.phi, seed=0)
+        pushed, tangents = network.loop.jvp(network.phi, {"rate": np.ones(1)}, seed=0)
+        assert not any(t.requires_grad for t in [*theta.values(), *pushed.values()])
+        assert not any(t.requires_grad for t in tangents.values())
+
+    def test_dropout_is_fixed_by_the_seed_and_the_outside_generator_is_left_alone(self):
+        loop = loop_of(lambda w, phi, t, batch: {"w": w["w"] + phi["a"] * torch.rand(2).double()})
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        first, second = loop({"a": 1.0}, seed=5), loop({"a": 1.0}, seed=5)
+        assert torch.equal(first["w"], second["w"])
+        pushed, _ = loop.jvp({"a": 1.0}, {"a": np.ones(3)}, seed=5)
+        assert torch.equal(pushed["w"], first["w"])
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_nested_state_comes_out_by_path_and_goes_back_in_for_the_outer_objective(self):
+        def init(phi):
+            return (torch.ones(2, dtype=torch.float32), [torch.zeros((), dtype=torch.int64)])
+
+        def step(theta, phi, t, batch):
+            return theta[0] * phi["a"], [theta[1][0] + 1]
+
+        loop = TorchUnroll(init, step, 3)
+        assert list(loop({"a": 2.0})) == ["0", "1/0"]
+
+        def outer(theta, phi):
+            assert theta[0].dtype == torch.float32
+            assert int(theta[1][0]) == 3
+            return theta[0].sum() * phi["a"]
+
+        problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), loop, loop.outer(outer))
+        for estimator in (zb.FG2U(1), zb.ReverseUnroll()):
+            found = zb.hypergradient(problem, {"a": 1.5}, estimator=estimator)
+            np.testing.assert_allclose(found["a"], 2 * 4 * 1.5**3, rtol=1e-6)
+
+    def test_only_what_read_gives_is_the_inner_solution(self):
+        loop = loop_of(
+            lambda w, phi, t, batch: {"w": w["w"] + phi["a"]},
+            read=lambda w, phi: phi["a"] * w["w"][:1],
+        )
+        assert loop({"a": 2.0}).tolist() == [12.0]
+        _, tangent = loop.jvp({"a": 2.0}, {"a": np.array([1.0, 2.0])}, seed=0)
+        np.testing.assert_allclose(tangent, [[12.0], [24.0]])  # d(3 a^2)
+        for pull in (loop.pull_trajectory, loop.pull_fixed_point):
+            _, gradient = pull({"a": 2.0}, lambda _: np.ones(1), seed=0)
+            assert gradient["a"] == {loop.pull_trajectory: 12.0}.get(pull, 8.0)
+
+    def test_a_loop_travels_to_another_process(self):
+        network = SmallNetwork(0)
+        serial = zb.hypergradient(network.problem, network.phi, estimator=zb.FG2U(4, chunk=1))
+        copied = copy.copy(network.problem)
+        moved = pickle.loads(pickle.dumps(copied.inner))
+        assert torch.equal(
+            moved(network.phi, seed=1)["first"], network.loop(network.phi, seed=1)["first"]
+        )
+        with zb.Joblib(2) as dispatcher:
+            spread = zb.hypergradient(
+                network.problem, network.phi, estimator=zb.FG2U(4, chunk=1), dispatcher=dispatcher
+            )
+        for name in serial:
+            np.testing.assert_array_equal(serial[name], spread[name])
+
+    def test_repr_names_the_step(self, network):
+        assert repr(network.loop) == f"TorchUnroll(SmallNetwork.step, num_steps={NUM_STEPS})"
+
+
+def two(phi):
+    return torch.ones(2, dtype=torch.float64)
+
+
+def hypergradients_agree(init, step, read=None, num_steps=3):
+    """The hypergradient by reverse mode, if forward mode and differences give the same."""
+    loop = TorchUnroll(init, step, num_steps, dtype=torch.float64, read=read)
+
+    def outer(theta, phi):
+        return sum((k + 1.0) * (w**2).sum() for k, w in enumerate(tree_leaves(theta)))
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0.1, 3.0, shape=(2,))), loop, loop.outer(outer))
+    estimators = [
+        zb.ReverseUnroll(),
+        zb.FG2U(2),
+        zb.FG2UZO(2, directions="coordinate", difference="central"),
+    ]
+    found = [
+        zb.hypergradient(problem, {"a": np.array([0.5, 1.2])}, estimator=estimator)["a"]
+        for estimator in estimators
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
+    return found[0]
+
+
+class TestStates:
+    """What a state may be made of."""
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda w, phi, t, b: {"y": w["x"] + w["y"] * phi["a"], "x": w["x"] * phi["a"]},
+            lambda w, phi, t, b: OrderedDict(y=w["x"] + w["y"] * phi["a"], x=w["x"] * phi["a"]),
+        ],
+        ids=["other order", "another kind of dict"],
+    )
+    def test_dicts_are_read_by_name(self, step):
+        def straight(w, phi, t, b):
+            return {"x": w["x"] * phi["a"], "y": w["x"] + w["y"] * phi["a"]}
+
+        def init(phi):
+            return {"x": two(phi), "y": 2.0 * two(phi)}
+
+        found = hypergradients_agree(init, step)
+        np.testing.assert_array_equal(found, hypergradients_agree(init, straight))
+        assert list(TorchUnroll(init, step, 3, dtype=torch.float64)({"a": np.ones(2)})) == [
+            "x",
+            "y",
+        ]
+
+    def test_another_container_is_named(self):
+        def step(w, phi, t, batch):
+            return {"w": tuple(w["w"])}
+
+        with pytest.raises(zb.InputError, match=r"from list to tuple around leaves \['w/0'\]"):
+            TorchUnroll(lambda phi: {"w": [two(phi)]}, step, 3)({"a": 1.0})
+
+    def test_empty_leaves_are_left_out_of_the_inner_solution(self):
+        def init(phi):
+            return {"none": torch.zeros(0, 3, dtype=torch.float64), "w": two(phi)}
+
+        def step(w, phi, t, batch):
+            return {"none": w["none"] * phi["a"][0], "w": w["w"] * phi["a"]}
+
+        def read(w, phi):
+            assert w["none"].shape == (0, 3)
+            return w
+
+        np.testing.assert_allclose(
+            hypergradients_agree(init, step, read), 2 * 2 * 3 * np.array([0.5, 1.2]) ** 5
+        )
+        loop = TorchUnroll(lambda phi: torch.zeros(0), lambda w, phi, t, b: w, 3)
+        with pytest.raises(zb.InputError, match="at least one number, got only empty tensors"):
+            loop({"a": 1.0})
+
+    def test_leaves_of_one_name_are_refused(self):
+        def init(phi):
+            return {"a/b": two(phi), "a": {"b": two(phi)}}
+
+        with pytest.raises(zb.InputError, match="each leaf a name of its own"):
+            TorchUnroll(init, lambda w, phi, t, b: w, 3)({"a": 1.0})
+
+    @pytest.mark.parametrize(
+        "estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.TruncatedUnroll(1), zb.Neumann(2)]
+    )
+    def test_complex_leaves_are_refused_where_a_derivative_is_taken(self, estimator):
+        loop = complex_loop()
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 1)), loop, loop.outer(lambda w, phi: (w**2).sum())
+        )
+        said = "init must return real tensors, got torch.complex128 at 'c'; keep it as.*view_as_re"
+        with pytest.raises(zb.InnerSolverError, match=said):
+            zb.hypergradient(problem, {"a": 0.3}, estimator=estimator)
+
+    def test_without_derivative_they_may_be_in_the_state_but_not_in_the_solution(self):
+        loop = complex_loop()
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 1)), loop, loop.outer(lambda w, phi: (w**2).sum())
+        )
+        found = zb.hypergradient(problem, {"a": 0.3}, estimator=zb.FG2UZO(1, difference="central"))
+        # a complex number times e^(ia) three times: its real part squared is cos(3a)^2
+        np.testing.assert_allclose(found["a"], -3 * np.sin(6 * 0.3), rtol=1e-4)
+        with pytest.raises(zb.InputError, match=r"real tensors, got torch.complex128"):
+            TorchUnroll(loop.init, loop.step, 3, dtype=torch.float64)({"a": 0.3})
+
+    def test_written_as_pairs_they_are_differentiated(self):
+        def init(phi):
+            return {"c": torch.tensor([1.0, 0.0], dtype=torch.float64)}
+
+        def step(w, phi, t, batch):
+            turned = torch.view_as_complex(w["c"]) * torch.exp(1j * phi["a"].sum())
+            return {"c": torch.view_as_real(turned)}
+
+        hypergradients_agree(init, step, lambda w, phi: w["c"][:1])
+
+
+def complex_loop():
+    def init(phi):
+        return {"c": torch.ones(1, dtype=torch.complex128)}
+
+    def step(w, phi, t, batch):
+        return {"c": w["c"] * torch.exp(1j * phi["a"])}
+
+    return TorchUnroll(init, step, 3, dtype=torch.float64, read=lambda w, phi: w["c"].real)
+
+
+class TestOptions:
+    def test_numbers_that_are_options_stay_numbers(self):
+        table = {0.1: 1.0, 0.2: 2.0}
+
+        def step(w, phi, t, batch):
+            assert isinstance(phi["a"], torch.Tensor)
+            return {"w": w["w"] + phi["a"] * table[phi["rate"]]}
+
+        loop = loop_of(step)
+        space = zb.Space(a=zb.Real(-1, 1), rate=zb.Choice([0.1, 0.2]))
+        problem = zb.Problem(
+            space, loop, loop.outer(lambda w, phi: (w["w"] ** 2).sum() * table[phi["rate"]])
+        )
+        result = zb.minimize(problem, max_solves=30, seed=0)
+        assert result.loss < 1.0
+
+    def test_a_name_is_an_option_or_a_number_for_all_problems_of_a_loop(self):
+        loop = loop_of(plus)
+        zb.Problem(zb.Space(a=zb.Real(-1, 1)), loop)
+        zb.Problem(zb.Space(a=zb.Log(0.1, 1)), loop)
+        with pytest.raises(zb.InputError, match="'a' must not be a Choice in one problem"):
+            zb.Problem(zb.Space(a=zb.Choice([0.1, 0.2])), loop)
+
+
+def plus(w, phi, t, batch):
+    return {"w": w["w"] + phi["a"]}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("step", "message"),
+        [
+            (lambda w, phi, t, b: {"v": w["w"] + phi["a"]}, r"step 0 changed the structure"),
+            (lambda w, phi, t, b: {"w": w["w"][:1] + phi["a"]}, r"step 0 changed 'w' from \(2,\)"),
+            (lambda w, phi, t, b: {"w": (w["w"] + phi["a"]).float()}, r"to \(2,\) torch.float32"),
+            (lambda w, phi, t, b: {"w": w["w"].add_(1.0)}, r"step 0 changed 'w' in place"),
+            (lambda w, phi, t, b: {"w": w["w"].data.sub_(1.0)}, r"step 0 changed 'w' in place"),
+            (lambda w, phi, t, b: {"w": 3.0}, r"step 0 must return a pytree of tensors, got float"),
+        ],
+    )
+    def test_a_step_that_breaks_a_rule_is_refused_by_name(self, step, message):
+        with pytest.raises(zb.InputError, match=message):
+            loop_of(step)({"a": 1.0})
+        with pytest.raises(zb.InnerSolverError, match=message):
+            hypergradient_of(loop_of(step), a=1.0)
+
+    def test_a_later_step_is_looked_at_too(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] if t < 2 else w["w"][:1]}
+
+        with pytest.raises(zb.InputError, match="step 2 changed 'w'"):
+            loop_of(step)({"a": 1.0})
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2U(2), zb.ReverseUnroll()])
+    def test_a_later_step_in_place_is_refused_too(self, estimator):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"]} if t < 2 else {"w": w["w"].add_(phi["a"])}
+
+        with pytest.raises(zb.InputError, match="step 2 changed 'w' in place"):
+            loop_of(step)({"a": 1.0})
+        with pytest.raises(zb.InnerSolverError, match=r"step 2 (changed 'w'|writes .*) in place"):
+            hypergradient_of(loop_of(step), estimator, a=1.0)
+
+    @pytest.mark.parametrize(
+        "step",
+        [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
+        ids=["never touched", "detached"],
+    )
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.Neumann(2)])
+    def test_a_parameter_that_phi_does_not_reach_is_named(self, step, estimator):
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
+            hypergradient_of(loop_of(step), estimator, a=1.0, unused=2.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll()])
+    def test_such_a_parameter_may_be_allowed(self, estimator):
+        found = hypergradient_of(loop_of(plus, allow_unreached=["b"]), estimator, a=1.0, b=2.0)
+        np.testing.assert_allclose([found["a"], found["b"]], [36.0, 0.0], atol=1e-12)
+
+    def test_names_that_are_allowed_must_be_names(self):
+        with pytest.raises(zb.InputError, match="must be a list of names, got the string 'decay'"):
+            loop_of(plus, allow_unreached="decay")
+        with pytest.raises(zb.InputError, match="allow_unreached: unknown parameter 'rat'"):
+            loop_of(plus, allow_unreached=["rat"])({"a": 1.0, "rate": 1.0})
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.FG2U(1), zb.ReverseUnroll()])
+    def test_a_step_may_count_its_calls(self, estimator):
+        def init(phi):
+            return {"w": torch.zeros(2, dtype=torch.float64), "count": torch.tensor(0)}
+
+        def step(theta, phi, t, batch):
+            assert int(theta["count"]) == t
+            return {"w": theta["w"] + phi["a"], "count": theta["count"] + 1}
+
+        np.testing.assert_allclose(
+            hypergradient_of(loop_of(step, init), estimator, a=1.0)["a"], 36.0
+        )
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
+            hypergradient_of(loop_of(step, init), estimator, a=1.0, unused=2.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.ReverseUnroll()])
+    def test_a_wrong_step_is_the_same_one_in_both_modes(self, estimator):
+        def step(w, phi, t, batch):
+            moved = w["w"] + phi["a"]
+            return {"w": moved if t < 3 else moved[:1]}
+
+        with pytest.raises(zb.InnerSolverError, match="step 3 changed 'w'"):
+            hypergradient_of(loop_of(step, num_steps=6), estimator, a=1.0)
+
+    def test_a_parameter_used_by_one_step_in_the_middle_is_reached(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] + (phi["b"] if t == 1 else 0.0)}
+
+        found = hypergradient_of(loop_of(step, num_steps=4), a=1.0, b=2.0)
+        np.testing.assert_allclose(found["b"], 24.0)
+
+    def test_truncation_says_what_it_cannot_see(self):
+        def init(phi):
+            return {"w": phi["start"] * torch.ones(2, dtype=torch.float64)}
+
+        said = r"last 1 steps\) does not depend on 'start'.*take FG2U or ReverseUnroll"
+        with pytest.raises(zb.InnerSolverError, match=said):
+            hypergradient_of(loop_of(plus, init), zb.TruncatedUnroll(1), a=1.0, start=1.0)
+
+    def test_a_run_ends_at_the_first_solve_that_is_a_mistake(self):
+        loop = loop_of(plus)
+        space = zb.Space(a=zb.Real(-1, 1), unused=zb.Real(-1, 1))
+        problem = zb.Problem(space, loop, loop.outer(lambda w, phi: w["w"].sum()))
+        methods = [(zb.GradientMethod(zb.ReverseUnroll()), 40), (zb.TrustRegion(), None)]
+        with pytest.raises(zb.InnerSolverError, match=r"none of 2 solves .*not depend on 'unused'"):
+            zb.minimize(problem, zb.TwoPhase(methods), max_solves=100)
+
+    def test_an_operation_without_forward_mode_is_named(self):
+        query = torch.randn(1, 1, 2, 8)
+
+        def step(w, phi, t, batch):
+            scaled = query * phi["a"].float()
+            attended = torch.nn.functional.scaled_dot_product_attention(scaled, query, query)
+            return {"w": w["w"] + attended.double().sum()}
+
+        with pytest.raises(zb.InnerSolverError, match=r"step 0 uses .*attention.*eager.*FG2UZO"):
+            hypergradient_of(loop_of(step), a=1.0)
+        assert np.isfinite(hypergradient_of(loop_of(step), zb.FG2UZO(1), a=1.0)["a"])
+
+    def test_a_parameter_read_as_a_python_number_is_named(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] * float(phi["b"].item())}
+
+        with pytest.raises(zb.InnerSolverError, match="does not depend on 'b'"):
+            hypergradient_of(loop_of(step), a=1.0, b=1.0)
+
+    def test_a_step_may_branch_on_values(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + phi["a"] * (2.0 if phi["a"] > 0 else 1.0)}
+
+        np.testing.assert_allclose(hypergradient_of(loop_of(step), a=1.0)["a"], 2 * 2 * 36.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2UZO(1), zb.ReverseUnroll()])
+    def test_nan_in_the_loop_says_at_which_step(self, estimator):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + torch.sqrt(phi["a"] - t)}
+
+        with pytest.raises(zb.InnerSolverError, match="not finite: it began at step 2 of 5 steps"):
+            hypergradient_of(loop_of(step, num_steps=5), estimator, a=1.5)
+
+    def test_an_unstable_derivative_is_said(self):
+        def step(w, phi, t, batch):
+            return {"w": torch.sqrt(w["w"] * phi["a"])}  # at zero its slope is infinite
+
+        with pytest.raises(zb.InnerSolverError, match="its derivative is not"):
+            hypergradient_of(loop_of(step), a=1.0)
+
+    def test_a_nan_solve_is_an_invalid_evaluation_and_the_run_goes_on(self):
+        def step(w, phi, t, batch):
+            return {"w": w["w"] + torch.sqrt(phi["a"])}
+
+        loop = loop_of(step, num_steps=2)
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-1, 2)), loop, loop.outer(lambda w, phi: (w["w"] ** 2).sum())
+        )
+        method = zb.GradientMethod(zb.FG2U(1), optimizer=torch.optim.SGD, lr=0.2)
+        result = zb.minimize(problem, method, initial={"a": 0.3}, max_solves=60)
+        assert result.failures.get("invalid", 0) > 0
+        assert result.phi["a"] >= 0.0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((None, plus, 3), "init must be callable"),
+            ((plus, 4, 3), "step must be callable, got 4"),
+            ((plus, plus, 0), "num_steps must be a whole number >= 1, got 0"),
+            ((plus, plus, True), "num_steps must be a whole number >= 1, got True"),
+            ((plus, plus, 2.0), "num_steps must be a whole number >= 1, got 2.0"),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message):
+        with pytest.raises(zb.InputError, match=message):
+            TorchUnroll(*arguments)
+
+    def test_a_numpy_number_of_steps(self):
+        assert repr(loop_of(plus, num_steps=np.int64(3))).endswith("num_steps=3)")
+
+    def test_tangents_of_a_wrong_shape(self):
+        with pytest.raises(zb.InputError, match=r"tangent 'a' has shape \(1, 2\)"):
+            loop_of(plus).jvp({"a": 1.0}, {"a": np.ones((1, 2))})
+
+
+class TestTraining:
+    @pytest.fixture
+    def data(self):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator)
+
+    @pytest.mark.parametrize(
+        ("rule", "optimizer"),
+        [
+            (FunctionalSGD(0.05), lambda p: torch.optim.SGD(p, 0.05)),
+            (
+                FunctionalSGD(0.05, momentum=0.9, weight_decay=0.1),
+                lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1),
+            ),
+            (FunctionalAdam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
+            (
+                FunctionalAdam(0.05, weight_decay=0.2),
+                lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.2),
+            ),
+        ],
+        ids=["sgd", "momentum and decay", "adam", "adamw"],
+    )
+    def test_functional_rules_equal_those_of_torch(self, data, rule, optimizer):
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        inputs, targets = data
+
+        def loss(model, batch, phi):
+            return phi["a"] * ((model(inputs) - targets) ** 2).mean()
+
+        found = FunctionalTraining(module, loss, rule).unroll(15)({"a": 1.0})
+        trained = copy.deepcopy(module)
+        torch_rule = optimizer(trained.parameters())
+        for _ in range(15):
+            torch_rule.zero_grad()
+            ((trained(inputs) - targets) ** 2).mean().backward()
+            torch_rule.step()
+        for name, weight in trained.named_parameters():
+            torch.testing.assert_close(found[name], weight.detach(), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("rule", [FunctionalSGD("rate", momentum=0.5), FunctionalAdam("rate")])
+    def test_hyperparameters_have_exact_hypergradients(self, data, rule):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 1).double()
+        inputs, targets = (part.double() for part in data)
+
+        def loss(model, batch, phi):
+            rows, wanted = batch
+            return ((model(rows) - wanted) ** 2).mean()
+
+        training = FunctionalTraining(module, loss, rule, fresh=True)
+        loop = training.unroll(8, batches=minibatches(inputs, targets, size=5))
+        outer = loop.outer(lambda w, phi: ((training.model(w)(inputs) - targets) ** 2).mean())
+        problem = zb.Problem(zb.Space(rate=zb.Log(1e-3, 0.3)), loop, outer)
+        exact = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.ReverseUnroll(), seed=2)
+        pushed = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.FG2U(1), seed=2)
+        np.testing.assert_allclose(pushed["rate"], exact["rate"], rtol=1e-10)
+
+    def test_settings_by_layer_and_by_step(self, data):
+        inputs, targets = data
+
+        def loss(model, batch, phi):
+            return ((model(inputs) - targets) ** 2).mean()
+
+        module = torch.nn.Linear(3, 1)
+        rule = FunctionalSGD(lambda phi, t: {"weight": phi["rates"][t], "bias": 0.0})
+        training = FunctionalTraining(module, loss, rule)
+        found = training.unroll(2)({"rates": np.array([0.1, 0.2])})
+        assert torch.equal(found["bias"], module.bias.detach())
+        assert not torch.equal(found["weight"], module.weight.detach())
+
+    def test_fresh_weights_come_from_the_seed(self):
+        def loss(model, batch, phi):
+            return model(torch.ones(1, 3)).sum()
+
+        training = FunctionalTraining(torch.nn.Linear(3, 1), loss, fresh=True)
+        first, again, other = (training.init({}, seed)["weights"]["weight"] for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_running_statistics_are_refused(self):
+        module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        with pytest.raises(zb.InputError, match="part '1' keeps running statistics"):
+            FunctionalTraining(module, lambda model, batch, phi: 0.0)
+
+    def test_an_unknown_setting_is_named(self, data):
+        training = FunctionalTraining(
+            torch.nn.Linear(3, 1), lambda m, b, phi: m(data[0]).sum(), FunctionalSGD("rat")
+        )
+        with pytest.raises(zb.InputError, match="did you mean 'rate'"):
+            training.unroll(1)({"rate": 0.1})
+
+
+class TestThreads:
+    """Torch puts weights into the module for a call, and its generators belong to the process."""
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.5])
+    def test_threads_give_the_numbers_of_one_after_the_other(self, dropout):
+        torch.manual_seed(0)
+        inputs, targets = torch.randn(32, 3), torch.randn(32, 1)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(3, 16), torch.nn.Dropout(dropout), torch.nn.Linear(16, 1)
+        )
+
+        def loss(model, batch, phi):
+            return phi["scale"] * ((model(inputs) - targets) ** 2).mean()
+
+        training = FunctionalTraining(module, loss, FunctionalSGD(0.1), fresh=True)
+
+        def outer(theta, phi):
+            return sum((w**2).sum() for w in theta.values())
+
+        loop = training.unroll(20)
+        problem = zb.Problem(zb.Space(scale=zb.Real(0.1, 2.0)), loop, loop.outer(outer))
+        points = [{"scale": value} for value in np.linspace(0.2, 1.8, 24)]
+        found = []
+        for dispatcher in (zb.Serial(), zb.Joblib(8, backend="threading")):
+            evaluator = Evaluator(problem, dispatcher, 0)
+            asked = [
+                Point(problem.space.encode(phi), (k,), "trial") for k, phi in enumerate(points)
+            ]
+            found.append([(e.status, e.loss) for e in evaluator.evaluate(asked)])
+        assert found[0] == found[1]
+        assert {status for status, _ in found[0]} == {"ok"}
+
+    def test_a_functional_module_shares_all_but_the_weights_given(self):
+        module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+        module.register_buffer("kept", torch.ones(3))
+        module[0].bias.requires_grad_(False)
+        call = FunctionalModule(module, ["0.weight"])
+        given = {"0.weight": torch.eye(2)}
+        before = copy.deepcopy(module.state_dict())
+        module.eval()
+        answer = call(given, torch.ones(2))
+        torch.testing.assert_close(answer, torch.ones(2) + module[0].bias)
+        skeleton = call._skeleton()[1]
+        assert skeleton[0].weight.is_meta
+        assert skeleton[0].bias is module[0].bias
+        assert skeleton.kept is module.kept
+        assert call._skeleton()[1] is skeleton
+        module.train()
+        assert call._skeleton()[1].training
+        again = pickle.loads(pickle.dumps(call))
+        module.eval()
+        torch.testing.assert_close(again.module.state_dict(), before)

@@ -1,0 +1,310 @@
+"""The command line on a store: list, show, export, resume; and `doctor`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import zo_bilevel as zb
+from zo_bilevel.cli.command_line_words import hide_secret
+from zo_bilevel.cli.main import main
+from zo_bilevel.store.store import Store
+
+DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
+RUN = ("run", "mine.py:task", "--method", "random", "--max-solves", 12, "--store", "runs.sqlite")
+
+
+NOISY = """
+import numpy as np
+import zo_bilevel as zb
+
+def loss(phi, seed):
+    return phi["a"] ** 2 + np.random.default_rng(seed).normal(0, 1.0)
+
+task = zb.Problem(zb.Space(a=zb.Real(-1, 1)), loss, name="noisy")
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A person's own file, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DECAY_FILE, tmp_path / "mine.py")
+
+
+@pytest.fixture
+def stored(program):
+    """A store with one finished run, and what the command printed."""
+    answer = call(*RUN, "--json")
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout)
+
+
+def call(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def call_well(*words):
+    answer = call(*words)
+    assert answer.exit_code == 0, answer.output
+    assert max(map(len, answer.output.splitlines())) <= 100
+    return answer.stdout
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+class TestRead:
+    def test_runs(self, stored):
+        facts = json.loads(call("runs", "runs.sqlite", "--json").stdout)
+        assert facts[0]["best_loss"] == stored["loss"]
+        assert facts[0]["command"] == [*map(str, RUN[:-2]), "--json"]
+        # one of the four is the run there was, with more solves
+        call("compare", "mine.py:task", "--methods", "random,zo-adam", "--seeds", 2, *RUN[-2:])
+        text = call_well("runs", "runs.sqlite")
+        assert "4 runs in runs.sqlite" in text
+        assert text.count("finished") == 4
+        facts = json.loads(call("runs", "runs.sqlite", "--json").stdout)
+        assert {fact["command"][0] for fact in facts} == {"compare"}
+        assert {fact["method"] for fact in facts} == {"random", "zo-adam"}
+
+    def test_show(self, stored):
+        text = call_well("show", "runs.sqlite", 1)
+        assert "zo-bilevel run mine.py:task --method random --max-solves 12" in text
+        assert "best point of run 1" in text
+        assert "budget of 12 solves spent" in text
+        assert f"{stored['phi']['rate']:.6g}" in text
+        facts = json.loads(call("show", "runs.sqlite", 1, "--json").stdout)
+        assert facts["phi"] == stored["phi"]
+        assert (facts["solves"], facts["status"], facts["failed"]) == (12, "finished", [])
+
+    def test_a_noisy_run_shows_the_point_that_was_judged_afresh(self, program):
+        Path("noisy.py").write_text(NOISY)
+        words = ["run", "noisy.py:task", "--method", "random", "--max-solves", 40]
+        known = json.loads(call(*words, "--store", "runs.sqlite", "--json").stdout)
+        facts = json.loads(call("show", "runs.sqlite", 1, "--json").stdout)
+        found = (facts["phi"], facts["loss"], facts["standard_error"])
+        assert found == (known["phi"], known["loss"], known["standard_error"])
+        assert facts["best_loss"] == known["improvements"][-1]["loss"] < known["loss"]
+        text = call_well("show", "runs.sqlite", 1)
+        loss = f"{known['loss']:.6g} ± {known['standard_error']:.2g}, the mean of fresh solves"
+        assert loss in text
+        assert f"a          {known['phi']['a']:.6g}" in text
+        listed = call_well("runs", "runs.sqlite")
+        assert f"{known['loss']:.3g}" in listed
+
+    def test_a_method_that_refuses_is_shown_with_its_reason(self, program):
+        class Refusing(zb.Method):
+            name = "refusing"
+
+            def rounds(self, search):
+                raise zb.UnsupportedProblemError("needs 2 numbers")
+
+        subject = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: phi["a"])
+        with pytest.raises(zb.UnsupportedProblemError):
+            zb.minimize(subject, Refusing(), max_solves=2, store="runs.sqlite")
+        text = call_well("show", "runs.sqlite", 1)
+        assert "refused" in text
+        assert "needs 2 numbers" in text
+
+    def test_a_run_that_was_killed_is_unfinished(self, stored):
+        with Store("runs.sqlite") as store:
+            store.connection.execute("UPDATE runs SET status = 'running'")
+        assert "zo-bilevel resume STORE RUN goes on" in call_well("runs", "runs.sqlite")
+        assert "unfinished" in call_well("show", "runs.sqlite", 1)
+
+    def test_failures_are_counted_and_one_is_quoted(self, program):
+        words = ["run", "mine.py:failing", "--method", "random", "--max-solves", 4]
+        assert call(*words, "--store", "runs.sqlite").exit_code == 1
+        text = call_well("show", "runs.sqlite", 1)
+        assert "4 failed" in text
+        assert "no licence" in text
+        rows = table(call("export", "runs.sqlite", 1).stdout)
+        assert [row["status"] for row in rows] == ["failed"] * 4
+        assert rows[0]["loss"] == ""
+
+    def test_wide_names_and_long_errors_fit(self, program):
+        space = zb.Space({"a parameter of a very long name " * 4: zb.Real(0, 1)})
+
+        def broken(phi):
+            raise RuntimeError("no convergence of the linear solver in the third step " * 20)
+
+        subject = zb.Problem(space, broken, name="a.problem.of.a.very.long.name." * 6)
+        with pytest.raises(zb.InnerSolverError):
+            zb.minimize(subject, zb.RandomSearch(), max_solves=3, store="runs.sqlite")
+        call_well("runs", "runs.sqlite")
+        call_well("show", "runs.sqlite", 1)
+
+    def test_an_empty_store(self, program):
+        with Store("runs.sqlite"):
+            pass
+        assert "0 runs" in call_well("runs", "runs.sqlite")
+
+
+class TestExport:
+    def test_one_row_a_solve_with_named_columns(self, stored):
+        rows = table(call("export", "runs.sqlite", 1, "--csv").stdout)
+        assert len(rows) == 12
+        best = min(rows, key=lambda row: float(row["loss"]))
+        assert float(best["rate"]) == stored["phi"]["rate"]
+        assert float(best["loss"]) == stored["loss"]
+        assert {row["status"] for row in rows} == {"ok"}
+        assert [int(row["step"]) for row in rows] == list(range(1, 13))
+        assert set(rows[0]) >= {"place", "role", "seconds", "cost", "seed", "worker", "error"}
+
+    def test_to_a_file(self, stored):
+        assert call("export", "runs.sqlite", 1, "--csv", "found.csv").stdout == ""
+        assert Path("found.csv").read_text() == call("export", "runs.sqlite", 1).stdout
+
+    def test_arrays_have_a_column_a_number(self, program):
+        words = ["run", "mine.py:field", "--method", "random", "--max-solves", 2, *RUN[-2:]]
+        found = json.loads(call(*words, "--json", "--initial", "scheme=y").stdout)
+        rows = table(call("export", "runs.sqlite", 1, "--csv").stdout)
+        names = [f"field[{k}]" for k in range(4)]
+        assert {(*map(float, map(row.get, names)), row["scheme"]) for row in rows} >= {
+            (*found["phi"]["field"], found["phi"]["scheme"])
+        }
+
+
+class TestResume:
+    def test_it_prints_the_same_and_solves_nothing(self, stored):
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 0, answer.output
+        again = json.loads(answer.stdout)
+        assert again["phi"] == stored["phi"]
+        assert [s["loss"] for s in again["improvements"]] == [
+            s["loss"] for s in stored["improvements"]
+        ]
+        assert answer.stderr.startswith("resuming: zo-bilevel run mine.py:task --method random")
+        with Store("runs.sqlite", read_only=True) as store:
+            assert [run["solves"] for run in store.runs()] == [12]
+
+    def test_it_goes_on_where_the_run_was_cut_also_after_the_file_was_moved(self, stored):
+        with Store("runs.sqlite") as store:
+            store.connection.execute("DELETE FROM evaluations WHERE step > 5")
+        Path("runs.sqlite").rename("moved.sqlite")
+        again = json.loads(call("resume", "moved.sqlite", 1).stdout)
+        assert again["phi"] == stored["phi"]
+        with Store("moved.sqlite", read_only=True) as store:
+            assert [run["solves"] for run in store.runs()] == [12]
+
+    def test_a_comparison(self, program):
+        words = ["compare", "mine.py:task", "--methods", "random", "--seeds", 2, "--max-solves", 5]
+        first = json.loads(call(*words, "--json", "--store=runs.sqlite").stdout)
+        again = json.loads(call("resume", "runs.sqlite", 2).stdout)
+        assert [r["phi"] for r in again["runs"]] == [r["phi"] for r in first["runs"]]
+
+    def test_python_runs_are_to_be_run_again(self, program):
+        subject = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: phi["a"])
+        zb.minimize(subject, zb.RandomSearch(), max_solves=2, store="runs.sqlite")
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 2
+        assert "run 1 was started from Python: run that script again" in answer.stderr
+
+    def test_secrets_are_not_kept(self, program):
+        words = ["run", "mine.py:field", "--set", "kind=a", "--set", "api_key=12345"]
+        assert call(*words, *RUN[-2:]).exit_code == 2  # no such option; nothing is stored
+        Path("secret.py").write_text(
+            "import zo_bilevel as zb\n"
+            "def task(api_key):\n"
+            "    return zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: phi['a'])\n"
+        )
+        words = ["run", "secret.py:task", "--set", "api_key=hunter2", "--max-solves", 2]
+        assert call(*words, "--method", "random", *RUN[-2:]).exit_code == 0
+        assert b"hunter2" not in Path("runs.sqlite").read_bytes()
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 2
+        assert "held a secret, which no store keeps" in answer.stderr
+
+    def test_only_runs_and_comparisons_are_run(self, stored):
+        with Store("runs.sqlite") as store:
+            store.connection.execute('UPDATE runs SET command = \'["resume", "x", "1"]\'')
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 2
+        assert "the command of run 1 is damaged: resume x 1" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("size=64", "size=64"),
+        ("api_key=abc", "api_key=<hidden>"),
+        ("--set=OPENAI_TOKEN=a=b", "--set=OPENAI_TOKEN=<hidden>"),
+        ("--initial=rate=3", "--initial=rate=3"),
+        ("mine.py:monkey", "mine.py:monkey"),
+    ],
+)
+def test_words_that_sound_like_secrets_are_hidden(word, kept):
+    assert hide_secret(word) == kept
+
+
+def damage(path):
+    data = bytearray(Path(path).read_bytes())
+    data[100:4096] = b"?" * 3996
+    Path(path).write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("runs absent.sqlite", "store does not exist: absent.sqlite"),
+        ("runs .", "store must be a file, got the directory ."),
+        ("show . 1", "store must be a file, got the directory ."),
+        ("show runs.sqlite 7", "has no run 7; the nearest: 1 (1 in all)"),
+        ("export runs.sqlite 0", "has no run 0; the nearest: 1"),
+        ("resume runs.sqlite 12", "has no run 12; the nearest: 1"),
+        ("export runs.sqlite 1 --csv no/such.csv", "cannot write no/such.csv: No such file"),
+        ("export runs.sqlite 1 --csv .", "cannot write .: Is a directory"),
+        ("runs mine.py", "the file is damaged or no store"),
+        ("runs broken.sqlite", "the file is damaged or no store"),
+        ("show foreign.sqlite 1", "foreign.sqlite is an SQLite file but no store"),
+        ("run mine.py:decay --store .", "store must be a file, got the directory ."),
+        ("run mine.py:decay --store no/runs.sqlite", "store must lie in a directory that exists"),
+        ("run mine.py:decay --store mine.py", "the file is damaged or no store"),
+        ("compare mine.py:decay --methods random --store .", "store must be a file, got the dir"),
+        ("doctor mine.py:decoy", "mine.py has no 'decoy'"),
+        ("doctor mine.py:decay --initial rate=90", "rate must lie in [0.001, 10.0], got 90"),
+        ("doctor burger", "unknown task 'burger'; did you mean 'burgers'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_bad_input_is_one_line_and_exit_code_2(stored, words, message):
+    shutil.copy("runs.sqlite", "broken.sqlite")
+    damage("broken.sqlite")
+    sqlite3.connect("foreign.sqlite").execute("CREATE TABLE t (x)").connection.commit()
+    answer = call(*words.split())
+    assert answer.exit_code == 2
+    assert answer.stdout == ""
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert message in line
+
+
+class TestDoctor:
+    def test_words(self, program):
+        text = call_well("doctor", "mine.py:decay", "--initial", "rate=0.5")
+        assert "mine.py:decay: what 10 solves tell" in text
+        assert "it is deterministic" in text
+        assert "suggested: forward differences" in text
+
+    def test_json_and_options(self, program):
+        words = ["doctor", "mine.py:field", "--set", "size=9", "--json", "--timeout", 20]
+        found = json.loads(call(*words).stdout)
+        assert (found["solves"], found["theta"]) == (10, "shape (9,)")
+        assert found["deterministic"]
+        assert np.isfinite(found["radius"])
+
+    def test_a_solver_that_never_works_is_one_line_and_exit_code_1(self, program):
+        answer = call("doctor", "mine.py:failing")
+        assert answer.exit_code == 1
+        assert "no licence" in answer.stderr
+        assert len(answer.stderr.splitlines()) == 1

@@ -1,0 +1,481 @@
+"""Statistics against values computed by hand and against scipy; rigged comparisons are caught."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import zo_bilevel as zb
+from zo_bilevel.comparison.bands import band
+from zo_bilevel.comparison.pairwise import duels, scores
+from zo_bilevel.comparison.profiles import Case, cases_of, data_profiles, performance_profiles
+from zo_bilevel.comparison.runs import Improvement, Run, Target
+from zo_bilevel.comparison.statistics import (
+    corrected,
+    duel,
+    expected_running_time,
+    interval_of_share,
+    paired_p_value,
+)
+from zo_bilevel.comparison.summaries import Reached
+from zo_bilevel.methods.base import Method
+from zo_bilevel.report.words import conclusion, seeds_needed
+from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.support.errors import InputError
+
+
+def made_run(method, steps, seed=0, solves=100, **facts):
+    """A run whose round is twice its solve."""
+    improvements = tuple(Improvement(at, 2 * at, 0.1 * at, loss) for at, loss in steps)
+    loss = steps[-1][1]
+    return Run(
+        method, seed, "finished", loss, solves, 2 * solves, improvements=improvements, **facts
+    )
+
+
+class TestExpectedRunningTime:
+    def test_by_hand_as_in_coco(self):
+        # 10 and 30 solves to the target, one run that spent 50 in vain: (10 + 50 + 30) / 2
+        assert expected_running_time([10, math.inf, 30], [60, 50, 60]) == 45.0
+        assert expected_running_time([7, 9], [20, 20]) == 8.0
+
+    def test_never_reached_is_infinite(self):
+        assert expected_running_time([math.inf] * 3, [10, 10, 10]) == math.inf
+
+    def test_a_noisy_run_is_judged_by_its_final_point(self):
+        target = Target("loss", 0.2)
+        unlucky = made_run("a", [(1, 9.0), (7, 0.5)], standard_error=0.1)
+        assert unlucky.solves_to(target) == math.inf
+        sound = dataclasses.replace(unlucky, loss=0.1)
+        assert (sound.solves_to(target), sound.rounds_to(target)) == (100, 200)
+        lucky = made_run("a", [(1, 9.0), (7, 0.1)], standard_error=0.1)
+        assert lucky.solves_to(target) == 7
+        assert dataclasses.replace(lucky, loss=0.3).solves_to(target) == math.inf
+
+    def test_the_summary_uses_what_each_run_spent(self):
+        assert Reached((14.0, math.inf), 80, (80, 33)).expected == 47.0
+        assert Reached((14.0, math.inf), 80).expected == 94.0
+
+    def test_lengths_must_agree(self):
+        with pytest.raises(InputError, match="must be as many, got 1 and 2"):
+            expected_running_time([1.0], [1.0, 2.0])
+
+
+class TestDuel:
+    def test_without_ties_it_is_scipys_exact_wilcoxon_test_of_the_ranks(self):
+        rng = np.random.default_rng(3)
+        for _ in range(20):
+            one, other = rng.normal(size=8), rng.normal(0.7, 1, size=8)
+            ranks = scipy.stats.rankdata(np.concatenate([one, other]))
+            difference = ranks[:8] - ranks[8:]
+            if len(set(np.abs(difference))) < 8:
+                continue
+            wanted = scipy.stats.wilcoxon(difference, method="exact").pvalue
+            assert paired_p_value(one, other) == pytest.approx(wanted)
+
+    def test_all_signs_by_hand(self):
+        # three seeds, all better, differences of ranks 3, 3, 3: 2 of 8 sign patterns
+        assert paired_p_value(np.array([1.0, 2, 3]), np.array([4.0, 5, 6])) == pytest.approx(0.25)
+
+    def test_five_seeds_all_better_are_not_yet_significant(self):
+        found = duel([1, 2, 3, 4, 5], [11, 12, 13, 14, math.inf])
+        assert found.probability == 1.0
+        assert found.p_value == pytest.approx(2 / 2**5)
+        assert not found.is_decided
+        assert duel(range(6), range(10, 16)).is_decided
+
+    def test_ties_count_half_and_equal_methods_do_not_differ(self):
+        assert duel([1, 2, 3, 9], [1, 3, 2, 10]).probability == pytest.approx(2.5 / 4)
+        same = duel([1, 2, math.inf], [1, 2, math.inf])
+        assert (same.probability, same.p_value) == (0.5, 1.0)
+
+    def test_the_interval_is_that_of_scipys_bootstrap_and_never_of_no_width(self):
+        points = np.array([1.0, 1, 1, 0, 1, 0, 1, 1, 1, 0.5])
+        lower, upper = interval_of_share(points)
+        peer = scipy.stats.bootstrap(
+            (points,), np.mean, method="percentile", random_state=np.random.default_rng(0)
+        ).confidence_interval
+        assert lower == pytest.approx(peer.low, abs=0.051)
+        assert upper == pytest.approx(peer.high, abs=0.051)
+        # all of five: Clopper and Pearson, (0.05 / 2) ** (1 / 5)
+        assert interval_of_share(np.ones(5)) == pytest.approx((0.025 ** (1 / 5), 1.0))
+
+    def test_a_random_sign_test_is_reproducible_beyond_thirteen_seeds(self):
+        rng = np.random.default_rng(0)
+        one, other = rng.normal(size=20), rng.normal(0.5, 1, 20)
+        assert paired_p_value(one, other) == paired_p_value(one, other)
+
+    @pytest.mark.statistical
+    def test_equal_methods_are_called_different_at_most_as_often_as_the_level_says(self):
+        rng = np.random.default_rng(1)
+        found = [paired_p_value(*rng.normal(size=(2, 7))) < 0.05 for _ in range(200)]
+        # exact level with 7 seeds: at most 0.05; three standard errors of 200 draws above it
+        assert np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+    def test_holm_by_hand(self):
+        assert corrected([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+        assert corrected([0.6, 0.7]) == (1.0, 1.0)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "message"),
+        [
+            ([1.0], [1.0, 2.0], "as many of one as of the other, got 1, 2"),
+            ([], [], "got 0, 0"),
+            ([math.nan], [1.0], "numbers or infinity, got NaN"),
+        ],
+    )
+    def test_bad_input(self, one, other, message):
+        with pytest.raises(InputError, match=message):
+            duel(one, other)
+
+
+class TestBand:
+    def test_quartiles_by_hand_where_a_run_without_a_value_counts_as_infinite(self):
+        runs = [made_run("a", [(k, 10.0), (10, float(k))], k, 20) for k in (1, 2, 3)]
+        found = band(runs, "solves", lambda step: step.loss)
+        assert found.positions.tolist() == [1, 2, 3, 10, 20]
+        assert np.isnan(found.median[0])  # one of three has a value
+        assert found.median[1:].tolist() == [10, 10, 2, 2]
+        assert found.lower[3] == 1.5
+        assert found.upper[3] == 2.5
+        assert band(runs, "rounds", lambda step: step.loss).positions[-1] == 40
+
+    def test_many_corners_are_thinned_and_the_ends_kept(self):
+        run = made_run("a", [(k, 1.0 / k) for k in range(1, 2001)], solves=2000)
+        found = band([run], "solves", lambda step: step.loss)
+        assert len(found.positions) <= 160
+        assert (found.positions[0], found.positions[-1]) == (1, 2000)
+        assert found.median[-1] == 1 / 2000
+
+    def test_nothing_found_is_no_band(self):
+        assert band([Run("a", 0, "failed")], "solves", lambda step: step.loss) is None
+
+
+class TestProfiles:
+    @pytest.fixture
+    def cases(self):
+        """Two problems of 4 and 9 unknowns, starts at 100, best losses 0."""
+        first = (
+            made_run("a", [(1, 100.0), (10, 5.0), (20, 0.0)]),
+            made_run("b", [(1, 100.0), (40, 0.0)]),
+        )
+        second = (
+            made_run("a", [(1, 100.0), (80, 50.0)]),
+            made_run("b", [(1, 100.0), (20, 0.0)]),
+        )
+        return [Case("p", 0, 4, first), Case("q", 0, 9, second)]
+
+    def test_the_convergence_test_of_more_and_wild(self, cases):
+        assert cases[0].counts(0.1) == {"a": 10, "b": 40}  # loss 10 or below
+        assert cases[0].counts(0.01) == {"a": 20, "b": 40}
+        assert cases[0].counts(0.1, "rounds") == {"a": 20, "b": 80}
+        assert cases[1].counts(0.1) == {"a": math.inf, "b": 20}
+
+    def test_data_profiles_by_hand(self, cases):
+        a, b = data_profiles(cases, ["a", "b"], 0.1)
+        assert (a.positions, a.shares) == ((2.0,), (0.5,))  # 10 / (4 + 1)
+        assert (b.positions, b.shares) == ((2.0, 8.0), (0.5, 1.0))  # 20 / 10 and 40 / 5
+        assert [b.at(x) for x in (1.9, 2.0, 7.9, 8.0)] == [0.0, 0.5, 0.5, 1.0]
+
+    def test_performance_profiles_by_hand(self, cases):
+        a, b = performance_profiles(cases, ["a", "b"], 0.1)
+        assert (a.positions, a.shares) == ((1.0,), (0.5,))
+        assert (b.positions, b.shares) == ((1.0, 4.0), (0.5, 1.0))
+
+    def test_a_refused_problem_counts_as_not_solved(self, cases):
+        (c,) = data_profiles(cases, ["c"], 0.1)
+        assert (c.positions, c.at(1e9)) == ((), 0.0)
+
+    def test_cases_leave_out_runs_that_do_not_count(self):
+        runs = (made_run("a", [(1, 1.0)]), Run("b", 0, "refused"), Run("c", 0, "disqualified"))
+        (case,) = cases_of([zb.Comparison("p", ("a", "b", "c"), (0,), 9, runs, size=3)])
+        assert [run.method for run in case.runs] == ["a"]
+        assert case.size == 3
+
+    def test_tau_is_a_share(self, cases):
+        with pytest.raises(InputError, match=r"tau must lie in \(0, 1\), got 1"):
+            data_profiles(cases, ["a"], 1)
+
+
+def comparison_of(times, target=True, seeds=6):
+    """Methods that reach the target after so many solves, seed by seed; `None` for never."""
+    runs = []
+    for seed in range(seeds):
+        for method, made in times.items():
+            at = made[seed % len(made)]
+            steps = [(1, 10.0 + seed)] + ([(at, 0.01)] if at else [])
+            runs.append(made_run(method, steps, seed))
+    goal = Target("loss", 0.1) if target else None
+    return zb.Comparison("p", tuple(times), tuple(range(seeds)), 100, tuple(runs), goal, size=2)
+
+
+class TestConclusions:
+    def test_soon_is_better_and_among_those_that_never_arrive_the_loss(self):
+        found = scores(comparison_of({"a": [10, None], "b": [20, None]}))
+        assert found["a"][0] < found["b"][0]
+        assert found["a"][1] == found["b"][1] > found["b"][0]
+        assert found["a"][1] < found["a"][3]
+
+    def test_reaching_it_seldom_is_better_than_never(self):
+        found = comparison_of({"never": [None], "seldom": [10, None, None]})
+        assert found.summaries()[0].method == "seldom"
+        assert "seldom was first to reach loss 0.1: 2 of 6 runs" in conclusion(found)
+
+    def test_a_clear_win_is_called_one(self):
+        found = comparison_of({"fast": [10, 11, 12], "slow": [30, 31, 32, 33]})
+        words = conclusion(found)
+        assert words.startswith("On p, fast was first to reach loss 0.1: 6 of 6 runs, after 11 ")
+        assert "ERT 11 solves" in words
+        assert "better than every other method by more than chance" in words
+
+    def test_fewer_than_five_seeds_say_nothing(self):
+        found = comparison_of({"fast": [10, 11], "slow": [30, 31]}, seeds=4)
+        assert "With 4 seeds nothing follows" in conclusion(found)
+        assert "better than" not in conclusion(found)
+
+    def test_too_few_seeds_for_many_methods_are_called_that(self):
+        times = {f"m{k}": [k * 10 + 10, k * 10 + 11] for k in range(5)}
+        words = conclusion(comparison_of(times))
+        assert "6 seeds cannot rule out chance among 5 methods; 8 can" in words
+        assert [seeds_needed(k) for k in (1, 4, 5)] == [6, 8, 8]
+
+    def test_a_difference_within_chance_is_called_that(self):
+        found = comparison_of({"a": [10, 30], "b": [20, 20]})
+        assert "No difference is beyond chance: " in conclusion(found)
+
+    def test_the_same_run_with_every_seed_is_evidence_once(self):
+        runs = [
+            made_run(m, [(1, 9.0), (k, 0.0)], s) for s in range(8) for m, k in (("a", 5), ("b", 9))
+        ]
+        found = zb.Comparison("p", ("a", "b"), tuple(range(8)), 100, tuple(runs))
+        assert [d.num_seeds for d in duels(found, "a")] == [1]
+        assert "the same two runs with every seed" in conclusion(found)
+
+    def test_rounds_can_turn_the_order(self):
+        runs = [
+            Run(m, s, "finished", 0.0, 50, 9, improvements=(Improvement(at, turn, 1.0, 0.0),))
+            for s in range(6)
+            for m, at, turn in (("serial", 10 + s, 10 + s), ("wide", 40 + s, 3))
+        ]
+        found = zb.Comparison(
+            "p", ("serial", "wide"), tuple(range(6)), 50, tuple(runs), Target("loss", 0.1)
+        )
+        assert duels(found, "wide", "solves")[0].probability == 0.0
+        assert duels(found, "wide", "rounds")[0].probability == 1.0
+
+    def test_nothing_found(self):
+        runs = (Run("a", 0, "refused", error="needs 2 numbers"),)
+        assert conclusion(zb.Comparison("p", ("a",), (0,), 9, runs)) == (
+            "No method found anything on p."
+        )
+
+
+def parabola(phi):
+    return phi["a"] ** 2
+
+
+class Peeking(Method):
+    """Solves many points beside its budget and asks only for the best."""
+
+    name = "peeking"
+
+    def rounds(self, search):
+        grid = np.linspace(-3, 3, 61)
+        losses = []
+        for value in grid:
+            try:
+                losses.append(search.problem.inner(search.space.decode(np.array([value]))))
+            except RuntimeError:
+                losses.append(math.inf)
+        yield [Point(np.array([grid[int(np.argmin(losses))]]))]
+        return "done"
+
+
+class Insisting(Method):
+    """Asks for one and the same point again and again, and so reports its luckiest draw."""
+
+    name = "insisting"
+
+    def rounds(self, search):
+        while True:
+            yield [Point(np.ones(search.space.size), (0,))]
+
+
+class Falling(Method):
+    """Repeats the start, keeps the luckiest draw and raises."""
+
+    name = "falling"
+
+    def rounds(self, search):
+        for k in range(20):
+            yield [Point(search.start, (k,))]
+        raise RuntimeError("oops")
+
+
+class Judging(Method):
+    """Asks with the seeds that final points are judged by."""
+
+    name = "judging"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def rounds(self, search):
+        yield [Point(search.start, self.stream)]
+        return "done"
+
+
+class Misshapen(Method):
+    """Asks for a point of another size."""
+
+    name = "misshapen"
+
+    def rounds(self, search):
+        yield [Point(np.zeros(search.space.size + 1))]
+        return "done"
+
+
+class Careful(Method):
+    """Asks for better and better points, each once."""
+
+    name = "careful"
+
+    def rounds(self, search):
+        for k in itertools.count(1):
+            yield [Point(np.full(search.space.size, 1.0 / k))]
+
+
+class TestRigged:
+    def test_a_method_that_peeks_is_disqualified_and_no_median_has_it(self):
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        methods = {"peeking": Peeking(), "random": zb.RandomSearch()}
+        found = zb.compare(problem, methods, max_solves=5, seeds=range(2))
+        row = found.runs_of("peeking")[0]
+        assert row.status == "disqualified"
+        assert row.error == "called the inner solver itself 61 times, beside its budget"
+        assert found.summaries()[-1].method == "peeking"
+        assert found.summaries()[-1].loss is None
+        assert "peeking: called the inner solver itself" in found.table()
+
+    def test_the_solver_in_a_comparison_still_answers_what_methods_may_ask(self):
+        class Solver:
+            name = "named"
+
+            def __call__(self, phi):
+                return phi["a"] ** 2
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), Solver())
+        found = zb.compare(problem, {"default": zb.DefaultMethod()}, max_solves=9, seeds=[0])
+        alone = zb.minimize(problem, max_solves=9)
+        assert found.runs[0].loss == alone.loss
+
+    def test_a_lucky_draw_of_a_solver_with_hidden_randomness_does_not_win(self):
+        rng = np.random.default_rng(5)
+
+        def solver(phi):
+            return float(np.sum(phi["a"] ** 2) + rng.normal(0, 3.0))
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, shape=(2,))), solver)
+        methods = {"insisting": Insisting(), "careful": Careful()}
+        found = zb.compare(problem, methods, max_solves=40, seeds=range(5))
+        lucky = found.runs_of("insisting")
+        assert all(run.judged_by == "fresh solves" for run in found.runs)
+        assert all(run.reported_loss < 0 for run in lucky)  # twice 1 is the truth
+        assert np.mean([run.loss for run in lucky]) == pytest.approx(2.0, abs=1.5)
+        assert found.judge_solves == 8 * 10
+        assert "judged by 80 solves beside the runs" in found.table()
+        target = Target("loss", -1.0)
+        assert all(run.first_at(target) is None for run in lucky)
+
+    @pytest.mark.parametrize("max_solves", [8, 60])
+    def test_neither_a_small_budget_nor_an_error_saves_a_lucky_draw(self, max_solves):
+        def solver(phi, seed):
+            return 1.0 + np.random.default_rng([seed, int(1e6 * abs(phi["a"]))]).normal()
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-3, 3)), solver)
+        methods = {"falling": Falling(), "random": zb.RandomSearch()}
+        found = zb.compare(
+            problem, methods, max_solves=max_solves, seeds=range(5), target_loss=-0.5
+        )
+        lucky = found.runs_of("falling")
+        assert all(run.judged_by == "fresh solves" for run in lucky)
+        assert np.mean([run.loss for run in lucky]) == pytest.approx(1.0, abs=0.7)
+        assert all(run.first_at(found.target) is None for run in found.runs)
+        assert found.has_lucky_draws
+        assert "they are optimistic" in found.table()
+        assert cases_of([found]) == ()
+
+    @pytest.mark.parametrize("method", [Judging((1 << 18, 0)), Judging((1 << 19, 3)), Misshapen()])
+    def test_a_method_that_asks_for_what_it_must_not_is_a_failed_row(self, method):
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        methods = {"bad": method, "random": zb.RandomSearch()}
+        found = zb.compare(problem, methods, max_solves=5, seeds=[0])
+        assert [run.status for run in found.runs] == ["failed", "finished"]
+        assert found.runs[0].error.startswith("a method must")
+
+    def test_an_array_that_a_method_changes_later_is_not_the_point_that_was_solved(self):
+        class Moving(Method):
+            name = "moving"
+
+            def rounds(self, search):
+                x = search.start.copy()
+                for _ in range(4):
+                    yield [Point(x)]
+                    x += 0.1
+                return "done"
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        found = zb.compare(problem, {"moving": Moving()}, max_solves=9, seeds=[0]).runs[0]
+        assert found.loss == found.phi["a"] ** 2
+
+    def test_a_task_that_knows_the_truth_without_noise_judges_by_it(self):
+        def noisy(phi, *, seed):
+            noise = np.random.default_rng([seed, int(1e6 * abs(phi["a"][0]))]).normal(0, 3.0)
+            return float(np.sum(phi["a"] ** 2) + noise)
+
+        space = zb.Space(a=zb.Real(-3, 3, shape=(2,)))
+        exact = zb.Problem(space, lambda phi: float(np.sum(phi["a"] ** 2)))
+        task = zb.Task("t", "", zb.Problem(space, noisy), exact=exact, target_loss=0.5)
+        methods = {"insisting": Insisting(), "careful": Careful()}
+        found = zb.compare(task, methods, max_solves=30, seeds=range(5))
+        insisting = found.runs_of("insisting")
+        assert [run.loss for run in insisting] == [pytest.approx(2.0)] * 5
+        assert all(run.judged_by == "exact" for run in found.runs)
+        assert all(s.judged_loss == pytest.approx(2.0) for s in insisting[0].improvements)
+        assert found.summaries()[0].method == "careful"
+        assert found.summaries()[1].to_target.reached == 0
+
+    def test_held_out_data_are_shown_beside_the_loss(self):
+        space = zb.Space(a=zb.Real(-3, 3))
+        held_out = zb.Problem(space, lambda phi: (phi["a"] - 1) ** 2)
+        task = zb.Task("t", "", zb.Problem(space, parabola), held_out=held_out)
+        found = zb.compare(task, {"r": zb.RandomSearch()}, max_solves=9, seeds=[0])
+        run = found.runs[0]
+        assert run.held_out_loss == pytest.approx((run.phi["a"] - 1) ** 2)
+        assert found.summaries()[0].held_out == run.held_out_loss
+
+    def test_a_deterministic_solver_is_judged_by_no_further_solve(self):
+        calls = []
+
+        def solver(phi):
+            calls.append(phi)
+            return phi["a"] ** 2
+
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), solver)
+        methods = {"i": Insisting(), "r": zb.RandomSearch()}
+        found = zb.compare(problem, methods, max_solves=6, seeds=range(2))
+        assert len(calls) == 24
+        assert found.judge_solves == 0
+        judged = zb.compare(problem, methods, max_solves=6, seeds=[0], judge_solves=3)
+        assert judged.judge_solves == 6
+
+    @pytest.mark.parametrize("count", [-1, 2.5, True])
+    def test_judge_solves_must_be_a_count(self, count):
+        problem = zb.Problem(zb.Space(a=zb.Real(-1, 3)), parabola)
+        with pytest.raises(InputError, match="judge_solves must be a whole number >= 0, got"):
+            zb.compare(problem, {"r": zb.RandomSearch()}, max_solves=3, judge_solves=count)

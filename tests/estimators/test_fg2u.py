@@ -1,0 +1,244 @@
+"""FG2U against exact hypergradients, with computed error bars; mutants must fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from unrolled import SmallNetwork, quadratic_loop
+
+import zo_bilevel as zb
+from zo_bilevel.estimators.derivatives import DirectionBlock, Push
+from zo_bilevel.estimators.fg2u import SeededSketch
+from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.run.evaluator import Evaluator
+
+FAMILIES = ["orthogonal", "rademacher", "gaussian", "coordinate"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SmallNetwork(seed=0, num_steps=3)
+
+
+@pytest.fixture(scope="module")
+def jacobian(network):
+    """Exact `V -> JV` for fast draws: one full sketch along the axes."""
+    x = network.space.encode(network.phi)
+    estimator = zb.FG2U(network.space.size, directions="coordinate")
+    plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
+    evaluator = Evaluator(network.problem, zb.Serial(), 0)
+    sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
+    return sketch.JV @ np.linalg.inv(sketch.V), sketch, evaluator.bound
+
+
+class Scaled:
+    """matrix mutant: an estimator whose hypergradient is off by a factor."""
+
+    def __init__(self, estimator, factor):
+        self.estimator, self.factor = estimator, factor
+        self.plan = estimator.plan
+
+    def sketch(self, plan, evaluations, bound):
+        sketch = self.estimator.sketch(plan, evaluations, bound)
+        return dataclasses.replace(sketch, U=self.factor * sketch.U)
+
+
+def worst_error(network, estimator, exact, count):
+    """Largest distance of the mean from the truth, in its own standard errors."""
+    draws = np.array([network.gradient(estimator, draw=k)[0] for k in range(count)])
+    error = draws.std(axis=0, ddof=1) / np.sqrt(count)
+    return np.max(np.abs(draws.mean(axis=0) - exact) / error)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mean_is_the_exact_hypergradient_of_a_random_network(seed):
+    network = SmallNetwork(seed, num_steps=2)
+    exact, _ = network.gradient(zb.ReverseUnroll())
+    estimator = zb.FG2U(4, directions="rademacher")
+    assert worst_error(network, estimator, exact, 120) < 4.0
+    assert worst_error(network, Scaled(estimator, 1.5), exact, 120) > 4.0
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_variance_follows_lemma_3_1(network, jacobian, family, count):
+    J, full, bound = jacobian
+    exact, _ = network.gradient(zb.ReverseUnroll())
+    size = exact.size
+    factor = {"rademacher": size - 1, "gaussian": size + 1}.get(family, size - count) / count
+
+    def mean_square(mutation):
+        errors = []
+        for draw in range(500):
+            rng = np.random.default_rng([5, draw])
+            plan = zb.FG2U(count, directions=family).plan(network.space, full.x, rng, (0,))
+            sketch = Sketch(full.x, full.theta, plan.V, J @ plan.V, plan.U * mutation)
+            errors.append(np.sum((sketch.hypergradient(bound)[0] - exact) ** 2))
+        return np.mean(errors), np.std(errors, ddof=1) / np.sqrt(len(errors))
+
+    expected = factor * np.sum(exact**2)
+    mean, error = mean_square(1.0)
+    assert abs(mean - expected) < 4.0 * error + 1e-12
+    mean, error = mean_square(np.sqrt(2.0))  # a wrong sqrt(2) in the scaling
+    assert abs(mean - expected) > 4.0 * error
+
+
+@pytest.mark.statistical
+def test_standard_error_covers_the_truth(network, jacobian):
+    J, full, bound = jacobian
+    exact, _ = network.gradient(zb.ReverseUnroll())
+    inside = []
+    for draw in range(400):
+        rng = np.random.default_rng([6, draw])
+        plan = zb.FG2U(16, directions="gaussian").plan(network.space, full.x, rng, (0,))
+        estimate, error = Sketch(full.x, full.theta, plan.V, J @ plan.V, plan.U).hypergradient(
+            bound
+        )
+        inside.append(np.abs(estimate - exact) < 2.0 * error)
+    assert 0.88 < np.mean(inside) < 0.98
+
+
+@pytest.mark.parametrize("family", ["orthogonal", "coordinate"])
+def test_as_many_directions_as_parameters_are_exact(network, family):
+    exact, _ = network.gradient(zb.ReverseUnroll())
+    estimate, error = network.gradient(zb.FG2U(network.space.size, directions=family))
+    np.testing.assert_allclose(estimate, exact, rtol=1e-10, atol=1e-12)
+    assert not error.any()
+
+
+def test_chunks_do_not_change_the_estimate():
+    network = SmallNetwork(0, num_steps=4)
+    whole, _ = network.gradient(zb.FG2U(5, chunk=5))
+    for chunk in (1, 2, 3):
+        parts, _ = network.gradient(zb.FG2U(5, chunk=chunk))
+        np.testing.assert_allclose(parts, whole, rtol=1e-12)
+
+
+def test_finite_differences_tend_to_the_exact_derivative_at_their_order():
+    network = SmallNetwork(1)
+
+    def miss(difference, radius):
+        x = network.space.encode(network.phi)
+        evaluator = Evaluator(network.problem, zb.Serial(), 0)
+        sketches = []
+        for estimator in (
+            zb.FG2U(4),
+            zb.FG2UZO(4, difference=difference, radius=radius),
+        ):
+            plan = estimator.plan(network.space, x, np.random.default_rng(1), (0,))
+            evaluations = evaluator.evaluate(plan.points)
+            sketches.append(estimator.sketch(plan, evaluations, evaluator.bound))
+        np.testing.assert_array_equal(sketches[0].V, sketches[1].V)
+        return np.abs(sketches[0].JV - sketches[1].JV).max()
+
+    for difference, order in (("forward", 1), ("central", 2)):
+        misses = [miss(difference, radius) for radius in (4e-2, 2e-2, 1e-2)]
+        orders = np.log2(np.array(misses[:-1]) / misses[1:])
+        np.testing.assert_allclose(orders, order, atol=0.25)
+
+
+def test_directions_beyond_the_dense_limit_are_drawn_from_seeds(monkeypatch, network):
+    monkeypatch.setattr("zo_bilevel.estimators.fg2u.DENSE_NUMBERS", 0)
+    exact, _ = network.gradient(zb.ReverseUnroll())
+    estimator = zb.FG2U(network.space.size, chunk=network.space.size)
+    x = network.space.encode(network.phi)
+    plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
+    assert plan.V.size == 0
+    np.testing.assert_allclose(network.gradient(estimator)[0], exact, rtol=1e-10, atol=1e-12)
+    estimate, error = network.gradient(zb.FG2U(40, chunk=16, directions="gaussian"))
+    assert np.all(np.abs(estimate - exact) < 6 * error)
+
+
+def test_seeded_and_dense_standard_errors_agree(network):
+    x = network.space.encode(network.phi)
+    estimator = zb.FG2U(6, chunk=6, directions="gaussian")
+    evaluator = Evaluator(network.problem, zb.Serial(), 0)
+    plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
+    evaluations = evaluator.evaluate(plan.points)
+    bound = evaluator.bound
+    dense = estimator.sketch(plan, evaluations, bound)
+    block = DirectionBlock("gaussian", 6, (1, 2))
+    V, U = block.draw(network.space)
+    point = dataclasses.replace(plan.points[0], derivative=Push(block))
+    JV = dense.JV @ np.linalg.lstsq(dense.V, V, rcond=None)[0]
+    seeded = SeededSketch(x, dense.theta, [(point, JV)], "gaussian", 0)
+    same = Sketch(x, dense.theta, V, JV, U)
+    for left, right in zip(seeded.hypergradient(bound), same.hypergradient(bound), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-9)
+
+
+def test_a_lost_chunk_drops_out_and_the_rest_stays(network):
+    x = network.space.encode(network.phi)
+    estimator = zb.FG2U(5, chunk=2)
+    plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
+    evaluator = Evaluator(network.problem, zb.Serial(), 0)
+    evaluations = evaluator.evaluate(plan.points)
+    lost = dataclasses.replace(evaluations[0], status="crashed", theta=None, derivative=None)
+    sketch = estimator.sketch(plan, [lost, *evaluations[1:]], evaluator.bound)
+    assert sketch.num_directions == 3
+    assert sketch.dropped == 2
+    np.testing.assert_array_equal(sketch.V, plan.V[:, 2:])
+
+
+def test_solves_count_directions_and_the_budget_holds():
+    network = SmallNetwork(0, num_steps=2)
+    result = zb.minimize(
+        network.problem, zb.GradientMethod(zb.FG2U(4, chunk=2), lr=0.1), max_solves=40
+    )
+    assert result.solves <= 40
+    counts = [record.solve for record in result.history if record.role == "sketch"]
+    assert set(np.diff(counts)) == {3}  # a chunk of two directions counts for three
+
+
+def test_a_hidden_inner_solution_gives_the_same_hypergradient(network):
+    seen = network.gradient(zb.FG2U(3))[0]
+    hidden = SmallNetwork(seed=0, num_steps=3)
+    hidden.problem = hidden.problem.scalar
+    np.testing.assert_allclose(hidden.gradient(zb.FG2U(3))[0], seen, rtol=1e-12)
+
+
+def test_gauss_newton_model_from_exact_derivatives():
+    loop, matrix, _ = quadratic_loop(200)
+    space = zb.Space(p=zb.Real(-3, 3, shape=(3,)))
+    problem = zb.Problem(space, loop, zb.SquaredError(np.ones(4), weights=4.0))
+    evaluator = Evaluator(problem, zb.Serial(), 0)
+    estimator = zb.FG2U(3)
+    plan = estimator.plan(space, np.zeros(3), np.random.default_rng(0), (0,))
+    sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
+    gradient, hessian = sketch.model(evaluator.bound)
+    step = plan.V @ np.linalg.solve(hessian, -gradient)
+    np.testing.assert_allclose(step, np.linalg.lstsq(matrix, np.ones(4), rcond=None)[0], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_directions": 0}, "num_directions must be >= 1"),
+        ({"chunk": 0}, "chunk must be >= 1"),
+        ({"directions": "orthogonl"}, "did you mean 'orthogonal'"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options, message):
+    with pytest.raises(zb.InputError, match=message):
+        zb.FG2U(**options)
+
+
+def test_a_black_box_is_refused_with_the_way_out():
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), lambda phi: phi["a"], zb.SquaredError(1.0))
+    with pytest.raises(zb.UnsupportedProblemError, match="use FG2UZO for a black box"):
+        zb.hypergradient(problem, estimator=zb.FG2U(1))
+
+
+def test_a_discrete_parameter_is_refused_by_name(network):
+    space = zb.Space(shift=zb.Real(-1, 1, shape=(3,)), order=zb.Integer(1, 3))
+    problem = zb.Problem(space, network.loop, network.loop.outer(network.outer))
+    with pytest.raises(zb.UnsupportedProblemError, match="'order' is a Integer"):
+        zb.hypergradient(problem, estimator=zb.FG2U(1))
+
+
+def test_a_plain_outer_function_is_refused(network):
+    problem = zb.Problem(network.space, network.loop, lambda theta, phi: float(theta["second"][0]))
+    with pytest.raises(zb.UnsupportedProblemError, match="outer objective whose derivative"):
+        zb.hypergradient(problem, network.phi, estimator=zb.FG2U(1))

@@ -1,0 +1,137 @@
+"""Outer objectives: values, gradients and Hessian products against autograd."""
+
+import numpy as np
+import pytest
+import torch
+
+import zo_bilevel as zb
+from zo_bilevel.problem.objectives.functions import TorchObjective
+from zo_bilevel.problem.theta import flatten_theta
+
+SPACE = zb.Space(a=zb.Real(-1, 1, (2,)), b=zb.Log(0.1, 10))
+RNG = np.random.default_rng(0)
+LABELS = np.array([0, 2, 1, 2])
+TARGET, WEIGHTS = RNG.normal(size=12), RNG.uniform(0, 2, 12)
+
+
+def weighted(theta, phi):
+    return (torch.tensor(WEIGHTS) * (theta.reshape(12) - torch.tensor(TARGET)) ** 2).mean()
+
+
+def entropy(theta, phi):
+    return torch.nn.functional.cross_entropy(theta.reshape(4, 3), torch.tensor(LABELS))
+
+
+def coupled(theta, phi):
+    return (theta.reshape(12).sin() * phi["b"]).sum() + (phi["a"] ** 3).sum() * theta[0, 0] ** 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "function"),
+    [
+        (zb.SquaredError(TARGET.reshape(4, 3), WEIGHTS.reshape(4, 3)), weighted),
+        (zb.CrossEntropy(LABELS), entropy),
+        (TorchObjective(coupled), coupled),
+    ],
+)
+def test_derivatives_agree_with_autograd(objective, function):
+    theta, layout = flatten_theta(RNG.normal(size=(4, 3)))
+    x = np.array([0.4, -1.2, 0.9])
+    bound = zb.Problem(SPACE, lambda phi: None, objective).bind(theta, layout, x)
+
+    def whole(both):
+        phi = SPACE.decode_torch(both[12:], x)
+        return function(both[:12].reshape(4, 3), phi)
+
+    both = torch.tensor(np.concatenate([theta, x]))
+    assert bound.value(theta, x) == pytest.approx(whole(both).item(), rel=1e-12)
+    exact = torch.func.grad(whole)(both).numpy()
+    assert np.allclose(np.concatenate(bound.gradient(theta, x)), exact, atol=1e-12)
+    tangents = RNG.normal(size=(15, 5))
+    hessian = torch.func.hessian(whole)(both).numpy()
+    product = np.vstack(bound.hessian_product(theta, x, tangents[:12], tangents[12:]))
+    assert np.allclose(product, hessian @ tangents, atol=1e-11)
+
+
+def normalised(theta, phi):  # its second derivative knows no batches
+    rows = torch.nn.functional.group_norm(theta.reshape(1, 4, 3), 2)
+    return (rows * torch.arange(12.0, dtype=torch.float64).reshape(1, 4, 3)).sin().sum()
+
+
+def attended(theta, phi):  # has no second derivative
+    query = theta.reshape(1, 1, 4, 3)
+    return torch.nn.functional.scaled_dot_product_attention(query, query, query).sin().sum()
+
+
+@pytest.mark.parametrize(("function", "accuracy"), [(normalised, 1e-9), (attended, 1e-6)])
+def test_hessian_products_where_autograd_alone_cannot(function, accuracy):
+    theta, layout = flatten_theta(RNG.normal(size=(4, 3)))
+    x = np.zeros(3)
+    objective = TorchObjective(function)
+    bound = zb.Problem(SPACE, lambda phi: None, objective).bind(theta, layout, x)
+    tangents = RNG.normal(size=(15, 4))
+    product = np.vstack(bound.hessian_product(theta, x, tangents[:12], tangents[12:]))
+    step = 1e-4
+    for column, along in enumerate(tangents.T):
+        ends = [
+            np.concatenate(bound.gradient(theta + sign * step * along[:12], x)) for sign in (1, -1)
+        ]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.allclose(product[:, column], slope, atol=1e-5 + accuracy)
+
+
+def test_an_outer_objective_that_draws_its_own_numbers_is_refused():
+    def dropped(theta, phi):
+        return torch.nn.functional.dropout(theta, 0.5).sum()
+
+    problem = zb.Problem(SPACE, lambda phi: np.ones(50), dropped)
+    with pytest.raises(zb.InputError, match=r"one value for one inner solution.*eval mode"):
+        zb.minimize(problem, max_solves=9)
+
+
+def test_a_mistake_in_the_outer_objective_is_shown_with_its_line():
+    def outer(theta, phi):
+        return theta["wieghts"].sum()
+
+    problem = zb.Problem(SPACE, lambda phi: {"weights": np.ones(3)}, outer)
+    with pytest.raises(zb.InputError, match=r"KeyError: 'wieghts' \(test_objectives.py, line \d+"):
+        zb.minimize(problem, max_solves=9)
+
+
+def test_an_outer_objective_that_fails_later_costs_that_solve():
+    def outer(theta, phi):
+        if phi["b"] > 5:
+            raise ValueError("too much")
+        return float(np.sum(theta**2) + phi["b"])
+
+    problem = zb.Problem(SPACE, lambda phi: phi["a"], outer)
+    result = zb.minimize(problem, max_solves=60)
+    assert result.solves == 60
+    assert result.loss < 0.2
+
+
+def test_the_target_is_the_objectives_own():
+    target = np.ones(3)
+    objective = zb.SquaredError(target)
+    target[:] = 0.0
+    assert objective.loss(np.ones(3)) == 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        objective.target[:] = 0.0
+
+
+def test_dict_solutions_reach_torch_functions_in_their_structure():
+    theta, layout = flatten_theta({"u": np.ones((2, 2)), "flux": 3.0})
+    seen = {}
+
+    def outer(theta, phi):
+        seen.update(theta)
+        return theta["u"].sum() * theta["flux"] + phi["b"]
+
+    x = np.zeros(3)
+    bound = zb.Problem(SPACE, lambda phi: None, outer).bind(theta, layout, x)
+    assert bound.value(theta, x) == pytest.approx(12.0 + 1.0)
+    assert seen["u"].shape == (2, 2)
+    assert seen["flux"].shape == ()
+    theta_part, x_part = bound.gradient(theta, x)
+    assert theta_part.tolist() == [3.0, 3.0, 3.0, 3.0, 4.0]
+    assert x_part[2] == pytest.approx(np.log(100) / 6)

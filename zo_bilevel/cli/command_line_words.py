@@ -1,0 +1,48 @@
+"""The words of a command line as the store keeps them: enough to run it again, and no secret."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from zo_bilevel.cli.options import WORDS
+
+HIDDEN = "<hidden>"
+_SECRET = re.compile(r"(?i)[^=]*(key|token|secret|passw|credential|auth)[^=]*=")
+_STORE = "--store"
+
+
+def words_to_store(context: click.Context) -> list[str]:
+    """The words that `zo-bilevel` was called with.
+
+    Args:
+        context: Of the command.
+
+    Returns:
+        The words without `--store`, which is wherever the file is when the run is resumed; the
+        values of settings that sound like secrets are hidden.
+    """
+    words: list[str] = []
+    given = iter(context.find_root().meta.get(WORDS, ()))
+    for word in given:
+        if word == _STORE:
+            next(given, None)
+        elif not word.startswith(_STORE + "="):
+            words.append(hide_secret(word))
+    return words
+
+
+def hide_secret(word: str) -> str:
+    """A word of a command line, or what stands in for it.
+
+    Args:
+        word: A setting such as `api_key=...` loses its value.
+
+    Example:
+        >>> hide_secret("size=64"), hide_secret("--set=api_key=abc")
+        ('size=64', '--set=api_key=<hidden>')
+    """
+    option, equals, rest = word.partition("=") if word.startswith("--") else ("", "", word)
+    found = _SECRET.match(rest)
+    return f"{option}{equals}{found.group()}{HIDDEN}" if found else word

@@ -1,0 +1,154 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+import click
+
+if TYPE_CHECKING:
+    from zo_bilevel.problem.task import Task
+    from zo_bilevel.solve.dispatch.base import Dispatcher
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+WORDS = "zo_bilevel.words"
+"""Where a click context keeps the words of the command line."""
+POSITIVE = click.IntRange(min=1)
+POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
+
+SHARED = (
+    click.argument("subject", metavar="TASK"),
+    click.option("--max-solves", type=POSITIVE, help="Solves a run may spend."),
+    click.option("--tolerance", type=float, default=None, help="Stop at or below this loss."),
+    click.option("--workers", type=POSITIVE, default=1, help="Solves to run at once."),
+    click.option(
+        "--round-width",
+        type=POSITIVE,
+        help="Solves the method may ask for at once; default the number of workers.",
+    ),
+    click.option("--timeout", type=POSITIVE_SECONDS, help="Seconds one solve may take."),
+    click.option("--scalar", is_flag=True, help="Show methods the loss only, as a black box."),
+    click.option(
+        "--initial", multiple=True, metavar="NAME=VALUE", help="Start; may be given again."
+    ),
+    click.option(
+        "--set",
+        "options",
+        multiple=True,
+        metavar="OPTION=VALUE",
+        help="Option of the task, for instance size=64; may be given again.",
+    ),
+    click.option(
+        "--store",
+        metavar="FILE",
+        help="Remember every solve in this file; the same command again goes on from there.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no progress."),
+    click.option("--plot", metavar="FILE.png", help="Draw loss against solves to a file."),
+)
+
+
+def shared_options(command: Command) -> Command:
+    """Give a command the task argument and the options of every run.
+
+    Args:
+        command: A function that click will call.
+    """
+    for option in reversed(SHARED):
+        command = option(command)
+    return command
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the shared options ask for, checked but not yet run.
+
+    Args:
+        task: The task, with the start that was asked for.
+        max_solves: Budget, or `None` to take the task's.
+        tolerance: Loss to stop at.
+        workers: Solves at once.
+        round_width: Solves the method may ask for at once.
+        timeout: Seconds for one solve, or `None`.
+        store: File that remembers every solve, or `None`.
+    """
+
+    task: Task
+    max_solves: int | None
+    tolerance: float | None
+    workers: int
+    round_width: int
+    timeout: float | None
+    store: str | None
+
+    def dispatcher(self) -> AbstractContextManager[Dispatcher]:
+        """The dispatcher, closed at the end of a `with` block."""
+        is_process = self.workers > 1 or self.timeout is not None
+        return dispatcher_of(self.workers, self.timeout, is_process=is_process)
+
+
+@contextmanager
+def dispatcher_of(
+    workers: int, timeout: float | None = None, *, is_process: bool
+) -> Iterator[Dispatcher]:
+    """A dispatcher for a `with` block, closed whatever happens.
+
+    Args:
+        workers: Solves at once.
+        timeout: Seconds for one solve, or `None`.
+        is_process: Whether solves run in processes of their own.
+    """
+    from zo_bilevel.solve.dispatch.serial import Serial
+
+    if not is_process:
+        yield Serial()
+        return
+    from zo_bilevel.solve.dispatch.joblib import Joblib
+
+    dispatcher = Joblib(workers, timeout_s=timeout)
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close()
+
+
+def conditions_of(shared: dict[str, Any]) -> Conditions:
+    """Check the shared options and load the task.
+
+    Args:
+        shared: Values of the shared options by name.
+
+    Raises:
+        InputError: If an option breaks its rule; nothing has been solved then.
+        MissingPackageError: If a plot is asked for and matplotlib is not there.
+    """
+    from zo_bilevel.cli.loading import load_subject, parse_settings
+
+    if shared["plot"]:
+        from zo_bilevel.report.figures import check_plot_path
+
+        check_plot_path(shared["plot"])
+    initial = parse_settings("--initial", shared["initial"])
+    task = load_subject(shared["subject"], parse_settings("--set", shared["options"]))
+    if shared["scalar"]:
+        task = dataclasses.replace(task, problem=task.problem.scalar)
+    if initial:
+        task.problem.space.encode(initial)
+        drawn = task.start
+        task = dataclasses.replace(task, start=lambda seed: {**drawn(seed), **initial})
+    return Conditions(
+        task,
+        shared["max_solves"],
+        shared["tolerance"],
+        shared["workers"],
+        shared["round_width"] or shared["workers"],
+        shared["timeout"],
+        shared["store"],
+    )

@@ -1,0 +1,202 @@
+"""`zo-bilevel run`: one method on one task, and what it found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zo_bilevel.cli.command_line_words import words_to_store
+from zo_bilevel.cli.options import (
+    INTERRUPTED,
+    POSITIVE_SECONDS,
+    Conditions,
+    conditions_of,
+    shared_options,
+)
+from zo_bilevel.cli.progress import make_progress
+
+if TYPE_CHECKING:
+    from zo_bilevel.comparison.runs import Run
+    from zo_bilevel.problem.task import Task
+    from zo_bilevel.run.result import Record
+    from zo_bilevel.support.tables import Grid
+
+MOST_PARAMETERS = 20
+
+
+@click.command("run")
+@shared_options
+@click.option("--method", default="default", help="A name that `zo-bilevel methods` lists.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same numbers.")
+@click.option("--max-seconds", type=POSITIVE_SECONDS, help="Seconds the run may take.")
+@click.pass_context
+def run_command(
+    context: click.Context,
+    /,
+    method: str,
+    seed: int,
+    max_seconds: float | None,
+    **shared: Any,  # noqa: ANN401 - the shared options, typed in Conditions
+) -> None:
+    """Find the parameters of TASK and print them.
+
+    TASK is a task's name or FILE.py:NAME.
+    """
+    conditions = conditions_of(shared)
+    command = words_to_store(context)
+    run = _solve(conditions, method, seed, max_seconds, command, is_silent=shared["as_json"])
+    if shared["as_json"]:
+        click.echo(_json(conditions.task, run))
+    else:
+        click.echo(report(conditions.task, run))
+    if shared["plot"]:
+        path = _plot(conditions, run, shared["plot"])
+        click.echo(f"plot: {path}", err=True)
+    if run.status == "interrupted":
+        context.exit(INTERRUPTED)
+
+
+def _solve(
+    conditions: Conditions,
+    name: str,
+    seed: int,
+    max_seconds: float | None,
+    command: list[str],
+    *,
+    is_silent: bool,
+) -> Run:
+    from zo_bilevel.comparison.observed_method import ObservedMethod
+    from zo_bilevel.methods.names import method_from_name
+    from zo_bilevel.run.loop import minimize
+
+    task, max_solves = conditions.task, conditions.max_solves
+    if max_solves is None and max_seconds is None:
+        max_solves = task.max_solves
+    method = method_from_name(name)
+    traced = ObservedMethod(method, method.name, task.error)
+    with conditions.dispatcher() as dispatcher, make_progress(is_silent=is_silent) as progress:
+
+        def observe(record: Record) -> None:
+            traced.observe(record)
+            share = _share_spent(record, max_solves, max_seconds)
+            budget = "" if max_solves is None else f" of {max_solves}"
+            text = f"{task.name}: {record.solve}{budget} solves"
+            progress.update(share, text, record.best_loss)
+
+        result = minimize(
+            task.problem,
+            traced,
+            initial=task.start(seed),
+            max_solves=max_solves,
+            max_seconds=max_seconds,
+            tolerance=conditions.tolerance,
+            seed=seed,
+            dispatcher=dispatcher,
+            store=conditions.store,
+            round_width=conditions.round_width,
+            callback=observe,
+            command=command,
+        )
+    return traced.finished(result)
+
+
+def _share_spent(record: Record, max_solves: int | None, max_seconds: float | None) -> float:
+    shares = [record.solve / max_solves] if max_solves else []
+    shares += [record.seconds / max_seconds] if max_seconds else []
+    return min(max(shares), 1.0)
+
+
+def report(task: Task, run: Run) -> str:
+    """What a run found, as text of at most 100 columns.
+
+    Args:
+        task: What is known about the problem.
+        run: The run.
+    """
+    return f"{_parameters(task, run.phi).text()}\n\n{_facts(task, run).text()}"
+
+
+def _parameters(task: Task, phi: Mapping[str, Any]) -> Grid:
+    from zo_bilevel.support.parameter_text import deviation, shown
+    from zo_bilevel.support.tables import Grid
+
+    truth = task.truth or {}
+    has_truth = any(name in truth for name in phi)
+    rows = []
+    for name, found in list(phi.items())[:MOST_PARAMETERS]:
+        cells = [name, shown(found)]
+        if has_truth:
+            known = truth.get(name)
+            cells += ["-", "-"] if known is None else [shown(known), deviation(found, known)]
+        rows.append(tuple(cells))
+    header = ("parameter", "found", "truth", "error") if has_truth else ("parameter", "found")
+    left_out = len(phi) - len(rows)
+    notes = (f"... and {left_out} more parameters; --json has them all",) if left_out else ()
+    title = f"{task.name}: {task.summary}" if task.summary else task.name
+    return Grid(title, header, tuple(rows), notes)
+
+
+def _facts(task: Task, run: Run) -> Grid:
+    from zo_bilevel.support.tables import Grid, number, percent
+
+    facts = [("loss", number(run.loss, 6))]
+    if run.relative_error is not None:
+        facts.append(("relative error", percent(run.relative_error)))
+    facts += [_target_fact(task, run), *_published(task)]
+    failed = ", ".join(f"{count} {status}" for status, count in run.failures.items())
+    facts += [
+        ("method", f"{run.method}, seed {run.seed}"),
+        ("solves", f"{run.solves} in {run.rounds} rounds, {run.seconds:.2f} s"),
+        ("failed solves", failed or "0"),
+        ("stopped", run.stop_reason),
+    ]
+    rows = tuple(fact for fact in facts if fact[1])
+    return Grid("result", ("what", "value"), rows, labels=2)
+
+
+def _target_fact(task: Task, run: Run) -> tuple[str, str]:
+    from zo_bilevel.comparison.compare import task_target
+
+    target = task_target(task)
+    if target is None:
+        return "target", ""
+    step = run.first_at(target)
+    return f"target: {target}", f"reached after {step.solve} solves" if step else "not reached"
+
+
+def _published(task: Task) -> list[tuple[str, str]]:
+    from zo_bilevel.support.tables import number, percent
+
+    return [
+        (f"published: {name}", percent(value) if "relative" in name else number(value, 6))
+        for name, value in task.published.items()
+    ]
+
+
+def _json(task: Task, run: Run) -> str:
+    from zo_bilevel.comparison.compare import task_target
+    from zo_bilevel.support.json_data import to_json, to_plain
+
+    facts = {"truth": task.truth, "target": task_target(task), "published": task.published}
+    return to_json({"task": task.name, **to_plain(run), **facts})
+
+
+def _plot(conditions: Conditions, run: Run, path: str) -> str:
+    from zo_bilevel.comparison.compare import log_parameters, task_target
+    from zo_bilevel.comparison.comparison import Comparison
+
+    task = conditions.task
+    comparison = Comparison(
+        problem=task.name,
+        methods=(run.method,),
+        seeds=(run.seed,),
+        max_solves=run.solves,
+        runs=(run,),
+        target=task_target(task),
+        truth=task.truth,
+        log_parameters=log_parameters(task.problem),
+    )
+    return str(comparison.plot(path)) if math.isfinite(run.loss) else ""

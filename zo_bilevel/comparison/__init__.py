@@ -1,0 +1,1 @@
+"""Several methods under the same conditions, and what follows from it."""

@@ -1,0 +1,230 @@
+"""Run the comparison: every method gets the same problem, start, seeds, budget, dispatcher."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from zo_bilevel.comparison.comparison import Comparison
+from zo_bilevel.comparison.provenance import environment
+from zo_bilevel.comparison.runner import ComparisonCallback, ComparisonRunner
+from zo_bilevel.comparison.runs import Target
+from zo_bilevel.methods.base import Method
+from zo_bilevel.problem.parameters import Log
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.task import Task
+from zo_bilevel.run.ledger import Budget
+from zo_bilevel.solve.dispatch.base import Dispatcher
+from zo_bilevel.solve.dispatch.serial import Serial
+from zo_bilevel.store.store import Store
+from zo_bilevel.support.errors import InputError
+
+Initial: TypeAlias = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
+
+
+def compare(
+    problem: Problem | Task,
+    methods: Mapping[str, Method],
+    *,
+    max_solves: int,
+    seeds: Iterable[int] = range(5),
+    initial: Initial = None,
+    target_loss: float | None = None,
+    target_error: float | None = None,
+    tolerance: float | None = None,
+    dispatcher: Dispatcher | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    round_width: int = 1,
+    callback: ComparisonCallback | None = None,
+    command: Sequence[str] = (),
+    judge_solves: int | None = None,
+) -> Comparison:
+    """Run several methods on one problem under the same conditions.
+
+    Every method gets the same problem, and for each seed the same start, budget, dispatcher and
+    round width. Seeds come first, so that an interrupted comparison is still a fair one.
+
+    Args:
+        problem: A problem, or a task, which also knows starts, a target and the truth.
+        methods: Methods by the label they have in tables.
+        max_solves: Solves that each run may spend, >= 1.
+        seeds: Different whole numbers >= 0, at least one.
+        initial: Start by name, or a function from a seed to one; default the task's starts, or
+            the middle of the space.
+        target_loss: Loss that counts as solved; runs go on beyond it.
+        target_error: Relative error that counts as solved, of a task that knows the truth. The
+            default of both is what the task says, its error before its loss.
+        tolerance: Runs stop at or below this loss.
+        dispatcher: Runs the solves; default `Serial()`. It is not closed.
+        store: File that remembers every solve, for each method by its label.
+        round_width: Solves that may run at once at no extra time, told to every method.
+        callback: Called with label, seed and `Record` of each solve.
+        command: Words of the command line, kept in the store with each run.
+        judge_solves: Fresh solves of each run's final point, charged to no run. The default is 8
+            where the inner solver gives two losses for one point without taking a seed, else 0.
+            (With a seed, each run judges its own; a task that knows the exact problem uses that.)
+
+    Returns:
+        One run for each method and seed. A method that refuses the problem, or fails on it, is a
+        run that says why. On Ctrl-C, the runs until then.
+
+    Raises:
+        InputError: If an argument breaks its rule, before the first solve.
+        InnerSolverError: If no method could do anything with the first seed.
+
+    Example:
+        >>> from zo_bilevel import GradientMethod, RandomSearch, Real, Space, SquaredError
+        >>> problem = Problem(Space(a=Real(0, 4)), lambda phi: phi["a"] ** 2, SquaredError(4.0))
+        >>> methods = {"adam": GradientMethod(lr=0.2), "random": RandomSearch()}
+        >>> comparison = compare(problem, methods, max_solves=30, seeds=range(5))
+        >>> len(comparison.runs)
+        10
+    """
+    task = _as_task(problem, initial)
+    target = _target(task, target_loss, target_error)
+    seeds = _checked_seeds(seeds)
+    race = ComparisonRunner(
+        task,
+        _checked_methods(methods),
+        _checked_budget(max_solves),
+        None if tolerance is None else _checked_number("tolerance", tolerance),
+        Serial() if dispatcher is None else dispatcher,
+        store,
+        round_width,
+        callback,
+        command,
+        _checked_judge_solves(judge_solves),
+    )
+    race.check_starts(seeds)
+    race.run(seeds)
+    return Comparison(
+        problem=task.name,
+        methods=tuple(race.methods),
+        seeds=seeds,
+        max_solves=race.max_solves,
+        runs=tuple(race.runs),
+        target=target,
+        tolerance=race.tolerance,
+        truth=task.truth,
+        log_parameters=log_parameters(task.problem),
+        round_width=round_width,
+        dispatcher=repr(race.dispatcher),
+        is_interrupted=race.is_interrupted,
+        size=task.problem.space.size,
+        judge_solves=race.judge.solves,
+        facts=environment(command),
+    )
+
+
+def log_parameters(problem: Problem) -> tuple[str, ...]:
+    """Names of the parameters that are searched on a logarithmic scale.
+
+    Args:
+        problem: The problem.
+    """
+    return tuple(n for n, p in problem.space.parameters.items() if isinstance(p, Log))
+
+
+def as_task(subject: Problem | Task) -> Task:
+    """A problem as a task without known facts; a task as it is.
+
+    Args:
+        subject: A problem or a task.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(subject, Task):
+        return subject
+    if isinstance(subject, Problem):
+        return Task(subject.name, "", subject)
+    raise InputError(f"problem must be a zb.Problem or zb.Task, got {type(subject).__name__}")
+
+
+def task_target(task: Task) -> Target | None:
+    """What counts as solved on a task: its relative error before its loss.
+
+    Args:
+        task: The task.
+    """
+    if task.target_error is not None and task.error is not None:
+        return Target("relative error", task.target_error)
+    return None if task.target_loss is None else Target("loss", task.target_loss)
+
+
+def _target(task: Task, loss: float | None, error: float | None) -> Target | None:
+    if loss is not None and error is not None:
+        raise InputError(f"target_loss={loss} and target_error={error} exclude each other")
+    if loss is not None:
+        return Target("loss", _checked_number("target_loss", loss))
+    if error is None:
+        return task_target(task)
+    if task.error is None:
+        raise InputError(f"target_error={error} needs a task that knows the truth")
+    return Target("relative error", _checked_number("target_error", error))
+
+
+def _as_task(subject: Problem | Task, initial: Initial) -> Task:
+    task = as_task(subject)
+    if initial is None:
+        return task
+    if callable(initial):
+        return dataclasses.replace(task, start=initial)
+    if not isinstance(initial, Mapping):
+        raise InputError(
+            f"initial must be a mapping or a function of the seed, got {type(initial).__name__}"
+        )
+    fixed = initial
+    return dataclasses.replace(task, start=lambda _: fixed)
+
+
+def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(seeds, Iterable) or isinstance(seeds, str | bytes):
+        raise InputError(f"seeds must be whole numbers such as range(5), got {seeds!r}")
+    numbers = tuple(seeds)
+    if not numbers:
+        raise InputError("seeds must hold at least one seed, got none")
+    for index, seed in enumerate(numbers):
+        is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+        if not is_whole or seed < 0:
+            raise InputError(f"seeds must be whole numbers >= 0, got {seed!r}")
+        if seed in numbers[:index]:
+            raise InputError(f"seeds must differ, got {seed} twice")
+    return tuple(int(seed) for seed in numbers)
+
+
+def _checked_methods(methods: Mapping[str, Method]) -> dict[str, Method]:
+    if not isinstance(methods, Mapping):
+        raise InputError(f"methods must be a dict of methods, got {type(methods).__name__}")
+    if not methods:
+        raise InputError("methods must hold at least one method, got none")
+    for label, method in methods.items():
+        if not isinstance(label, str) or not label:
+            raise InputError(f"methods must have names as keys, got {label!r}")
+        if not isinstance(method, Method):
+            raise InputError(f"methods[{label!r}] must be a Method, got {type(method).__name__}")
+    return dict(methods)
+
+
+def _checked_budget(max_solves: int) -> int:
+    if not isinstance(max_solves, int | np.integer) or isinstance(max_solves, bool):
+        raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
+    Budget(int(max_solves))
+    return int(max_solves)
+
+
+def _checked_judge_solves(count: int | None) -> int | None:
+    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
+        return count
+    raise InputError(f"judge_solves must be a whole number >= 0, got {count!r}")
+
+
+def _checked_number(name: str, value: float) -> float:
+    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+    return float(value)

@@ -1,0 +1,208 @@
+"""Several methods on one problem, under the same conditions, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from zo_bilevel.comparison.provenance import Environment
+from zo_bilevel.comparison.runs import Run, Target
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS
+from zo_bilevel.comparison.summaries import MethodSummary, Quartiles, summarize
+from zo_bilevel.support.json_data import to_json, to_plain
+from zo_bilevel.support.tables import Grid, listed, number, percent, spread
+
+LUCKY = (
+    "solves are noisy: solves to the target and ERT count from the first draw below it, in runs "
+    "whose final point stands up to fresh solves; they are optimistic, for every method alike"
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What every method found on one problem: one run for each method and seed.
+
+    Args:
+        problem: Name of the problem or task.
+        methods: Labels, in the order given.
+        seeds: Seeds, in the order given.
+        max_solves: Solves that a run had.
+        runs: One for each method and seed, by seed, then by method. Fewer when interrupted.
+        target: What counts as solved, where known.
+        tolerance: Loss at which runs were stopped.
+        truth: True meta-parameters by name, where known.
+        log_parameters: Names of the parameters that are searched on a logarithmic scale.
+        round_width: Solves that might run at once.
+        dispatcher: What ran the solves, in words.
+        is_interrupted: Whether Ctrl-C ended the comparison early.
+        size: Number of coordinates N; 0 where not known.
+        judge_solves: Solves spent on judging final points, charged to no run.
+        facts: When, with which versions, by which command.
+        group: Of a suite, the kind of problem that this is.
+        notes: What a reader must know besides, each a sentence.
+        tables: Further tables of the report.
+    """
+
+    problem: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    max_solves: int
+    runs: tuple[Run, ...]
+    target: Target | None = None
+    tolerance: float | None = None
+    truth: Mapping[str, Any] | None = None
+    log_parameters: tuple[str, ...] = ()
+    round_width: int = 1
+    dispatcher: str = ""
+    is_interrupted: bool = False
+    size: int = 0
+    judge_solves: int = 0
+    facts: Environment = field(default_factory=Environment)
+    group: str = ""
+    notes: tuple[str, ...] = ()
+    tables: tuple[Grid, ...] = ()
+
+    def runs_of(self, method: str) -> tuple[Run, ...]:
+        """The runs of one method, in the order of the seeds.
+
+        Args:
+            method: Its label.
+        """
+        return tuple(run for run in self.runs if run.method == method)
+
+    @property
+    def has_lucky_draws(self) -> bool:
+        """Whether losses on the way are noisy draws, of which the lowest is the luckiest."""
+        return any(
+            run.judged_by == "fresh solves" or (run.standard_error or 0.0) > 0.0
+            for run in self.runs
+            if run.is_counted
+        )
+
+    def summaries(self) -> tuple[MethodSummary, ...]:
+        """One summary for each method that has a run, the best method first.
+
+        Returns:
+            Ordered by the median number of solves to the target, then by the expected number,
+            then by the median loss.
+        """
+        found = [
+            summarize(method, runs, self.max_solves, self.target)
+            for method in self.methods
+            if (runs := self.runs_of(method))
+        ]
+        return tuple(sorted(found, key=lambda summary: summary.rank))
+
+    def grid(self) -> Grid:
+        """The summary table before it is drawn."""
+        summaries = self.summaries()
+        has_error = any(summary.relative_error for summary in summaries)
+        header = ["method", "loss", "quartiles"]
+        if self.target is not None:
+            header.append(f"solves to\n{self.target}")
+        if has_error:
+            header.append("error\n(quartiles)")
+        header += ["solves", "rounds", "seconds"] if self.round_width > 1 else ["solves", "seconds"]
+        rows = tuple(self._row(summary, has_error) for summary in summaries)
+        title = (
+            f"{self.problem}: medians of {len(self.seeds)} seed{'s'[: len(self.seeds) - 1]}, "
+            f"at most {self.max_solves} solves each"
+        )
+        return Grid(title, tuple(header), rows, tuple(self._notes(summaries)))
+
+    def _row(self, summary: MethodSummary, has_error: bool) -> tuple[str, ...]:
+        loss, error = summary.loss, summary.relative_error
+        cells = [summary.method]
+        cells += ["-", "-"] if loss is None else [number(loss[1]), spread(loss[0], loss[2])]
+        if self.target is not None:
+            cells.append(str(summary.to_target or "-"))
+        if has_error:
+            cells.append("-" if error is None else _spread_of_error(error))
+        counts = [f"{summary.solves:g}"]
+        if self.round_width > 1:
+            counts.append(f"{summary.rounds:g}")
+        counts.append(f"{summary.seconds:.2f}")
+        return (*cells, *(counts if summary.num_runs else ["-"] * len(counts)))
+
+    def _notes(self, summaries: Sequence[MethodSummary]) -> list[str]:
+        notes = [f"{s.method}: {error}" for s in summaries for error in s.errors]
+        failed = {s.method: s.failures for s in summaries if s.failures}
+        if failed:
+            counts = [f"{count} of {method}" for method, count in failed.items()]
+            notes.append(f"failed solves: {listed(counts)}")
+        if self.judge_solves:
+            notes.append(f"final points were judged by {self.judge_solves} solves beside the runs")
+        if self.has_lucky_draws and self.target is not None:
+            notes.append(LUCKY)
+        if self.is_interrupted:
+            total = len(self.methods) * len(self.seeds)
+            notes.append(f"interrupted: {len(self.runs)} of {total} runs")
+        if len(self.seeds) < FEWEST_SEEDS:
+            notes.append(f"fewer than {FEWEST_SEEDS} seeds: no conclusion follows")
+        elif len(self.methods) > 1 and summaries:
+            from zo_bilevel.report.words import conclusion
+
+            notes.append(conclusion(self))
+        return notes
+
+    def table(self) -> str:
+        """The summary as plain text of at most 100 columns."""
+        return self.grid().text()
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_markdown(self) -> str:
+        """The summary as a Markdown table."""
+        return self.grid().markdown()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain data: settings, summaries, every run with its curve."""
+        plain: dict[str, Any] = to_plain(self)
+        runs = plain.pop("runs")
+        return {**plain, "summaries": to_plain(self.summaries()), "runs": runs}
+
+    def to_json(self) -> str:
+        """Everything, as one JSON document; numbers that are not finite are null."""
+        return to_json(self.to_dict())
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw loss against solves for every method, median and quartiles, to a file.
+
+        Args:
+            path: Where to; the suffix tells the format (png, svg, pdf).
+
+        Returns:
+            The path.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            InputError: If the suffix is no known format, or there is nothing to draw.
+        """
+        from zo_bilevel.report.figures import plot_comparison
+
+        return plot_comparison(self, path)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write a report: one file that needs no network, with figures, tables and every run.
+
+        Args:
+            path: Where to; it must end in .html and its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            MissingPackageError: If plotly or jinja2 is not installed.
+            InputError: If the path cannot be used, or there is no run.
+        """
+        from zo_bilevel.report.page import write_report
+
+        return write_report([self], path)
+
+
+def _spread_of_error(error: Quartiles) -> str:
+    return f"{percent(error[1])} ({spread(error[0], error[2], 'percent')})"

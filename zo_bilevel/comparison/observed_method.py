@@ -1,0 +1,176 @@
+"""A method under observation, for the row it gets in a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, final
+
+from zo_bilevel.comparison.rescoring import Repeats
+from zo_bilevel.comparison.runs import Improvement, Run, RunStatus
+from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
+from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.problem.space import Space
+from zo_bilevel.run.result import Record, Result
+from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.support.arrays import FloatArray
+
+RelativeError: TypeAlias = Callable[[Mapping[str, Any]], float]
+
+
+@final
+class ObservedMethod(Method):
+    """A method under observation: the same points, and the improvements kept.
+
+    Use one for one run, with `observe` as the run's callback.
+
+    Args:
+        method: The method that searches.
+        label: What it is called in the comparison; a store tells runs apart by it.
+        relative_error: From meta-parameters to their error, where the truth is known.
+        repeats: Told every loss, to see whether the inner solver repeats itself.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        label: str,
+        relative_error: RelativeError | None = None,
+        repeats: Repeats | None = None,
+    ) -> None:
+        self.method = method
+        self.label = label
+        self.relative_error = relative_error
+        self.repeats = repeats
+        self.improvements: list[Improvement] = []
+        self.points: list[FloatArray] = []
+        self.last: Record | None = None
+        self.failures: dict[str, int] = {}
+        self._space: Space | None = None
+        self._asked: deque[Point] = deque()
+        self._untouchable: UncallableSolver | None = None
+
+    @property
+    def uncounted(self) -> int:
+        """How often the method tried to call the inner solver itself."""
+        return 0 if self._untouchable is None else self._untouchable.attempts
+
+    @property
+    def violation(self) -> str:
+        """Which rule the method broke, in words; empty when it broke none."""
+        count = self.uncounted
+        return f"called the inner solver itself {count} times, beside its budget" if count else ""
+
+    @property
+    def name(self) -> str:
+        """The method's label."""
+        return self.label
+
+    def rounds(self, search: Search) -> Rounds:
+        """The method's own rounds.
+
+        Args:
+            search: Handed on.
+
+        Yields:
+            The method's points.
+
+        Returns:
+            The method's reason to stop.
+        """
+        self._space = search.space
+        problem, self._untouchable = guarded(search.problem)
+        inner = self.method.rounds(dataclasses.replace(search, problem=problem))
+        try:
+            points = next(inner)
+            while True:
+                self._asked = deque(points)
+                points = inner.send((yield points))
+        except StopIteration as stop:
+            return str(stop.value)
+        finally:
+            inner.close()
+
+    def observe(self, record: Record) -> None:
+        """Take note of one solve.
+
+        Args:
+            record: In the order of the points asked for.
+        """
+        self.last = record
+        is_asked = bool(self._asked) and self._asked[0].role == record.role
+        point = self._asked.popleft() if is_asked else None
+        if record.status != "ok":
+            self.failures[record.status] = self.failures.get(record.status, 0) + 1
+            return
+        if self._space is None or point is None:
+            return  # the loop's own solve, which judges the final point afresh
+        if self.repeats is not None:
+            self.repeats.add(point.x, record.loss)
+        if self.improvements and record.loss >= self.best_loss:
+            return
+        phi = self._space.decode(point.x)
+        single = {n: v for n, v in phi.items() if not self._space.parameters[n].shape}
+        error = None if self.relative_error is None else float(self.relative_error(phi))
+        self.improvements.append(
+            Improvement(record.solve, record.round, record.seconds, record.loss, error, single)
+        )
+        self.points.append(point.x)
+
+    @property
+    def best_loss(self) -> float:
+        """Lowest loss so far; infinity when there is none."""
+        return self.improvements[-1].loss if self.improvements else math.inf
+
+    def finished(self, result: Result) -> Run:
+        """The row of a run that gave a result.
+
+        Args:
+            result: What the run gave.
+        """
+        error = None if self.relative_error is None else float(self.relative_error(result.phi))
+        return Run(
+            method=self.label,
+            seed=result.seed,
+            status="interrupted" if result.stop_reason == "interrupted" else "finished",
+            loss=result.loss,
+            solves=result.solves,
+            rounds=result.rounds,
+            seconds=result.seconds,
+            cost=result.cost,
+            stop_reason=result.stop_reason,
+            failures=dict(result.failures),
+            phi=result.phi,
+            relative_error=error,
+            improvements=tuple(self.improvements),
+            standard_error=result.standard_error,
+        )
+
+    def ended(self, seed: int, status: RunStatus, error: str) -> Run:
+        """The row of a run that gave no result; what it had found until then is kept.
+
+        Args:
+            seed: Seed of the run.
+            status: How it ended.
+            error: Why, in words.
+        """
+        last, best = self.last, self.improvements[-1] if self.improvements else None
+        phi = self._space.decode(self.points[-1]) if self._space and self.points else {}
+        return Run(
+            method=self.label,
+            seed=seed,
+            status=status,
+            loss=self.best_loss,
+            solves=last.solve if last else 0,
+            rounds=last.round if last else 0,
+            seconds=last.seconds if last else 0.0,
+            cost=last.cost if last else 0.0,
+            stop_reason=status,
+            failures=dict(self.failures),
+            error=error,
+            phi=phi,
+            relative_error=best.relative_error if best else None,
+            improvements=tuple(self.improvements),
+        )

@@ -1,0 +1,87 @@
+"""Who is ahead of whom in a comparison, seed by seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from zo_bilevel.comparison.comparison import Comparison
+from zo_bilevel.comparison.runs import Axis, Run
+from zo_bilevel.comparison.statistics import Duel, corrected, duel
+
+
+def scores(comparison: Comparison, by: Axis = "solves") -> dict[str, dict[int, float]]:
+    """One number for each method and seed, smaller is better; only their order means anything.
+
+    How soon the target was reached; among runs that never reached it, or without a target, the
+    loss at the final point.
+
+    Args:
+        comparison: The runs; those that do not count are left out.
+        by: What "soon" is counted in.
+    """
+    keys = {
+        (run.method, run.seed): _key(run, comparison, by)
+        for run in comparison.runs
+        if run.is_counted
+    }
+    order = {key: float(place) for place, key in enumerate(sorted(set(keys.values())))}
+    found: dict[str, dict[int, float]] = {}
+    for (method, seed), key in keys.items():
+        found.setdefault(method, {})[seed] = order[key]
+    return found
+
+
+def _key(run: Run, comparison: Comparison, by: Axis) -> tuple[float, float]:
+    loss = math.inf if np.isnan(run.loss) else run.loss
+    if comparison.target is None:
+        return 0.0, loss
+    step = run.first_at(comparison.target)
+    if step is None:
+        return math.inf, loss
+    at = {"solves": step.solve, "rounds": step.round, "seconds": step.seconds}[by]
+    return float(at), 0.0
+
+
+def is_repeated(comparison: Comparison, method: str) -> bool:
+    """Whether a method gave one and the same run with every seed: no chance, and no new start.
+
+    Args:
+        comparison: The runs.
+        method: Its label.
+    """
+    runs = [run for run in comparison.runs_of(method) if run.is_counted]
+    courses = {(r.solves, r.loss, *((s.solve, s.loss) for s in r.improvements)) for r in runs}
+    return len(runs) > 1 and len(courses) == 1
+
+
+def duels(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[Duel, ...]:
+    """One method against every other on the seeds that both ran with.
+
+    Args:
+        comparison: The runs.
+        best: The method that all others are compared with.
+        by: As in `scores`.
+
+    Returns:
+        One duel for each other method that has runs that count, p-values corrected for their
+        number.
+    """
+    found = scores(comparison, by)
+    if best not in found:
+        return ()
+    pairs = []
+    for other in comparison.methods:
+        seeds = [s for s in found[best] if s in found.get(other, {})]
+        if other == best or not seeds:
+            continue
+        if is_repeated(comparison, best) and is_repeated(comparison, other):
+            seeds = seeds[:1]  # the same two runs again and again are evidence once
+        one, two = ([found[name][seed] for seed in seeds] for name in (best, other))
+        pairs.append(duel(one, two, (best, other)))
+    p_values = corrected([pair.p_value for pair in pairs])
+    return tuple(
+        Duel(d.first, d.second, d.num_seeds, d.probability, d.lower, d.upper, p)
+        for d, p in zip(pairs, p_values, strict=True)
+    )

@@ -1,0 +1,171 @@
+"""The runs of one method in numbers: medians, quartiles, how many reached a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from zo_bilevel.comparison.runs import Run, Target
+from zo_bilevel.comparison.statistics import expected_running_time
+
+Quartiles: TypeAlias = tuple[float, float, float]
+"""First quartile, median, third quartile."""
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Quantile by linear interpolation, where infinity is a value like others.
+
+    Args:
+        values: At least one number, infinity allowed.
+        share: In [0, 1].
+
+    Returns:
+        The quantile; infinity as soon as an infinite value has a part in it.
+
+    Example:
+        >>> quantile([3.0, 1.0, math.inf], 0.5), quantile([1.0, math.inf], 0.5)
+        (3.0, inf)
+    """
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    weight = position - below
+    if weight < 1e-12:
+        return ordered[below]
+    upper = ordered[below + 1]
+    if math.isinf(upper):
+        return upper
+    return ordered[below] * (1.0 - weight) + upper * weight
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """First quartile, median and third quartile.
+
+    Args:
+        values: At least one number, infinity allowed.
+    """
+    return quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How soon the runs reached a target.
+
+    Args:
+        counts: Solves of each run until the target, infinity where it was never reached.
+        budget: Solves that a run had.
+        spent: Solves that each run spent in all; default the budget.
+    """
+
+    counts: tuple[float, ...]
+    budget: int
+    spent: tuple[float, ...] = ()
+
+    @property
+    def median(self) -> float:
+        """Median over *all* runs; infinity when half of them or more never reached it.
+
+        A median over those that did would flatter a method that rarely does.
+        """
+        return quantile(self.counts, 0.5) if self.counts else math.inf
+
+    @property
+    def expected(self) -> float:
+        """Expected running time (ERT) as in COCO; infinity when no run reached it."""
+        return expected_running_time(self.counts, self.spent or (self.budget,) * len(self.counts))
+
+    @property
+    def reached(self) -> int:
+        """How many runs reached it."""
+        return sum(math.isfinite(count) for count in self.counts)
+
+    def __str__(self) -> str:
+        shown = f"{self.median:g}" if math.isfinite(self.median) else f">{self.budget}"
+        return f"{shown} ({self.reached}/{len(self.counts)})"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MethodSummary:
+    """All runs of one method.
+
+    Args:
+        method: Its label.
+        num_runs: Runs that count: neither refused nor interrupted, whose budget was another.
+        loss: Quartiles of the final loss, or `None` when no run counts.
+        to_target: Solves to the target, where there is one.
+        rounds_to_target: Rounds to the target, likewise.
+        relative_error: Quartiles of the final relative error, where the truth is known.
+        solves: Median of the solves spent.
+        rounds: Median of the rounds.
+        seconds: Median of the seconds.
+        failures: Failed solves of all runs.
+        errors: Why runs were refused or failed, each reason once.
+        held_out: Median loss on held-out data, where the task has them.
+    """
+
+    method: str
+    num_runs: int
+    loss: Quartiles | None
+    to_target: Reached | None
+    rounds_to_target: Reached | None
+    relative_error: Quartiles | None
+    solves: float
+    rounds: float
+    seconds: float
+    failures: int
+    errors: tuple[str, ...]
+    held_out: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Smaller is better: median solves to the target, then ERT, then median loss."""
+        if self.loss is None:
+            return math.inf, math.inf, math.inf  # refused
+        if self.to_target is None:
+            return 0.0, 0.0, self.loss[1]
+        return self.to_target.median, self.to_target.expected, self.loss[1]
+
+
+def summarize(
+    method: str, runs: Sequence[Run], max_solves: int, target: Target | None = None
+) -> MethodSummary:
+    """Sum up the runs of one method.
+
+    Args:
+        method: Its label.
+        runs: Its runs, at least one.
+        max_solves: Solves that a run had.
+        target: What counts as solved, where known.
+
+    Returns:
+        The summary; runs that failed count with the loss they had, infinity when they had none.
+    """
+    kept = [run for run in runs if run.is_counted]
+    errors = dict.fromkeys(run.error for run in runs if run.error)
+    known = [run.relative_error for run in kept]
+    known_errors = [math.inf if error is None else error for error in known]
+    held_out = [run.held_out_loss for run in kept if run.held_out_loss is not None]
+    has_error = any(error is not None for error in known)
+    to_target = rounds_to_target = None
+    if target is not None and kept:
+        solves, rounds = tuple(r.solves for r in kept), tuple(r.rounds for r in kept)
+        to_target = Reached(tuple(r.solves_to(target) for r in kept), max_solves, solves)
+        rounds_to_target = Reached(tuple(r.rounds_to(target) for r in kept), max_solves, rounds)
+    return MethodSummary(
+        method=method,
+        num_runs=len(kept),
+        loss=quartiles([run.loss for run in kept]) if kept else None,
+        to_target=to_target,
+        rounds_to_target=rounds_to_target,
+        relative_error=quartiles(known_errors) if has_error else None,
+        solves=quantile([run.solves for run in kept], 0.5) if kept else 0.0,
+        rounds=quantile([run.rounds for run in kept], 0.5) if kept else 0.0,
+        seconds=quantile([run.seconds for run in kept], 0.5) if kept else 0.0,
+        failures=sum(sum(run.failures.values()) for run in kept),
+        errors=tuple(errors),
+        held_out=quantile(held_out, 0.5) if held_out else None,
+    )

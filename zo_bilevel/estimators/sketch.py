@@ -1,0 +1,146 @@
+"""The sketch: what the inner solver does along a few directions, and what follows from it.
+
+`(theta, V, JV)` at one point `x`. Its hypergradient and its Gauss-Newton model cost no further
+solve (arXiv 2406.14095, section 3.1 and eq. 16, with theta differenced in place of h).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError
+
+
+def observed(bound: BoundProblem, evaluation: Evaluation) -> FloatArray:
+    """What a method may see of a solve: the inner solution, or only the loss.
+
+    Args:
+        bound: The problem.
+        evaluation: A solve that is ok.
+
+    Returns:
+        Shape `(m,)`; `(1,)` for a scalar problem.
+    """
+    if bound.is_vector and evaluation.theta is not None:
+        return evaluation.theta
+    return np.array([evaluation.loss])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Directional derivatives of the inner solution at one point.
+
+    Args:
+        x: The point, scaled, shape `(N,)`.
+        theta: What was observed there, shape `(m,)`.
+        V: Directions, shape `(N, b)`.
+        JV: Derivative of theta along each direction, shape `(m, b)`.
+        U: Duals with `E[u v'] = I`, shape `(N, b)`.
+        correction: Factor on the squared standard error of independent draws.
+        dropped: Directions lost to failed solves.
+    """
+
+    x: FloatArray
+    theta: FloatArray
+    V: FloatArray
+    JV: FloatArray
+    U: FloatArray
+    correction: float = 1.0
+    dropped: int = 0
+
+    @property
+    def num_directions(self) -> int:
+        """Directions that came back, b."""
+        return int(self.V.shape[1])
+
+    def slopes(self, bound: BoundProblem) -> FloatArray:
+        """Derivative of the loss along each direction, explicit dependence on phi included.
+
+        `w_k = <df/dtheta, JV_k> + <df/dx, v_k>`
+
+        Args:
+            bound: The problem.
+
+        Returns:
+            Shape `(b,)`.
+        """
+        if not bound.is_vector:
+            scalar_slopes: FloatArray = self.JV[0].copy()
+            return scalar_slopes
+        theta_part, x_part = bound.gradient(self.theta, self.x)
+        slopes: FloatArray = theta_part @ self.JV + x_part @ self.V
+        return slopes
+
+    def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
+        """Unbiased estimate of the hypergradient and its standard error.
+
+        `g = (1/b) sum_k w_k u_k`
+
+        Args:
+            bound: The problem.
+
+        Returns:
+            Estimate and standard error per scaled unit, both `(N,)`. The standard error is NaN
+            with a single direction (it cannot be estimated), unless that one is exact.
+
+        Raises:
+            InnerSolverError: If no direction came back.
+        """
+        count = self.num_directions
+        if count == 0:
+            raise InnerSolverError("no direction of the sketch came back: all its solves failed")
+        terms = self.U * self.slopes(bound)
+        gradient: FloatArray = terms.mean(axis=1)
+        if self.correction == 0.0:
+            return gradient, np.zeros_like(gradient)
+        if count == 1:
+            return gradient, np.full_like(gradient, np.nan)
+        variance = terms.var(axis=1, ddof=1) / count
+        return gradient, np.sqrt(variance * self.correction)
+
+    def model(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
+        """Gradient and generalised Gauss-Newton Hessian in the span of the directions.
+
+        `H = [JV; V]' (hessian f) [JV; V]`
+
+        Args:
+            bound: The problem, vector-valued.
+
+        Returns:
+            Gradient `(b,)` and Hessian `(b, b)` in the coefficients of V.
+        """
+        in_theta, in_x = bound.hessian_product(self.theta, self.x, self.JV, self.V)
+        hessian: FloatArray = self.JV.T @ in_theta + self.V.T @ in_x
+        return self.slopes(bound), 0.5 * (hessian + hessian.T)
+
+
+class Hypergradient(dict[str, Any]):
+    """Hypergradient by parameter name, in the user's units, with its standard error.
+
+    Attributes:
+        standard_error: Arrays of the same names and shapes; NaN where it cannot be told.
+        loss: Loss at the point.
+        solves: Solves spent.
+        dropped: Directions lost to failed solves.
+    """
+
+    def __init__(
+        self,
+        values: dict[str, Any],
+        standard_error: dict[str, Any],
+        loss: float,
+        solves: int,
+        dropped: int,
+    ) -> None:
+        super().__init__(values)
+        self.standard_error = standard_error
+        self.loss = loss
+        self.solves = solves
+        self.dropped = dropped

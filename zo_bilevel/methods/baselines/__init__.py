@@ -1,0 +1,1 @@
+"""Other people's optimizers behind the same seam, one file each."""

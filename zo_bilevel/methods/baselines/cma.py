@@ -1,0 +1,76 @@
+"""CMA-ES by pycma, restarted with twice the population whenever it stops."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.packages import import_optional
+
+
+@final
+class CMA(Baseline):
+    """CMA-ES: initial step 1, pycma's defaults, one round a generation.
+
+    The start is solved beside the first generation. The population is pycma's default or the
+    round width, whichever is larger. When pycma stops before the budget it begins anew at a
+    random place with twice the population (IPOP).
+
+    Args:
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+
+    Raises:
+        MissingPackageError: If pycma is not installed.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, minimize
+        >>> problem = Problem(Space(a=Real(-1, 1), b=Real(-1, 1)), lambda p: p["a"]**2 + p["b"]**2)
+        >>> minimize(problem, CMA(), max_solves=300).loss < 1e-6
+        True
+
+    Source:
+        Hansen, "The CMA evolution strategy: a tutorial"; restarts: Auger and Hansen (2005).
+    """
+
+    def __init__(self, coordinates: str = "scaled") -> None:
+        super().__init__(coordinates)
+        import_optional("cma", "CMA", "baselines")
+
+    @property
+    def label(self) -> str:
+        """Name without the coordinates."""
+        return "cma"
+
+    def drive(self, solves: Solves) -> str:
+        """Generations, restarts, for as long as there are solves.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            Never.
+        """
+        library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
+        rng, mean, waiting = solves.search.rng(1), place.start, [place.start]
+        size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)
+        while True:
+            options = {
+                "bounds": [None, None] if place.is_white else [place.lower, place.upper],
+                "popsize": size,
+                "seed": np.nan,  # the random numbers are already the run's own
+                "verbose": -9,
+                "verb_log": 0,
+                "signals_filename": None,  # no orders from files that happen to lie around
+            }
+            strategy = library.CMAEvolutionStrategy(mean, 1.0, options)
+            while True:
+                rows = strategy.ask()
+                losses = solves.losses([*waiting, *rows])
+                strategy.tell(rows, losses[len(waiting) :])
+                waiting = []
+                if strategy.stop():
+                    break
+            size, mean = 2 * size, place.draw(rng)

@@ -1,0 +1,111 @@
+"""DFO-LS: derivative-free Gauss-Newton on interpolated residuals."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
+
+MANY_SOLVES = 10**5  # DFO-LS fills lists of this length: 10**9 takes a minute and gigabytes
+GROW_ABOVE = 50
+GROWING_DIRECTIONS = 20
+
+
+@final
+class DFOLS(Baseline):
+    """DFO-LS on the residuals of a `SquaredError`, one solve a round.
+
+    Its stopping tolerances are near zero, so that the budget ends the run and not a default.
+
+    Args:
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+        growing: Directions of the first model, >= 1, which then grows; `None` for 20 when there
+            are more than 50 parameters, else all of them.
+        radius: First step, > 0; `None` for DFO-LS's own, a tenth of the largest coordinate of
+            the start, at least 0.1.
+
+    Raises:
+        InputError: If `growing` is below 1 or the radius not positive.
+        MissingPackageError: If DFO-LS is not installed.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
+        >>> problem = Problem(Space(a=Real(0, 4)), lambda phi: phi["a"] ** 2, SquaredError(4.0))
+        >>> round(minimize(problem, DFOLS(), max_solves=30).phi["a"], 6)
+        2.0
+
+    Source:
+        Cartis, Fiala, Marteau, Roberts (2019), "Improving the flexibility and robustness of
+        model-based derivative-free optimization solvers", ACM TOMS 45(3).
+    """
+
+    def __init__(
+        self,
+        coordinates: str = "scaled",
+        *,
+        growing: int | None = None,
+        radius: float | None = None,
+    ) -> None:
+        super().__init__(coordinates)
+        if radius is not None and not radius > 0:
+            raise InputError(f"radius must be > 0, got {radius}")
+        if growing is not None and growing < 1:
+            raise InputError(f"growing must be >= 1, got {growing}")
+        self.growing = growing
+        self.radius = radius
+        import_optional("dfols", "DFOLS", "baselines")
+
+    @property
+    def label(self) -> str:
+        """Name without the coordinates."""
+        return "dfols"
+
+    def refuse(self, search: Search) -> None:
+        """Raise unless there are residuals.
+
+        Args:
+            search: What the method would start from.
+
+        Raises:
+            UnsupportedProblemError: If the problem is scalar or has another objective.
+        """
+        squared_error_of(search, "DFO-LS")
+
+    def drive(self, solves: Solves) -> str:
+        """Run DFO-LS to its end.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            DFO-LS's message.
+        """
+        place, outer = solves.coordinates, squared_error_of(solves.search, "DFO-LS")
+
+        def residuals(row: FloatArray) -> FloatArray:
+            return solves.rule.residuals(solves.evaluate([row]), outer)[0]
+
+        options: dict[str, Any] = {"model.abs_tol": 1e-200, "model.rel_tol": 1e-200}
+        directions = self.growing
+        if directions is None and place.size > GROW_ABOVE:
+            directions = GROWING_DIRECTIONS
+        if directions is not None:
+            options["growing.ndirs_initial"] = min(directions, place.size)
+        solution = import_optional("dfols", "DFOLS", "baselines").solve(
+            residuals,
+            place.start,
+            bounds=None if place.is_white else (place.lower, place.upper),
+            maxfun=max(MANY_SOLVES, 1 + (solves.search.max_solves or 0)),
+            rhobeg=self.radius,
+            rhoend=float(np.finfo(float).eps),
+            user_params=options,
+            do_logging=False,
+        )
+        return str(solution.msg)

@@ -1,0 +1,140 @@
+"""Nevergrad's optimizers, by their name in its registry."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.baselines.nevergrad_parameters import NevergradParameters
+from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline, Solves
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
+from zo_bilevel.support.packages import import_optional
+
+
+@final
+class Nevergrad(Baseline):
+    """A Nevergrad optimizer, asked for `round_width` candidates a round, told in their order.
+
+    Bounds are Nevergrad's own, and its mutation step is 1, the step of every method; choices and
+    integers are Nevergrad's own kinds, as its users would write them. An optimizer that would
+    begin elsewhere has the start suggested to it. Those that cannot work in parallel get rounds
+    of one solve.
+
+    Args:
+        optimizer: Name in Nevergrad's registry, for instance "CMA" or "NGOpt".
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+        budget: What the optimizer is told to plan for, >= 1; `None` for the run's `max_solves`.
+
+    Raises:
+        InputError: If the name is unknown or the budget below 1.
+        MissingPackageError: If Nevergrad is not installed.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, minimize
+        >>> problem = Problem(Space(a=Real(-1, 1)), lambda phi: phi["a"] ** 2)
+        >>> minimize(problem, Nevergrad("OnePlusOne"), max_solves=100).loss < 1e-6
+        True
+    """
+
+    def __init__(
+        self, optimizer: str, coordinates: str = "scaled", *, budget: int | None = None
+    ) -> None:
+        super().__init__(coordinates)
+        if budget is not None and budget < 1:
+            raise InputError(f"budget must be >= 1, got {budget}")
+        registry = import_optional("nevergrad", "Nevergrad", "baselines").optimizers.registry
+        if optimizer not in registry:
+            raise InputError(unknown_name_message("Nevergrad optimizer", optimizer, registry))
+        self.optimizer = optimizer
+        self.budget = budget
+
+    @property
+    def label(self) -> str:
+        """Name without the coordinates."""
+        return f"nevergrad:{self.optimizer}"
+
+    def refuse(self, search: Search) -> None:  # noqa: ARG002 - the problem does not matter
+        """Raise where Nevergrad is known to break.
+
+        Args:
+            search: What the method would start from.
+
+        Raises:
+            UnsupportedProblemError: For NGOpt with numpy 2.4 or later.
+        """
+        version = tuple(int(part) for part in np.__version__.split(".")[:2])
+        if self.optimizer.startswith("NGOpt") and version >= (2, 4):
+            raise UnsupportedProblemError(
+                f"{self.label} raises TypeError after some solves with numpy >= 2.4, and numpy is "
+                f'{np.__version__}: pip install "numpy<2.4"'
+            )
+
+    def _make(self, solves: Solves, random: int) -> tuple[Any, NevergradParameters]:
+        library, search = import_optional("nevergrad", "Nevergrad", "baselines"), solves.search
+        factory = library.optimizers.registry[self.optimizer]
+        parameters = NevergradParameters(library, search.space, solves.coordinates)
+        parametrization = parameters.parametrization
+        parametrization.random_state = np.random.RandomState(random)
+        budget = search.max_solves if self.budget is None else self.budget
+        width = 1 if _is_sequential(factory) else min(search.round_width, budget or sys.maxsize)
+        return factory(parametrization, budget=budget, num_workers=width), parameters
+
+    def _begins_at_start(self, solves: Solves, random: int) -> bool:
+        optimizer, parameters = self._make(solves, random)
+        try:
+            first, start = parameters.row(optimizer.ask().value), solves.coordinates.start
+            return np.allclose(first, start, atol=1e-9)
+        except AssertionError as error:
+            if optimizer.budget is not None:
+                raise
+            raise UnsupportedProblemError(
+                f"{self.label} must know the number of solves: give max_solves or budget"
+            ) from error
+        finally:
+            _end_threads(optimizer)
+
+    def drive(self, solves: Solves) -> str:
+        """Ask and tell for as long as there are solves.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            Never.
+        """
+        random = int(solves.search.rng(1).integers(2**32, dtype=np.uint32))
+        begins_there = self._begins_at_start(solves, random)
+        optimizer, parameters = self._make(solves, random)
+        if not begins_there:
+            optimizer.suggest(parameters.start())
+        try:
+            while True:
+                candidates = [optimizer.ask() for _ in range(optimizer.num_workers)]
+                losses = solves.losses([parameters.row(c.value) for c in candidates])
+                for candidate, loss in zip(candidates, losses, strict=True):
+                    optimizer.tell(candidate, loss)
+        finally:
+            _end_threads(optimizer)
+
+
+def _is_sequential(factory: Any) -> bool:  # noqa: ANN401 - a class without types
+    return bool(getattr(factory, "no_parallelization", False))
+
+
+def _end_threads(optimizer: Any) -> None:  # noqa: ANN401 - a class without types
+    """End the threads in which Nevergrad runs callback-only optimizers, its parts' included."""
+    waiting, seen = [optimizer], {id(optimizer)}
+    while waiting:
+        part = waiting.pop()
+        thread = getattr(part, "_messaging_thread", None)
+        if thread is not None:
+            thread.stop()
+            thread._thread.join(CLOSING_SECONDS)
+        for value in list(vars(part).values()):
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                if hasattr(inner, "ask") and hasattr(inner, "tell") and id(inner) not in seen:
+                    seen.add(id(inner))
+                    waiting.append(inner)

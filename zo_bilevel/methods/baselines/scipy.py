@@ -1,0 +1,284 @@
+"""scipy's optimizers, with finite differences taken a whole gradient a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from scipy import optimize
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.baselines.coordinates import Coordinates
+from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
+
+WITHOUT_LIMIT = 10**9
+TINY = 1e-15
+ROUNDING = 1e-12
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Solver:
+    """How one of scipy's solvers is called."""
+
+    options: dict[str, Any]
+    has_bounds: bool = True
+    has_gradient: bool = False
+
+
+SOLVERS: dict[str, _Solver] = {
+    "COBYQA": _Solver(
+        {"initial_tr_radius": 1.0, "final_tr_radius": TINY}
+        | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
+    ),
+    "COBYLA": _Solver({"rhobeg": 1.0, "tol": TINY, "maxiter": WITHOUT_LIMIT}),
+    "L-BFGS-B": _Solver(
+        {"ftol": 0.0, "gtol": 0.0, "maxfun": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT},
+        has_gradient=True,
+    ),
+    "BFGS": _Solver({"gtol": 0.0, "maxiter": WITHOUT_LIMIT}, has_bounds=False, has_gradient=True),
+    "Nelder-Mead": _Solver(
+        {"adaptive": True, "xatol": 0.0, "fatol": 0.0}
+        | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
+    ),
+    "Powell": _Solver({"ftol": TINY, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
+    "SLSQP": _Solver({"ftol": TINY, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
+    "least_squares": _Solver(
+        {"ftol": TINY, "xtol": TINY, "gtol": TINY, "max_nfev": WITHOUT_LIMIT}, has_gradient=True
+    ),
+}
+
+
+@final
+class Scipy(Baseline):
+    """One of scipy's optimizers, from the start, once: it stops when it has converged.
+
+    Solvers with gradients get forward differences with scipy's own rule for `jac="2-point"`:
+    the step is `sqrt(eps) * max(1, |x|)`, away from zero, turned around at a bound. They cost
+    the solves they cost scipy, but are one round, as they may run at once. A failed difference
+    counts as a zero derivative.
+
+    Tolerances are near zero, so that the budget ends the run and not a default, and first steps
+    are 1, the step of every method.
+
+    Args:
+        solver: "COBYQA", "COBYLA", "L-BFGS-B", "BFGS", "Nelder-Mead", "Powell", "SLSQP" or
+            "least_squares" (trust region on the residuals of a `SquaredError`).
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+        **options: scipy's options of this solver, in place of the above.
+
+    Raises:
+        InputError: If the name is unknown.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, minimize
+        >>> problem = Problem(Space(a=Real(-1, 1)), lambda phi: phi["a"] ** 2)
+        >>> minimize(problem, Scipy("COBYQA"), max_solves=20).loss < 1e-6
+        True
+    """
+
+    def __init__(
+        self,
+        solver: str,
+        coordinates: str = "scaled",
+        **options: Any,  # noqa: ANN401 - passed through to scipy
+    ) -> None:
+        super().__init__(coordinates)
+        if solver not in SOLVERS:
+            raise InputError(unknown_name_message("scipy solver", solver, SOLVERS))
+        self.solver = solver
+        self.options = {**SOLVERS[solver].options, **options}
+
+    @property
+    def label(self) -> str:
+        """Name without the coordinates."""
+        return f"scipy:{self.solver}"
+
+    def refuse(self, search: Search) -> None:
+        """Raise where the solver cannot work.
+
+        Args:
+            search: What the method would start from.
+
+        Raises:
+            UnsupportedProblemError: If it needs residuals or derivatives that there are not.
+        """
+        if self.solver == "least_squares":
+            squared_error_of(search, self.label)
+        discrete = int(search.space.discrete.sum())
+        if SOLVERS[self.solver].has_gradient and discrete:
+            raise UnsupportedProblemError(
+                f"{self.label} needs derivatives, but {discrete} of {search.space.size} "
+                "coordinates are integers or choices"
+            )
+
+    def drive(self, solves: Solves) -> str:
+        """Run scipy to its end.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            scipy's message.
+        """
+        place = solves.coordinates
+        if self.solver == "least_squares":
+            return self._least_squares(solves)
+        if self.solver == "COBYQA":
+            return self._cobyqa(solves)
+        solver, options = SOLVERS[self.solver], dict(self.options)
+        if self.solver == "Nelder-Mead":
+            options.setdefault("initial_simplex", _unit_simplex(place))
+        function: Callable[..., Any] = solves.loss
+        derivative: Any = None
+        if self.solver == "L-BFGS-B":  # always wants both: one round
+            function, derivative = _Differences(solves).both, True
+        elif solver.has_gradient:
+            differences = _Differences(solves)
+            function, derivative = differences.value, differences.derivative
+        result = optimize.minimize(
+            function,
+            place.start,
+            method=self.solver,
+            jac=derivative,
+            bounds=_bounds(place) if solver.has_bounds else None,
+            options=options,
+        )
+        return str(result.message)
+
+    def _cobyqa(self, solves: Solves) -> str:
+        place = solves.coordinates
+        try:
+            # scipy's own entry holds a lock as long as it runs, so that two runs whose turns
+            # alternate would wait for each other for ever; the code behind it needs none
+            from scipy._lib.cobyqa import minimize
+        except ImportError:
+            result = optimize.minimize(
+                solves.loss,
+                place.start,
+                method="COBYQA",
+                bounds=_bounds(place),
+                options=self.options,
+            )
+            return str(result.message)
+        names = {"initial_tr_radius": "radius_init", "final_tr_radius": "radius_final"}
+        options = {names.get(name, name): value for name, value in self.options.items()}
+        result = minimize(solves.loss, place.start, bounds=_bounds(place), options=options)
+        return str(result.message)
+
+    def _least_squares(self, solves: Solves) -> str:
+        place = solves.coordinates
+        outer = squared_error_of(solves.search, self.label)
+
+        def residuals(evaluations: list[Evaluation]) -> list[FloatArray]:
+            return solves.rule.residuals(evaluations, outer)
+
+        differences = _Differences(solves, residuals)
+        # scipy's first trust region is as large as the start, or 1 when that is zero exactly:
+        # a start in the middle that is off zero by rounding would never get anywhere
+        start = np.where(np.abs(place.start) < ROUNDING, 0.0, place.start)
+        result = optimize.least_squares(
+            differences.value,
+            start,
+            jac=lambda row: differences.derivative(row).T,
+            bounds=(place.lower, place.upper),
+            **self.options,
+        )
+        return str(result.message)
+
+
+@final
+class _Differences:
+    """Values and forward differences of losses, or of residuals."""
+
+    def __init__(
+        self,
+        solves: Solves,
+        numbers: Callable[[list[Evaluation]], list[Any]] | None = None,
+    ) -> None:
+        self._solves = solves
+        self._numbers = solves.rule.losses if numbers is None else numbers
+        self._row: FloatArray | None = None
+        self._stream = 0
+        self._base: Any = None
+        self._base_ok = False
+        self._any_ok = False
+
+    def value(self, row: FloatArray) -> Any:  # noqa: ANN401 - a number or a vector
+        """The loss, or the residuals."""
+        self._stream = self._solves.new_stream()
+        evaluations = self._solves.evaluate([row], stream=self._stream)
+        self._remember(row, evaluations[0], self._numbers(evaluations)[0])
+        return self._base
+
+    def derivative(self, row: FloatArray) -> FloatArray:
+        """Derivatives along each coordinate, shape `(N,)` or `(N, m)`, one round."""
+        if self._row is None or not np.array_equal(row, self._row):
+            self.value(row)
+        self._check_start()
+        if not self._base_ok:
+            return self._nothing(row)
+        rows, steps = _forward(row, self._solves.coordinates)
+        evaluations = self._solves.evaluate(rows, role="sketch", stream=self._stream)
+        return self._quotients(evaluations, steps)
+
+    def both(self, row: FloatArray) -> tuple[Any, FloatArray]:
+        """Value and derivatives, one round."""
+        rows, steps = _forward(row, self._solves.coordinates)
+        stream = self._solves.new_stream()
+        base, *others = self._solves.evaluate([row, *rows], role="sketch", stream=stream)
+        self._remember(row, base, self._numbers([base])[0])
+        self._check_start()
+        if not self._base_ok:
+            return self._base, self._nothing(row)
+        return self._base, self._quotients(others, steps)
+
+    def _remember(self, row: FloatArray, evaluation: Evaluation, numbers: Any) -> None:  # noqa: ANN401
+        self._row, self._base, self._base_ok = row.copy(), numbers, evaluation.ok
+        self._any_ok |= evaluation.ok
+
+    def _check_start(self) -> None:
+        if not self._any_ok:
+            raise GiveUpError("the solve at the start failed, so there is nothing to difference")
+
+    def _nothing(self, row: FloatArray) -> FloatArray:
+        return np.zeros((row.size, *np.shape(self._base)))
+
+    def _quotients(self, evaluations: list[Evaluation], steps: FloatArray) -> FloatArray:
+        numbers = self._numbers(evaluations)
+        return np.stack(
+            [
+                (number - self._base) / step if evaluation.ok else np.zeros_like(self._base)
+                for number, step, evaluation in zip(numbers, steps, evaluations, strict=True)
+            ]
+        )
+
+
+def _forward(row: FloatArray, place: Coordinates) -> tuple[list[FloatArray], FloatArray]:
+    """Points of scipy's "2-point" rule and the steps they really are, after rounding."""
+    sign = np.where(row >= 0, 1.0, -1.0)
+    steps = np.sqrt(np.finfo(float).eps) * sign * np.maximum(1.0, np.abs(row))
+    outside = (row + steps < place.lower) | (row + steps > place.upper)
+    steps = np.where(outside, -steps, steps)
+    rows = []
+    for index, step in enumerate(steps):
+        moved = row.copy()
+        moved[index] += step
+        rows.append(moved)
+    return rows, (row + steps) - row
+
+
+def _bounds(place: Coordinates) -> optimize.Bounds | None:
+    return None if place.is_white else optimize.Bounds(place.lower, place.upper)
+
+
+def _unit_simplex(place: Coordinates) -> FloatArray:
+    """The start and one step of 1 along each coordinate, turned around at a bound."""
+    step = np.where(place.start + 1.0 > place.upper, -1.0, 1.0)
+    return np.vstack([place.start, place.start + np.diag(step)])

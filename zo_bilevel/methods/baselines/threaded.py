@@ -1,0 +1,210 @@
+"""What every baseline library runs behind: its import, its thread, its silence.
+
+A library runs in a thread of its own, because many can only call back. The thread and its caller
+take turns, never at the same time, so that runs are deterministic. While the library has its
+turn, and only then, warnings are silenced and numpy's global random numbers are the run's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import sys
+import threading
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.baselines.coordinates import Coordinates, CoordinatesName, check_coordinates
+from zo_bilevel.methods.baselines.failure_values import FailureRule
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import UnsupportedProblemError, ZoBilevelError
+
+CLOSING_SECONDS = 10.0
+
+
+class GiveUpError(Exception):
+    """Raised by a baseline that cannot go on; the message becomes the reason to stop."""
+
+
+class _ClosedError(BaseException):
+    """Raised in the library's thread when the run is over; no library may catch it."""
+
+
+@final
+class Solves:
+    """What a library sees of the run, from its own thread: points in, evaluations out.
+
+    Args:
+        search: What the method starts from.
+        coordinates: Where the library searches.
+    """
+
+    def __init__(self, search: Search, coordinates: Coordinates) -> None:
+        self.search = search
+        self.coordinates = coordinates
+        self.rule = FailureRule()
+        self.count = 0
+        self._streams = itertools.count()
+        self.asked: queue.SimpleQueue[list[Point] | Exception | str] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[list[Evaluation] | None] = queue.SimpleQueue()
+
+    def evaluate(
+        self, rows: Sequence[FloatArray], *, role: str = "trial", stream: int | None = None
+    ) -> list[Evaluation]:
+        """Solve one round.
+
+        Args:
+            rows: Points in the library's coordinates, shape `(N,)` each.
+            role: What they are for; the first of all is the start.
+            stream: Random numbers that they share, as differences do; `None` for each its own.
+
+        Returns:
+            Evaluations in the same order.
+        """
+        points = []
+        for row in rows:
+            own = self.new_stream() if stream is None else stream
+            is_first = self.count == 0
+            points.append(Point(self.coordinates.to_x(row), (own,), "start" if is_first else role))
+            self.count += 1
+        self.asked.put(points)
+        answer = self.answers.get()
+        if answer is None:
+            raise _ClosedError
+        return answer
+
+    def new_stream(self) -> int:
+        """Random numbers that no solve had yet."""
+        return next(self._streams)
+
+    def losses(self, rows: Sequence[FloatArray]) -> list[float]:
+        """Solve one round, see finite losses only."""
+        return self.rule.losses(self.evaluate(rows))
+
+    def loss(self, row: FloatArray) -> float:
+        """Solve one point, see a finite loss only."""
+        return self.losses([row])[0]
+
+
+class Baseline(Method):
+    """A method of another library: same problem, scale, bounds, start, budget as ours.
+
+    Args:
+        coordinates: "scaled" or "prior".
+
+    Raises:
+        InputError: If it is neither.
+    """
+
+    def __init__(self, coordinates: str = "scaled") -> None:
+        self.coordinates: CoordinatesName = check_coordinates(coordinates)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Name without the coordinates."""
+
+    @property
+    @final
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+        return self.label if self.coordinates == "scaled" else f"{self.label}:{self.coordinates}"
+
+    def refuse(self, search: Search) -> None:
+        """Raise when the method cannot work on this problem.
+
+        Args:
+            search: What the method would start from.
+
+        Raises:
+            UnsupportedProblemError: With the reason.
+        """
+
+    @abstractmethod
+    def drive(self, solves: Solves) -> str:
+        """Run the library to its end, in its own thread.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            Why the library stopped, in words.
+        """
+
+    @final
+    def rounds(self, search: Search) -> Rounds:
+        """Each call of the library is a round.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Yields:
+            What the library asks for.
+
+        Returns:
+            The library's reason to stop.
+
+        Raises:
+            UnsupportedProblemError: If the library cannot work on this problem.
+        """
+        self.refuse(search)
+        solves = Solves(search, Coordinates(search.space, search.start, self.coordinates))
+        thread = threading.Thread(target=_work, args=(self, solves), name=self.name, daemon=True)
+        random = np.random.RandomState(search.rng(0).integers(2**32, dtype=np.uint32))
+        try:
+            with _turn_of_library(random):
+                thread.start()
+                message = solves.asked.get()
+            while isinstance(message, list):
+                evaluations = yield message
+                with _turn_of_library(random):
+                    solves.answers.put(evaluations)
+                    message = solves.asked.get()
+        finally:
+            solves.answers.put(None)
+            if not sys.is_finalizing():  # a thread cannot end any more then: do not wait for it
+                thread.join(CLOSING_SECONDS)
+        if isinstance(message, Exception):
+            return self._broken(message, solves)
+        return f"{self.label}: {message}"
+
+    def _broken(self, error: Exception, solves: Solves) -> str:
+        if isinstance(error, ZoBilevelError):
+            raise error
+        words = f"{type(error).__name__}: {error}"
+        if solves.count == 0:
+            raise UnsupportedProblemError(
+                f"{self.label} cannot work on this problem: {words}"
+            ) from error
+        return f"{self.label} broke off with {words}"
+
+
+def _work(method: Baseline, solves: Solves) -> None:
+    try:
+        solves.asked.put(" ".join(method.drive(solves).split()))
+    except GiveUpError as error:
+        solves.asked.put(str(error))
+    except _ClosedError:
+        return
+    except Exception as error:  # noqa: BLE001 - the library's own; the run ends with its words
+        solves.asked.put(error)
+
+
+@contextmanager
+def _turn_of_library(random: np.random.RandomState) -> Iterator[None]:
+    outside = np.random.get_state()  # noqa: NPY002 - libraries draw from the global generator
+    np.random.set_state(random.get_state())  # noqa: NPY002
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.set_state(np.random.get_state())  # noqa: NPY002
+        np.random.set_state(outside)  # noqa: NPY002

@@ -1,0 +1,1 @@
+"""Gauss-Newton on a growing sketch: the default for vector problems."""

@@ -1,0 +1,127 @@
+"""Which directions are differenced next, and how far along them the bounds allow to go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.methods.shared.exploration import orthogonal_part
+from zo_bilevel.support.arrays import FloatArray
+
+Directions: TypeAlias = Callable[[], Iterator[FloatArray]]
+
+SPANNED = 1e-8
+"""A candidate of which no more than this share lies outside the basis is left out."""
+SHORTEST = 0.1
+"""Share of the radius that bounds must leave for a difference."""
+
+SAME = 0.99
+"""Cosine of two directions that are the same one."""
+REMEMBERED = 16
+"""Failed directions remembered."""
+
+
+@final
+class Explorer:
+    """The queue of directions not yet explored.
+
+    Args:
+        lower: Lower bounds, shape `(N,)`, scaled.
+        upper: Upper bounds.
+        directions: Makes the candidates, the most promising first.
+    """
+
+    def __init__(self, lower: FloatArray, upper: FloatArray, directions: Directions) -> None:
+        self.lower, self.upper = lower, upper
+        self._directions = directions
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the first candidate again."""
+        self._candidates: Iterator[FloatArray] = self._directions()
+        self.left = True
+        self._retries = 2 * self.lower.size
+        self._failed: list[FloatArray] = []
+
+    def retry(self, displacement: FloatArray) -> None:
+        """Queue the direction of a failed difference again, a limited number of times.
+
+        It comes next, the other way round; last when it has just failed that way too.
+
+        Args:
+            displacement: Shape `(N,)`.
+        """
+        if self._retries == 0:
+            return
+        self._retries -= 1
+        unit = displacement / -math.sqrt(displacement @ displacement)
+        if any(abs(float(unit @ other)) > SAME for other in self._failed):
+            self._candidates = chain(self._candidates, [unit])
+        else:
+            self._candidates = chain([unit], self._candidates)
+        self._failed = [*self._failed[-REMEMBERED:], unit]
+        self.left = True
+
+    def clip(self, point: FloatArray) -> FloatArray:
+        """The nearest point within the bounds."""
+        clipped: FloatArray = np.minimum(np.maximum(point, self.lower), self.upper)
+        return clipped
+
+    def inside(self, unit: FloatArray, origin: FloatArray, radius: float) -> FloatArray | None:
+        """The longer of the two displacements `+-radius * unit` that the bounds leave.
+
+        Args:
+            unit: Shape `(N,)`.
+            origin: A point within the bounds, shape `(N,)`.
+            radius: Length of the displacement.
+
+        Returns:
+            The displacement, or `None` when the bounds leave next to nothing.
+        """
+        forward = self.clip(origin + radius * unit) - origin
+        length = math.sqrt(forward @ forward)
+        if length < 0.99 * radius:
+            backward = self.clip(origin - radius * unit) - origin
+            other = math.sqrt(backward @ backward)
+            if other > 1.01 * length:
+                forward, length = backward, other
+        return forward if length > SHORTEST * radius else None
+
+    def fresh(
+        self, count: int, basis: FloatArray, origin: FloatArray, radius: float
+    ) -> list[tuple[FloatArray, FloatArray]]:
+        """Up to `count` new directions and displacements along them.
+
+        Args:
+            count: How many are wanted.
+            basis: What is known already, orthonormal, shape `(N, b)`.
+            origin: Where the displacements begin.
+            radius: Their length.
+
+        Returns:
+            Pairs of a unit vector orthogonal to the basis and to each other, and a displacement.
+        """
+        found: list[tuple[FloatArray, FloatArray]] = []
+        room = len(origin) - basis.shape[1]
+        if room == 0:
+            self.left = False
+        while len(found) < min(count, room) and self.left:
+            candidate = next(self._candidates, None)
+            if candidate is None:
+                self.left = False
+                break
+            unit = orthogonal_part(candidate, basis)
+            if found:
+                unit = orthogonal_part(unit, np.column_stack([known for known, _ in found]))
+            length = math.sqrt(unit @ unit)
+            if length < SPANNED * math.sqrt(candidate @ candidate):
+                continue
+            unit = unit / length
+            displacement = self.inside(unit, origin, radius)
+            if displacement is not None:
+                found.append((unit, displacement))
+        return found

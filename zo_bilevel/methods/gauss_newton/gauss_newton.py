@@ -1,0 +1,164 @@
+"""Gauss-Newton on a growing sketch of the inner solution: the default for vector problems."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.estimators.fg2u import FG2U
+from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.gauss_newton.descents import descents
+from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
+from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.step_plan import Answers
+from zo_bilevel.methods.shared.exploration import candidate_directions
+from zo_bilevel.methods.shared.mixed import Descent, mixed_search
+from zo_bilevel.methods.shared.starts import find_start, on_stream
+from zo_bilevel.problem.objectives.base import Identity
+from zo_bilevel.problem.objectives.functions import PythonObjective
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError
+
+
+@final
+class GaussNewton(Method):
+    """Trust-region Gauss-Newton in the span of the directions explored so far.
+
+    Each solve, a difference or a trial step, is one observation of an affine model of the inner
+    solution; the model knows how far to believe each of its columns. A step is tried as soon as it
+    promises enough, until then solves explore further directions. Bounds are held by an active
+    set; a search that stalls at a loss that is not explained starts again elsewhere.
+
+    Args:
+        estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`, or
+            `FG2U()` for exact derivatives of a differentiable inner solver. Which directions
+            and how many is the method's own choice.
+
+    Raises:
+        InputError: If the estimator makes no sketches.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
+        >>> def simulate(phi):
+        ...     return [phi["a"] ** 2, phi["a"] * phi["b"]]
+        >>> space = Space(a=Real(0.1, 4), b=Real(-2, 2))
+        >>> problem = Problem(space, simulate, SquaredError([4.0, -1.0]))
+        >>> result = minimize(problem, GaussNewton(), max_solves=30)
+        >>> round(result.phi["a"], 5), round(result.phi["b"], 5)
+        (2.0, -0.5)
+
+    Source:
+        Sketch: arXiv 2406.14095. Growing subspaces: Cartis, Roberts (2023), "Scalable
+        subspace methods for derivative-free nonlinear least-squares optimization". Secant
+        updates: Broyden (1965).
+    """
+
+    def __init__(self, estimator: FG2UZO | FG2U | None = None) -> None:
+        self.estimator = FG2UZO() if estimator is None else estimator
+        if not isinstance(self.estimator, FG2UZO | FG2U):
+            raise InputError(
+                f"estimator must be FG2UZO or FG2U, got {type(self.estimator).__name__}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+        return "gauss-newton"
+
+    @property
+    def _radius(self) -> float | None:
+        """The user's radius, or `None` to choose it."""
+        given = getattr(self.estimator, "radius", "auto")
+        return None if given == "auto" else float(given)
+
+    def rounds(self, search: Search) -> Rounds:
+        """Local searches, restarts, and steps to discrete neighbours.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Yields:
+            The start; then sketches, trial steps, restarts.
+
+        Returns:
+            Why nothing is left to gain.
+
+        Raises:
+            UnsupportedProblemError: At the start, if only the loss can be seen.
+        """
+        problem = search.problem
+        if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
+            raise UnsupportedProblemError(NEEDS_VECTOR)
+        (first,) = yield [Point(search.start, role="start")]
+        return (yield from self.continue_from(search, first))
+
+    def continue_from(self, search: Search, first: Evaluation) -> Rounds:
+        """The same, from a start that is solved already.
+
+        Args:
+            search: Problem, start, seed, round width.
+            first: The solved start, ok or not.
+        """
+        first = yield from find_start(search, first)
+        if not first.ok:
+            return "no point was found that solves"
+        bound = search.bind(first)
+        if not bound.is_vector:
+            raise UnsupportedProblemError(NEEDS_VECTOR)
+
+        def descend(start: Evaluation, *, may_restart: bool) -> Descent:
+            model = OuterModel(bound, start, self._radius)
+            return self._continuous(search, model, start, may_restart=may_restart)
+
+        rounds = mixed_search(search, first, descend)
+        return (yield from on_stream(rounds, first.point.stream))
+
+    def _continuous(
+        self, search: Search, model: OuterModel, start: Evaluation, *, may_restart: bool
+    ) -> Descent:
+        """Run the search over continuous coordinates around one discrete setting."""
+        space, best = search.space, start
+        free, x = ~space.discrete, start.point.x
+        theta = model.observe(start)
+        if theta is None:
+            return best
+        solver = descents(
+            model,
+            (x[free], theta),
+            (space.lower[free], space.upper[free]),
+            lambda: (direction[free] for direction in candidate_directions(space)),
+            seed=search.seed,
+            width=search.round_width,
+            may_restart=may_restart,
+        )
+        probing = Probing(self.estimator, space, model, lambda part: _embed(x, free, part), free)
+        answers: Answers | None = None
+        while True:
+            try:
+                plan = next(solver) if answers is None else solver.send(answers)
+            except StopIteration:
+                return best
+            if plan.noisy and plan.center is not None:
+                search.notes.noisy = True
+                search.notes.recommended = _embed(x, free, plan.center)
+            evaluations = yield probing.points(plan)
+            answers = probing.answers(plan, evaluations)
+            for evaluation in evaluations:
+                if evaluation.ok and evaluation.loss < best.loss:
+                    best = evaluation
+
+
+NEEDS_VECTOR = (
+    "gauss-newton needs an inner solution that is seen whole and an outer objective whose "
+    "derivative is known: SquaredError, CrossEntropy or a torch function of theta"
+)
+
+
+def _embed(x: FloatArray, free: NDArray[np.bool_], values: FloatArray) -> FloatArray:
+    full = x.copy()
+    full[free] = values
+    return full

@@ -1,0 +1,106 @@
+"""Where to begin again when a local search ends above zero: the best of a space-filling round."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
+from zo_bilevel.methods.gauss_newton.step_plan import Answers, Plan
+from zo_bilevel.support.arrays import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.stats import qmc
+
+Start: TypeAlias = tuple[FloatArray, FloatArray]
+
+MOST_PARAMETERS = 16
+"""With more, a space-filling round finds nothing."""
+MOST_RESTARTS = 8
+CHEAP_RESTARTS = 4
+"""So many searches may be given up early."""
+ROUND = 8
+"""Least points of a space-filling round."""
+APART = 0.5
+"""A start this close to where a search ended leads there again, in scaled units."""
+EXPLAINED = 1e-16
+"""Loss, in variances of theta, that is no reason to look elsewhere."""
+
+
+@final
+class Restarts:
+    """Sobol points not yet used as a start, best first.
+
+    Args:
+        lower: Lower bounds, shape `(N,)`.
+        upper: Upper bounds.
+        seed: Of the Sobol sequence.
+        width: How many solves may run at once.
+    """
+
+    def __init__(self, lower: FloatArray, upper: FloatArray, seed: int, width: int) -> None:
+        self._lower, self._upper, self._width = lower, upper, width
+        self._seed = seed
+        self._sobol: qmc.Sobol | None = None
+        self._possible = lower.size <= MOST_PARAMETERS
+        self._waiting: list[tuple[float, FloatArray, FloatArray]] = []
+        self._used = 0
+        self._ends: list[FloatArray] = []
+
+    @property
+    def cheap(self) -> bool:
+        """Whether few restarts were made so far."""
+        return self._possible and self._used < CHEAP_RESTARTS
+
+    def remember(self, point: FloatArray) -> None:
+        """A local search ended here: do not begin again close by."""
+        self._ends.append(point)
+
+    def worth_it(self, loss: float, theta: FloatArray) -> bool:
+        """Whether to look elsewhere after a local search that ended at this loss."""
+        unexplained = loss > EXPLAINED * (float(np.var(theta)) + 1e-300)
+        return unexplained and self._possible and self._used < MOST_RESTARTS
+
+    def next_start(self, outer: OuterModel) -> Generator[Plan, Answers, Start | None]:
+        """Evaluate a space-filling round, every other time, and hand out the best point.
+
+        Args:
+            outer: The outer objective.
+
+        Yields:
+            The round.
+
+        Returns:
+            A point and its modelled vector; `None` when all points failed.
+        """
+        self._used += 1
+        if self._used % 2 == 1 or self._best_waiting() is None:
+            points = list(self._draw(max(ROUND, self._width)))
+            answers = yield Plan(points=points)
+            for point, theta in zip(points, answers.trials, strict=True):
+                if theta is not None:
+                    self._waiting.append((outer.loss(theta), point, theta))
+        chosen = self._best_waiting()
+        if chosen is None:
+            return None
+        self._waiting = [start for start in self._waiting if start is not chosen]
+        return chosen[1], chosen[2]
+
+    def _draw(self, count: int) -> FloatArray:
+        if self._sobol is None:
+            from scipy.stats import qmc  # slow to import, seldom needed
+
+            rng = np.random.default_rng(self._seed)
+            self._sobol = qmc.Sobol(self._lower.size, scramble=True, rng=rng)
+        points: FloatArray = self._lower + (self._upper - self._lower) * self._sobol.random(count)
+        return points
+
+    def _best_waiting(self) -> tuple[float, FloatArray, FloatArray] | None:
+        far = [
+            start
+            for start in self._waiting
+            if all(np.abs(start[1] - end).max() > APART for end in self._ends)
+        ]
+        return min(far, key=lambda start: start[0]) if far else None

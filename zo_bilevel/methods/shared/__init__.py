@@ -1,0 +1,1 @@
+"""What several methods use: starts, orders of exploration, discrete neighbours."""

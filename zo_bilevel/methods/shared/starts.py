@@ -1,0 +1,95 @@
+"""A point that solves, for methods whose start does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+import numpy as np
+
+from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+
+FIRST_STREAM = (0,)
+START_STREAM = 1 << 15
+START_ROUNDS = 4
+"""Rounds spent on finding any point that solves, when the start does not."""
+MOST_SOBOL_PARAMETERS = 16
+"""With more parameters a point drawn from the whole box is hopeless: look around the start."""
+SCALES = (0.1, 0.3, 1.0, 3.0)
+"""Of those looks, in scaled units: pointwise standard deviations of draws from the prior."""
+
+
+def find_start(
+    search: Search, first: Evaluation
+) -> Generator[list[Point], list[Evaluation], Evaluation]:
+    """The start, or the best of a few rounds of other points when it does not solve.
+
+    Args:
+        search: Problem, seed, round width.
+        first: The solved start, ok or not.
+
+    Yields:
+        Rounds of at least 8 points; none when the start is ok.
+
+    Returns:
+        A solve that is ok, or the failed start when none was found.
+    """
+    if first.ok:
+        return first
+    from scipy.stats import qmc  # slow to import, seldom needed
+
+    space = search.space
+    is_small = space.size <= MOST_SOBOL_PARAMETERS
+    sobol = qmc.Sobol(space.size, rng=search.rng(3)) if is_small else None
+    count = 1 << max(3, (search.round_width - 1).bit_length())
+    for step in range(START_ROUNDS):
+        if sobol is None:
+            points = _around(search, count, step)
+        else:
+            points = space.lower + (space.upper - space.lower) * sobol.random(count)
+        # other random numbers too: it may be those of the start that do not solve
+        stream = FIRST_STREAM if step == 0 else (START_STREAM, step)
+        found = yield [Point(x, stream, "restart") for x in points]
+        usable = [evaluation for evaluation in found if evaluation.ok]
+        if usable:
+            return min(usable, key=lambda evaluation: evaluation.loss)
+    return first
+
+
+def on_stream(rounds: Rounds, stream: tuple[int, ...]) -> Rounds:
+    """Rounds on the random numbers that their start solved with.
+
+    Args:
+        rounds: A method's, on the first stream and others.
+        stream: Takes the place of the first.
+
+    Yields:
+        The same points.
+
+    Returns:
+        The same reason.
+    """
+    try:
+        points = next(rounds)
+        while True:
+            moved = [
+                dataclasses.replace(p, stream=stream) if p.stream == FIRST_STREAM else p
+                for p in points
+            ]
+            points = rounds.send((yield moved))
+    except StopIteration as stop:
+        return str(stop.value)
+    finally:
+        rounds.close()
+
+
+def _around(search: Search, count: int, step: int) -> FloatArray:
+    """Draws from the prior around the start, near and far, shape `(count, N)`."""
+    space = search.space
+    white = search.rng(4, step).standard_normal((space.size, count))
+    scales = np.resize(np.array(SCALES), count)
+    points = search.start[:, None] + space.prior.apply_sqrt(white) * scales
+    clipped: FloatArray = np.clip(points.T, space.lower, space.upper)
+    return clipped

@@ -1,0 +1,1 @@
+"""The trust region: the default where only a loss is seen."""

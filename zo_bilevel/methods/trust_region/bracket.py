@@ -1,0 +1,277 @@
+"""One parameter: interpolation in the best bracket, and looks into the widest gaps.
+
+Source: the safeguards around a parabola or cubic: Brent (1973), "Algorithms for Minimization
+without Derivatives", chapter 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.methods.trust_region.noisy_parabola import NoisyParabola
+from zo_bilevel.support.arrays import FloatArray
+
+BracketRounds: TypeAlias = Generator[list[float], list[float | None], None]
+
+GOLDEN = 0.381966
+JITTER = 1e-8
+"""Distance of a probe of the noise, in shares of the range."""
+GAP_LOOKS = 3
+"""How often a local step that hardly helped is followed by a look into the widest gap."""
+NEAR = 0.02
+TOLERANCE = 1e-8
+"""Shortest step, in shares of the range: about the square root of the rounding of a loss."""
+NARROWEST = 1.0 / 64
+"""The search ends when it has converged and no gap is wider than this share of the range."""
+
+
+@final
+class BracketSearch:
+    """A space-filling first round, then the best bracket, then the gaps.
+
+    Args:
+        start: A solved point.
+        value: Its loss.
+        low: Lower bound.
+        high: Upper bound.
+        width: Points a round, at least 1.
+
+    Attributes:
+        smooth: Where the minimum is under noise; `None` as long as there is none.
+    """
+
+    def __init__(self, start: float, value: float, low: float, high: float, width: int) -> None:
+        self._known = Known(low, high)
+        self._known.tell([start], [value])
+        self._start, self._low, self._high, self._width = start, low, high, width
+        self.smooth: NoisyParabola | None = None
+
+    def rounds(self) -> BracketRounds:
+        """Rounds of points; expects a loss for each, or `None` for a failed solve."""
+        known, width = self._known, self._width
+        points = known.first_points(self._start, max(2, width))
+        for i in range(0, len(points), width):
+            known.tell(points[i : i + width], (yield points[i : i + width]))
+        looks, stalled = 0, False
+        while True:
+            if self.smooth is not None and looks >= GAP_LOOKS:
+                yield from self._smooth_rounds(self.smooth)
+            points = [] if stalled and looks < GAP_LOOKS else known.local_points(width)
+            is_local = bool(points)
+            if not is_local:
+                if looks == 0:
+                    yield from self._probe()
+                looks += 1
+                if not stalled and known.widest_gap() < NARROWEST * (self._high - self._low):
+                    return
+            least = 0 if is_local else 1
+            points = points + known.gap_points(points, max(least, width - len(points)))
+            before, near = known.lowest, is_local and known.is_near(points[0])
+            values = yield points
+            known.tell(points, values)
+            stalled = near and values[0] is not None and abs(before - values[0]) < 0.1 * abs(before)
+
+    def _probe(self) -> BracketRounds:
+        """Ask almost the best point again: is there noise?"""
+        known = self._known
+        best, lowest = known.best, known.lowest
+        jitter = JITTER * (self._high - self._low)
+        point = best + jitter if best < 0.5 * (self._low + self._high) else best - jitter
+        values = yield [point]
+        known.tell([point], values)
+        if values[0] is None:
+            return
+        difference = abs(values[0] - lowest)
+        if difference > 100 * jitter * known.steepness() + 1e-10 * abs(lowest):
+            self.smooth = NoisyParabola(best, difference, self._low, self._high)
+
+    def _smooth_rounds(self, smooth: NoisyParabola) -> BracketRounds:
+        """Under noise: fit a parabola to ever more points."""
+        smooth.centre = self._known.best
+        while True:
+            points = smooth.ask(self._width)
+            self._known.tell(points, (yield points))
+            smooth.tell(*self._known.arrays())
+
+
+@final
+class Known:
+    """The points solved so far, in order.
+
+    Args:
+        low: Lower bound.
+        high: Upper bound.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
+        self._tolerance = TOLERANCE * (high - low)
+        self._losses: dict[float, float] = {}
+        self._looks = 0
+
+    @property
+    def lowest(self) -> float:
+        """The lowest loss."""
+        return min(self._losses.values())
+
+    @property
+    def best(self) -> float:
+        """The point of the lowest loss."""
+        return min(self._losses, key=self._losses.__getitem__)
+
+    def arrays(self) -> tuple[FloatArray, FloatArray]:
+        """Points in order, and their losses."""
+        x = np.array(sorted(self._losses))
+        return x, np.array([self._losses[k] for k in x])
+
+    def steepness(self) -> float:
+        """Steepest slope between neighbours, not counting what is steep over short distances."""
+        x, f = self._outline([])
+        gaps = np.maximum(np.diff(x), 1e-3 * (self._high - self._low))
+        return float(np.max(np.abs(np.diff(f)) / gaps)) + 1e-300
+
+    def tell(self, points: list[float], losses: Iterable[float | None]) -> None:
+        """Remember losses; `None` is a failed solve."""
+        for point, loss in zip(points, losses, strict=True):
+            self._losses[point] = np.inf if loss is None else float(loss)
+
+    def is_near(self, point: float) -> bool:
+        """Whether a point is so near to the best one that only digits are left to gain."""
+        return abs(point - self.best) < NEAR * (self._high - self._low)
+
+    def first_points(self, start: float, count: int) -> list[float]:
+        """The golden sections of the range, then whatever is farthest from the rest."""
+        span = self._high - self._low
+        golden = [self._low + GOLDEN * span, self._high - GOLDEN * span]
+        points = [start]
+        grid = np.linspace(self._low, self._high, 101)[8:93]
+        for point in golden:
+            if min(abs(point - other) for other in points) > 0.1 * span:
+                points.append(point)
+        while len(points) <= count:
+            away = np.min(np.abs(grid[:, None] - np.array(points)), axis=1)
+            points.append(float(grid[away.argmax()]))
+        return points[1 : count + 1]
+
+    def widest_gap(self) -> float:
+        """Length of the longest interval without a point."""
+        return float(np.diff(np.unique([self._low, *self._losses, self._high])).max())
+
+    def gap_points(self, asked: list[float], count: int) -> list[float]:
+        """The middles of gaps: in turns that with the lowest bound and the widest.
+
+        The bound is that of a loss nowhere steeper than between the points known.
+
+        Source: Piyavskii (1972), "An algorithm for finding the absolute extremum of a function".
+        """
+        points: list[float] = []
+        for _ in range(count):
+            x, f = self._outline([*asked, *points])
+            gaps = np.diff(x)
+            bounds = 0.5 * (f[1:] + f[:-1]) - 0.5 * self.steepness() * gaps
+            self._looks += 1
+            lowest = int(bounds.argmin() if self._looks % 2 else gaps.argmax())
+            points.append(float(0.5 * (x[lowest] + x[lowest + 1])))
+        return points
+
+    def _outline(self, asked: list[float]) -> tuple[FloatArray, FloatArray]:
+        """Points and losses over the whole range, flat where nothing is known."""
+        x, f = self.arrays()
+        finite = np.isfinite(f)
+        f[~finite] = f[finite].max()
+        grid = np.unique([self._low, *x, *asked, self._high])
+        return grid, np.interp(grid, x, f)
+
+    def local_points(self, width: int) -> list[float]:
+        """Up to `width` points in the bracket of the best point; none where it has converged."""
+        x, f = self.arrays()
+        best = int(f.argmin())
+        left = float(x[best - 1]) if best > 0 else self._low
+        right = float(x[best + 1]) if best < len(x) - 1 else self._high
+        if best in (0, len(x) - 1) and len(x) > 1:
+            point = _at_the_edge(x, f, best, (left, right), self._tolerance)
+        else:
+            point = _inside(x, f, best, (left, right), self._tolerance)
+        if point is None:
+            return []
+        near = max(abs(point - x[best]) * 0.3, self._tolerance)
+        extras = [point - near, point + near, 0.5 * (left + x[best]), 0.5 * (x[best] + right)]
+        fresh = [float(p) for p in extras if left < p < right and abs(p - x[best]) > 0.1 * near]
+        return [point, *fresh[: width - 1]]
+
+
+def _inside(
+    x: FloatArray, f: FloatArray, best: int, bracket: tuple[float, float], tolerance: float
+) -> float | None:
+    """The minimum of the interpolant, kept away from the bracket's ends and the best point."""
+    left, right = bracket
+    middle = float(x[best])
+    side = right if right - middle > middle - left else left
+    if right - left < 3 * tolerance:
+        return None
+    point = _model_minimum(x, f, best, bracket)
+    if point is None or min(point - left, right - point) < 1e-3 * (right - left):
+        return middle + GOLDEN * (side - middle)
+    if abs(point - middle) < 0.5 * tolerance:
+        if abs(side - middle) <= 1.5 * tolerance:
+            return None
+        return middle + float(np.copysign(tolerance, side - middle))
+    return point
+
+
+def _at_the_edge(
+    x: FloatArray, f: FloatArray, best: int, bracket: tuple[float, float], tolerance: float
+) -> float | None:
+    """The best point is the outermost known: go on towards the bound, then close in on it."""
+    middle = float(x[best])
+    bound, inner = bracket if best == 0 else bracket[::-1]
+    if abs(bound - middle) < 1e-12:
+        return None if abs(inner - middle) < 100 * tolerance else middle + 0.1 * (inner - middle)
+    room = bound - middle
+    order = np.argsort(np.abs(x - middle))[:3]
+    share = None
+    if len(order) == 3 and np.isfinite(f[order]).all():
+        u = (x[order] - middle) / room
+        powers = u[1:, None] ** np.arange(1, 3)
+        share = _stationary(np.linalg.solve(powers, f[order[1:]] - f[best]))
+    if share is None or share < 0.1:
+        return middle + GOLDEN * room
+    return bound if share >= 1.0 else middle + share * room
+
+
+def _model_minimum(
+    x: FloatArray, f: FloatArray, best: int, bracket: tuple[float, float]
+) -> float | None:
+    """The minimum of the cubic (or parabola) through the points nearest to the best."""
+    left, right = bracket
+    order = np.argsort(np.abs(x - x[best]))[:6]
+    order = order[np.isfinite(f[order])]
+    inside = [k for k in order if abs(k - best) <= 1]
+    chosen = inside + [k for k in order if abs(k - best) > 1][:1]
+    if len(chosen) < 3:
+        return None
+    u = (x[chosen] - x[best]) / (right - left)
+    rise = f[chosen] - f[best]
+    for degree in range(len(chosen) - 1, 1, -1):
+        powers = u[1 : degree + 1, None] ** np.arange(1, degree + 1)
+        point = _stationary(np.linalg.solve(powers, rise[1 : degree + 1]))
+        if point is not None:
+            point = float(x[best] + point * (right - left))
+            if left < point < right:
+                return point
+    return None
+
+
+def _stationary(coefficients: FloatArray) -> float | None:
+    """The minimum nearest to 0 of `c1 u + c2 u^2 (+ c3 u^3)`."""
+    slope, curvature = float(coefficients[0]), 2 * float(coefficients[1])
+    third = 3 * float(coefficients[2]) if len(coefficients) > 2 else 0.0
+    root = curvature**2 - 4 * third * slope
+    if root < 0 or (third == 0.0 and curvature <= 0):
+        return None
+    # the root where the slope rises: 2 third u + curvature = sqrt(root) > 0
+    denominator = curvature + float(np.sqrt(root))
+    return -2 * slope / denominator if denominator > 0 else None

@@ -1,0 +1,322 @@
+"""The local search of the scalar method: a trust region that takes up directions one by one.
+
+Each round either tries the model's best step, mends the model's geometry, or takes up a new
+direction: whichever is predicted to gain more per solve. Points and losses are plain numbers.
+
+Source: geometry rules and the two radii: Powell (2006), "The NEWUOA software for unconstrained
+optimization without derivatives".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.methods.trust_region.region_model import Box, RegionModel
+from zo_bilevel.methods.trust_region.region_proposals import JITTER, Proposals, Trial
+from zo_bilevel.support.arrays import FloatArray
+
+MOST_DIRECTIONS = 150
+SMALLEST_RADIUS = 1e-9
+WIDE = 8
+"""From so many solves at once on a probe of the noise costs next to nothing."""
+MOST_FAILED_SHRINKS = 2
+"""So many looks closer without a good step, where there is noise, are the noise's fault."""
+NOISY = 0.05
+"""Noise drowns a step when it is more than this share of the predicted gain."""
+NOISY_WIDE = 0.01
+"""The same in wide rounds, whose best loss is the luckiest of many."""
+LEAST_LOOKED_AT = 16
+"""So many directions, or 2, 4 ... times as many, show whether the first matter most."""
+DECAY = 0.3
+"""They do when the second half of them promises less than this share of what the first does."""
+BETWEEN = 0.37
+"""Losses may be the same at one distance by symmetry; then not at this share of it too."""
+LARGEST_LOSS = 1e100
+"""Beyond it a loss is a failure: its square would overflow."""
+
+
+LocalRounds: TypeAlias = Generator[list[Trial], list[float | None], None]
+
+
+@final
+class RegionSearch:
+    """One local search.
+
+    Args:
+        start: A solved point, shape `(N,)`.
+        value: Its loss.
+        box: Lower and upper bounds.
+        source: Directions, the most important first, each of the length of one unit.
+        rng: Random numbers.
+        width: Solves that may run at once.
+        radius: First trust radius.
+        leaves: Whether to end when the first directions matter no more than others.
+        least: Trust radius at which it ends.
+
+    Attributes:
+        model: What is known.
+        drowned: Whether the search ended because noise drowns its steps.
+    """
+
+    def __init__(
+        self,
+        start: FloatArray,
+        value: float,
+        box: Box,
+        source: Iterator[FloatArray],
+        rng: np.random.Generator,
+        *,
+        width: int = 1,
+        radius: float = 1.0,
+        leaves: bool = False,
+        least: float = SMALLEST_RADIUS,
+    ) -> None:
+        self._leaves, self._least = leaves, least
+        self.model = RegionModel(start, value, box)
+        self._proposals = Proposals(self.model, rng)
+        self._source, self._width = source, width
+        self._radius = self._floor = radius
+        self._open = self._may_grow = True
+        self._potentials: list[float] = []
+        self._steps: list[FloatArray] = []
+        self._since_metric = 0
+        self._probed = np.inf
+        self._mend = False
+        self._last_ratio = self._last_length = 0.0
+        self.drowned = self._looked_between = False
+        self._since_probe = self._failed_shrinks = 0
+        self._differences: list[float] = []
+
+    @property
+    def radius(self) -> float:
+        """The trust radius."""
+        return self._radius
+
+    def rounds(self) -> LocalRounds:
+        """Rounds until the radius is as small as it gets."""
+        while self._floor > self._least and not self.is_plain:
+            trials = self._plan()
+            if trials:
+                values = yield trials
+                self._absorb(trials, values)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has ended as the first directions matter no more than the next."""
+        seen = self._potentials
+        blurred = self.model.noise > 0.0 and len(self.model.base) <= MOST_DIRECTIONS
+        if not self._leaves or blurred or len(seen) < LEAST_LOOKED_AT:
+            return False
+        half = 1 << (len(seen).bit_length() - 2)
+        return float(np.mean(seen[half : 2 * half])) > DECAY * float(np.mean(seen[:half]))
+
+    # ---- the next round
+
+    def _plan(self) -> list[Trial]:
+        """New directions, a step, a probe of the noise, or the model's geometry."""
+        size = self.model.size
+        if size == 0:
+            return self._grow(self._width)
+        step = self._proposals.step(self._radius)
+        if not self._mend and self._wants_growth(step):
+            self._may_grow = False
+            fresh = self._grow(max(1, self._width - 1))
+            if fresh:
+                lead = [self._proposals.padded(step)] if self._worth(step) else []
+                return (fresh + lead)[: self._width] if self._width > 1 else fresh
+        if self._mend or not self._worth(step):
+            return self._improve(step)
+        self._since_metric += 1
+        if self._since_metric >= size:
+            self._since_metric = 0
+            self.model.learn_metric(self._steps, self._radius)
+            step = self._proposals.step(self._radius)
+        if self._width < WIDE:
+            return [step, *self._extras(step, self._width - 1)]
+        if self.model.noise > max(NOISY_WIDE * step.gain, 0.0):
+            self.drowned, self._floor = True, 0.0
+            return []
+        lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
+        self._probed = min(self._probed, -1.0)
+        return [*lead, step, *self._extras(step, self._width - 1 - len(lead))]
+
+    def _grow(self, count: int) -> list[Trial]:
+        """Take up to `count` new directions, one point along each."""
+        trials = []
+        for _ in range(count):
+            unit = next(self._source, None)
+            if unit is None or self.model.size >= MOST_DIRECTIONS:
+                self._open = False
+                break
+            self.model.take(unit)
+            trials.append(self._proposals.along_newest(self._radius))
+        return [self._proposals.padded(trial) for trial in trials]
+
+    def _geometry(self, rows: NDArray[np.intp], away: FloatArray) -> list[Trial]:
+        reach = [max(min(0.1 * away[r], 0.5 * self._radius), self._floor) for r in rows]
+        return [
+            self._proposals.geometry(int(r), float(s)) for r, s in zip(rows, reach, strict=True)
+        ]
+
+    def _worth(self, step: Trial) -> bool:
+        return step.length >= 0.5 * self._floor and step.gain > 0.0
+
+    def _wants_growth(self, step: Trial) -> bool:
+        if not self._open or (self._may_grow and not self._worth(step)):
+            return self._open
+        expected = float(np.mean(self._potentials[-4:])) if self._potentials else np.inf
+        return self.model.size < 2 or step.gain < 0.5 * self.model.size * expected
+
+    def _far(self) -> tuple[NDArray[np.intp], FloatArray]:
+        centre = self.model.centre()[0]
+        away = np.sqrt(self.model.local.squared_distances(centre))
+        order = np.argsort(away)[::-1]
+        return order[away[order] > 2 * self._radius], away
+
+    def _improve(self, step: Trial) -> list[Trial]:
+        """After a bad step: replace far points; without any, look closer."""
+        if self.model.is_flat:
+            return self._doubt_flatness()
+        small = max(self._last_length, self._radius) <= self._floor
+        settled = self._mend and self._last_ratio <= 0 and small
+        self._mend = False
+        far, away = self._far()
+        if len(far):
+            return self._geometry(far[: self._width], away)
+        if settled or not self._worth(step):
+            return self._shrink(step)
+        return []
+
+    def _doubt_flatness(self) -> list[Trial]:
+        """Where all losses are the same: the other directions, then closer by, then it is flat."""
+        fresh = self._grow(self._width) if self._open else []
+        if not fresh and not self._looked_between:
+            self._looked_between = True
+            fresh = self._proposals.explore(
+                self._width, self.model.centre()[0], BETWEEN * self._radius
+            )
+        if not fresh:
+            self._floor = 0.0
+        return fresh
+
+    def _shrink(self, step: Trial) -> list[Trial]:
+        """Look closer; first ask for the noise: where it drowns the step, look wider instead."""
+        region = self.model
+        due = abs(region.centre()[1]) < self._probed or (region.noise > 0.0 and self._since_probe)
+        if region.size > 1 and due:
+            self._probed, self._since_probe = -1.0, 0
+            return [self._proposals.probe()]
+        self._since_probe += 1
+        hopeless = region.noise > 0.0 and self._failed_shrinks >= MOST_FAILED_SHRINKS
+        self._failed_shrinks += 1
+        if hopeless or region.noise > max(NOISY * step.gain, 0.0):
+            self.drowned, self._floor = True, 0.0
+            return []
+        self._may_grow = True
+        self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
+        return []
+
+    def _extras(self, step: Trial, count: int) -> list[Trial]:
+        """What else to learn in the round of a step."""
+        if count <= 0:
+            return []
+        region = self.model
+        extras = [self._proposals.step(self._radius / 3.0)] if count >= 2 else []
+        if len(region.models) == 2 and count >= 4:
+            others = [model for model in region.models if region.chosen is not model]
+            extras += [self._proposals.step(self._radius, model) for model in others]
+        if count >= 6:
+            extras += [
+                self._proposals.step(2.5 * self._radius),
+                self._proposals.step(self._radius / 10.0),
+            ]
+        far, away = self._far()
+        extras += self._geometry(far[: count // 2], away)
+        left = max(1, count - len(extras))
+        return (extras + self._proposals.explore(left, step.y, self._radius))[:count]
+
+    # ---- learning
+
+    def _absorb(self, trials: list[Trial], values: list[float | None]) -> None:
+        """Learn from a round."""
+        region = self.model
+        centre, before = region.centre()
+        moves = [region.frame @ (t.y - centre) if t.kind == "step" else None for t in trials]
+        tried: list[tuple[float, Trial]] = []
+        for trial, value, move in zip(trials, values, moves, strict=True):
+            if value is not None and value > LARGEST_LOSS:
+                value = None
+            if trial.kind == "probe":
+                self._judge_noise(value)
+                continue
+            if move is not None:
+                tried.append((np.inf if value is None else value, trial))
+                self._steps.append(move)
+            self._absorb_one(trial, value)
+        del self._steps[: -2 * MOST_DIRECTIONS]
+        if tried:
+            self._judge_step(before, *min(tried, key=lambda pair: pair[0]))
+
+    def _absorb_one(self, trial: Trial, value: float | None) -> None:
+        region = self.model
+        if trial.kind == "geometry":
+            far, _ = self._far()
+            if len(far) and region.local.count > region.size + 1:
+                region.local.drop(int(far[0]))
+        if value is None:
+            return
+        y = region.back @ (trial.x - region.base)  # the base may have moved since
+        if trial.kind == "step":
+            region.judge_foresight(y, value)
+        elif trial.kind == "grow":
+            region.presume_curvature(y, value)
+        region.learn(y, value, self._radius)
+        if trial.kind == "grow":
+            self._note_potential()
+
+    def _judge_step(self, before: float, value: float, step: Trial) -> None:
+        ratio = (before - value) / step.gain if step.gain > 0 else -1.0
+        length = step.length
+        if ratio > 0.1:
+            self._failed_shrinks = 0
+        if ratio > 0.7:
+            self._radius = max(self._radius, 2 * length)
+        elif ratio > 0.1:
+            self._radius = max(0.5 * self._radius, length)
+        else:
+            self._radius = 0.5 * min(length, self._radius)
+        if self._radius <= 1.5 * self._floor:
+            self._radius = self._floor
+        self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
+
+    def _judge_noise(self, value: float | None) -> None:
+        region = self.model
+        row = region.best()
+        if value is None:
+            return
+        difference = abs(value - float(region.local.values[row]))
+        moved = JITTER * float(np.max(region.upper - region.lower)) / 6.0
+        unit = moved * float(np.linalg.norm(region.back))
+        slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
+        if difference > 100 * unit * slope + 1e-11 * abs(value):
+            self._differences.append(difference)
+            region.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))
+            self._probed = abs(value) / 3.0
+            region.rebuild(self._radius)
+
+    def _note_potential(self) -> None:
+        """What the newest direction promises alone."""
+        region = self.model
+        slope = abs(float(region.local.gradient_at(region.centre()[0])[-1]))
+        unit = np.zeros(region.size)
+        unit[-1] = 1.0
+        curvature = float(region.local.product(unit)[-1])
+        if curvature * self._radius < slope:
+            potential = slope * self._radius - 0.5 * curvature * self._radius**2
+        else:
+            potential = slope**2 / (2 * curvature) if curvature > 0 else 0.0
+        self._potentials.append(potential)

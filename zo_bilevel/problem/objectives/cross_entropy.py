@@ -1,0 +1,100 @@
+"""Cross-entropy of logits against labels."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError
+
+
+@final
+class CrossEntropy:
+    """Mean cross-entropy of logits, the last axis over classes.
+
+    Args:
+        labels: Integer class of each row of the logits, shape `(rows,)`, >= 0.
+
+    Raises:
+        InputError: If the labels are empty or no whole numbers >= 0.
+
+    Example:
+        >>> objective = CrossEntropy([0, 1])
+        >>> logits = np.array([2.0, 0.0, 0.0, 2.0])
+        >>> round(objective.loss(logits), 6)
+        0.126928
+    """
+
+    is_vector = True
+
+    def __init__(self, labels: Any) -> None:  # noqa: ANN401 - any array
+        array = np.asarray(labels)
+        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or array.min() < 0:
+            raise InputError(
+                f"labels must be a non-empty vector of whole numbers >= 0, got {labels!r}"
+            )
+        self.labels = array.astype(np.int64)
+
+    def check(self, layout: ThetaLayout) -> None:
+        """Refuse logits whose rows or classes do not fit the labels.
+
+        Raises:
+            InnerSolverError: Naming the shape and the labels.
+        """
+        rows, classes = self.labels.size, layout.size // self.labels.size
+        if layout.size % rows or classes <= self.labels.max():
+            raise InnerSolverError(
+                f"the inner solver returned {layout.describe()}, but CrossEntropy has {rows} "
+                f"labels up to {self.labels.max()}: logits must have shape ({rows}, classes)"
+            )
+
+    def loss(self, theta: FloatArray) -> float:
+        """The loss of flat logits of shape `(rows * classes,)`."""
+        logits, shifted = self._shifted(theta)
+        picked = logits[np.arange(self.labels.size), self.labels]
+        return float(np.mean(shifted - picked))
+
+    def _shifted(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        logits = theta.reshape(self.labels.size, -1)
+        top = logits.max(axis=1)
+        total: FloatArray = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        return logits, total
+
+    def _probabilities(self, theta: FloatArray) -> FloatArray:
+        logits, total = self._shifted(theta)
+        probabilities: FloatArray = np.exp(logits - total[:, None])
+        return probabilities
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+        """The loss."""
+        return self.loss(theta)
+
+    def gradient(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        context: OuterContext,  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray]:
+        """`(softmax - one_hot) / rows`."""
+        residual = self._probabilities(theta)
+        residual[np.arange(self.labels.size), self.labels] -= 1.0
+        return residual.ravel() / self.labels.size, np.zeros(x.size)
+
+    def hessian_product(
+        self,
+        theta: FloatArray,
+        x: FloatArray,  # noqa: ARG002
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray]:
+        """`(diag(p) - p p') T / rows` row by row, and zero in x."""
+        probabilities = self._probabilities(theta)[:, :, None]
+        tangents = theta_tangents.reshape(*probabilities.shape[:2], -1)
+        mean = (probabilities * tangents).sum(axis=1, keepdims=True)
+        product = probabilities * (tangents - mean) / self.labels.size
+        return product.reshape(theta_tangents.shape), np.zeros_like(x_tangents)

@@ -1,0 +1,243 @@
+"""User functions as outer objectives: torch functions by autograd, others by value only."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, described
+
+Pair: TypeAlias = tuple[FloatArray, FloatArray]
+"""Of theta and of x."""
+
+DIFFERENCE = 1e-5
+"""Step of differences of a gradient, in units of the largest value."""
+
+
+@final
+class TorchObjective:
+    """A scalar torch function `f(theta, phi)`, differentiated by autograd.
+
+    Args:
+        function: Called with float64 tensors in the user's structure: theta as the inner
+            solver returned it, phi by name.
+    """
+
+    is_vector = True
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def _scalar(self, theta: Any, x: Any, at: FloatArray, context: OuterContext) -> Any:  # noqa: ANN401
+        value = self.function(context.layout.pack(theta), context.space.decode_torch(x, at))
+        return value.reshape(()).to(theta.dtype)
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
+        """The function's value."""
+        import torch
+
+        with torch.no_grad():
+            tensors = torch.tensor(theta), torch.tensor(x)
+            return float(self._scalar(*tensors, x, context))
+
+    def gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[FloatArray, FloatArray]:
+        """First derivatives by reverse mode."""
+        import torch
+
+        inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
+        value = self._scalar(inputs[0], inputs[1], x, context)
+        grads = torch.autograd.grad(value, inputs, allow_unused=True)
+        out = [
+            np.zeros(len(t)) if g is None else g.numpy() for g, t in zip(grads, inputs, strict=True)
+        ]
+        return out[0], out[1]
+
+    def hessian_product(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Reverse over reverse mode; the Hessian is symmetric.
+
+        Central differences of the gradient where an operation has no second derivative.
+        """
+        at, tangents = (theta, x), (theta_tangents, x_tangents)
+        try:
+            return self._differentiated_twice(at, tangents, context)
+        except (RuntimeError, NotImplementedError):
+            return self._differenced(at, tangents, context)
+
+    def _differenced(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
+        found = np.zeros_like(tangents[0]), np.zeros_like(tangents[1])
+        largest = max(float(np.max(np.abs(at[0]), initial=0.0)), 1.0)
+        for column, along in enumerate(zip(*(part.T for part in tangents), strict=True)):
+            length = max(float(np.linalg.norm(part)) for part in along)
+            if length == 0.0:
+                continue
+            step = DIFFERENCE * largest / length
+            ends = [
+                self.gradient(at[0] + side * along[0], at[1] + side * along[1], context)
+                for side in (step, -step)
+            ]
+            for part, high, low in zip(found, *ends, strict=True):
+                part[:, column] = (high - low) / (2 * step)
+        return found
+
+    def _differentiated_twice(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
+        import torch
+
+        inputs = [torch.tensor(part, requires_grad=True) for part in at]
+        value = self._scalar(inputs[0], inputs[1], at[1], context)
+        slopes = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
+        columns = [torch.from_numpy(part.T.copy()) for part in tangents]
+        used = [i for i, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
+        if not used:  # a linear function
+            return np.zeros_like(tangents[0]), np.zeros_like(tangents[1])
+        products = _pull_back([slopes[i] for i in used], inputs, [columns[i] for i in used])
+        count = tangents[0].shape[1]
+        theta_part, x_part = (
+            np.zeros((count, t.numel())) if p is None else p.numpy()
+            for p, t in zip(products, inputs, strict=True)
+        )
+        return theta_part.T, x_part.T
+
+
+def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tuple[Any, ...]:
+    """Derivatives of `slopes . column` in the inputs, for each of a batch of columns."""
+    import torch
+
+    def pulled(columns: Sequence[Any], *, is_batch: bool) -> tuple[Any, ...]:
+        return torch.autograd.grad(
+            slopes,
+            inputs,
+            columns,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=is_batch,
+        )
+
+    if len(columns[0]) > 1:  # no machinery for one alone
+        try:
+            return pulled(columns, is_batch=True)
+        except RuntimeError:  # some operations cannot, group_norm for one
+            pass
+    rows = [pulled(row, is_batch=False) for row in zip(*columns, strict=True)]
+    return tuple(
+        None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True)
+    )
+
+
+@final
+class PythonObjective:
+    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar.
+
+    Args:
+        function: Called with numpy arrays in the user's structure and phi by name.
+    """
+
+    is_vector = False
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
+        """The function's value."""
+        return float(self.function(context.layout.pack(theta), context.space.decode(x)))
+
+    def gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[FloatArray, FloatArray]:
+        """Not known; methods treat the loss itself as the inner solution."""
+        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
+
+    def hessian_product(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+        context: OuterContext,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Not known, as for `gradient`."""
+        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
+
+
+def resolve_callable(
+    function: Callable[[Any, Any], Any], theta: FloatArray, x: FloatArray, context: OuterContext
+) -> TorchObjective | PythonObjective:
+    """Find out whether a user's function is a torch function or a plain one.
+
+    Args:
+        function: `f(theta, phi)`.
+        theta: A first inner solution, shape `(m,)`.
+        x: Where it was solved, shape `(N,)`.
+        context: The space and theta's structure.
+
+    Returns:
+        A `TorchObjective` when autograd reaches theta through it, else a `PythonObjective`.
+
+    Raises:
+        InputError: If the function fails on tensors and on arrays, or gives another value for
+            the same inner solution each time.
+    """
+    import torch
+
+    objective = TorchObjective(function)
+    tensor = torch.tensor(theta, requires_grad=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = function(
+                context.layout.pack(tensor), context.space.decode_torch(torch.tensor(x), x)
+            )
+        if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
+            objective.gradient(theta, x, context)
+            _check_repeats(objective, theta, x, context)
+            return objective
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plain function may fail on tensors in any way
+        return _plain(function, theta, x, context, error)
+    return PythonObjective(function)
+
+
+def _check_repeats(
+    objective: TorchObjective, theta: FloatArray, x: FloatArray, context: OuterContext
+) -> None:
+    first, second = (objective.value(theta, x, context) for _ in range(2))
+    if first != second and not (math.isnan(first) and math.isnan(second)):
+        raise InputError(
+            "the outer objective must give one value for one inner solution, got "
+            f"{first:g} and {second:g}: put a network with dropout in eval mode, or draw its "
+            "random numbers from a seeded generator"
+        )
+
+
+def _plain(
+    function: Callable[[Any, Any], Any],
+    theta: FloatArray,
+    x: FloatArray,
+    context: OuterContext,
+    on_tensors: Exception,
+) -> PythonObjective:
+    """The function for arrays, unless it fails on them too."""
+    objective = PythonObjective(function)
+    try:
+        objective.value(theta, x, context)
+    except Exception as error:  # noqa: BLE001 - it is shown beside the first
+        raise InputError(
+            f"the outer objective raised {described(on_tensors)} with tensors, and "
+            f"{described(error)} with arrays"
+        ) from on_tensors
+    return objective

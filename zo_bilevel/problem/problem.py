@@ -1,0 +1,207 @@
+"""A bilevel problem: the space, the inner solver that can only be run, the outer objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, cast, final, runtime_checkable
+
+import numpy as np
+
+from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
+from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.problem.objectives.functions import (
+    PythonObjective,
+    TorchObjective,
+    resolve_callable,
+)
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.solver_identity import solver_name
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError
+
+InnerSolver: TypeAlias = Callable[..., Any]
+OBJECTIVES = (SquaredError, CrossEntropy, TorchObjective, PythonObjective, Identity)
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """Minimise `outer(theta, phi)` over the space, where `theta = inner(phi)`.
+
+    Args:
+        space: The meta-parameters.
+        inner: Called as `inner(phi)`, or `inner(phi, seed=seed)` when it takes a seed, with a
+            dict of named values; returns a number, array, tensor or dict of them.
+        outer: `SquaredError`, `CrossEntropy`, a torch function `f(theta, phi)`, a Python
+            function that returns a number, or `None` when the inner solver returns the loss.
+        name: What the inner solver is called in stores and reports; default from `inner`.
+        version: Change it when the inner solver changes: stored solves of other versions are
+            not used again.
+        is_scalar: Hide the inner solution from methods: only the loss is seen.
+        valid: The user's own rule for answers that are finite but absurd: called as
+            `valid(theta, phi)` with theta as the inner solver returned it (tensors as arrays)
+            and named values; where it returns False the solve is "rejected".
+        expected_length: How many numbers an inner solution has in all; a solve that returns
+            more or fewer is "wrong_shape". Default: as many as the first one.
+
+    Raises:
+        InputError: If the space is no `Space`, `inner`, `outer` or `valid` cannot be called, the
+            expected length is no whole number >= 1, or an adapter refuses the space.
+
+    Example:
+        >>> from zo_bilevel import Real
+        >>> problem = Problem(Space(a=Real(0, 4)), lambda phi: phi["a"] ** 2, SquaredError(4.0))
+        >>> problem.scalar.is_scalar
+        True
+    """
+
+    space: Space
+    inner: InnerSolver
+    outer: Any = None
+    name: str = ""
+    version: str = "1"
+    is_scalar: bool = False
+    valid: Callable[[Any, dict[str, Any]], bool] | None = None
+    expected_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.space, Space):
+            raise InputError(f"space must be a zb.Space, got {type(self.space).__name__}")
+        if not callable(self.inner):
+            raise InputError(f"inner must be callable, got {type(self.inner).__name__}")
+        outer = Identity() if self.outer is None else self.outer
+        if not isinstance(outer, OBJECTIVES) and not callable(outer):
+            raise InputError(f"outer must be callable or an objective, got {type(outer).__name__}")
+        object.__setattr__(self, "outer", outer)
+        if not self.name:
+            object.__setattr__(self, "name", solver_name(self.inner))
+        _check_validity(self.valid, self.expected_length)
+        if isinstance(self.inner, ChecksSpace):
+            self.inner.check(self.space)
+
+    @property
+    def scalar(self) -> Problem:
+        """The same problem seen as a scalar black box: only the loss is visible."""
+        return dataclasses.replace(self, is_scalar=True)
+
+    def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:
+        """Fix the structure of the inner solution from the first solve.
+
+        Args:
+            theta: First inner solution, flat, shape `(m,)`.
+            layout: Its structure.
+            x: Where it was solved, scaled, shape `(N,)`.
+
+        Returns:
+            The problem as methods see it.
+
+        Raises:
+            InnerSolverError: If the outer objective cannot work on this inner solution.
+        """
+        context = OuterContext(self.space, layout)
+        outer = self.outer
+        if isinstance(outer, SquaredError | CrossEntropy):
+            outer.check(layout)
+        elif isinstance(outer, Identity):
+            if layout.size != 1:
+                raise InnerSolverError(
+                    f"the inner solver returned {layout.describe()}, but without an outer "
+                    "objective it must return one number, the loss"
+                )
+        elif not isinstance(outer, OBJECTIVES):
+            outer = resolve_callable(outer, theta, x, context)
+        return BoundProblem(self.space, outer, context, self.is_scalar)
+
+    def refusal(
+        self, theta: FloatArray, layout: ThetaLayout, x: FloatArray, *, must_work: bool = False
+    ) -> str:
+        """Why the user's rule refuses an inner solution, in words; empty when it does not.
+
+        Args:
+            theta: Flat inner solution, shape `(m,)`.
+            layout: Its structure.
+            x: Where it was solved, scaled, shape `(N,)`.
+            must_work: Raise where the rule itself raises, as on the first solve.
+
+        Raises:
+            InputError: If the rule gives no truth value, or raises while it must work.
+        """
+        if self.valid is None:
+            return ""
+        phi = self.space.decode(x)
+        try:
+            answer = self.valid(layout.pack(theta), phi)
+        except Exception as error:
+            if must_work:
+                raise InputError(
+                    f"valid raised {type(error).__name__}: {error} (at {phi})"
+                ) from error
+            return f"valid raised {type(error).__name__}: {error}"
+        if not isinstance(answer, bool | np.bool_):
+            raise InputError(f"valid must return True or False, got {answer!r} (at {phi})")
+        return "" if answer else "the inner solution is refused by valid"
+
+
+@runtime_checkable
+class ChecksSpace(Protocol):
+    """An adapter that can refuse a space before the first solve."""
+
+    def check(self, space: Space) -> None:
+        """Raise `InputError`, by name, for parameters that do not fit."""
+        ...
+
+
+def _check_validity(valid: object, expected_length: object) -> None:
+    if valid is not None and not callable(valid):
+        raise InputError(f"valid must be callable, got {type(valid).__name__}")
+    if expected_length is None:
+        return
+    is_whole = isinstance(expected_length, int) and not isinstance(expected_length, bool)
+    if not is_whole or cast(int, expected_length) < 1:
+        raise InputError(f"expected_length must be a whole number >= 1, got {expected_length!r}")
+
+
+@final
+class BoundProblem:
+    """A problem whose outer objective and structure of theta are known: pure numbers.
+
+    Args:
+        space: The meta-parameters.
+        outer: The resolved objective.
+        context: The space and theta's structure.
+        is_scalar: Whether methods may see only the loss.
+    """
+
+    def __init__(
+        self, space: Space, outer: OuterObjective, context: OuterContext, is_scalar: bool
+    ) -> None:
+        self.space = space
+        self.outer = outer
+        self.context = context
+        self.is_vector = outer.is_vector and not is_scalar
+
+    @property
+    def layout(self) -> ThetaLayout:
+        """Structure of the inner solution."""
+        return self.context.layout
+
+    def value(self, theta: FloatArray, x: FloatArray) -> float:
+        """Loss of an inner solution solved at `x`."""
+        return self.outer.value(theta, x, self.context)
+
+    def gradient(self, theta: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
+        return self.outer.gradient(theta, x, self.context)
+
+    def hessian_product(
+        self,
+        theta: FloatArray,
+        x: FloatArray,
+        theta_tangents: FloatArray,
+        x_tangents: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Hessian of f applied to tangents `(m, b)`, `(N, b)`: its parts in theta and x."""
+        return self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)

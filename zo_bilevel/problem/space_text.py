@@ -1,0 +1,77 @@
+"""A space as text that can be read back without running anything, for the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.errors import StoreError
+
+KINDS: Mapping[str, type[Parameter]] = {
+    "Real": Real,
+    "Log": Log,
+    "Integer": Integer,
+    "Choice": Choice,
+}
+
+
+def space_to_text(space: Space) -> str:
+    """A space as JSON.
+
+    Args:
+        space: Options of a choice that are no plain values are told by their `repr`.
+
+    Returns:
+        One object a parameter, in order.
+
+    Example:
+        >>> space_to_text(Space(nu=Log(0.1, 1.0)))
+        '[{"name": "nu", "kind": "Log", "lower": 0.1, "upper": 1.0, "shape": []}]'
+    """
+    return json.dumps([_facts(name, parameter) for name, parameter in space.parameters.items()])
+
+
+def _facts(name: str, parameter: Parameter) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": name, "kind": type(parameter).__name__}
+    if isinstance(parameter, Choice):
+        facts["options"] = [_plain(option) for option in parameter.options]
+    else:
+        number = int if isinstance(parameter, Integer) else float
+        facts |= {"lower": number(parameter.lower), "upper": number(parameter.upper)}
+    facts["shape"] = [int(length) for length in parameter.shape]
+    if isinstance(parameter, Real) and parameter.correlation_length is not None:
+        facts["correlation_length"] = float(parameter.correlation_length)
+    return facts
+
+
+def _plain(option: object) -> str | int | float | bool | None:
+    plain = option is None or isinstance(option, str | int | float | bool)
+    return option if plain else repr(option)  # type: ignore[return-value] # checked above
+
+
+def space_from_text(text: str) -> Space:
+    """Undo `space_to_text`.
+
+    Args:
+        text: What it gave.
+
+    Returns:
+        The space.
+
+    Raises:
+        StoreError: If the text is no space.
+    """
+    try:
+        parameters = {}
+        for facts in json.loads(text):
+            options = {k: v for k, v in facts.items() if k not in ("name", "kind")}
+            options["shape"] = tuple(options["shape"])
+            parameters[facts["name"]] = KINDS[facts["kind"]](**options)
+        return Space(parameters)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"the space of a run cannot be read from the store ({type(error).__name__}: {error})"
+        ) from error

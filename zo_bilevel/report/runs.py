@@ -1,0 +1,67 @@
+"""Every run of a comparison as its drill-down shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zo_bilevel.comparison.comparison import Comparison
+from zo_bilevel.comparison.runs import Run
+from zo_bilevel.report.charts import run_chart
+from zo_bilevel.support.tables import number
+
+MOST_PARAMETERS = 30
+
+
+def groups_of(
+    comparison: Comparison, anchor: str
+) -> tuple[tuple[tuple[str, tuple[dict[str, Any], ...]], ...], dict[str, dict[str, Any]]]:
+    """The runs of each method as the template shows them, and their curves by name.
+
+    Args:
+        comparison: The runs.
+        anchor: Name of the part of the page.
+    """
+    groups, curves = [], {}
+    for index, method in enumerate(comparison.methods):
+        shown = []
+        for run in comparison.runs_of(method):
+            name = f"{anchor}-run-{index}-{run.seed}"
+            if run.improvements:
+                curves[name] = run_chart(run)
+            shown.append(_shown_run(run, comparison, name))
+        if shown:
+            groups.append((method, tuple(shown)))
+    return tuple(groups), curves
+
+
+def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
+    from zo_bilevel.support.parameter_text import deviation, shown
+
+    truth = comparison.truth or {}
+    step = None if comparison.target is None else run.first_at(comparison.target)
+    reached = "" if step is None else f"target after {step.solve} solves"
+    if comparison.target is not None and step is None:
+        reached = "target not reached"
+    facts = [
+        ("stopped", run.error or run.stop_reason),
+        ("solves", f"{run.solves} in {run.rounds} rounds, {run.seconds:.2f} s"),
+        ("failed solves", ", ".join(f"{n} {status}" for status, n in run.failures.items())),
+        ("standard error", "" if run.standard_error is None else number(run.standard_error)),
+        ("reported by the run", "" if run.reported_loss is None else number(run.reported_loss)),
+        ("held-out loss", "" if run.held_out_loss is None else number(run.held_out_loss)),
+        ("cost", number(run.cost) if run.cost else ""),
+    ]
+    for key, value in list(run.phi.items())[:MOST_PARAMETERS]:
+        known = truth.get(key)
+        beside = (
+            "" if known is None else f" (truth {shown(known)}, error {deviation(value, known)})"
+        )
+        facts.append((key, f"{shown(value)}{beside}"))
+    return {
+        "name": name if run.improvements else "",
+        "seed": run.seed,
+        "status": run.status,
+        "loss": number(run.loss),
+        "reached": reached,
+        "facts": [fact for fact in facts if fact[1]],
+    }

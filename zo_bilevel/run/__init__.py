@@ -1,0 +1,1 @@
+"""One run: the ledger, the loop, the result."""

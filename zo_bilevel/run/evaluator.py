@@ -1,0 +1,167 @@
+"""From points to evaluations: decode, seed, dispatch, judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status, solve_seed
+from zo_bilevel.store.recorder import Recorder
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, described
+
+
+@final
+class Evaluator:
+    """Turns points into evaluations: decode, seed, dispatch, bind, in the order of the round.
+
+    Args:
+        problem: The problem.
+        dispatcher: Runs the solves.
+        seed: Seed of the run.
+        recorder: Remembers every solve; `None` for no store.
+        out_of_time: Asked after each solve; once true, the rest of the round is given up.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        dispatcher: Dispatcher,
+        seed: int,
+        recorder: Recorder | None = None,
+        out_of_time: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.problem = problem
+        self.dispatcher = dispatcher
+        self.seed = seed
+        self.recorder = recorder
+        self.out_of_time = out_of_time
+        self.step = 0
+        self.solve = Solve(problem.inner)
+        self.bound: BoundProblem | None = None
+        self._seen_any = False
+
+    def job(self, place: int, point: Point) -> Job:
+        """One point of a round as a dispatcher sees it."""
+        order = point.derivative
+        bound = None if order is None else order.bind(self.problem, point.x)
+        return Job(place, self.problem.space.decode(point.x), self.seed_of(point), bound)
+
+    def seed_of(self, point: Point) -> int:
+        """Seed of a point's solve; 0 for an inner solver that takes none."""
+        return solve_seed(self.seed, point.stream) if self.solve.with_seed else 0
+
+    def outcomes(self, points: Sequence[Point]) -> dict[int, Outcome]:
+        """Run one round; stored solves are not run again, new ones are stored as they finish.
+
+        Args:
+            points: Independent points.
+
+        Returns:
+            Outcomes by place; all places, unless time ran out.
+        """
+        found: dict[int, Outcome] = {}
+        if self.recorder is not None:
+            for place, point in enumerate(points):
+                stored = self.recorder.find(self.step, place, point, self.seed_of(point))
+                if stored is not None:
+                    found[place] = stored
+        pending = [self.job(k, point) for k, point in enumerate(points) if k not in found]
+        if not pending:
+            return found
+        # closing the round kills what is still running when the store or the user stops it
+        with closing(as_generator(self.dispatcher.run(self.solve, pending))) as answers:
+            for index, outcome in answers:
+                if self.recorder is not None:
+                    point = points[index]
+                    self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
+                found[index] = outcome
+                if self.out_of_time():
+                    break
+        return found
+
+    def evaluate(self, points: Sequence[Point]) -> list[Evaluation]:
+        """Run one round and judge it.
+
+        Args:
+            points: Independent points.
+
+        Returns:
+            Evaluations in the order of the points; fewer when time ran out.
+
+        Raises:
+            InnerSolverError: If the very first solve gives an unusable inner solution.
+        """
+        self.step += 1
+        found = self.outcomes(points)
+        evaluations = {place: self.judge(points[place], found[place]) for place in sorted(found)}
+        if self.recorder is not None:
+            self.recorder.judged(evaluations)
+        return list(evaluations.values())
+
+    def judge(self, point: Point, outcome: Outcome) -> Evaluation:
+        """Check one outcome against the structure of theta and compute its loss."""
+        is_first, self._seen_any = not self._seen_any, True
+        status, error, loss = outcome.status, outcome.error, math.inf
+        theta, layout = outcome.theta, outcome.layout
+        if status == "ok" and theta is not None and layout is not None:
+            status, error, loss = self._verdict(point, theta, layout, is_first)
+        if status != "ok":
+            theta, layout, loss = None, None, math.inf
+            error = f"{error} (at {_few(self.problem.space.decode(point.x))})"
+        if is_first and status in ("invalid", "wrong_shape"):
+            raise InnerSolverError(f"the first solve gave nothing usable: {error}")
+        derivative = outcome.derivative if status == "ok" else None
+        return Evaluation(
+            point, status, theta, loss, outcome.seconds, outcome.cost, error, layout, derivative
+        )
+
+    def _verdict(
+        self, point: Point, theta: FloatArray, layout: ThetaLayout, is_first: bool
+    ) -> tuple[Status, str, float]:
+        """Status, reason and loss of a finite inner solution."""
+        wanted = self.problem.expected_length
+        if wanted is not None and layout.size != wanted:
+            error = f"the inner solver returned {layout.describe()}, expected_length is {wanted}"
+            return "wrong_shape", error, math.inf
+        if self.bound is None:
+            self.bound = self.problem.bind(theta, layout, point.x)
+        known = self.bound.layout
+        if layout.shapes != known.shapes or layout.names != known.names:
+            error = f"the inner solver returned {layout.describe()}, but {known.describe()} before"
+            return "wrong_shape", error, math.inf
+        refusal = self.problem.refusal(theta, layout, point.x, must_work=is_first)
+        if refusal:
+            return "rejected", refusal, math.inf
+        try:
+            loss = self.bound.value(theta, point.x)
+        except Exception as error:
+            if is_first:
+                raise
+            return "failed", f"the outer objective raised {described(error)}", math.inf
+        if not math.isfinite(loss):
+            return "invalid", f"the outer objective is {loss}", math.inf
+        return "ok", "", loss
+
+
+def as_generator(
+    answers: Iterable[tuple[int, Outcome]],
+) -> Generator[tuple[int, Outcome], None, None]:
+    """The answers of a dispatcher as something that can be closed."""
+    yield from answers
+
+
+def _few(phi: Mapping[str, Any]) -> str:
+    shown = []
+    for name, value in phi.items():
+        numbers = np.asarray(value).ravel()
+        more = ", ...]" if numbers.size > 3 else "]"
+        shown.append(f"{name}={str(numbers[:3].tolist())[:-1]}{more}")
+    return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")

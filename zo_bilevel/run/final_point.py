@@ -1,0 +1,126 @@
+"""Judging the final point afresh when solves are noisy, so that lucky draws do not win.
+
+With noise the lowest loss of a run is an underestimate: the luckiest of many draws. A share of the
+budget is kept back to solve the candidates again with fresh seeds; their mean is reported, with
+its standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Notes
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.ledger import CONFIRM, Ledger
+from zo_bilevel.run.result import Record
+from zo_bilevel.solve.evaluation import CONFIRM_STREAM, Evaluation, Point
+
+SHARE = 0.1
+MOST_SOLVES = 8
+PROVEN = 2.0
+"""Standard errors by which the lowest loss must beat the method's recommendation."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The point to report and its loss.
+
+    Args:
+        evaluation: The point's first solve, for its inner solution.
+        loss: Mean loss over fresh seeds, or the one loss there is.
+        standard_error: Of that mean, or `None` when solves are not known to be noisy.
+    """
+
+    evaluation: Evaluation
+    loss: float
+    standard_error: float | None = None
+
+
+def reserve_for(ledger: Ledger) -> int:
+    """Solves to keep back from the budget: a tenth, at most 8."""
+    limit = ledger.budget.max_solves
+    return 0 if limit is None else min(MOST_SOLVES, int(SHARE * limit))
+
+
+def confirm(
+    evaluator: Evaluator,
+    ledger: Ledger,
+    notes: Notes,
+    callback: Callable[[Record], None] | None,
+) -> Verdict | None:
+    """Solve the candidates again with fresh seeds and choose by the mean.
+
+    Args:
+        evaluator: Runs the solves.
+        ledger: Charged for them.
+        notes: The method's recommendation competes with the lowest loss.
+        callback: Told each solve.
+
+    Returns:
+        The verdict, or `None` when no budget is left for it.
+    """
+    best = ledger.best
+    if best is None:
+        return None
+    candidates = [best.point.x]
+    if notes.recommended is not None and not np.array_equal(notes.recommended, best.point.x):
+        candidates.append(notes.recommended)
+    ledger.reserve = 0
+    repeats = MOST_SOLVES if ledger.budget.max_solves is None else reserve_for(ledger)
+    repeats = ledger.room(repeats) // len(candidates)
+    if repeats < 1:
+        return None
+    points = [
+        Point(x, (CONFIRM_STREAM, repeat), CONFIRM) for x in candidates for repeat in range(repeats)
+    ]
+    ledger.rounds += 1
+    evaluations = evaluator.evaluate(points)
+    for evaluation in evaluations:
+        record = ledger.charge(evaluation)
+        if callback is not None:
+            callback(record)
+    return chosen([evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)])
+
+
+def chosen(groups: Sequence[Sequence[Evaluation]]) -> Verdict | None:
+    """The point to report, from fresh solves of the candidates.
+
+    Args:
+        groups: Fresh solves of the point of lowest loss, and of the recommended one if that is
+            another.
+
+    Returns:
+        The verdict, or `None` when all solves failed.
+    """
+    return _chosen([verdict for verdict in map(_judge, groups) if verdict is not None])
+
+
+def _chosen(verdicts: list[Verdict]) -> Verdict | None:
+    """The recommended point, the last, unless the lowest loss seen proves better.
+
+    A few fresh solves of two good points do not tell them apart; the recommendation rests on many.
+    """
+    if len(verdicts) < 2:
+        return verdicts[0] if verdicts else None
+    lowest, recommended = verdicts
+    errors = [verdict.standard_error for verdict in verdicts]
+    doubt = math.hypot(*(math.inf if error is None else error for error in errors))
+    margin = 0.0 if math.isnan(doubt) else PROVEN * doubt
+    return lowest if lowest.loss + margin < recommended.loss else recommended
+
+
+def _judge(group: Sequence[Evaluation]) -> Verdict | None:
+    losses = [evaluation.loss for evaluation in group if evaluation.ok]
+    if not losses:
+        return None
+    first = next(evaluation for evaluation in group if evaluation.ok)
+    if len(losses) == 1:
+        return Verdict(first, losses[0], math.nan)
+    error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+    return Verdict(first, float(np.mean(losses)), error)

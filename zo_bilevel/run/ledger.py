@@ -1,0 +1,167 @@
+"""Budgets and the ledger that counts what a run has spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import final
+
+from zo_bilevel.run.result import Record
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.errors import InputError
+
+DEFAULT_MAX_SOLVES = 1000
+MISTAKE = f"failed: {InputError.__name__}: "
+"""A first solve that ends so is the user's mistake: further points would only repeat it."""
+MIN_SOLVES_TO_JUDGE_FAILURES = 20
+CONFIRM = "confirm"
+"""Role of the solves that judge the final point afresh; none of them can become the best."""
+
+
+@final
+class Budget:
+    """Limits on solves, seconds and cost; `None` is no limit.
+
+    Args:
+        max_solves: Solves, >= 1.
+        max_seconds: Wall-clock seconds, > 0. Checked after every solve.
+        max_cost: Money in the unit the inner solver reports, > 0.
+
+    Raises:
+        InputError: If a limit is not positive.
+    """
+
+    __slots__ = ("max_cost", "max_seconds", "max_solves")
+
+    def __init__(
+        self,
+        max_solves: int | None = None,
+        max_seconds: float | None = None,
+        max_cost: float | None = None,
+    ) -> None:
+        if max_solves is not None and (int(max_solves) != max_solves or max_solves < 1):
+            raise InputError(f"max_solves must be a whole number >= 1, got {max_solves}")
+        for name, limit in (("max_seconds", max_seconds), ("max_cost", max_cost)):
+            if limit is not None and not limit > 0:
+                raise InputError(f"{name} must be > 0, got {limit}")
+        if max_solves is None and max_seconds is None and max_cost is None:
+            max_solves = DEFAULT_MAX_SOLVES
+        self.max_solves = max_solves
+        self.max_seconds = max_seconds
+        self.max_cost = max_cost
+
+
+@final
+class Ledger:
+    """Counts what a run has spent, the same way for every method, and keeps its history."""
+
+    def __init__(self, budget: Budget, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.budget = budget
+        self.solves = 0
+        self.rounds = 0
+        self.cost = 0.0
+        self.dearest = 0.0
+        self.failures: Counter[str] = Counter()
+        self.best: Evaluation | None = None
+        self.reserve = 0
+        self.first_error = ""
+        self.history: list[Record] = []
+        self._clock = clock
+        self._started = clock()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the start."""
+        return self._clock() - self._started
+
+    def out_of_time(self) -> bool:
+        """Whether the budget in seconds is over."""
+        limit = self.budget.max_seconds
+        return limit is not None and self.seconds >= limit
+
+    def room(self, wanted: int) -> int:
+        """How many of the solves wanted may still be started without overrunning a limit."""
+        limits = self.budget
+        if limits.max_solves is not None:
+            wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
+        if self.out_of_time():
+            return 0
+        if limits.max_cost is not None:
+            left = limits.max_cost - self.cost
+            if self.dearest > 0:
+                wanted = min(wanted, math.floor(left / self.dearest * (1 + 1e-12)))
+            elif self.solves == 0:
+                wanted = min(wanted, 1)  # the price of a solve is not known yet
+        return max(wanted, 0)
+
+    def affordable(self, points: Sequence[Point]) -> int:
+        """How many points of a round, from the first, may be started.
+
+        Args:
+            points: The round; a point that wants derivatives counts for more than one solve.
+        """
+        count, limit = self.room(len(points)), self.budget.max_solves
+        left = math.inf if limit is None else limit - self.reserve - self.solves
+        while count and sum(point.solves for point in points[:count]) > left:
+            count -= 1
+        return count
+
+    def spent_reason(self) -> str:
+        """Which limit is reached, in words."""
+        limits = self.budget
+        if limits.max_solves is not None and self.solves >= limits.max_solves - self.reserve:
+            return f"budget of {limits.max_solves} solves spent"
+        if self.out_of_time():
+            return f"budget of {limits.max_seconds:g} seconds spent"
+        if limits.max_cost is None:
+            return f"budget of {limits.max_solves} solves: the next round needs more than is left"
+        return (
+            f"budget of {limits.max_cost:g} in cost: {self.cost:.4g} spent, the next solve may "
+            f"cost {self.dearest:.4g}"
+        )
+
+    def charge(self, evaluation: Evaluation) -> Record:
+        """Book one solve.
+
+        Args:
+            evaluation: In the order of its round.
+
+        Returns:
+            Its line in the history.
+        """
+        self.solves += evaluation.point.solves
+        self.cost += evaluation.cost
+        self.dearest = max(self.dearest, evaluation.cost)
+        if not evaluation.ok:
+            self.failures[evaluation.status] += 1
+            self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
+        elif evaluation.point.role != CONFIRM and (
+            self.best is None or evaluation.loss < self.best.loss
+        ):
+            self.best = evaluation
+        record = Record(
+            self.solves,
+            self.rounds,
+            self.seconds,
+            evaluation.point.role,
+            evaluation.status,
+            evaluation.loss,
+            math.inf if self.best is None else self.best.loss,
+            self.cost,
+        )
+        self.history.append(record)
+        return record
+
+    def failure_reason(self, max_failure_rate: float) -> str:
+        """Why the run is hopeless, in words, or nothing."""
+        if self.best is None and self.first_error.startswith(MISTAKE):
+            return f"the first solve {self.first_error}"
+        failed = sum(self.failures.values())
+        if self.solves >= MIN_SOLVES_TO_JUDGE_FAILURES and failed > max_failure_rate * self.solves:
+            return (
+                f"{failed} of {self.solves} solves failed, more than max_failure_rate="
+                f"{max_failure_rate:g} allows; the first one {self.first_error}"
+            )
+        return ""

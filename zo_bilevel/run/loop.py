@@ -1,0 +1,237 @@
+"""The one outer loop: asks a method, runs the round, keeps the books, stops in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias, final
+
+from zo_bilevel.methods.base import Method, State
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.final_point import Verdict, confirm, reserve_for
+from zo_bilevel.run.identity import open_recorder
+from zo_bilevel.run.ledger import Budget, Ledger
+from zo_bilevel.run.lifecycle import INTERRUPTED, end, noting_refusals, recording
+from zo_bilevel.run.result import Record, Result
+from zo_bilevel.solve.dispatch.base import Dispatcher
+from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
+from zo_bilevel.solve.evaluation import check_asked
+from zo_bilevel.store.store import Store
+from zo_bilevel.support.errors import InnerSolverError, InputError
+from zo_bilevel.support.memory import process_memory
+
+Callback: TypeAlias = Callable[[Record], None]
+
+
+def minimize(
+    problem: Problem,
+    method: Method | None = None,
+    *,
+    initial: Mapping[str, Any] | None = None,
+    max_solves: int | None = None,
+    max_seconds: float | None = None,
+    max_cost: float | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    dispatcher: Dispatcher | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    round_width: int = 1,
+    max_failure_rate: float = 0.8,
+    callback: Callback | None = None,
+    command: Sequence[str] = (),
+) -> Result:
+    """Minimise the outer objective over the meta-parameters.
+
+    Args:
+        problem: Space, inner solver, outer objective.
+        method: How to search; default `DefaultMethod()`, Gauss-Newton when the inner solution is
+            a vector whose outer objective is known, else a scalar trust region.
+        initial: Start by name, partial or absent; missing names take the middle of their range.
+        max_solves: Budget in solves; 1000 when no budget is given at all.
+        max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
+            A solve that runs is not cut short in this process; `Joblib(timeout_s=...)` does that.
+            Refused with `Distributed`, whose ranks' clocks differ.
+        max_cost: Budget in the money that the inner solver reports. No solve is started that
+            would overrun it at the highest price seen.
+        tolerance: Stop once the loss is at or below this value; `None` for no such rule.
+        seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
+        dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
+            initialised `torch.distributed` group.
+        store: SQLite file that remembers every solve: the same call again finds its finished
+            solves and goes on, to the last bit, wherever it was stopped.
+        round_width: Solves that may run at once at no extra time: set it to the number of
+            workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
+        max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
+        callback: Called with each `Record`, in order.
+        command: Words of the command line that started the run, kept in the store for
+            `zo-bilevel resume`.
+
+    Returns:
+        The best point found and the history. On Ctrl-C, the best so far. When the inner solver
+        takes a seed, or the method finds it noisy, a tenth of the budget (at most 8 solves) is
+        kept back to judge the final point on fresh seeds: `loss` is then a mean, with
+        `standard_error`.
+
+    Raises:
+        InputError: If an argument breaks its rule, before the first solve.
+        InnerSolverError: If the first solve is unusable, or no solve succeeded.
+
+    Example:
+        >>> from zo_bilevel import Real, Space, SquaredError
+        >>> def simulate(phi):
+        ...     return [phi["a"] ** 2, phi["a"]]
+        >>> problem = Problem(Space(a=Real(0, 4)), simulate, SquaredError([4.0, 2.0]))
+        >>> round(minimize(problem, max_solves=30).phi["a"], 6)
+        2.0
+    """
+    method = _checked(problem, method, max_failure_rate)
+    dispatcher = default_dispatcher() if dispatcher is None else dispatcher
+    check_limits(dispatcher, max_seconds)
+    ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
+    rules = _StopRules(tolerance, max_failure_rate)
+    settings = {
+        "max_solves": ledger.budget.max_solves,
+        "max_seconds": max_seconds,
+        "max_cost": max_cost,
+        "tolerance": tolerance,
+        "round_width": round_width,
+    }
+    open_run = partial(
+        open_recorder,
+        problem=problem,
+        method=method.name,
+        seed=seed,
+        start=problem.space.encode(initial),
+        settings=settings,
+        command=command,
+    )
+    with noting_refusals(store, open_run, method):
+        state = method.start(
+            problem,
+            seed,
+            initial=initial,
+            round_width=round_width,
+            max_solves=ledger.budget.max_solves,
+        )
+    with recording(store, open_run, method, problem, ledger) as recorder:
+        evaluator = Evaluator(
+            problem,
+            dispatcher,
+            seed,
+            recorder,
+            ledger.out_of_time,
+        )
+        try:
+            reason = _loop(method, state, evaluator, ledger, rules, callback)
+            verdict = None
+            if evaluator.solve.with_seed or state.notes.noisy:
+                verdict = confirm(evaluator, ledger, state.notes, callback)
+        except KeyboardInterrupt:
+            evaluator.dispatcher.close()
+            if ledger.best is None:
+                raise
+            reason, verdict = INTERRUPTED, None
+        finally:
+            state.close()
+        result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
+        if recorder is not None:
+            end(recorder, method, result)
+    return result
+
+
+def _checked(problem: Problem, method: Method | None, max_failure_rate: float) -> Method:
+    """The method, or the default one, once the arguments keep their rules."""
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
+    if not 0 <= max_failure_rate <= 1:
+        raise InputError(f"max_failure_rate must lie in [0, 1], got {max_failure_rate}")
+    if method is None:
+        from zo_bilevel.methods.default import DefaultMethod
+
+        method = DefaultMethod()
+    if not isinstance(method, Method):
+        raise InputError(f"method must be a Method, got {type(method).__name__}")
+    return method
+
+
+@final
+class _StopRules:
+    __slots__ = ("max_failure_rate", "tolerance")
+
+    def __init__(self, tolerance: float | None, max_failure_rate: float) -> None:
+        self.tolerance = tolerance
+        self.max_failure_rate = max_failure_rate
+
+    def reason(self, ledger: Ledger) -> str:
+        best = ledger.best
+        if self.tolerance is not None and best is not None and best.loss <= self.tolerance:
+            return f"loss {best.loss:.3g} reached the tolerance {self.tolerance:g}"
+        return ledger.failure_reason(self.max_failure_rate)
+
+
+def _loop(
+    method: Method,
+    state: State,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    rules: _StopRules,
+    callback: Callback | None,
+) -> str:
+    while points := method.ask(state):
+        check_asked(points, evaluator.problem.space.size)
+        if evaluator.solve.with_seed or state.notes.noisy:
+            ledger.reserve = reserve_for(ledger)
+        room = ledger.affordable(points)
+        if room == 0:
+            return ledger.spent_reason()
+        ledger.rounds += 1
+        evaluations = evaluator.evaluate(points[:room])
+        for evaluation in evaluations:
+            record = ledger.charge(evaluation)
+            if callback is not None:
+                callback(record)
+        if reason := rules.reason(ledger):
+            return reason
+        if len(evaluations) < len(points):
+            return ledger.spent_reason()
+        state = method.tell(state, evaluations)
+    return str(state.stop_reason)
+
+
+def _result(
+    problem: Problem,
+    method: Method,
+    seed: int,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    reason: str,
+    verdict: Verdict | None,
+) -> Result:
+    best = ledger.best
+    if best is None or best.theta is None or evaluator.bound is None:
+        if not ledger.solves:
+            raise InnerSolverError(f"not one solve was made: {reason}")
+        raise InnerSolverError(
+            f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
+        )
+    verdict = verdict or Verdict(best, best.loss)
+    chosen = verdict.evaluation
+    return Result(
+        phi=problem.space.decode(chosen.point.x),
+        loss=verdict.loss,
+        standard_error=verdict.standard_error,
+        theta=evaluator.bound.layout.pack(chosen.theta),
+        solves=ledger.solves,
+        rounds=ledger.rounds,
+        seconds=ledger.seconds,
+        cost=ledger.cost,
+        stop_reason=reason,
+        method=method.name,
+        seed=seed,
+        failures=dict(ledger.failures),
+        history=tuple(ledger.history),
+        x=chosen.point.x,
+        memory=process_memory(),
+    )

@@ -1,0 +1,128 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.memory import Memory
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One solve in the history of a run.
+
+    Args:
+        solve: Solves so far, this one included, from 1.
+        round: Rounds so far, from 1.
+        seconds: Since the start of the run.
+        role: What the method wanted the solve for.
+        status: How it ended.
+        loss: Its loss; infinity unless ok.
+        best_loss: Lowest loss so far.
+        cost: Money spent so far.
+    """
+
+    solve: int
+    round: int
+    seconds: float
+    role: str
+    status: str
+    loss: float
+    best_loss: float
+    cost: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The best point of a run and how it was found.
+
+    Args:
+        phi: Best meta-parameters by name.
+        loss: Loss there.
+        theta: Inner solution there, in the user's structure.
+        solves: Solves spent, failed ones included.
+        rounds: Rounds they were asked in.
+        seconds: Wall-clock seconds.
+        cost: Money spent.
+        stop_reason: Why the run stopped, in words.
+        method: Name of the method.
+        seed: Seed of the run.
+        failures: Solves by status, those that are not ok.
+        history: One record a solve, in order.
+        x: Best point, scaled, shape `(N,)`.
+        standard_error: Of the loss, when it is a mean over fresh seeds; else `None`.
+        memory: Peak memory of this process at the end of the run; workers have their own.
+    """
+
+    phi: dict[str, Any]
+    loss: float
+    theta: Any
+    solves: int
+    rounds: int
+    seconds: float
+    cost: float
+    stop_reason: str
+    method: str
+    seed: int
+    failures: dict[str, int]
+    history: tuple[Record, ...] = field(repr=False)
+    x: FloatArray = field(repr=False)
+    standard_error: float | None = None
+    memory: Memory = field(default_factory=Memory, repr=False)
+
+    def to_pandas(self) -> Any:  # noqa: ANN401 - of an optional package
+        """The history as a `DataFrame`, one row a solve.
+
+        Raises:
+            MissingPackageError: If pandas is not installed.
+        """
+        from zo_bilevel.bridges.pandas import history_frame
+
+        return history_frame(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the result as `result.json` and `result.npz`; see `zo_bilevel.run.saving`.
+
+        Args:
+            folder: Where; made when missing.
+
+        Returns:
+            The folder.
+        """
+        from zo_bilevel.run.saving import save_result
+
+        return save_result(self, folder)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: If a file is missing or damaged.
+        """
+        from zo_bilevel.run.saving import load_result
+
+        return load_result(folder)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
+        failed = sum(self.failures.values())
+        lost = f", {failed} failed" if failed else ""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return (
+            f"loss {self.loss:.4g}{error} at {values} after {self.solves} solves in {self.rounds} "
+            f"rounds{lost} ({self.method}; {self.stop_reason})"
+        )
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - any parameter value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    shape = getattr(value, "shape", ())
+    return f"array{shape}" if shape else str(value)

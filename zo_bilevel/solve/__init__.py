@@ -1,0 +1,1 @@
+"""One solve and how rounds of them are run."""

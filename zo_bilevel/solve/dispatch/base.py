@@ -1,0 +1,129 @@
+"""The dispatcher protocol and the one function that runs a solve wherever it is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, final, runtime_checkable
+
+import numpy as np
+
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.solve.derivative import WithDerivative
+from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.errors import InvalidSolutionError, SolveError, described
+
+
+@runtime_checkable
+class Dispatcher(Protocol):
+    """Runs a round of independent solves; the only place that knows about machines."""
+
+    def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Run the jobs and give each outcome with its job's index, in any order.
+
+        Args:
+            solve: Runs one job; picklable when the inner solver is.
+            jobs: The round. Every job is answered exactly once, failed solves included.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of workers; the dispatcher may be used again afterwards."""
+        ...
+
+
+def takes_seed(inner: Callable[..., Any]) -> bool:
+    """Whether a callable accepts the keyword `seed`."""
+    try:
+        parameters = inspect.signature(inner).parameters
+    except (TypeError, ValueError):
+        return False
+    if "seed" in parameters:
+        return parameters["seed"].kind is not inspect.Parameter.POSITIONAL_ONLY
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+@final
+class Solve:
+    """One call of the inner solver, with every failure turned into an `Outcome`.
+
+    Args:
+        inner: Called as `inner(phi)`, or `inner(phi, seed=seed)` when it takes a seed.
+    """
+
+    __slots__ = ("inner", "with_seed")
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self.inner = inner
+        self.with_seed = takes_seed(inner)
+
+    def __call__(self, job: Job) -> Outcome:
+        """Run one job in this process and thread."""
+        started = time.perf_counter()
+        try:
+            if job.derivative is not None:
+                answer = job.derivative(self.inner, job.phi, job.seed)
+            elif self.with_seed:
+                answer = self.inner(job.phi, seed=job.seed)
+            else:
+                answer = self.inner(job.phi)
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            return failed_outcome(error, time.perf_counter() - started)
+        return outcome_of(answer, time.perf_counter() - started)
+
+
+def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the user's value
+    """Flatten what an inner solver returned; NaN and unusable types become "invalid"."""
+    worker = str(os.getpid())
+    cost, derivative = 0.0, None
+    if isinstance(answer, WithDerivative):
+        answer, derivative = answer.theta, answer.derivative
+    if isinstance(answer, WithCost):
+        answer, cost = answer.theta, answer.cost
+    try:
+        theta, layout = flatten_theta(answer)
+    except (TypeError, ValueError) as error:
+        return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
+    finite = np.isfinite(theta)
+    if not finite.all():
+        bad = int(theta.size - np.count_nonzero(finite))
+        error_text = (
+            f"the inner solution of {layout.describe()} has {bad} values that are not finite"
+        )
+        return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
+    if derivative is not None and not np.isfinite(derivative).all():
+        error_text = "the inner solution is finite, but its derivative is not"
+        return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
+    return Outcome("ok", theta, layout, seconds, cost, "", worker, derivative)
+
+
+def failed_outcome(error: BaseException, seconds: float) -> Outcome:
+    """The outcome of a solve that raised: "failed", or the status its adapter knows it by.
+
+    Args:
+        error: What was raised; its `cost`, if it has one, was paid.
+        seconds: Wall-clock seconds until then.
+    """
+    worker, cost = str(os.getpid()), float(getattr(error, "cost", 0.0))
+    if isinstance(error, InvalidSolutionError):
+        return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
+    status = error.status if isinstance(error, SolveError) else "failed"
+    return Outcome(status, seconds=seconds, cost=cost, error=described(error), worker=worker)
+
+
+@final
+class WithCost:
+    """What an inner solver returns when a solve costs money: the solution and its price.
+
+    Args:
+        theta: The inner solution.
+        cost: In the unit of `max_cost`, >= 0.
+    """
+
+    __slots__ = ("cost", "theta")
+
+    def __init__(self, theta: Any, cost: float) -> None:  # noqa: ANN401 - the user's value
+        self.theta = theta
+        self.cost = float(cost)

@@ -1,0 +1,210 @@
+"""Rounds on all cores or on a cluster, by joblib's names for where the work runs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pickle
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeGuard, final
+
+import cloudpickle
+import joblib
+
+from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.dispatch.processes.cluster import Cluster
+from zo_bilevel.solve.dispatch.processes.lanes import Killable, Round
+from zo_bilevel.solve.dispatch.processes.pool import Limits, WorkerPool, run_job, with_retries
+from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
+from zo_bilevel.solve.dispatch.processes.worker import guarded
+from zo_bilevel.solve.dispatch.unpicklable import unpicklable_message
+from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.errors import InputError, unknown_name_message
+
+BACKENDS = ("loky", "threading", "dask", "ray")
+
+
+@final
+class Joblib:
+    """Run rounds in parallel: on this machine's cores, or on a Dask or Ray cluster.
+
+    With every backend but "threading" a solve runs in a supervised process of its own: one that
+    raises, crashes, is killed for memory or outlives `timeout_s` costs that one solve, and its
+    whole process tree is gone within a second. The numbers are those of `Serial`, whatever the
+    number of workers. Workers start when first needed and stay until `close`, the end of a `with`
+    block, or the end of the program.
+
+    Args:
+        n_jobs: How many solves run at once; -1 all cores, -2 all but one. Dask uses the cluster's
+            cores whatever is said here.
+        backend: "loky" (processes here), "threading" (for solvers that release the interpreter
+            lock, or wait), "dask", "ray" (start or connect to the cluster first).
+        timeout_s: Seconds that one attempt may take, or `None`. Starting a worker does not count.
+        retries: Further attempts, with the same seed, of a solve that raised, crashed or timed out.
+        quorum: Go on when this share of a round has ended by itself; the others are killed and
+            count as timed out. Which ones depends on the clock: a fresh run may give other numbers.
+            With a store their outcome is on record, and resuming the run repeats it.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> from zo_bilevel.solve.evaluation import Job
+        >>> jobs = [Job(k, {"a": float(k)}, 0) for k in range(4)]
+        >>> with Joblib(n_jobs=2, timeout_s=30) as dispatcher:
+        ...     outcomes = dict(dispatcher.run(Solve(lambda phi: phi["a"] ** 2), jobs))
+        >>> [outcomes[k].theta.item() for k in range(4)]
+        [0.0, 1.0, 4.0, 9.0]
+    """
+
+    def __init__(
+        self,
+        n_jobs: int = -1,
+        backend: str = "loky",
+        *,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        quorum: float | None = None,
+    ) -> None:
+        _check(n_jobs, backend, timeout_s, retries, quorum)
+        self.n_jobs, self.backend = n_jobs, backend
+        self.timeout_s, self.retries, self.quorum = timeout_s, retries, quorum
+        self._limits = Limits(timeout_s, retries)
+        self._pool: WorkerPool | None = None
+        self._cluster: Cluster | None = None
+        self._shipped: tuple[Callable[..., Any], Shipment] | None = None
+        self._finalizer: Callable[[], Any] | None = None
+
+    def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Run the jobs; outcomes come in the order in which they finish.
+
+        Args:
+            solve: Runs one job.
+            jobs: The round.
+
+        Returns:
+            An iterator over each job's index and outcome. Closing it kills what still runs.
+
+        Raises:
+            InputError: If the inner solver cannot be pickled, before the first solve.
+        """
+        if self.backend == "threading":
+            run = _run_in_thread(solve, self._limits)
+            return Round(run, jobs, self.num_workers).outcomes()
+        shipment = self._ship(solve)
+        if self.backend in ("dask", "ray"):
+            return self._get_cluster().run(shipment, jobs)
+        pool = self._get_pool()
+
+        def run_on_worker(job: Job, started: Callable[[Killable], None]) -> Outcome:
+            return run_job(pool, shipment, job, self._limits, started)
+
+        return Round(run_on_worker, jobs, pool.size, self.quorum).outcomes()
+
+    @property
+    def num_workers(self) -> int:
+        """How many solves run at once."""
+        if self.backend in ("dask", "ray"):
+            return self._get_cluster().num_workers
+        if self.n_jobs > 0:
+            return self.n_jobs
+        return max(1, int(joblib.cpu_count()) + 1 + self.n_jobs)
+
+    def close(self) -> None:
+        """End the workers; the dispatcher may be used again afterwards."""
+        finalizer, self._finalizer = self._finalizer, None
+        self._pool = self._cluster = self._shipped = None
+        if finalizer is not None:
+            finalizer()
+
+    def _get_pool(self) -> WorkerPool:
+        if self._pool is None:
+            self._pool = WorkerPool(self.num_workers)
+            self._finalizer = weakref.finalize(self, self._pool.close)
+        return self._pool
+
+    def _get_cluster(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = Cluster(self.backend, self.n_jobs, self._limits, self.quorum)
+            self._finalizer = weakref.finalize(self, self._cluster.close)
+        return self._cluster
+
+    def _ship(self, solve: Solve) -> Shipment:
+        """Pickle the solver, once for as long as it is the same object."""
+        if self._shipped is None or self._shipped[0] is not solve.inner:
+            try:
+                body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve)
+            except Exception as error:
+                raise InputError(unpicklable_message(solve.inner, self.backend, error)) from error
+            digest = hashlib.blake2b(body, digest_size=16).digest()
+            shipment = Shipment(digest, body, tuple(sys.path), os.getcwd())
+            self._shipped = solve.inner, shipment
+        return self._shipped[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        words = [f"n_jobs={self.n_jobs}", f"backend={self.backend!r}"]
+        if self.timeout_s is not None:
+            words.append(f"timeout_s={self.timeout_s:g}")
+        if self.retries:
+            words.append(f"retries={self.retries}")
+        if self.quorum is not None:
+            words.append(f"quorum={self.quorum:g}")
+        return f"Joblib({', '.join(words)})"
+
+
+def _run_in_thread(
+    solve: Solve, limits: Limits
+) -> Callable[[Job, Callable[[Killable], None]], Outcome]:
+    """Run one job in the lane's own thread, with its retries."""
+
+    def run(job: Job, _: Callable[[Killable], None]) -> Outcome:
+        return with_retries(lambda: guarded(solve, job), limits.retries)
+
+    return run
+
+
+def _check(
+    n_jobs: object, backend: object, timeout_s: object, retries: object, quorum: object
+) -> None:
+    """Refuse what cannot work, by name and value."""
+    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise InputError(f"n_jobs must be a whole number > 0, or < 0 for all cores, got {n_jobs!r}")
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise InputError(unknown_name_message("backend", str(backend), BACKENDS))
+    if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < math.inf):
+        raise InputError(f"timeout_s must be > 0, got {timeout_s!r}")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise InputError(f"retries must be a whole number >= 0, got {retries!r}")
+    if quorum is not None and not (_is_number(quorum) and 0 < quorum <= 1):
+        raise InputError(f"quorum must be in (0, 1], got {quorum!r}")
+    _check_backend(backend, {"timeout_s": timeout_s, "quorum": quorum})
+
+
+def _check_backend(backend: str, limits: dict[str, object]) -> None:
+    if backend == "loky" and os.name != "posix":
+        raise InputError("backend='loky' needs Linux or macOS here; use backend='threading'")
+    for name, value in limits.items():
+        if backend == "threading" and value is not None:
+            raise InputError(
+                f"{name} needs processes: a thread cannot be killed; got {name}={value!r} with "
+                "backend='threading' (use backend='loky')"
+            )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

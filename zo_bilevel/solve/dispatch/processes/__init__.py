@@ -1,0 +1,1 @@
+"""Worker processes: started, watched, ended with their whole tree."""

@@ -1,0 +1,40 @@
+"""Solves one after the other, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.evaluation import Job, Outcome
+
+
+@final
+class Serial:
+    """Run each solve in the calling process, in order.
+
+    Example:
+        >>> from zo_bilevel.solve.evaluation import Job
+        >>> solve = Solve(lambda phi: phi["a"] ** 2)
+        >>> [outcome.theta.item() for _, outcome in Serial().run(solve, [Job(0, {"a": 3.0}, 0)])]
+        [9.0]
+    """
+
+    def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Run the jobs in order.
+
+        Args:
+            solve: Runs one job.
+            jobs: The round.
+
+        Yields:
+            Each job's index and outcome as it finishes.
+        """
+        for job in jobs:
+            yield job.index, solve(job)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __repr__(self) -> str:
+        return "Serial()"

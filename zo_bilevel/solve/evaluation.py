@@ -1,0 +1,167 @@
+"""What one solve is asked for and what comes back: points, jobs, outcomes, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+
+Status: TypeAlias = Literal[
+    "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected"
+]
+"""`failed`: raised; `timed_out`: killed at its limit; `crashed`: its process died;
+`invalid`: values that are not finite; `wrong_shape`: another length or shape than expected or than
+before; `rejected`: refused by the user's own rule."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One solve that a method asks for.
+
+    Args:
+        x: Flat scaled vector, shape `(N,)`, within the bounds.
+        stream: Names the random numbers of the solve: points of one stream share a seed
+            (common random numbers), whatever the order of arrival.
+        role: What the solve is for ("start", "sketch", "trial", "restart"), for the history.
+        derivative: Exact derivatives wanted beside theta, of an inner solver that has them.
+    """
+
+    x: FloatArray
+    stream: tuple[int, ...] = (0,)
+    role: str = "trial"
+    derivative: DerivativeOrder | None = None
+
+    def __post_init__(self) -> None:
+        x = np.array(self.x, dtype=np.float64)  # a method may go on with its own array
+        x.flags.writeable = False
+        object.__setattr__(self, "x", x)
+
+    @property
+    def solves(self) -> int:
+        """What the point counts for in a budget: one, and one for each derivative."""
+        return 1 if self.derivative is None else 1 + self.derivative.solves
+
+
+JUDGE_STREAM, CONFIRM_STREAM = 1 << 18, 1 << 19
+"""First numbers of the streams whose solves judge final points; no method may ask for them."""
+
+
+def check_asked(points: Sequence[Point], size: int) -> None:
+    """Refuse points that a method must not ask for.
+
+    Args:
+        points: A round.
+        size: Number N of coordinates.
+
+    Raises:
+        InputError: If a point has another shape, or its stream is kept for judging.
+    """
+    for point in points:
+        if point.x.shape != (size,):
+            raise InputError(
+                f"a method must ask for points of shape ({size},), got {point.x.shape}"
+            )
+        if point.stream[:1] in ((JUDGE_STREAM,), (CONFIRM_STREAM,)):
+            raise InputError(
+                f"a method must not use the streams that judge final points, got {point.stream}"
+            )
+
+
+def solve_seed(seed: int, stream: tuple[int, ...]) -> int:
+    """Seed of a solve: depends on the run's seed and the point's stream, on nothing else.
+
+    Args:
+        seed: Seed of the run, >= 0.
+        stream: The point's stream.
+
+    Returns:
+        An integer in [0, 2**32).
+
+    Example:
+        >>> solve_seed(0, (3,)) == solve_seed(0, (3,)) != solve_seed(0, (4,))
+        True
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=stream).generate_state(1)[0])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One solve as a dispatcher sees it: named values, a seed, its place in the round."""
+
+    index: int
+    phi: dict[str, Any]
+    seed: int
+    derivative: Derivative | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a dispatcher gives back for one job; plain data that crosses process borders.
+
+    Args:
+        status: How the solve ended.
+        theta: Flat inner solution, shape `(m,)`, or `None` unless `status` is "ok".
+        layout: Structure of the inner solution, or `None` likewise.
+        seconds: Wall-clock seconds of the solve, all attempts.
+        cost: What the solve cost, in the user's unit of money.
+        error: What went wrong, in words.
+        worker: Which worker ran it, for the record only.
+        derivative: What the job's derivative computed, or `None` when it asked for none.
+    """
+
+    status: Status
+    theta: FloatArray | None = None
+    layout: ThetaLayout | None = None
+    seconds: float = 0.0
+    cost: float = 0.0
+    error: str = ""
+    worker: str = ""
+    derivative: FloatArray | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One finished solve: the point, how it ended, the inner solution and its loss.
+
+    Args:
+        point: What was asked.
+        status: "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape" or "rejected".
+        theta: Flat inner solution, shape `(m,)`, or `None` unless ok.
+        loss: Outer objective, or infinity unless ok.
+        seconds: Wall-clock seconds of the solve.
+        cost: What it cost.
+        error: What went wrong, in words.
+        layout: Structure of the inner solution, or `None` unless ok.
+        derivative: What the point's derivative computed, or `None` when it asked for none.
+    """
+
+    point: Point
+    status: Status
+    theta: FloatArray | None
+    loss: float
+    seconds: float = 0.0
+    cost: float = 0.0
+    error: str = ""
+    layout: ThetaLayout | None = None
+    derivative: FloatArray | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the solve gave a usable inner solution and a finite loss."""
+        return self.status == "ok"
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the solver answered, but with nothing usable, whatever the reason."""
+        return self.status in ("invalid", "wrong_shape", "rejected")

@@ -1,0 +1,1 @@
+"""What a run remembers on disk, so that nothing paid for is lost."""

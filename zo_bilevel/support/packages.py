@@ -1,0 +1,39 @@
+"""Optional packages, imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+from zo_bilevel.support.errors import MissingPackageError
+
+
+def import_optional(module: str, owner: str, extra: str, package: str = "") -> Any:  # noqa: ANN401
+    """Import a module of a package that need not be there.
+
+    Args:
+        module: Its name.
+        owner: Who needs it, for the message.
+        extra: The extra of zo-bilevel that brings it.
+        package: What to install, where that is called otherwise.
+
+    Returns:
+        The module, without types.
+
+    Raises:
+        MissingPackageError: If it is not installed, naming the package and the extra.
+
+    Example:
+        >>> import_optional("json", "an example", "none").__name__
+        'json'
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module)
+    except ImportError as error:
+        name = package or module.partition(".")[0]
+        raise MissingPackageError(
+            f'{owner} needs the package {name}: pip install "zo-bilevel[{extra}]" ({error})'
+        ) from error
