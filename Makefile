@@ -26,7 +26,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 test: check examples wheel
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,33 +5,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 LIMIT_SECONDS = 300
 
 
-def main() -> int:
-    failed = []
+def run(script: Path) -> bool:
+    started = time.perf_counter()
     environment = {**os.environ, "MPLBACKEND": "Agg", "ZO_BILEVEL_EXAMPLE_BUDGET": "small"}
-    for script in EXAMPLES:
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(
-                [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
-                cwd=folder,
-                env=environment,
-                timeout=LIMIT_SECONDS,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        verdict = "ok" if done.returncode == 0 else f"exit status {done.returncode}"
-        print(f"{script.name}: {verdict}, {time.perf_counter() - started:.1f} s", flush=True)
-        if done.returncode:
-            print(done.stdout[-2000:], done.stderr[-4000:], sep="\n")
-            failed.append(script.name)
-    return 1 if failed else 0
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
+            cwd=folder,
+            env=environment,
+            timeout=LIMIT_SECONDS,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    verdict = "ok" if done.returncode == 0 else f"exit status {done.returncode}"
+    said = "" if done.returncode == 0 else f"\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    print(f"{script.name}: {verdict}, {time.perf_counter() - started:.1f} s{said}", flush=True)
+    return done.returncode == 0
+
+
+def main() -> int:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return 0 if all(list(pool.map(run, EXAMPLES))) else 1
 
 
 if __name__ == "__main__":

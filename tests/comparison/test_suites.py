@@ -45,7 +45,7 @@ class TestMoreGarbowHillstrom:
         found = known.residuals(np.array(known.start, dtype=float))
         assert found @ found == pytest.approx(START_VALUES[name], rel=1e-5)
 
-    @pytest.mark.parametrize("name", set(PROBLEMS) - {"freudenstein-roth"})
+    @pytest.mark.parametrize("name", sorted({*PROBLEMS} - {"freudenstein-roth"}))
     def test_a_peer_finds_the_published_minimum_within_the_box(self, name):
         known = PROBLEMS[name]
         start = np.array(known.start, dtype=float)
