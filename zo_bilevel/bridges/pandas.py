@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from zo_bilevel.comparison.columns import run_values
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.support.packages import import_optional
@@ -44,16 +45,5 @@ def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFra
     Raises:
         MissingPackageError: If pandas is not installed.
     """
-    rows = []
-    for run in comparison.runs:
-        row = {
-            name: getattr(run, name)
-            for name in ("method", "seed", "status", "loss", "solves", "rounds", "seconds", "cost")
-        }
-        if comparison.target is not None:
-            row["solves_to_target"] = run.solves_to(comparison.target)
-        row["relative_error"] = run.relative_error
-        row["stop_reason"] = run.error or run.stop_reason
-        shaped = {name for name, value in run.phi.items() if getattr(value, "shape", ())}
-        rows.append(row | {n: value for n, value in run.phi.items() if n not in shaped})
+    rows = [run_values(run, comparison.target) for run in comparison.runs]
     return import_optional("pandas", "a data frame", "integrations").DataFrame(rows)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.provenance import Environment
 from zo_bilevel.comparison.runs import Run, Target
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS
-from zo_bilevel.comparison.summaries import MethodSummary, Quartiles, summarize
+from zo_bilevel.comparison.summaries import MethodSummary, summarize
 from zo_bilevel.support.json_data import to_json, to_plain
-from zo_bilevel.support.tables import Grid, listed, number, percent, spread
+from zo_bilevel.support.tables import Grid, listed
 
 LUCKY = (
     "solves are noisy: solves to the target and ERT count from the first draw below it, in runs "
@@ -98,34 +99,11 @@ class Comparison:
 
     def grid(self) -> Grid:
         """The summary table before it is drawn."""
-        summaries = self.summaries()
-        has_error = any(summary.relative_error for summary in summaries)
-        header = ["method", "loss", "quartiles"]
-        if self.target is not None:
-            header.append(f"solves to\n{self.target}")
-        if has_error:
-            header.append("error\n(quartiles)")
-        header += ["solves", "rounds", "seconds"] if self.round_width > 1 else ["solves", "seconds"]
-        rows = tuple(self._row(summary, has_error) for summary in summaries)
         title = (
             f"{self.problem}: medians of {len(self.seeds)} seed{'s'[: len(self.seeds) - 1]}, "
             f"at most {self.max_solves} solves each"
         )
-        return Grid(title, tuple(header), rows, tuple(self._notes(summaries)))
-
-    def _row(self, summary: MethodSummary, has_error: bool) -> tuple[str, ...]:
-        loss, error = summary.loss, summary.relative_error
-        cells = [summary.method]
-        cells += ["-", "-"] if loss is None else [number(loss[1]), spread(loss[0], loss[2])]
-        if self.target is not None:
-            cells.append(str(summary.to_target or "-"))
-        if has_error:
-            cells.append("-" if error is None else _spread_of_error(error))
-        counts = [f"{summary.solves:g}"]
-        if self.round_width > 1:
-            counts.append(f"{summary.rounds:g}")
-        counts.append(f"{summary.seconds:.2f}")
-        return (*cells, *(counts if summary.num_runs else ["-"] * len(counts)))
+        return Grid(title, *method_table(self), tuple(self._notes(self.summaries())))
 
     def _notes(self, summaries: Sequence[MethodSummary]) -> list[str]:
         notes = [f"{s.method}: {error}" for s in summaries for error in s.errors]
@@ -202,7 +180,3 @@ class Comparison:
         from zo_bilevel.report.page import write_report
 
         return write_report([self], path)
-
-
-def _spread_of_error(error: Quartiles) -> str:
-    return f"{percent(error[1])} ({spread(error[0], error[2], 'percent')})"

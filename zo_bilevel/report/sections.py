@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from typing import Any, final
 
 import numpy as np
 
+from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.comparison import LUCKY, Comparison
 from zo_bilevel.comparison.pairwise import duels, is_repeated
 from zo_bilevel.comparison.profiles import cases_of
 from zo_bilevel.comparison.runs import Run
-from zo_bilevel.comparison.statistics import FEWEST_SEEDS, Duel
-from zo_bilevel.comparison.summaries import MethodSummary, quartiles
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS
+from zo_bilevel.comparison.summaries import quartiles
 from zo_bilevel.report.bands import Chart
 from zo_bilevel.report.charts import charts_of, profile_charts, shared_axes
 from zo_bilevel.report.runs import MOST_PARAMETERS, groups_of
@@ -93,59 +93,15 @@ def ranking(comparison: Comparison) -> Grid:
         comparison: The runs.
     """
     summaries = comparison.summaries()
-    against = {d.second: d for d in duels(comparison, summaries[0].method)} if summaries else {}
-    header = ["", "method"]
-    if comparison.target is not None:
-        header += [f"reached\n{comparison.target}", "ERT,\nsolves", "median\nsolves"]
-        if comparison.round_width > 1:
-            header.append("ERT,\nrounds")
-    header += ["median\nloss", "quartiles"]
-    has_held_out = any(summary.held_out is not None for summary in summaries)
-    header += ["held-out\nloss"] if has_held_out else []
-    header += ["first is\nbetter with", "p", "seconds", "failed\nsolves"]
-    rows = tuple(
-        _row(place, summary, comparison, against.get(summary.method), has_held_out)
-        for place, summary in enumerate(summaries, start=1)
-    )
+    against = duels(comparison, summaries[0].method) if summaries else ()
+    header, rows = method_table(comparison, against, is_long=True)
     notes = [
         "ERT: expected running time, the solves spent by all runs before the target, over the "
         "number of runs that reached it (COCO).",
         "p: exact paired signed-rank test against the first, over seeds, corrected after Holm.",
     ]
     notes += [f"{s.method}: {error}" for s in summaries for error in s.errors]
-    return Grid("Ranking", tuple(header), rows, tuple(notes), labels=2)
-
-
-def _row(
-    place: int,
-    summary: MethodSummary,
-    comparison: Comparison,
-    against: Duel | None,
-    has_held_out: bool,
-) -> tuple[str, ...]:
-    cells = [str(place) if summary.num_runs else "-", summary.method]
-    if comparison.target is not None:
-        cells += _target_cells(summary, comparison)
-    loss = summary.loss
-    cells += ["-", "-"] if loss is None else [number(loss[1]), spread(loss[0], loss[2])]
-    cells += [number(summary.held_out)] if has_held_out else []
-    if against is None or against.num_seeds < FEWEST_SEEDS:
-        cells += ["-", "-"]
-    else:
-        ends = f"{100 * against.lower:.0f}..{100 * against.upper:.0f}"
-        cells += [f"{100 * against.probability:.0f} % ({ends})", number(against.p_value, 2)]
-    cells += [f"{summary.seconds:.2f}" if summary.num_runs else "-", str(summary.failures)]
-    return tuple(cells)
-
-
-def _target_cells(summary: MethodSummary, comparison: Comparison) -> list[str]:
-    count = 4 if comparison.round_width > 1 else 3
-    reached, rounds = summary.to_target, summary.rounds_to_target
-    if reached is None or rounds is None:
-        return ["-"] * count
-    median = f"{reached.median:g}" if math.isfinite(reached.median) else f">{reached.budget}"
-    cells = [f"{reached.reached} of {len(reached.counts)}", number(reached.expected), median]
-    return [*cells, number(rounds.expected)] if comparison.round_width > 1 else cells
+    return Grid("Ranking", header, rows, tuple(notes), labels=2)
 
 
 def _warnings(comparison: Comparison) -> tuple[str, ...]:

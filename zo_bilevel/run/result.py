@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.memory import Memory
 
@@ -124,5 +126,7 @@ class Result:
 def _short(value: Any) -> str:  # noqa: ANN401 - any parameter value
     if isinstance(value, float):
         return f"{value:.6g}"
-    shape = getattr(value, "shape", ())
-    return f"array{shape}" if shape else str(value)
+    if not getattr(value, "shape", ()):
+        return str(value)
+    shown = np.array2string(np.asarray(value), precision=4, threshold=6, edgeitems=2)
+    return " ".join(shown.split())

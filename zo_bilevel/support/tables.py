@@ -12,6 +12,8 @@ from typing import final
 
 WIDTH = 100
 """Columns that a table may take."""
+LONGEST_WORD = 40
+"""Characters of a name that is shown in one piece, however narrow the table."""
 RULES = "    \n    \n -- \n    \n    \n    \n    \n    \n"
 """A rule under the header and nothing else, in characters that every terminal has."""
 
@@ -59,13 +61,20 @@ class Grid:
                 justify="left" if is_label else "right",
                 overflow="fold",
                 no_wrap=not is_label,  # words may go on in the next line, numbers may not
+                min_width=self._longest_word(index) if is_label else None,
             )
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         page = StringIO()
-        Console(file=page, width=width, color_system=None, force_terminal=False).print(table)
+        console = Console(file=page, width=width, color_system=None, force_terminal=False)
+        console.print(table)
         drawn = [line.rstrip() for line in page.getvalue().splitlines()]
         return "\n".join([*wrapped(self.title, width), "", *drawn, *self._notes(width)])
+
+    def _longest_word(self, index: int) -> int:
+        """Characters of it in a column; a name is never broken, unless it alone is too wide."""
+        words = [word for row in self.rows for word in row[index].split()]
+        return min(max(map(len, words), default=1), LONGEST_WORD)
 
     def _notes(self, width: int) -> list[str]:
         lines = [line for note in self.notes for line in wrapped(note, width)]
