@@ -52,7 +52,7 @@ def batched_solver():
         (zb.Batched(), batched_solver()),
         (zb.Batched(max_batch=4), batched_solver()),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).split(" object")[0],
 )
 def test_dispatchers(dispatcher, solver):
     check_dispatcher(dispatcher, solver)
