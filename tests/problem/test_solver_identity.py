@@ -71,13 +71,13 @@ def test_loops_are_told_apart_by_all_that_they_are_made_of():
 
 def test_a_name_is_the_same_in_another_process():
     program = """
-        from test_naming import chosen, scaled, training
+        from test_solver_identity import chosen, scaled, training
         from zo_bilevel.problem.solver_identity import content_text, short_hash, solver_name
         print(training().name, solver_name(scaled(2.0)), short_hash(content_text(chosen)))
     """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parent,
         env={"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
