@@ -10,15 +10,16 @@ from scipy.optimize import lsq_linear, minimize
 from unrolled import quadratic_loop
 
 import zo_bilevel as zb
+from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.damped_step import Quadratic, Trust, nearest_convex, trial_step
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_model import LocalModel, along, at_center
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
-from zo_bilevel.methods.gauss_newton.output_rounding import Grain
+from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.propose_one import propose
-from zo_bilevel.methods.gauss_newton.step_plan import Plan
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -190,15 +191,14 @@ def test_differences_around_a_failed_trial_step_still_count():
     outer = OuterModel(problem.bind(start.theta, start.layout, start.point.x), start)
     base = np.ones(3)
     probes = [0.1 * row for row in np.eye(3)]
-    plan = Plan(
+    plan = StepPlan(
         [np.zeros(1)], probes, [base, *(base + p for p in probes)], base, center=np.zeros(3)
     )
     matrix = np.arange(9.0).reshape(3, 3)
     seen = [Evaluation(Point(p), "ok", matrix @ p, 0.0) for p in plan.points]
     seen[0] = Evaluation(Point(base), "failed", None, math.inf)
-    free = np.ones(3, dtype=bool)
     for estimator, known in ((zb.FG2UZO(), 2), (CENTRAL, 3)):
-        probing = Probing(estimator, space, outer, lambda part: part, free)
+        probing = Probing(estimator, Search(problem, np.zeros(3)), outer, start)
         points = probing.points(plan)
         back = [Evaluation(p, "ok", matrix @ p.x, 0.0) for p in points[4:]]
         answers = probing.answers(plan, [*seen, *back])
@@ -382,6 +382,19 @@ def test_an_estimator_that_makes_no_sketches_is_refused():
         zb.GaussNewton(3)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (zb.FG2UZO(3), "num_directions"),
+        (zb.FG2UZO(directions="gaussian"), "directions"),
+        (zb.FG2U(chunk=2), "chunk"),
+    ],
+)
+def test_directions_of_an_estimator_are_refused_by_name(estimator, name):
+    with pytest.raises(InputError, match=f"estimator must leave {name} at its default"):
+        zb.GaussNewton(estimator)
+
+
 def test_the_name_gives_the_method():
     assert isinstance(method_from_name("gauss-newton"), zb.GaussNewton)
 
@@ -511,13 +524,13 @@ def test_the_grain_is_read_from_the_answers():
         (values, 0.0),
         (np.zeros(20), 0.0),
     ):
-        grain = Grain()
+        grain = OutputRounding()
         grain.see(rounded)
         assert grain.noise == pytest.approx(noise), noise
-    grain = Grain()
+    grain = OutputRounding()
     grain.see(to_digits(values, 4))  # the largest, 40, have two digits after the point
     assert 1e-3 < grain.noise < 1e-2
-    grain = Grain()
+    grain = OutputRounding()
     grain.see(np.array([0.5, 0.25]))
     assert grain.noise == 0.0  # too few to tell
     grain.see(np.array([0.75, 0.25]))
@@ -550,7 +563,8 @@ def test_many_old_columns_are_renewed_when_steps_disappoint():
     start = Evaluation(Point(np.ones(size)), "ok", theta, 0.5, layout=layout)
     outer = OuterModel(problem.bind(theta, layout, start.point.x), start)
     explorer = Explorer(np.full(size, -3.0), np.full(size, 3.0), lambda: iter(np.eye(size)))
-    state = LocalSearch(outer, np.ones(size), theta, explorer, 1).state
+    probing = Probing(zb.FG2UZO(), Search(problem, np.ones(size)), outer, start)
+    state = LocalSearch(probing, np.ones(size), theta, explorer).state
     for unit in np.eye(size):
         state.model.observe(along(state.model.coordinates(unit, unit)), unit, 0.0)
     state.explorer.left = False

@@ -7,6 +7,7 @@ import torch
 import zo_bilevel as zb
 from zo_bilevel.adapters import TorchUnroll
 from zo_bilevel.methods.base import Method
+from zo_bilevel.run.evaluator import Evaluator
 
 SPACE = zb.Space(p=zb.Real(-3, 3, shape=(2,)))
 
@@ -46,7 +47,7 @@ class Fixed(Method):
 
 def points_of(method, problem=PROBLEM, rounds=30, seed=0):
     state, asked = method.start(problem, seed), []
-    evaluator = zb.evaluator.Evaluator(problem, zb.Serial(), seed)
+    evaluator = Evaluator(problem, zb.Serial(), seed)
     while method.ask(state) and len(asked) < rounds:
         asked.append(method.ask(state))
         state = method.tell(state, evaluator.evaluate(method.ask(state)))
@@ -151,7 +152,7 @@ class TestAccumulation:
             return points_of(method, rounds=rounds)[0]
 
         asked = run(4, 5)
-        evaluator = zb.evaluator.Evaluator(PROBLEM, zb.Serial(), 0)
+        evaluator = Evaluator(PROBLEM, zb.Serial(), 0)
         gradients = []
         for step, points in enumerate(asked[:4]):
             sequence = np.random.SeedSequence(0, spawn_key=(1 << 20, step))

@@ -15,6 +15,7 @@ import numpy as np
 
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.derivative import DerivativeOrder
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
@@ -53,6 +54,7 @@ class Search:
         max_solves: How many solves the run may spend, for methods that plan ahead, or `None`
             when that is not known. A hint: the loop alone enforces budgets.
         notes: What the method tells the loop.
+        stream: Random numbers of its solves: another one when only that lets the start solve.
     """
 
     problem: Problem
@@ -62,6 +64,7 @@ class Search:
     watch: Callable[[FloatArray], None] | None = None
     max_solves: int | None = None
     notes: Notes = field(default_factory=Notes)
+    stream: tuple[int, ...] = (0,)
 
     @property
     def space(self) -> Space:
@@ -75,6 +78,12 @@ class Search:
             *key: Which stream, for instance the step.
         """
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1 << 20, *key)))
+
+    def point(
+        self, x: FloatArray, role: str = "trial", derivative: DerivativeOrder | None = None
+    ) -> Point:
+        """One solve, on the search's stream."""
+        return Point(x, self.stream, role, derivative)
 
     def bind(self, evaluation: Evaluation) -> BoundProblem:
         """The problem as numbers, from any solve that is ok."""

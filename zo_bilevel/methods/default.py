@@ -6,10 +6,9 @@ from typing import final
 
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
-from zo_bilevel.methods.shared.discontinuity import Jumps
+from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.methods.trust_region.trust_region import TrustRegion
-from zo_bilevel.solve.evaluation import Evaluation, Point
 
 
 @final
@@ -38,25 +37,13 @@ class DefaultMethod(Method):
         Returns:
             That method's reason.
         """
-        (first,) = yield [Point(search.start, role="start")]
-        first = yield from find_start(search, first)
+        (first,) = yield [search.point(search.start, "start")]
+        search, first = yield from find_start(search, first)
         if first.ok and search.bind(first).is_vector:
-            return (yield from _gauss_newton_unless_it_jumps(search, first))
+            is_mixed = bool(search.space.discrete.any())
+            detector = None if is_mixed else DiscontinuityDetector(first)
+            try:
+                return (yield from GaussNewton().continue_from(search, first, detector))
+            except DiscontinuityError as jump:
+                first = jump.best
         return (yield from TrustRegion().continue_from(search, first))
-
-
-def _gauss_newton_unless_it_jumps(search: Search, first: Evaluation) -> Rounds:
-    best, jumps = first, Jumps(first)
-    rounds = GaussNewton().continue_from(search, first)
-    try:
-        points = next(rounds)
-        while True:
-            evaluations = yield points
-            best = min((e for e in (best, *evaluations) if e.ok), key=lambda e: e.loss)
-            if not search.space.discrete.any() and jumps.seen(evaluations):
-                break
-            points = rounds.send(evaluations)
-    except StopIteration as stop:
-        return str(stop.value)
-    rounds.close()
-    return (yield from TrustRegion().continue_from(search, best))

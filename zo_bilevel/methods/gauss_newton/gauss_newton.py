@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gauss_newton.descents import descents
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.probing import Probing
-from zo_bilevel.methods.gauss_newton.step_plan import Answers
-from zo_bilevel.methods.shared.exploration import candidate_directions
+from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector
 from zo_bilevel.methods.shared.mixed import Descent, mixed_search
-from zo_bilevel.methods.shared.starts import find_start, on_stream
+from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.problem.objectives.base import Identity
 from zo_bilevel.problem.objectives.functions import PythonObjective
-from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
 
@@ -36,10 +31,11 @@ class GaussNewton(Method):
     Args:
         estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`, or
             `FG2U()` for exact derivatives of a differentiable inner solver. Which directions
-            and how many is the method's own choice.
+            and how many is the method's own choice, so `num_directions`, `directions` and
+            `chunk` are refused.
 
     Raises:
-        InputError: If the estimator makes no sketches.
+        InputError: If the estimator makes no sketches, or says which directions to take.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
@@ -63,6 +59,13 @@ class GaussNewton(Method):
             raise InputError(
                 f"estimator must be FG2UZO or FG2U, got {type(self.estimator).__name__}"
             )
+        for name in ("num_directions", "directions", "chunk"):
+            value = getattr(self.estimator, name, None)
+            if value != getattr(type(self.estimator)(), name, None):
+                raise InputError(
+                    f"estimator must leave {name} at its default, got {value!r}: GaussNewton "
+                    "chooses which directions it differences, and how many"
+                )
 
     @property
     def name(self) -> str:
@@ -93,72 +96,35 @@ class GaussNewton(Method):
         problem = search.problem
         if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
             raise UnsupportedProblemError(NEEDS_VECTOR)
-        (first,) = yield [Point(search.start, role="start")]
+        (first,) = yield [search.point(search.start, "start")]
+        search, first = yield from find_start(search, first)
+        if not first.ok:
+            return "no point was found that solves"
+        if not search.bind(first).is_vector:
+            raise UnsupportedProblemError(NEEDS_VECTOR)
         return (yield from self.continue_from(search, first))
 
-    def continue_from(self, search: Search, first: Evaluation) -> Rounds:
-        """The same, from a start that is solved already.
+    def continue_from(
+        self, search: Search, first: Evaluation, detector: DiscontinuityDetector | None = None
+    ) -> Rounds:
+        """The same, from a start that is solved.
 
         Args:
             search: Problem, start, seed, round width.
-            first: The solved start, ok or not.
+            first: The solved start, ok, of a vector problem.
+            detector: Ends the search by a `DiscontinuityError` when answers jump.
         """
-        first = yield from find_start(search, first)
-        if not first.ok:
-            return "no point was found that solves"
         bound = search.bind(first)
-        if not bound.is_vector:
-            raise UnsupportedProblemError(NEEDS_VECTOR)
 
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
             model = OuterModel(bound, start, self._radius)
-            return self._continuous(search, model, start, may_restart=may_restart)
+            probing = Probing(self.estimator, search, model, start, detector)
+            return descents(probing, may_restart=may_restart)
 
-        rounds = mixed_search(search, first, descend)
-        return (yield from on_stream(rounds, first.point.stream))
-
-    def _continuous(
-        self, search: Search, model: OuterModel, start: Evaluation, *, may_restart: bool
-    ) -> Descent:
-        """Run the search over continuous coordinates around one discrete setting."""
-        space, best = search.space, start
-        free, x = ~space.discrete, start.point.x
-        theta = model.observe(start)
-        if theta is None:
-            return best
-        solver = descents(
-            model,
-            (x[free], theta),
-            (space.lower[free], space.upper[free]),
-            lambda: (direction[free] for direction in candidate_directions(space)),
-            seed=search.seed,
-            width=search.round_width,
-            may_restart=may_restart,
-        )
-        probing = Probing(self.estimator, space, model, lambda part: _embed(x, free, part), free)
-        answers: Answers | None = None
-        while True:
-            try:
-                plan = next(solver) if answers is None else solver.send(answers)
-            except StopIteration:
-                return best
-            if plan.noisy and plan.center is not None:
-                search.notes.noisy = True
-                search.notes.recommended = _embed(x, free, plan.center)
-            evaluations = yield probing.points(plan)
-            answers = probing.answers(plan, evaluations)
-            for evaluation in evaluations:
-                if evaluation.ok and evaluation.loss < best.loss:
-                    best = evaluation
+        return mixed_search(search, first, descend)
 
 
 NEEDS_VECTOR = (
     "gauss-newton needs an inner solution that is seen whole and an outer objective whose "
     "derivative is known: SquaredError, CrossEntropy or a torch function of theta"
 )
-
-
-def _embed(x: FloatArray, free: NDArray[np.bool_], values: FloatArray) -> FloatArray:
-    full = x.copy()
-    full[free] = values
-    return full

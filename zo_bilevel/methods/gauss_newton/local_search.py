@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 
@@ -12,14 +12,13 @@ from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_model import LocalModel
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
-from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
+from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.propose_many import propose_wide
 from zo_bilevel.methods.gauss_newton.propose_one import propose
-from zo_bilevel.methods.gauss_newton.step_plan import Answers, Plan
+from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
 from zo_bilevel.methods.gauss_newton.update import learn
+from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
-
-Rounds: TypeAlias = Generator[Plan, Answers, None]
 
 FEW_TO_SEARCH = 4
 """With so few parameters a space-filling round is cheap."""
@@ -42,25 +41,19 @@ class LocalSearch:
     """One local search.
 
     Args:
-        outer: The outer objective.
+        probing: Turns plans into rounds of points.
         center: The start, shape `(N,)`.
         theta: Modelled vector there, shape `(m,)`.
         explorer: Directions and bounds.
-        width: How many solves may run at once at no extra cost.
     """
 
     def __init__(
-        self,
-        outer: OuterModel,
-        center: FloatArray,
-        theta: FloatArray,
-        explorer: Explorer,
-        width: int,
+        self, probing: Probing, center: FloatArray, theta: FloatArray, explorer: Explorer
     ) -> None:
+        self._probing, outer = probing, probing.model
+        noise = NoiseWatch(theta, outer.rounding(theta), outer.radius)
         model = LocalModel(outer, center, theta)
-        self.state = LocalState(
-            model, explorer, width, NoiseWatch(theta, outer.rounding(theta), outer.radius), Trust()
-        )
+        self.state = LocalState(model, explorer, probing.width, noise, Trust())
         self._revived_at = np.inf
 
     @property
@@ -78,14 +71,14 @@ class LocalSearch:
         """The modelled vector there, shape `(m,)`."""
         return self.state.model.affine.theta
 
-    def run(self, *, may_give_up: bool) -> Rounds:
+    def run(self, *, may_give_up: bool) -> Generator[list[Point], list[Evaluation], None]:
         """Ask for rounds until nothing is left to gain here.
 
         Args:
             may_give_up: Whether to end as soon as the search looks hopeless.
 
         Yields:
-            Plans; receives their answers.
+            Rounds of points.
         """
         while not (may_give_up and self._is_hopeless):
             if self.is_finished and not self._revive():
@@ -93,19 +86,20 @@ class LocalSearch:
             plan = self._plan()
             affine = self.state.model.affine
             plan.center, plan.theta, plan.size = affine.center, affine.theta, affine.size
-            plan.noisy = self.state.noise.found
-            self._learn(plan, (yield plan))
+            if self.state.noise.found:
+                self._probing.recommend(affine.center)
+            self._learn(plan, self._probing.answers(plan, (yield self._probing.points(plan))))
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> StepPlan:
         state = self.state
         if state.noise.wants_repeat:
             nearby = state.explorer.clip(state.noise.nearby(self.center))
-            return Plan(points=[nearby], repeat=True)
+            return StepPlan(points=[nearby], repeat=True)
         if state.model.size == 0:
             return state.differences_plan(max(1, state.width))
         return propose(state) if state.width == 1 else propose_wide(state)
 
-    def _learn(self, plan: Plan, answers: Answers) -> None:
+    def _learn(self, plan: StepPlan, answers: Answers) -> None:
         state = self.state
         if not plan.repeat:
             learn(state, plan, answers)

@@ -11,7 +11,7 @@ from zo_bilevel.methods.gauss_newton.damped_step import Quadratic, Trust, trial_
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_model import LocalModel
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
-from zo_bilevel.methods.gauss_newton.step_plan import Plan
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.support.arrays import FloatArray
 
 CAUTION = 0.1
@@ -86,7 +86,7 @@ class LocalState:
         radius = self.trust.radius * (3.0 if caution < 1.0 else 1.0)
         return replace(self.trust, damping=self.trust.damping * caution, radius=radius, extra=1.0)
 
-    def trial(self, steps: list[FloatArray]) -> Plan:
+    def trial(self, steps: list[FloatArray]) -> StepPlan:
         """A plan that tries steps, as far as the bounds allow."""
         affine = self.model.affine
         wanted = [affine.center + affine.basis @ step for step in steps]
@@ -94,7 +94,7 @@ class LocalState:
         unclipped = all(
             np.array_equal(point, raw) for point, raw in zip(points, wanted, strict=True)
         )
-        return Plan(steps=steps, points=points, unclipped=unclipped)
+        return StepPlan(steps=steps, points=points, unclipped=unclipped)
 
     def differences_plan(
         self,
@@ -103,7 +103,7 @@ class LocalState:
         base: FloatArray | None = None,
         refresh: list[FloatArray] | None = None,
         most_fresh: int | None = None,
-    ) -> Plan:
+    ) -> StepPlan:
         """Differences along given directions, then new ones, then the columns most in doubt.
 
         Args:
@@ -114,7 +114,7 @@ class LocalState:
         """
         affine, radius = self.model.affine, self.noise.radius
         origin = affine.center if base is None else base
-        plan = Plan(base=base)
+        plan = StepPlan(base=base)
         for unit in refresh or ():
             self._add_probe(plan, affine.basis @ unit, origin)
         wanted = count - len(plan.probes)
@@ -130,7 +130,7 @@ class LocalState:
         plan.points = [origin + probe for probe in plan.probes]
         return plan
 
-    def _add_probe(self, plan: Plan, direction: FloatArray, origin: FloatArray) -> None:
+    def _add_probe(self, plan: StepPlan, direction: FloatArray, origin: FloatArray) -> None:
         probe = self.explorer.inside(direction, origin, self.noise.radius)
         if probe is not None:
             plan.probes.append(probe)

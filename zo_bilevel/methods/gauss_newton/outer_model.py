@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.gauss_newton.output_rounding import Grain
+from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem
@@ -53,7 +53,7 @@ class OuterModel:
         self._target = np.zeros(0)
         self.constant = 0.0
         self.is_explicit = False
-        self.grain = Grain()
+        self.grain = OutputRounding()
         self._resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
         self.is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)

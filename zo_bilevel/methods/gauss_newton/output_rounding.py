@@ -20,7 +20,7 @@ SHARE = 1.0 / np.sqrt(12.0)
 
 
 @final
-class Grain:
+class OutputRounding:
     """The rounding that all answers seen so far agree with: decimals, or digits, or float32.
 
     Attributes:
@@ -28,7 +28,7 @@ class Grain:
             not rounded, or too few were seen to tell.
 
     Example:
-        >>> grain = Grain()
+        >>> grain = OutputRounding()
         >>> grain.see(np.round(np.sin(np.arange(9.0)), 3))
         >>> round(grain.noise, 6)
         0.000289

@@ -9,7 +9,7 @@ import numpy as np
 
 from zo_bilevel.methods.gauss_newton.damped_step import Quadratic
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
-from zo_bilevel.methods.gauss_newton.step_plan import Plan
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray
 
@@ -26,7 +26,7 @@ LEAST_FRESH = 3
 """New directions in a round, if that many are wanted at all."""
 
 
-def propose_wide(state: LocalState) -> Plan:
+def propose_wide(state: LocalState) -> StepPlan:
     """The next round of a width above 1.
 
     Args:

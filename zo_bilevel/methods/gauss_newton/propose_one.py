@@ -13,7 +13,7 @@ import numpy as np
 
 from zo_bilevel.methods.gauss_newton.damped_step import Quadratic
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
-from zo_bilevel.methods.gauss_newton.step_plan import Plan
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.support.arrays import FloatArray
 
 PROMISE = 0.3
@@ -42,7 +42,7 @@ FEW_DIRECTIONS = 4
 """Enough directions to try a step again after the radius held the last one back."""
 
 
-def propose(state: LocalState) -> Plan:
+def propose(state: LocalState) -> StepPlan:
     """The next round of width 1.
 
     Args:
@@ -62,7 +62,7 @@ def propose(state: LocalState) -> Plan:
         return state.trial([step])
     refresh = _refresh(state, quadratic, step)
     if refresh is not None:
-        return Plan(probes=[refresh], points=[state.model.affine.center + refresh])
+        return StepPlan(probes=[refresh], points=[state.model.affine.center + refresh])
     if state.explorer.left:
         plan = state.differences_plan(max(1, state.model.size // BASIS_SHARE))
         if plan.points:

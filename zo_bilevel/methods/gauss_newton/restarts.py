@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
-from zo_bilevel.methods.gauss_newton.step_plan import Answers, Plan
 from zo_bilevel.support.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -63,25 +61,29 @@ class Restarts:
         unexplained = loss > EXPLAINED * (float(np.var(theta)) + 1e-300)
         return unexplained and self._possible and self._used < MOST_RESTARTS
 
-    def next_start(self, outer: OuterModel) -> Generator[Plan, Answers, Start | None]:
-        """Evaluate a space-filling round, every other time, and hand out the best point.
+    def round(self) -> list[FloatArray]:
+        """A space-filling round every other time, or when no good start is waiting; else none."""
+        self._used += 1
+        if self._used % 2 == 1 or self._best_waiting() is None:
+            return list(self._draw(max(ROUND, self._width)))
+        return []
+
+    def learn(
+        self, outer: OuterModel, points: list[FloatArray], thetas: list[FloatArray | None]
+    ) -> None:
+        """Keep the points of a round that solved as starts.
 
         Args:
             outer: The outer objective.
-
-        Yields:
-            The round.
-
-        Returns:
-            A point and its modelled vector; `None` when all points failed.
+            points: The round.
+            thetas: Modelled vectors there, `None` for a failure.
         """
-        self._used += 1
-        if self._used % 2 == 1 or self._best_waiting() is None:
-            points = list(self._draw(max(ROUND, self._width)))
-            answers = yield Plan(points=points)
-            for point, theta in zip(points, answers.trials, strict=True):
-                if theta is not None:
-                    self._waiting.append((outer.loss(theta), point, theta))
+        for point, theta in zip(points, thetas, strict=True):
+            if theta is not None:
+                self._waiting.append((outer.loss(theta), point, theta))
+
+    def next_start(self) -> Start | None:
+        """The best point not yet used and its modelled vector; `None` when there is none."""
         chosen = self._best_waiting()
         if chosen is None:
             return None

@@ -10,7 +10,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 @final
 @dataclass(slots=True)
-class Plan:
+class StepPlan:
     """One round: trial steps, the main one first, then differences around `base`.
 
     Args:
@@ -22,7 +22,6 @@ class Plan:
         repeat: Whether the one point tells noise from steepness.
         center: Center of the affine model, shape `(N,)`.
         theta: Its value there, shape `(m,)`.
-        noisy: Whether solves were found to be noisy.
         units: For probes along new directions, by place: the unit vector, orthogonal to the basis.
         size: Directions in the basis when the plan was made.
         unclipped: Whether no bound changed any trial point.
@@ -35,7 +34,6 @@ class Plan:
     repeat: bool = False
     center: FloatArray | None = None
     theta: FloatArray | None = None
-    noisy: bool = False
     units: dict[int, FloatArray] = field(default_factory=dict)
     size: int = 0
     unclipped: bool = False

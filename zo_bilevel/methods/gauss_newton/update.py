@@ -6,7 +6,7 @@ import numpy as np
 
 from zo_bilevel.methods.gauss_newton.local_model import along, at_center
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
-from zo_bilevel.methods.gauss_newton.step_plan import Answers, Finding, Plan
+from zo_bilevel.methods.gauss_newton.step_plan import Answers, Finding, StepPlan
 from zo_bilevel.support.arrays import FloatArray
 
 KNOWN_BEND = 0.25
@@ -24,7 +24,7 @@ SLOW_GAIN, GOOD_GAIN = 0.95, 0.8
 IDLE_GAIN = 1e-6
 
 
-def learn(state: LocalState, plan: Plan, answers: Answers) -> None:
+def learn(state: LocalState, plan: StepPlan, answers: Answers) -> None:
     """Take in the outcome of a round.
 
     Args:
@@ -54,7 +54,7 @@ def _change(state: LocalState, finding: Finding) -> FloatArray:
 
 
 def _learn_finding(
-    state: LocalState, plan: Plan, finding: Finding, unit: FloatArray | None
+    state: LocalState, plan: StepPlan, finding: Finding, unit: FloatArray | None
 ) -> None:
     model, affine = state.model, state.model.affine
     step = model.coordinates(finding.displacement, unit)
@@ -68,7 +68,7 @@ def _learn_finding(
     model.observe(along(step), finding.value, variance)
 
 
-def _learn_trials(state: LocalState, plan: Plan, trials: list[FloatArray | None]) -> None:
+def _learn_trials(state: LocalState, plan: StepPlan, trials: list[FloatArray | None]) -> None:
     model = state.model
     displacements = [point - model.affine.center for point in plan.points[: len(plan.steps)]]
     losses = [np.inf if theta is None else model.outer.loss(theta) for theta in trials]
@@ -90,7 +90,9 @@ def _learn_trials(state: LocalState, plan: Plan, trials: list[FloatArray | None]
     _judge(state, step, length, plan.points[best], theta)
 
 
-def _coordinates(state: LocalState, plan: Plan, place: int, displacement: FloatArray) -> FloatArray:
+def _coordinates(
+    state: LocalState, plan: StepPlan, place: int, displacement: FloatArray
+) -> FloatArray:
     """Coordinates of a trial step: those planned, unless a bound or a new direction interfered."""
     if plan.unclipped and plan.size == state.model.size:
         return plan.steps[place]

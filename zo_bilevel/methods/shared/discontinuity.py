@@ -10,15 +10,28 @@ import numpy as np
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-SHORT, LONG = 5e-3, 0.1
+LONGEST_STILL, SHORTEST_MOVED = 5e-3, 0.1
 """Scaled lengths: an answer that is the same to the last bit after the one and moves before the
 other has jumped."""
-SAME = 0.99
-"""Cosine of two displacements along one direction."""
+LEAST_COSINE = 0.99
+"""Of two displacements along one direction."""
 
 
 @final
-class Jumps:
+class DiscontinuityError(Exception):
+    """Raised inside a search whose answers jump.
+
+    Args:
+        best: Lowest loss so far.
+    """
+
+    def __init__(self, best: Evaluation) -> None:
+        super().__init__("the inner solution jumps: its differences say nothing")
+        self.best = best
+
+
+@final
+class DiscontinuityDetector:
     """Watches the first differences of a search.
 
     Args:
@@ -30,7 +43,7 @@ class Jumps:
         self._still: FloatArray | None = None
         self._is_open = True
 
-    def seen(self, evaluations: Sequence[Evaluation]) -> bool:
+    def sees_jump(self, evaluations: Sequence[Evaluation]) -> bool:
         """Whether the inner solution jumps.
 
         Args:
@@ -46,7 +59,7 @@ class Jumps:
             if is_difference and theta is not None and start is not None:
                 way = evaluation.point.x - self._first.point.x
                 if np.array_equal(theta, start):
-                    self._still = way if np.linalg.norm(way) >= SHORT else self._still
+                    self._still = way if np.linalg.norm(way) >= LONGEST_STILL else self._still
                 elif self._still is not None and _is_same_way(way, self._still):
                     return True
                 else:
@@ -57,4 +70,4 @@ class Jumps:
 def _is_same_way(way: FloatArray, other: FloatArray) -> bool:
     length = float(np.linalg.norm(way))
     cosine = abs(float(way @ other)) / (length * float(np.linalg.norm(other)))
-    return length >= LONG and cosine > SAME
+    return length >= SHORTEST_MOVED and cosine > LEAST_COSINE

@@ -48,7 +48,7 @@ def mixed_search(
     tried = {_setting(search, best)}
     while True:
         moves = neighbours(search.space, best.point.x, search.rng(7, len(tried)))
-        polled = yield [Point(x, role="neighbour") for x in moves]
+        polled = yield [search.point(x, "neighbour") for x in moves]
         usable = sorted((e for e in polled if e.ok), key=lambda e: e.loss)
         fresh = [e for e in usable if _setting(search, e) not in tried][:MOST_DETOURS]
         improved = False

@@ -7,11 +7,10 @@ from collections.abc import Generator
 
 import numpy as np
 
-from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.base import Search
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
-FIRST_STREAM = (0,)
 START_STREAM = 1 << 15
 START_ROUNDS = 4
 """Rounds spent on finding any point that solves, when the start does not."""
@@ -23,7 +22,7 @@ SCALES = (0.1, 0.3, 1.0, 3.0)
 
 def find_start(
     search: Search, first: Evaluation
-) -> Generator[list[Point], list[Evaluation], Evaluation]:
+) -> Generator[list[Point], list[Evaluation], tuple[Search, Evaluation]]:
     """The start, or the best of a few rounds of other points when it does not solve.
 
     Args:
@@ -34,10 +33,11 @@ def find_start(
         Rounds of at least 8 points; none when the start is ok.
 
     Returns:
-        A solve that is ok, or the failed start when none was found.
+        The search on the random numbers that its start solved with; a solve that is ok, or the
+        failed start when none was found.
     """
     if first.ok:
-        return first
+        return search, first
     from scipy.stats import qmc  # slow to import, seldom needed
 
     space = search.space
@@ -50,39 +50,13 @@ def find_start(
         else:
             points = space.lower + (space.upper - space.lower) * sobol.random(count)
         # other random numbers too: it may be those of the start that do not solve
-        stream = FIRST_STREAM if step == 0 else (START_STREAM, step)
+        stream = search.stream if step == 0 else (START_STREAM, step)
         found = yield [Point(x, stream, "restart") for x in points]
         usable = [evaluation for evaluation in found if evaluation.ok]
         if usable:
-            return min(usable, key=lambda evaluation: evaluation.loss)
-    return first
-
-
-def on_stream(rounds: Rounds, stream: tuple[int, ...]) -> Rounds:
-    """Rounds on the random numbers that their start solved with.
-
-    Args:
-        rounds: A method's, on the first stream and others.
-        stream: Takes the place of the first.
-
-    Yields:
-        The same points.
-
-    Returns:
-        The same reason.
-    """
-    try:
-        points = next(rounds)
-        while True:
-            moved = [
-                dataclasses.replace(p, stream=stream) if p.stream == FIRST_STREAM else p
-                for p in points
-            ]
-            points = rounds.send((yield moved))
-    except StopIteration as stop:
-        return str(stop.value)
-    finally:
-        rounds.close()
+            best = min(usable, key=lambda evaluation: evaluation.loss)
+            return dataclasses.replace(search, stream=stream), best
+    return search, first
 
 
 def _around(search: Search, count: int, step: int) -> FloatArray:

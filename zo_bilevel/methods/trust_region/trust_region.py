@@ -11,7 +11,7 @@ import numpy as np
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.shared.exploration import scaled_directions
 from zo_bilevel.methods.shared.mixed import Descent, mixed_search
-from zo_bilevel.methods.shared.starts import FIRST_STREAM, find_start, on_stream
+from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
@@ -94,7 +94,7 @@ class TrustRegion(Method):
         Returns:
             Why nothing is left to gain.
         """
-        (first,) = yield [Point(search.start, role="start")]
+        (first,) = yield [search.point(search.start, "start")]
         return (yield from self.continue_from(search, first))
 
     def continue_from(self, search: Search, first: Evaluation) -> Rounds:
@@ -104,7 +104,7 @@ class TrustRegion(Method):
             search: Problem, start, seed, round width.
             first: The solved start, ok or not.
         """
-        first = yield from find_start(search, first)
+        search, first = yield from find_start(search, first)
         if not first.ok:
             return "no point was found that solves"
         count = 0
@@ -114,8 +114,7 @@ class TrustRegion(Method):
             count += 1
             return _Continuous(search, start, count).run(may_restart=may_restart)
 
-        rounds = mixed_search(search, first, descend)
-        return (yield from on_stream(rounds, first.point.stream))
+        return (yield from mixed_search(search, first, descend))
 
 
 @final
@@ -131,7 +130,7 @@ class _Continuous:
         self._smoothed = np.inf
         self._latest: NoisyRegion | NoisyDescent | None = None
         self._minima: list[FloatArray] = []
-        self._stream: tuple[int, ...] = FIRST_STREAM
+        self._stream = search.stream
 
     def run(self, *, may_restart: bool) -> Descent:
         """Search; give back the best solve."""
