@@ -112,3 +112,22 @@ def test_pages_link_to_what_is_there():
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not re.match(r"https?:", target):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short_and_shows_what_its_first_program_prints(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 700
+    program, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S).groups()
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, **SETTINGS},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert _without_rounding(ran.stdout) == _without_rounding(shown)
+
+
+def _without_rounding(line):
+    return re.sub(r"loss \S+e-[23]\d", "loss nil", line).strip()
