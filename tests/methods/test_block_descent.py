@@ -7,9 +7,12 @@ import pytest
 from scipy import fft
 
 import zo_bilevel as zb
+from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
+from zo_bilevel.solve.evaluation import Evaluation, Point
 
 SIZE = 120
 
@@ -40,22 +43,40 @@ def quadratic(size, condition, seed=0):
     return loss, minimum, float(curvatures.mean())
 
 
+def part_at(start, width=1, half=3.0):
+    """The coordinates of a problem whose losses the test makes itself."""
+    problem = zb.Problem(zb.Space(x=zb.Real(-half, half, (len(start),))), lambda phi: 0.0)
+    first = Evaluation(Point(start), "ok", np.zeros(1), 0.0)
+    return ContinuousPart(Search(problem, start, round_width=width), first)
+
+
+def solved(points, loss):
+    """Evaluations of points; a loss of `None` is a failure."""
+    values = [loss(point.x) for point in points]
+    return [
+        Evaluation(point, "failed", None, math.inf)
+        if value is None
+        else Evaluation(point, "ok", np.zeros(1), value)
+        for point, value in zip(points, values, strict=True)
+    ]
+
+
 def drive(search, loss, solves):
     """Run; the number of rounds and of solves asked for."""
     rounds, count, solver = 0, 0, search.rounds()
     points = next(solver)
     while count < solves:
-        xs = [point.x if hasattr(point, "x") else point for point in points]
-        count, rounds = count + len(xs), rounds + 1
+        count, rounds = count + len(points), rounds + 1
         try:
-            points = solver.send([loss(x) for x in xs])
+            points = solver.send(solved(points, loss))
         except StopIteration:
             break
     return rounds, count
 
 
 def descent(loss, start, width=1, **options):
-    return BlockDescent(start, loss(start), blocks(len(start), width), width=width, **options)
+    part = part_at(start, width)
+    return BlockDescent(part, start, loss(start), blocks(len(start), width), **options)
 
 
 def test_a_sphere_is_solved_in_two_cycles():
@@ -116,7 +137,7 @@ def test_wide_rounds_take_fewer_of_them():
         points = next(solver)
         while search.value > 0.02 * loss(start):
             assert len(points) <= width
-            points = solver.send([loss(point.x) for point in points])
+            points = solver.send(solved(points, loss))
             rounds[width] += 1
     assert rounds[16] < rounds[1] / 8
 
@@ -158,7 +179,7 @@ def test_failing_solves_are_left_out():
 
 @pytest.mark.parametrize("answer", [1.0, None])
 def test_a_flat_loss_and_one_that_never_solves_end_the_search(answer):
-    search = BlockDescent(np.zeros(SIZE), 1.0, blocks())
+    search = BlockDescent(part_at(np.zeros(SIZE)), np.zeros(SIZE), 1.0, blocks())
     _, solves = drive(search, lambda x: answer, 10**5)
     assert search.converged
     assert solves < 30 * SIZE
@@ -185,7 +206,8 @@ def test_noise_ends_it_before_a_step_and_a_slope_is_not_called_noise():
 
 
 def noisy(loss, start, deviation, width=1):
-    return NoisyDescent(start, loss(start), deviation, blocks(len(start), width), width)
+    directions = blocks(len(start), width)
+    return NoisyDescent(part_at(start, width), start, loss(start), deviation, directions)
 
 
 def test_noisy_descent_learns_curvature_and_noise_and_goes_down():

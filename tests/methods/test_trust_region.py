@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
+from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.default import DefaultMethod
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_model import NoisyModel
 from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
 from zo_bilevel.methods.trust_region.trust_step import ball_step, box_step
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.testing.conformance import check_method, sample_problem
 
 METHOD = zb.TrustRegion()
@@ -418,9 +422,15 @@ def test_the_step_stays_in_the_box():
     assert step == pytest.approx([1.0, 1.0, 0.1], abs=1e-9)
 
 
+def part_of(size, width=1):
+    """The coordinates of a problem whose losses the test makes itself, from a start of twos."""
+    problem = zb.Problem(reals(size, -3.0, 3.0), lambda phi: 0.0)
+    first = Evaluation(Point(np.full(size, 2.0)), "ok", np.zeros(1), 4.0 * size)
+    return ContinuousPart(Search(problem, first.point.x, round_width=width), first)
+
+
 def test_evolution_finds_a_sphere_with_failures():
-    rng = np.random.default_rng(0)
-    evolution = Evolution(np.full(5, 2.0), (np.full(5, -3.0), np.full(5, 3.0)), 1.0, 8, rng)
+    evolution = Evolution(part_of(5), np.full(5, 2.0), 1.0, 8, np.random.default_rng(0))
     count = 0
     while not evolution.finished:
         points = evolution.ask()
@@ -433,10 +443,36 @@ def test_evolution_finds_a_sphere_with_failures():
 
 def test_bracket_rounds_are_never_wider_than_asked():
     for width in (1, 3, 16):
-        search = BracketSearch(0.2, 0.04, -3.0, 3.0, width)
-        rounds = search.rounds()
+        rounds = BracketSearch(part_of(1, width)).rounds()
         points = next(rounds)
         for _ in range(8):
             assert 1 <= len(points) <= width
-            assert all(-3 <= x <= 3 for x in points)
-            points = rounds.send([x * x for x in points])
+            assert all(-3 <= p.x[0] <= 3 for p in points)
+            points = rounds.send(
+                [Evaluation(p, "ok", np.zeros(1), float(p.x @ p.x)) for p in points]
+            )
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_an_evaluation_passes_at_most_four_suspended_frames(size):
+    """From the loop to the search that asked for it."""
+    depths = []
+
+    def loss(phi):
+        return float(np.sum((phi["x"] - 0.3) ** 4))
+
+    state = DefaultMethod().start(zb.Problem(reals(size), loss), seed=0)
+    while len(depths) < 150 and state.points:
+        inner, depth = state._rounds, 0
+        while inner is not None:
+            inner, depth = inner.gi_yieldfrom, depth + 1
+        depths.append(depth)
+        losses = [loss({"x": 5 * point.x / 3}) for point in state.points]
+        layout = flatten_theta(0.0)[1]
+        state.tell(
+            [
+                Evaluation(p, "ok", np.array([v]), v, layout=layout)
+                for p, v in zip(state.points, losses, strict=True)
+            ]
+        )
+    assert max(depths) <= 4

@@ -7,7 +7,7 @@ from typing import final
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
-from zo_bilevel.methods.shared.starts import find_start
+from zo_bilevel.methods.shared.starts import NO_START, find_start
 from zo_bilevel.methods.trust_region.trust_region import TrustRegion
 
 
@@ -39,7 +39,9 @@ class DefaultMethod(Method):
         """
         (first,) = yield [search.point(search.start, "start")]
         search, first = yield from find_start(search, first)
-        if first.ok and search.bind(first).is_vector:
+        if not first.ok:
+            return NO_START
+        if search.bind(first).is_vector:
             is_mixed = bool(search.space.discrete.any())
             detector = None if is_mixed else DiscontinuityDetector(first)
             try:

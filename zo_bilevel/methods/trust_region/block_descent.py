@@ -12,48 +12,49 @@ numerical and statistical problems".
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import NamedTuple, TypeAlias, final
+from collections.abc import Iterator
+from typing import NamedTuple, final
 
 import numpy as np
 
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
 from zo_bilevel.support.arrays import FloatArray
 
-Values: TypeAlias = list[float | None]
-
-DIFFERENCE = 0.1
+DIFFERENCE_SHARE = 0.1
 """Length of a difference, in units of a typical step along one direction."""
-PAIRED = 8
+MOST_PAIRED = 8
 """Directions measured on both sides while the curvature is not known."""
-SEGMENT = 4
+PATTERN_PERIOD = 4
 """Blocks after which the way of the last cycle is tried again."""
-LEAST_WAY = 1e-7
+CONVERGED_WAY = 1e-7
 """A cycle that moved less has converged, once steps are as short; scaled units."""
-FAILURES = 2
+FAILURES_BEFORE_PROBE = 2
 """Blocks in a row without gain after which it looks for noise."""
-MULTIPLES = (1.0, 2.0, 0.5, 4.0, 0.25, 1.5, 0.75, 3.0, 0.1, 6.0)
+STEP_MULTIPLES = (1.0, 2.0, 0.5, 4.0, 0.25, 1.5, 0.75, 3.0, 0.1, 6.0)
 """Of a step, tried at once in wide rounds."""
-PATTERN = (0.5, 1.5, 1.0, 3.0)
+PATTERN_MULTIPLES = (0.5, 1.5, 1.0, 3.0)
 """The same of the way of a cycle."""
-LONGEST = 4.0
+LONGEST_MULTIPLE = 4.0
 """Most that a line search goes on, in steps."""
 
 
-class Asked(NamedTuple):
-    """One proposed point.
+class _Line(NamedTuple):
+    """A way to go.
 
     Args:
-        kind: "step" or "difference".
-        x: Shape `(N,)`.
+        center: Where it begins.
+        before: The loss there.
+        move: As far as is thought best.
+        multiples: Of the move, tried at once in wide rounds.
+        slope: Of the loss, over the whole move; 0 for the way of a cycle.
     """
 
-    kind: str
-    x: FloatArray
-
-
-Answers: TypeAlias = Generator[list[Asked], Values, Values]
-Blocks: TypeAlias = Generator[list[Asked], Values, None]
+    center: FloatArray
+    before: float
+    move: FloatArray
+    multiples: tuple[float, ...]
+    slope: float = 0.0
 
 
 @final
@@ -61,10 +62,10 @@ class BlockDescent:
     """One local search; ends at noise, which it has no answer to.
 
     Args:
+        part: The coordinates.
         start: A solved point, shape `(N,)`.
         value: Its loss.
         directions: In blocks.
-        width: Solves that may run at once.
         length: Typical step along one direction, in units.
         cycles: Ends after so many; 0 for no limit.
 
@@ -78,111 +79,142 @@ class BlockDescent:
 
     def __init__(
         self,
+        part: ContinuousPart,
         start: FloatArray,
         value: float,
         directions: BlockDirections,
         *,
-        width: int = 1,
         length: float = 1.0,
         cycles: int = 0,
     ) -> None:
         self.x, self.value, self.length = start, value, length
         self.noise, self.converged = 0.0, False
-        self._directions, self._width, self._cycles = directions, width, cycles
+        self._part, self._directions, self._cycles = part, directions, cycles
         self._curvature = 0.0
         self._reach = length * float(np.sqrt(directions.block))
-        self._failed = FAILURES  # the first block looks for noise
+        self._failed = FAILURES_BEFORE_PROBE  # the first block looks for noise
         self._is_flat = True  # no slope seen in this cycle
+        self._cycle, self._begun = directions.cycles, start
         self._passed = [start]
-        self._per_cycle = 0
+        self._per_cycle = self._blocks = 0
+        self._step_length = 0.0
 
-    def rounds(self) -> Blocks:
+    def rounds(self) -> RoundsThen[None]:
         """Rounds until a whole cycle gains nothing, there is noise, or the cycles are done."""
-        cycle, begun, count = self._directions.cycles, self.x, 0
-        while True:
-            units = self._directions.next_block(self.x, self._directions.block)
-            if self._directions.cycles > cycle:
-                cycle += 1
-                self._per_cycle = self._per_cycle or len(self._passed)
-                way = float(np.linalg.norm(self.x - begun))
-                self.converged = way < LEAST_WAY and (self._is_flat or self.length < LEAST_WAY)
-                self._is_flat = True
-                begun = self.x
-                if self.converged or 0 < self._cycles <= cycle:
+        ask, width = self._part.ask, self._part.width
+        while (units := self._next_units()) is not None:
+            length = DIFFERENCE_SHARE * self.length
+            moves = self._directions.moves(self.x, units, length)
+            values = yield from ask([self.x + move for move in moves], "sketch")
+            if self._curvature <= 0.0:
+                opposite = [self._directions.within(self.x - move) for move in moves[:MOST_PAIRED]]
+                others = yield from ask(opposite, "sketch")
+                self._measure_curvature(values, others, length)
+            ways, slopes = self._slopes(moves, values, length)
+            if self._failed >= FAILURES_BEFORE_PROBE and len(slopes):
+                self._failed = 0
+                beside = self._directions.beside(self.x)
+                (value,) = yield from ask([beside], "sketch")
+                if self._is_noise(beside, value, slopes):
                     return
-            yield from self._search_block(units)
-            if self.noise > 0.0:
-                return
-            count += 1
-            if count % SEGMENT == 0:
-                yield from self._try_the_way()
+            for line in self._lines(ways, slopes):
+                points = self._along(line, line.multiples[:width])
+                values = yield from ask(points, "trial")
+                self._keep_best(points, values)
+                again = self._along(line, self._second_look(line, values[0]))
+                self._keep_best(again, (yield from ask(again, "trial")))
 
-    def _search_block(self, units: list[FloatArray]) -> Blocks:
-        length = DIFFERENCE * self.length
-        moves = self._directions.moves(self.x, units, length)
-        values = yield from self._ask("difference", [self.x + move for move in moves])
-        if self._curvature <= 0.0:
-            yield from self._measure_curvature(moves, values, length)
-        rises = [(m, v - self.value) for m, v in zip(moves, values, strict=True) if v is not None]
-        if not rises:
-            self.length *= 0.5  # nothing solves around here: look closer
-            return
-        ways = np.array([move for move, _ in rises]) / length
-        bend = 0.5 * self._curvature * length**2
-        slopes = np.array([(rise - bend) / length for _, rise in rises])
-        if self._failed >= FAILURES:
-            self._failed = 0
-            yield from self._look_for_noise(float(np.sqrt(np.mean(slopes**2))))
-            if self.noise > 0.0:
-                return
-        yield from self._step(ways, slopes)
+    def _next_units(self) -> list[FloatArray] | None:
+        """The directions of the next block; `None` when the search has ended."""
+        units = self._directions.next_block(self.x, self._directions.block)
+        if self._directions.cycles > self._cycle:
+            self._cycle += 1
+            self._per_cycle = self._per_cycle or len(self._passed)
+            way = float(np.linalg.norm(self.x - self._begun))
+            is_short = self._is_flat or self.length < CONVERGED_WAY
+            self.converged = way < CONVERGED_WAY and is_short
+            self._is_flat, self._begun = True, self.x
+            if self.converged or 0 < self._cycles <= self._cycle:
+                return None
+        return units
 
-    def _measure_curvature(self, moves: list[FloatArray], values: Values, length: float) -> Blocks:
-        """By differences to the other side; 0 where it is not positive."""
-        opposite = [self._directions.within(self.x - move) for move in moves[:PAIRED]]
-        others = yield from self._ask("difference", opposite)
+    def _measure_curvature(self, values: Losses, others: Losses, length: float) -> None:
+        """By differences to both sides; 0 where it is not positive."""
         bends = [
             (v + w - 2 * self.value) / length**2
-            for v, w in zip(values[:PAIRED], others, strict=True)
+            for v, w in zip(values[:MOST_PAIRED], others, strict=True)
             if v is not None and w is not None
         ]
         self._curvature = max(float(np.mean(bends)), 0.0) if bends else 0.0
 
-    def _look_for_noise(self, slope: float) -> Blocks:
-        """Solve next to the center; what the slope does not explain is noise."""
-        beside = self._directions.beside(self.x)
-        (value,) = yield from self._ask("difference", [beside])
+    def _slopes(
+        self, moves: list[FloatArray], values: Losses, length: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Directions that solved, and the slope along each."""
+        rises = [(m, v - self.value) for m, v in zip(moves, values, strict=True) if v is not None]
+        if not rises:
+            self.length *= 0.5  # nothing solves around here: look closer
+        bend = 0.5 * self._curvature * length**2
+        slopes = np.array([(rise - bend) / length for _, rise in rises])
+        return np.array([move for move, _ in rises]) / length, slopes
+
+    def _is_noise(self, beside: FloatArray, value: float | None, slopes: FloatArray) -> bool:
+        """Whether a solve next to the center differs by more than the slope explains."""
         if value is None:
-            return
+            return False
+        slope = float(np.sqrt(np.mean(slopes**2)))
         explained = slope * float(np.linalg.norm(beside - self.x)) * float(np.sqrt(len(self.x)))
         found = abs(value - self.value)
         if found > 100.0 * explained + 1e-11 * abs(self.value):
             self.noise = found
+        return self.noise > 0.0
 
-    def _step(self, ways: FloatArray, slopes: FloatArray) -> Blocks:
-        """Go down, as far as a parabola says."""
+    def _lines(self, ways: FloatArray, slopes: FloatArray) -> Iterator[_Line]:
+        """Down the slopes; after every few blocks on the way of the last cycle."""
         size = float(np.linalg.norm(slopes))
-        if size == 0.0:
+        if size > 0.0:
+            self._is_flat = False
+            step = -slopes / size * self._reach
+            if self._curvature > 0.0:
+                step = -slopes / self._curvature
+            step *= min(1.0, self._reach / float(np.linalg.norm(step)))
+            move = self._directions.within(self.x + step @ ways) - self.x
+            self._step_length = float(np.linalg.norm(step))
+            line = _Line(self.x, self.value, move, STEP_MULTIPLES, float(step @ slopes))
+            yield line
+            self._judge(line, float(np.sqrt(len(slopes))))
+        elif len(slopes):
             self.length = min(3.0 * self.length, self._directions.diameter)  # look further away
-            return
-        self._is_flat = False
-        step = -slopes / self._curvature if self._curvature > 0.0 else -slopes / size * self._reach
-        step *= min(1.0, self._reach / float(np.linalg.norm(step)))
-        length, slope = float(np.linalg.norm(step)), float(step @ slopes)
-        center, before = self.x, self.value
-        move = self._directions.within(center + step @ ways) - center
-        first, *_ = yield from self._along(center, move, MULTIPLES[: self._width])
-        if first is not None:
-            bend = 2 * (first - before - slope)
-            best = float(np.clip(-slope / bend, 0.05, LONGEST)) if bend > 0.0 else LONGEST
-            if self._width == 1 and abs(best - 1.0) > 0.25:
-                yield from self._along(center, move, (best,))
-            self._learn_curvature(bend / length**2)
-        gone = float(np.linalg.norm(self.x - center))
+        self._blocks += 1
+        if self._blocks % PATTERN_PERIOD == 0:
+            back = min(self._per_cycle or len(self._passed), len(self._passed))
+            move = self.x - self._passed[-back]
+            if move.any():
+                yield _Line(self.x, self.value, move, PATTERN_MULTIPLES)
+            self._passed.append(self.x)
+            if self._per_cycle:
+                del self._passed[: -self._per_cycle - 1]
+
+    def _second_look(self, line: _Line, first: float | None) -> tuple[float, ...]:
+        """Where on the line to look next, in rounds of one; learns the curvature."""
+        if line.slope == 0.0:
+            best = 1.5 if self.value < line.before else -0.25
+        elif first is None:
+            return ()
+        else:
+            bend = 2 * (first - line.before - line.slope)
+            best = -line.slope / bend if bend > 0.0 else LONGEST_MULTIPLE
+            best = float(np.clip(best, 0.05, LONGEST_MULTIPLE))
+            self._learn_curvature(bend / self._step_length**2)
+        return (best,) if self._part.width == 1 and abs(best - 1.0) > 0.25 else ()
+
+    def _judge(self, line: _Line, spread: float) -> None:
+        """Steps and differences of the next block, by how far this one went."""
+        gone = float(np.linalg.norm(self.x - line.center))
         if gone > 0.0:
-            length *= gone / float(np.linalg.norm(move))
+            length = self._step_length * gone / float(np.linalg.norm(line.move))
             self._reach = max(0.5 * self._reach, 3.0 * length)
-            self.length = 0.5 * (self.length + length / float(np.sqrt(len(slopes))))
+            self.length = 0.5 * (self.length + length / spread)
             self._failed = 0
         else:
             self._reach, self.length = 0.5 * self._reach, 0.5 * self.length
@@ -197,31 +229,10 @@ class BlockDescent:
         else:
             self._curvature = known * float(np.clip(found / known, 0.25, 4.0)) ** 0.5
 
-    def _try_the_way(self) -> Blocks:
-        """Go on the way of the last cycle."""
-        center, value = self.x, self.value
-        back = min(self._per_cycle or len(self._passed), len(self._passed))
-        move = center - self._passed[-back]
-        if move.any():
-            yield from self._along(center, move, PATTERN[: self._width])
-            if self._width == 1:
-                yield from self._along(center, move, (1.5 if self.value < value else -0.25,))
-        self._passed.append(self.x)
-        if self._per_cycle:
-            del self._passed[: -self._per_cycle - 1]
+    def _along(self, line: _Line, multiples: tuple[float, ...]) -> list[FloatArray]:
+        return [self._directions.within(line.center + share * line.move) for share in multiples]
 
-    def _along(self, center: FloatArray, move: FloatArray, multiples: tuple[float, ...]) -> Answers:
-        """Losses along a line; the best becomes the center."""
-        points = [self._directions.within(center + multiple * move) for multiple in multiples]
-        values = yield from self._ask("step", points)
+    def _keep_best(self, points: list[FloatArray], values: Losses) -> None:
         for x, value in zip(points, values, strict=True):
             if value is not None and value < self.value:
                 self.x, self.value = x, value
-        return values
-
-    def _ask(self, kind: str, points: list[FloatArray]) -> Answers:
-        """Losses of points, in rounds as wide as may be."""
-        values: Values = []
-        for first in range(0, len(points), self._width):
-            values += yield [Asked(kind, x) for x in points[first : first + self._width]]
-        return values

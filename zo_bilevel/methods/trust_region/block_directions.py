@@ -12,11 +12,11 @@ from zo_bilevel.support.arrays import FloatArray
 
 Box: TypeAlias = tuple[FloatArray, FloatArray]
 
-BLOCK = 32
+BLOCK_SIZE = 32
 """Directions of a block; wide rounds take more."""
-ROUNDS = 4
+ROUNDS_PER_BLOCK = 4
 """Rounds that the differences of a block should take."""
-JITTER = 1e-8
+PROBE_DISTANCE = 1e-8
 """Distance of a second solve of one point, in units of a sixth of the range."""
 
 
@@ -50,7 +50,7 @@ class BlockDirections:
         self._lower, self._upper = box
         self._rng = rng
         size = len(self._lower)
-        self.block = -(-size // max(1, round(size / max(BLOCK, ROUNDS * width))))
+        self.block = -(-size // max(1, round(size / max(BLOCK_SIZE, ROUNDS_PER_BLOCK * width))))
         self.diameter = float(np.linalg.norm(self._upper - self._lower))
         self.cycles = 0
         self._turn = 0
@@ -100,4 +100,4 @@ class BlockDirections:
     def beside(self, x: FloatArray) -> FloatArray:
         """Next to a point: the same loss, another draw of the noise."""
         spread = (self._upper - self._lower) / 6.0
-        return self.within(x + JITTER * self._rng.standard_normal(len(x)) * spread)
+        return self.within(x + PROBE_DISTANCE * self._rng.standard_normal(len(x)) * spread)

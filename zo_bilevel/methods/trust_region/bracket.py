@@ -6,25 +6,24 @@ without Derivatives", chapter 5.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import TypeAlias, final
+from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
 from zo_bilevel.methods.trust_region.noisy_parabola import NoisyParabola
 from zo_bilevel.support.arrays import FloatArray
 
-BracketRounds: TypeAlias = Generator[list[float], list[float | None], None]
-
-GOLDEN = 0.381966
-JITTER = 1e-8
+GOLDEN_SHARE = 0.381966
+PROBE_SHARE = 1e-8
 """Distance of a probe of the noise, in shares of the range."""
 GAP_LOOKS = 3
 """How often a local step that hardly helped is followed by a look into the widest gap."""
-NEAR = 0.02
-TOLERANCE = 1e-8
+NEAR_SHARE = 0.02
+STEP_TOLERANCE = 1e-8
 """Shortest step, in shares of the range: about the square root of the rounding of a loss."""
-NARROWEST = 1.0 / 64
+NARROWEST_GAP = 1.0 / 64
 """The search ends when it has converged and no gap is wider than this share of the range."""
 
 
@@ -33,68 +32,72 @@ class BracketSearch:
     """A space-filling first round, then the best bracket, then the gaps.
 
     Args:
-        start: A solved point.
-        value: Its loss.
-        low: Lower bound.
-        high: Upper bound.
-        width: Points a round, at least 1.
+        part: Of one coordinate.
 
     Attributes:
         smooth: Where the minimum is under noise; `None` as long as there is none.
     """
 
-    def __init__(self, start: float, value: float, low: float, high: float, width: int) -> None:
-        self._known = Known(low, high)
-        self._known.tell([start], [value])
-        self._start, self._low, self._high, self._width = start, low, high, width
+    def __init__(self, part: ContinuousPart) -> None:
+        (low,), (high,) = part.box
+        self._part, self._width = part, part.width
+        self._start, self._low, self._high = float(part.start[0]), float(low), float(high)
+        self._known = Known(self._low, self._high)
+        self._known.tell([self._start], [part.best.loss])
         self.smooth: NoisyParabola | None = None
 
-    def rounds(self) -> BracketRounds:
-        """Rounds of points; expects a loss for each, or `None` for a failed solve."""
+    def rounds(self) -> RoundsThen[None]:
+        """Rounds until the minimum is bracketed and no gap is wide; under noise for ever."""
         known, width = self._known, self._width
         points = known.first_points(self._start, max(2, width))
-        for i in range(0, len(points), width):
-            known.tell(points[i : i + width], (yield points[i : i + width]))
+        self._tell(points, (yield from self._ask(points)))
         looks, stalled = 0, False
-        while True:
-            if self.smooth is not None and looks >= GAP_LOOKS:
-                yield from self._smooth_rounds(self.smooth)
+        while self.smooth is None or looks < GAP_LOOKS:
             points = [] if stalled and looks < GAP_LOOKS else known.local_points(width)
             is_local = bool(points)
             if not is_local:
                 if looks == 0:
-                    yield from self._probe()
+                    self._judge_noise(*(yield from self._ask([self._beside_best()])))
                 looks += 1
-                if not stalled and known.widest_gap() < NARROWEST * (self._high - self._low):
+                if not stalled and known.widest_gap() < NARROWEST_GAP * (self._high - self._low):
                     return
             least = 0 if is_local else 1
             points = points + known.gap_points(points, max(least, width - len(points)))
             before, near = known.lowest, is_local and known.is_near(points[0])
-            values = yield points
-            known.tell(points, values)
+            values = yield from self._ask(points)
+            self._tell(points, values)
             stalled = near and values[0] is not None and abs(before - values[0]) < 0.1 * abs(before)
+        self.smooth.centre = known.best
+        while True:  # fit a parabola to ever more points
+            points = self.smooth.ask(width)
+            known.tell(points, (yield from self._ask(points)))
+            self.smooth.tell(*known.arrays())
+            self._part.recommend(np.array([self.smooth.centre]))
 
-    def _probe(self) -> BracketRounds:
-        """Ask almost the best point again: is there noise?"""
-        known = self._known
-        best, lowest = known.best, known.lowest
-        jitter = JITTER * (self._high - self._low)
-        point = best + jitter if best < 0.5 * (self._low + self._high) else best - jitter
-        values = yield [point]
-        known.tell([point], values)
-        if values[0] is None:
+    def _ask(self, points: list[float]) -> RoundsThen[Losses]:
+        return self._part.ask([np.array([x]) for x in points], "trial")
+
+    def _tell(self, points: list[float], values: Losses) -> None:
+        self._known.tell(points, values)
+        if self.smooth is not None:
+            self._part.recommend(np.array([self.smooth.centre]))
+
+    def _beside_best(self) -> float:
+        """Almost the best point again: is there noise?"""
+        best, jitter = self._known.best, PROBE_SHARE * (self._high - self._low)
+        return best + jitter if best < 0.5 * (self._low + self._high) else best - jitter
+
+    def _judge_noise(self, value: float | None) -> None:
+        """What differs beside the best point by more than the steepest slope explains is noise."""
+        known, best, lowest = self._known, self._known.best, self._known.lowest
+        jitter = PROBE_SHARE * (self._high - self._low)
+        known.tell([self._beside_best()], [value])
+        if value is None:
             return
-        difference = abs(values[0] - lowest)
+        difference = abs(value - lowest)
         if difference > 100 * jitter * known.steepness() + 1e-10 * abs(lowest):
             self.smooth = NoisyParabola(best, difference, self._low, self._high)
-
-    def _smooth_rounds(self, smooth: NoisyParabola) -> BracketRounds:
-        """Under noise: fit a parabola to ever more points."""
-        smooth.centre = self._known.best
-        while True:
-            points = smooth.ask(self._width)
-            self._known.tell(points, (yield points))
-            smooth.tell(*self._known.arrays())
+            self._part.recommend(np.array([best]))
 
 
 @final
@@ -108,7 +111,7 @@ class Known:
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
-        self._tolerance = TOLERANCE * (high - low)
+        self._tolerance = STEP_TOLERANCE * (high - low)
         self._losses: dict[float, float] = {}
         self._looks = 0
 
@@ -140,12 +143,12 @@ class Known:
 
     def is_near(self, point: float) -> bool:
         """Whether a point is so near to the best one that only digits are left to gain."""
-        return abs(point - self.best) < NEAR * (self._high - self._low)
+        return abs(point - self.best) < NEAR_SHARE * (self._high - self._low)
 
     def first_points(self, start: float, count: int) -> list[float]:
         """The golden sections of the range, then whatever is farthest from the rest."""
         span = self._high - self._low
-        golden = [self._low + GOLDEN * span, self._high - GOLDEN * span]
+        golden = [self._low + GOLDEN_SHARE * span, self._high - GOLDEN_SHARE * span]
         points = [start]
         grid = np.linspace(self._low, self._high, 101)[8:93]
         for point in golden:
@@ -214,7 +217,7 @@ def _inside(
         return None
     point = _model_minimum(x, f, best, bracket)
     if point is None or min(point - left, right - point) < 1e-3 * (right - left):
-        return middle + GOLDEN * (side - middle)
+        return middle + GOLDEN_SHARE * (side - middle)
     if abs(point - middle) < 0.5 * tolerance:
         if abs(side - middle) <= 1.5 * tolerance:
             return None
@@ -238,7 +241,7 @@ def _at_the_edge(
         powers = u[1:, None] ** np.arange(1, 3)
         share = _stationary(np.linalg.solve(powers, f[order[1:]] - f[best]))
     if share is None or share < 0.1:
-        return middle + GOLDEN * room
+        return middle + GOLDEN_SHARE * room
     return bound if share >= 1.0 else middle + share * room
 
 

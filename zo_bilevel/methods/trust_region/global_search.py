@@ -11,6 +11,7 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_COVARIANCE = 100
@@ -21,11 +22,11 @@ SMALLEST_STEP = 0.2
 
 @final
 class Evolution:
-    """CMA-ES with `ask` and `tell`.
+    """CMA-ES.
 
     Args:
-        start: First mean, shape `(N,)`.
-        box: Lower and upper bounds.
+        part: The coordinates.
+        start: First mean, shape `(n,)`.
         sigma: First step size.
         population: Points a generation.
         rng: Random numbers.
@@ -37,14 +38,14 @@ class Evolution:
 
     def __init__(
         self,
+        part: ContinuousPart,
         start: FloatArray,
-        box: tuple[FloatArray, FloatArray],
         sigma: float,
         population: int,
         rng: np.random.Generator,
     ) -> None:
         size = len(start)
-        self._lower, self._upper = box
+        self._part, (self._lower, self._upper) = part, part.box
         self._sigma, self._population, self._rng = sigma, population, rng
         self._diagonal = size > MOST_COVARIANCE
         self._set_rates(size)
@@ -78,6 +79,12 @@ class Evolution:
         patience = 20 + 30 * len(self._mean) / self._population
         narrow = self._sigma * float(self._lengths.max()) <= SMALLEST_STEP
         return narrow or self._idle >= patience
+
+    def rounds(self) -> RoundsThen[None]:
+        """A generation a round."""
+        while not self.finished:
+            points = self.ask()
+            self.tell((yield from self._part.ask(points, "restart", at_once=len(points))))
 
     def ask(self) -> list[FloatArray]:
         """The next generation, within the bounds."""

@@ -9,28 +9,25 @@ Source: shrinking: James, Stein (1961), "Estimation with quadratic loss".
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import NamedTuple, TypeAlias, final
+from typing import NamedTuple, final
 
 import numpy as np
 
-from zo_bilevel.methods.trust_region.block_directions import BLOCK, BlockDirections
+from zo_bilevel.methods.trust_region.block_directions import BLOCK_SIZE, BlockDirections
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
 from zo_bilevel.support.arrays import FloatArray
 
-Values: TypeAlias = list[float | None]
-Blocks: TypeAlias = Generator[list[FloatArray], Values, None]
-
-EXTRA = 2
+UNPAIRED_SOLVES = 2
 """Solves of a block that are not of a pair: the center, and one point again."""
-FURTHEST = 1.5
+FURTHEST_MOVE = 1.5
 """No coordinate moves further in a difference; scaled units."""
-DIFFERENCE = 0.1
+LEAST_DIFFERENCE = 0.1
 """Least length of a difference, in units of a typical step along one direction."""
-KEEP = 0.9
+KEPT_WEIGHT = 0.9
 """Weight of what earlier blocks say about noise and the size of slopes."""
-DRIFT = 0.05
+CURVATURE_DRIFT = 0.05
 """Share by which the mean curvature changes from block to block."""
-RISE = 4.0
+CLEAR_RISE = 4.0
 """A center is left again when its loss is higher by so many deviations."""
 
 
@@ -47,11 +44,11 @@ class NoisyDescent:
     """One local search; goes on as long as it is asked.
 
     Args:
+        part: The coordinates.
         start: Shape `(N,)`.
         value: Its loss, as far as known.
         noise: Standard deviation of a loss, > 0, as far as known.
         directions: In blocks.
-        width: Solves that may run at once.
 
     Attributes:
         recommended: The center, shape `(N,)`.
@@ -61,41 +58,44 @@ class NoisyDescent:
 
     def __init__(
         self,
+        part: ContinuousPart,
         start: FloatArray,
         value: float,
         noise: float,
         directions: BlockDirections,
-        width: int = 1,
     ) -> None:
         self.recommended, self.level, self.noise = start, value, noise
-        self._directions, self._width = directions, width
-        slots = width * -(-(BLOCK + EXTRA) // width)
-        self._pairs = (slots - EXTRA) // 2
+        self._part, self._directions = part, directions
+        width = part.width
+        slots = width * -(-(BLOCK_SIZE + UNPAIRED_SOLVES) // width)
+        self._pairs = (slots - UNPAIRED_SOLVES) // 2
         self._length, self._reach = 1.0, float(np.sqrt(self._pairs))
         self._curvature, self._doubt = 0.0, np.inf
         self._signal = self._seen = 0.0
         self._good: _Good | None = None
 
-    def rounds(self) -> Blocks:
+    def rounds(self) -> RoundsThen[None]:
         """Rounds without end."""
         while True:
-            yield from self._search_block()
+            directions, x = self._directions, self.recommended
+            units = directions.next_block(x, self._pairs)
+            length = self._choose_length(units)
+            widest = np.max(np.abs(units), axis=1)
+            held = np.minimum(1.0, FURTHEST_MOVE / (length * widest))
+            units = [share * unit for share, unit in zip(held, units, strict=True)]
+            moves = directions.moves(x, units, length)
+            points = [x + sign * move for move in moves for sign in (1.0, -1.0)]
+            asked = [directions.beside(x), directions.beside(points[0])]
+            asked += [directions.within(point) for point in points]
+            self._learn(moves, length, (yield from self._part.ask(asked, "trial")))
+            self._part.recommend_smoothed(self.recommended, self.level, self)
 
-    def _search_block(self) -> Blocks:
-        directions, x = self._directions, self.recommended
-        units = directions.next_block(x, self._pairs)
-        length = self._choose_length(units)
-        widest = np.max(np.abs(units), axis=1)
-        held = np.minimum(1.0, FURTHEST / (length * widest))
-        units = [share * unit for share, unit in zip(held, units, strict=True)]
-        moves = directions.moves(x, units, length)
-        points = [x + sign * move for move in moves for sign in (1.0, -1.0)]
-        asked = [directions.beside(x), directions.beside(points[0])]
-        values = yield from self._ask(asked + [directions.within(point) for point in points])
+    def _learn(self, moves: list[FloatArray], length: float, values: Losses) -> None:
+        """From a block: the center, one point again, then pairs."""
         base, again, plus, minus = values[0], values[1], values[2::2], values[3::2]
         if again is not None and plus[0] is not None:
             squared = 0.5 * (again - plus[0]) ** 2
-            self.noise = float(np.sqrt(KEEP * self.noise**2 + (1 - KEEP) * squared))
+            self.noise = float(np.sqrt(KEPT_WEIGHT * self.noise**2 + (1 - KEPT_WEIGHT) * squared))
         pairs = [
             (move, v, w)
             for move, v, w in zip(moves, plus, minus, strict=True)
@@ -108,18 +108,12 @@ class NoisyDescent:
             if self._judge(base, middle, length, len(pairs)):
                 self._step(ways, slopes, length)
 
-    def _ask(self, points: list[FloatArray]) -> Generator[list[FloatArray], Values, Values]:
-        values: Values = []
-        for first in range(0, len(points), self._width):
-            values += yield points[first : first + self._width]
-        return values
-
     def _choose_length(self, units: list[FloatArray]) -> float:
         """So long that noise and what is not known of the curvature disturb a slope alike."""
-        room = FURTHEST / float(np.median(np.max(np.abs(units), axis=1)))
+        room = FURTHEST_MOVE / float(np.median(np.max(np.abs(units), axis=1)))
         surely = self._curvature - 2.0 * self._doubt
         wanted = np.sqrt(10.0 * self.noise / surely) if surely > 0.0 else room
-        return float(min(max(wanted, DIFFERENCE * self._length), room))
+        return float(min(max(wanted, LEAST_DIFFERENCE * self._length), room))
 
     def _judge(self, base: float | None, middle: float, length: float, count: int) -> bool:
         """Learn the curvature and the level; go back from a center that is worse."""
@@ -130,7 +124,7 @@ class NoisyDescent:
         bend = 0.5 * max(self._curvature, 0.0)
         self.level = middle - bend * length**2
         best = np.inf if self._good is None else self._good.middle - bend * self._good.length**2
-        if self._good is not None and self.level > best + RISE * doubt:
+        if self._good is not None and self.level > best + CLEAR_RISE * doubt:
             self.recommended, self.level = self._good.x, best
             self._reach *= 0.5
             return False
@@ -143,7 +137,7 @@ class NoisyDescent:
         if self._doubt == np.inf:
             self._curvature, self._doubt = found, doubt
             return
-        variance = self._doubt**2 + (DRIFT * self._curvature) ** 2
+        variance = self._doubt**2 + (CURVATURE_DRIFT * self._curvature) ** 2
         trust = variance / (variance + doubt**2) if variance > 0.0 else 0.0
         self._curvature += trust * (found - self._curvature)
         self._doubt = float(np.sqrt(variance * (1.0 - trust)))
@@ -152,8 +146,8 @@ class NoisyDescent:
         """Along the shrunk slopes, over what the curvature is at most."""
         chance = self.noise**2 / (2 * length**2)
         count = len(slopes)
-        self._signal = KEEP * self._signal + float(slopes @ slopes) - count * chance
-        self._seen = KEEP * self._seen + count
+        self._signal = KEPT_WEIGHT * self._signal + float(slopes @ slopes) - count * chance
+        self._seen = KEPT_WEIGHT * self._seen + count
         scale = self._signal / self._seen - chance * float(np.sqrt(2.0 / self._seen))
         steepest = max(self._curvature, 0.0) + 2.0 * self._doubt
         if scale <= 0.0 or not 0.0 < steepest < np.inf:

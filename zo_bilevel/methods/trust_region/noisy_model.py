@@ -21,15 +21,15 @@ LEAST_POINTS = 60
 MOST_POINTS = 250
 MOST_SHARE = 0.7
 """Noise is at most this share of the loss."""
-FLAT, SHARE, BEND, SLOPE, CURVE = range(5)
+FLAT_NOISE, SHARED_NOISE, CUBIC_ERROR, PRIOR_SLOPE, PRIOR_CURVATURE = range(5)
 """Scales: constant noise, noise per loss, cubic error, prior slope, prior curvature."""
 FIRST_FACTOR = 2.0
 LAST_FACTOR = 1.2
 MOST_NOISE = 5.0
 """Noise is at most so many times what the first probes showed: beyond that the model is wrong."""
-OUTLYING = 1e6
+OUTLYING_RISE = 1e6
 """Losses higher by so many times the spread near the centre are left out."""
-BELIEF = 3.0
+SCALE_BELIEF = 3.0
 """Standard deviation of a scale's logarithm around its first value."""
 
 
@@ -77,8 +77,8 @@ class NoisyModel:
         first = [0.7 * noise, min(0.7 * noise / lowest, 0.3), noise / radius**3, slope, curvature]
         self._first = np.log(np.maximum(first, 1e-300))
         self.scales = self._first.copy()
-        self._most = self._first[:BEND] + np.log(MOST_NOISE)
-        self._most[SHARE] = min(self._most[SHARE], np.log(MOST_SHARE))
+        self._most = self._first[:CUBIC_ERROR] + np.log(MOST_NOISE)
+        self._most[SHARED_NOISE] = min(self._most[SHARED_NOISE], np.log(MOST_SHARE))
         self._factors = np.full(5, np.log(FIRST_FACTOR))
         self._turn = 0
         self._level, self._offset = 0.0, 1.0
@@ -119,7 +119,7 @@ class NoisyModel:
     def widen_slope(self, least: float) -> None:
         """Expect slopes of this size: at a modelled minimum likelihood would believe in none."""
         if least > 0.0:
-            self.scales[SLOPE] = max(float(self.scales[SLOPE]), float(np.log(least)))
+            self.scales[PRIOR_SLOPE] = max(float(self.scales[PRIOR_SLOPE]), float(np.log(least)))
 
     def transform(self, matrix: FloatArray) -> None:
         """Change coordinates; the next `learn` fits again."""
@@ -133,7 +133,7 @@ class NoisyModel:
         near = np.argsort(away, kind="stable")[: 2 * size + 1]
         self._level = float(np.median(self.values[near]))
         spread = np.median(abs(self.values[near] - self._level))
-        usable = self.values - self._level <= (OUTLYING * spread if spread > 0 else np.inf)
+        usable = self.values - self._level <= (OUTLYING_RISE * spread if spread > 0 else np.inf)
         window = np.flatnonzero(usable)
         if len(window) > most:
             error = self._errors(away, self._heights, self.scales)
@@ -146,9 +146,11 @@ class NoisyModel:
 
     def _bounded(self, scales: FloatArray) -> FloatArray:
         """Noise not far above what was probed, and some bend at the most distant point."""
-        scales[:BEND] = np.minimum(scales[:BEND], self._most)
+        scales[:CUBIC_ERROR] = np.minimum(scales[:CUBIC_ERROR], self._most)
         farthest = float(np.square(self.fit.rows).sum(axis=1).max()) + 1e-300
-        scales[BEND] = max(scales[BEND], scales[FLAT] - 1.5 * np.log(farthest) - np.log(10.0))
+        scales[CUBIC_ERROR] = max(
+            scales[CUBIC_ERROR], scales[FLAT_NOISE] - 1.5 * np.log(farthest) - np.log(10.0)
+        )
         return scales
 
     def _errors(self, square: FloatArray, heights: FloatArray, scales: FloatArray) -> FloatArray:
@@ -158,7 +160,7 @@ class NoisyModel:
 
     def _fitted(self, window: NDArray[np.intp], scales: FloatArray) -> Fit:
         rows, values = self.rows[window] - self.centre, self.values[window] - self._level
-        slope, curve = np.exp(2 * scales[SLOPE:])
+        slope, curve = np.exp(2 * scales[PRIOR_SLOPE:])
         inner = rows @ rows.T
         square = inner.diagonal().copy()
         gram = inner * (slope + 0.5 * curve * inner)
@@ -171,7 +173,7 @@ class NoisyModel:
             return Fit(rows, factor, np.zeros(len(rows)), -np.inf)
         weights = lapack.dpotrs(factor, values, lower=1)[0]
         evidence = -0.5 * float(values @ weights) - float(np.log(factor.diagonal()).sum())
-        evidence -= 0.5 * float(np.square(scales - self._first).sum()) / BELIEF**2
+        evidence -= 0.5 * float(np.square(scales - self._first).sum()) / SCALE_BELIEF**2
         return Fit(rows, factor, weights, evidence)
 
     # ---- what is known; points relative to the centre
@@ -184,7 +186,7 @@ class NoisyModel:
 
     def gradient(self) -> FloatArray:
         """The slope at the centre, shape `(p,)`."""
-        return np.asarray(np.exp(2 * self.scales[SLOPE]) * (self.fit.weights @ self.fit.rows))
+        return np.asarray(np.exp(2 * self.scales[PRIOR_SLOPE]) * (self.fit.weights @ self.fit.rows))
 
     def hessian(self) -> FloatArray:
         """Curvatures, shape `(p, p)`."""
@@ -192,18 +194,21 @@ class NoisyModel:
         square = np.einsum("ij,ij->i", rows, rows)
         curved = (rows.T * weights) @ rows
         curved.ravel()[:: rows.shape[1] + 1] += 2 * float(weights @ square)
-        return np.asarray(np.exp(2 * self.scales[CURVE]) * curved)
+        return np.asarray(np.exp(2 * self.scales[PRIOR_CURVATURE]) * curved)
 
     def product(self, vector: FloatArray) -> FloatArray:
         """The Hessian times a vector."""
         rows, weights = self.fit.rows, self.fit.weights
         square = np.einsum("ij,ij->i", rows, rows)
         curved = (weights * (rows @ vector)) @ rows + 2 * float(weights @ square) * vector
-        return np.asarray(np.exp(2 * self.scales[CURVE]) * curved)
+        return np.asarray(np.exp(2 * self.scales[PRIOR_CURVATURE]) * curved)
 
     def _cross(self, moves: FloatArray) -> FloatArray:
         rows = self.fit.rows
-        slope, curve = np.exp(2 * self.scales[SLOPE]), np.exp(2 * self.scales[CURVE])
+        slope, curve = (
+            np.exp(2 * self.scales[PRIOR_SLOPE]),
+            np.exp(2 * self.scales[PRIOR_CURVATURE]),
+        )
         inner = moves @ rows.T
         squares = [np.einsum("ij,ij->i", points, points) for points in (moves, rows)]
         return np.asarray(
@@ -227,7 +232,10 @@ class NoisyModel:
 
     def doubts(self, moves: FloatArray) -> FloatArray:
         """Variances of the modelled losses, shape `(count,)`."""
-        slope, curve = np.exp(2 * self.scales[SLOPE]), np.exp(2 * self.scales[CURVE])
+        slope, curve = (
+            np.exp(2 * self.scales[PRIOR_SLOPE]),
+            np.exp(2 * self.scales[PRIOR_CURVATURE]),
+        )
         cross = self._cross(moves) + self._offset
         square = np.einsum("ij,ij->i", moves, moves)
         own = square * (slope + 1.5 * curve * square) + self._offset

@@ -12,10 +12,10 @@ import numpy as np
 
 from zo_bilevel.support.arrays import FloatArray
 
-WIDER = 4.0
+RISE_AT_ENDS = 4.0
 """Rise of the loss from the middle of the window to its ends, in units of the noise."""
 FIRST_SHARE = 0.125
-NARROWEST = 1e-4
+NARROWEST_WINDOW = 1e-4
 
 
 @final
@@ -66,8 +66,8 @@ class NoisyParabola:
             self._noise = float(np.sqrt(left @ left / (len(t) - 3)))
         slope, bend = float(fit[1]), float(fit[2])
         move = -0.5 * slope / bend if bend > 0.5 * abs(slope) else -float(np.sign(slope))
-        wanted = np.sqrt(WIDER * self._noise / bend) if bend > 0 else 1.5
+        wanted = np.sqrt(RISE_AT_ENDS * self._noise / bend) if bend > 0 else 1.5
         self.centre = float(np.clip(self.centre + move * self._half, self._low, self._high))
         self._half *= float(np.clip(wanted, 0.7, 1.5))
         span = self._high - self._low
-        self._half = float(np.clip(self._half, NARROWEST * span, 0.25 * span))
+        self._half = float(np.clip(self._half, NARROWEST_WINDOW * span, 0.25 * span))

@@ -6,11 +6,12 @@ follows from the noise: near ones see noise alone, far ones what is no quadratic
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import TypeAlias, final
+from collections.abc import Iterator
+from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
 from zo_bilevel.methods.trust_region.noisy_model import NoisyModel
 from zo_bilevel.methods.trust_region.region_search import (
     LARGEST_LOSS,
@@ -20,19 +21,16 @@ from zo_bilevel.methods.trust_region.region_search import (
 from zo_bilevel.methods.trust_region.trust_step import box_step
 from zo_bilevel.support.arrays import FloatArray
 
-Box: TypeAlias = tuple[FloatArray, FloatArray]
-NoisyRounds: TypeAlias = Generator[list[FloatArray], list[float | None], None]
-
 DENSE_LIMIT = 48
-SELDOM = 4
+LEARNING_PERIOD = 4
 """With more directions scales are only learnt once in so many solves."""
-DRAWS = 8
+LOOKS_DRAWN = 8
 """Random points of which the most doubtful one is solved."""
 LEAST_CURVATURE = 0.01
 """Added to curvatures that measure lengths, in units of their mean."""
-SURPRISE = 5.0
+SURPRISING_RISE = 5.0
 """A loss above the centre's by more deviations is no step forward, whatever the model says."""
-CLEAR = 2.0
+CLEAR_GAIN = 2.0
 """A step is sure when its predicted gain is more than so many deviations of the noise."""
 
 
@@ -41,30 +39,28 @@ class NoisyRegion:
     """One local search.
 
     Args:
+        part: The coordinates.
         base: Where the frame's coordinates are 0, shape `(N,)`.
         frame: Directions, shape `(N, p)`.
         model: Points in the frame's coordinates.
-        box: Lower and upper bounds.
         radius: First trust radius.
         rng: Random numbers.
-        width: Solves that may run at once.
     """
 
     def __init__(
         self,
+        part: ContinuousPart,
         base: FloatArray,
         frame: FloatArray,
         model: NoisyModel,
-        box: Box,
         radius: float,
         rng: np.random.Generator,
-        *,
-        width: int = 1,
     ) -> None:
+        self._part = part
         self.base, self.frame, self.model = base, frame, model
         self._back = np.linalg.pinv(frame)
-        self._lower, self._upper = box
-        self._radius, self._rng, self._width = radius, rng, width
+        self._lower, self._upper = part.box
+        self._radius, self._rng, self._width = radius, rng, part.width
         self._reach = radius
         self._look = False
         self._metric = np.eye(frame.shape[1])
@@ -78,14 +74,14 @@ class NoisyRegion:
         doubt = float(self.model.doubts(np.zeros((1, self.frame.shape[1])))[0])
         return self.model.level + 2.0 * float(np.sqrt(doubt))
 
-    def rounds(self) -> NoisyRounds:
+    def rounds(self) -> RoundsThen[None]:
         """Rounds until nothing is gained any more."""
         patience = 20 + 15 * self.frame.shape[1]
         self._learn(10)
         while self._idle < patience and self._radius > 1e-9:
             step, gain = self._step()
             noise = self._noise(self.model.level)
-            sure = gain > CLEAR * noise
+            sure = gain > CLEAR_GAIN * noise
             tries = self._width > 1 or not self._look or sure
             self._look = tries
             self._choose_reach()
@@ -93,7 +89,7 @@ class NoisyRegion:
             asked = [step] if tries else []
             asked += self._looks(count, step if tries else 0 * step)
             points = [self._place(self.model.centre + move) for move in asked]
-            values = yield points
+            values = yield from self._part.ask(points, "trial")
             rows = [self._back @ (point - self.base) for point in points]
             for row, value in zip(rows, values, strict=True):
                 if value is not None and value <= LARGEST_LOSS:
@@ -103,12 +99,13 @@ class NoisyRegion:
             if self._age >= self.frame.shape[1]:
                 self._age = 0
                 self._learn_metric()
+            self._part.recommend_smoothed(self.recommended, self.level, self)
 
     def _learn(self, attempts: int) -> None:
         model, size = self.model, self.frame.shape[1]
         least = self._mean_curvature() * (self._reach + self._radius) / np.sqrt(size)
         model.widen_slope(least)
-        is_due = size <= DENSE_LIMIT or self._age % SELDOM == 0
+        is_due = size <= DENSE_LIMIT or self._age % LEARNING_PERIOD == 0
         model.learn(model.centre, attempts if is_due else 0)
 
     def _learn_metric(self) -> None:
@@ -136,7 +133,7 @@ class NoisyRegion:
         self._learn(1)
         if row is None:
             return
-        if value is None or value > level + SURPRISE * noise:
+        if value is None or value > level + SURPRISING_RISE * noise:
             self._radius *= 0.5
             self._idle += 1
             return
@@ -182,7 +179,7 @@ class NoisyRegion:
         """Points that are doubtful for their noise, at the reach."""
         if count <= 0:
             return []
-        draws = self._rng.standard_normal((DRAWS * count, len(about)))
+        draws = self._rng.standard_normal((LOOKS_DRAWN * count, len(about)))
         draws *= self._reach / np.linalg.norm(draws, axis=1, keepdims=True)
         moves = np.array([self._held(about + draw) for draw in draws])
         order = np.argsort(self.model.doubts(moves), kind="stable")[::-1][:count]
@@ -207,12 +204,10 @@ class NoisyRegion:
 
 
 def noisy_region(
+    part: ContinuousPart,
     local: RegionSearch,
-    known: list[tuple[FloatArray, float]],
-    box: Box,
     source: Iterator[FloatArray],
     rng: np.random.Generator,
-    width: int,
 ) -> NoisyRegion:
     """Go on where a local search without regard to noise has ended."""
     region = local.model
@@ -220,7 +215,7 @@ def noisy_region(
         region.take(unit)
     frame = region.frame.copy()
     inverse = np.linalg.pinv(frame)
-    known = [(x, value) for x, value in known if value <= LARGEST_LOSS]
+    known = [(x, value) for x, value in part.known if value <= LARGEST_LOSS]
     rows = np.array([inverse @ (x - region.base) for x, _ in known])
     hessian = region.local.hessian()
     curvature = float(np.sqrt(np.mean(hessian**2)))
@@ -228,4 +223,4 @@ def noisy_region(
     slope = max(float(np.sqrt(np.mean(gradient**2))), curvature * local.radius)
     values = np.array([value for _, value in known])
     model = NoisyModel(rows, values, region.noise, local.radius, slope, curvature)
-    return NoisyRegion(region.base, frame, model, box, local.radius, rng, width=width)
+    return NoisyRegion(part, region.base, frame, model, local.radius, rng)

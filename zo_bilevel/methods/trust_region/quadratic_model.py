@@ -19,8 +19,8 @@ from scipy.linalg import blas, lapack
 from zo_bilevel.support.arrays import FloatArray
 
 GRADIENT_WEIGHT = 100.0
-NUGGET = 1e-11
-LOST = 10**9
+INTERPOLATION_ERROR = 1e-11
+PRECISION_LOST = 10**9
 
 
 @final
@@ -119,7 +119,7 @@ class QuadraticModel:
         """How little is known at a point, in units of the kernel."""
         cross, own = self._cross(point)
         inverse = self._inverse[: self.count, : self.count]
-        return max(own - float(cross @ (inverse @ cross)), NUGGET * own)
+        return max(own - float(cross @ (inverse @ cross)), INTERPOLATION_ERROR * own)
 
     def redundancy(self, centre: FloatArray, radius: float) -> FloatArray:
         """How little each point is needed: well predicted by the others, or far away."""
@@ -158,18 +158,20 @@ class QuadraticModel:
         """Remember a value and fit it, in O(m^2)."""
         error = value - self.value_at(point)
         cross, own = self._cross(point)
-        own += NUGGET * own or 1.0
+        own += INTERPOLATION_ERROR * own or 1.0
         solved = self._inverse[: self.count, : self.count] @ cross
-        variance = max(own - float(cross @ solved), NUGGET * own)
+        variance = max(own - float(cross @ solved), INTERPOLATION_ERROR * own)
         self.append(point, value)
         coefficients = np.zeros(len(self._rows))
         coefficients[: self.newest], coefficients[self.newest] = -solved, 1.0
         self._update_inverse(1.0 / variance, coefficients)
         self._correct(coefficients[: self.count] * (error / variance))
         left = abs(value - self.value_at(point))
-        allowed = (1e-3 + 2 * NUGGET * own / variance) * abs(error) + 1e-13 * abs(value)
+        allowed = (1e-3 + 2 * INTERPOLATION_ERROR * own / variance) * abs(error) + 1e-13 * abs(
+            value
+        )
         if not left <= allowed:
-            self.stale = LOST  # the inverse has lost its precision
+            self.stale = PRECISION_LOST  # the inverse has lost its precision
 
     def _update_inverse(self, factor: float, column: FloatArray) -> None:
         """Add `factor * column column'`, in place."""
@@ -240,7 +242,7 @@ class QuadraticModel:
         gram += GRADIENT_WEIGHT
         gram *= inner
         own = gram.diagonal().copy()
-        extra = np.where(own > 0, NUGGET * own, 1.0)
+        extra = np.where(own > 0, INTERPOLATION_ERROR * own, 1.0)
         gram.ravel()[:: len(own) + 1] += extra
         factor, failed = lapack.dpotrf(gram, lower=1, clean=0)
         if failed:  # points that coincide to rounding

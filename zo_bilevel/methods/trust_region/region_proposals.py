@@ -13,7 +13,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 DENSE_LIMIT = 48
 """Above so many directions steps come from conjugate gradients instead of eigenvalues."""
-JITTER = 1e-8
+PROBE_DISTANCE = 1e-8
 """Distance of a probe of the noise, in units of a sixth of the range."""
 
 
@@ -99,7 +99,7 @@ class Proposals:
         """Almost the best point again, to see the noise."""
         region = self._model
         spread = (region.upper - region.lower) / 6.0
-        jitter = JITTER * self._rng.standard_normal(len(region.base)) * spread
+        jitter = PROBE_DISTANCE * self._rng.standard_normal(len(region.base)) * spread
         y = region.centre()[0]
         x = region.within(region.base + region.frame @ y + jitter)
         return Trial("probe", x, y)

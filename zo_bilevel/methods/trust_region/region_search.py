@@ -9,37 +9,34 @@ optimization without derivatives".
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.methods.trust_region.region_model import Box, RegionModel
-from zo_bilevel.methods.trust_region.region_proposals import JITTER, Proposals, Trial
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
+from zo_bilevel.methods.trust_region.region_model import RegionModel
+from zo_bilevel.methods.trust_region.region_proposals import PROBE_DISTANCE, Proposals, Trial
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIRECTIONS = 150
 SMALLEST_RADIUS = 1e-9
-WIDE = 8
+WIDE_ROUND = 8
 """From so many solves at once on a probe of the noise costs next to nothing."""
 MOST_FAILED_SHRINKS = 2
 """So many looks closer without a good step, where there is noise, are the noise's fault."""
-NOISY = 0.05
+DROWNED_SHARE = 0.05
 """Noise drowns a step when it is more than this share of the predicted gain."""
-NOISY_WIDE = 0.01
+DROWNED_SHARE_WIDE = 0.01
 """The same in wide rounds, whose best loss is the luckiest of many."""
-LEAST_LOOKED_AT = 16
+FEWEST_POTENTIALS = 16
 """So many directions, or 2, 4 ... times as many, show whether the first matter most."""
-DECAY = 0.3
+DECAYED_POTENTIAL = 0.3
 """They do when the second half of them promises less than this share of what the first does."""
-BETWEEN = 0.37
+BETWEEN_SHARE = 0.37
 """Losses may be the same at one distance by symmetry; then not at this share of it too."""
 LARGEST_LOSS = 1e100
 """Beyond it a loss is a failure: its square would overflow."""
-
-
-LocalRounds: TypeAlias = Generator[list[Trial], list[float | None], None]
 
 
 @final
@@ -47,15 +44,13 @@ class RegionSearch:
     """One local search.
 
     Args:
-        start: A solved point, shape `(N,)`.
+        part: The coordinates.
+        start: A solved point, shape `(n,)`.
         value: Its loss.
-        box: Lower and upper bounds.
-        source: Directions, the most important first, each of the length of one unit.
         rng: Random numbers.
-        width: Solves that may run at once.
         radius: First trust radius.
         leaves: Whether to end when the first directions matter no more than others.
-        least: Trust radius at which it ends.
+        smallest_radius: At which it ends.
 
     Attributes:
         model: What is known.
@@ -64,21 +59,19 @@ class RegionSearch:
 
     def __init__(
         self,
+        part: ContinuousPart,
         start: FloatArray,
         value: float,
-        box: Box,
-        source: Iterator[FloatArray],
         rng: np.random.Generator,
         *,
-        width: int = 1,
         radius: float = 1.0,
         leaves: bool = False,
-        least: float = SMALLEST_RADIUS,
+        smallest_radius: float = SMALLEST_RADIUS,
     ) -> None:
-        self._leaves, self._least = leaves, least
-        self.model = RegionModel(start, value, box)
+        self._part, self._source, self._width = part, part.directions(), part.width
+        self._leaves, self._smallest_radius = leaves, smallest_radius
+        self.model = RegionModel(start, value, part.box)
         self._proposals = Proposals(self.model, rng)
-        self._source, self._width = source, width
         self._radius = self._floor = radius
         self._open = self._may_grow = True
         self._potentials: list[float] = []
@@ -96,23 +89,25 @@ class RegionSearch:
         """The trust radius."""
         return self._radius
 
-    def rounds(self) -> LocalRounds:
+    def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
-        while self._floor > self._least and not self.is_plain:
+        while self._floor > self._smallest_radius and not self.is_plain:
             trials = self._plan()
             if trials:
-                values = yield trials
-                self._absorb(trials, values)
+                roles = ["trial" if trial.kind == "step" else "sketch" for trial in trials]
+                points = [trial.x for trial in trials]
+                self._absorb(trials, (yield from self._part.ask(points, roles)))
 
     @property
     def is_plain(self) -> bool:
         """Whether it has ended as the first directions matter no more than the next."""
         seen = self._potentials
         blurred = self.model.noise > 0.0 and len(self.model.base) <= MOST_DIRECTIONS
-        if not self._leaves or blurred or len(seen) < LEAST_LOOKED_AT:
+        if not self._leaves or blurred or len(seen) < FEWEST_POTENTIALS:
             return False
         half = 1 << (len(seen).bit_length() - 2)
-        return float(np.mean(seen[half : 2 * half])) > DECAY * float(np.mean(seen[:half]))
+        first, second = float(np.mean(seen[:half])), float(np.mean(seen[half : 2 * half]))
+        return second > DECAYED_POTENTIAL * first
 
     # ---- the next round
 
@@ -135,9 +130,9 @@ class RegionSearch:
             self._since_metric = 0
             self.model.learn_metric(self._steps, self._radius)
             step = self._proposals.step(self._radius)
-        if self._width < WIDE:
+        if self._width < WIDE_ROUND:
             return [step, *self._extras(step, self._width - 1)]
-        if self.model.noise > max(NOISY_WIDE * step.gain, 0.0):
+        if self.model.noise > max(DROWNED_SHARE_WIDE * step.gain, 0.0):
             self.drowned, self._floor = True, 0.0
             return []
         lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
@@ -197,7 +192,7 @@ class RegionSearch:
         if not fresh and not self._looked_between:
             self._looked_between = True
             fresh = self._proposals.explore(
-                self._width, self.model.centre()[0], BETWEEN * self._radius
+                self._width, self.model.centre()[0], BETWEEN_SHARE * self._radius
             )
         if not fresh:
             self._floor = 0.0
@@ -213,7 +208,7 @@ class RegionSearch:
         self._since_probe += 1
         hopeless = region.noise > 0.0 and self._failed_shrinks >= MOST_FAILED_SHRINKS
         self._failed_shrinks += 1
-        if hopeless or region.noise > max(NOISY * step.gain, 0.0):
+        if hopeless or region.noise > max(DROWNED_SHARE * step.gain, 0.0):
             self.drowned, self._floor = True, 0.0
             return []
         self._may_grow = True
@@ -299,7 +294,7 @@ class RegionSearch:
         if value is None:
             return
         difference = abs(value - float(region.local.values[row]))
-        moved = JITTER * float(np.max(region.upper - region.lower)) / 6.0
+        moved = PROBE_DISTANCE * float(np.max(region.upper - region.lower)) / 6.0
         unit = moved * float(np.linalg.norm(region.back))
         slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
         if difference > 100 * unit * slope + 1e-11 * abs(value):

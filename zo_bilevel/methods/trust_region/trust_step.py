@@ -15,7 +15,7 @@ Product: TypeAlias = Callable[[FloatArray], FloatArray]
 
 MOST_ITERATIONS = 40
 MOST_HELD = 6
-TINY = 1e-300
+SMALLEST_NUMBER = 1e-300
 
 
 def ball_step(
@@ -46,7 +46,7 @@ def _exact_step(gradient: FloatArray, hessian: FloatArray, radius: float) -> Flo
     """By eigenvalues and the secular equation (More, Sorensen, 1983)."""
     curvatures, vectors, _ = lapack.dsyevd(hessian)
     slopes = vectors.T @ gradient
-    top = max(abs(curvatures[-1]), abs(curvatures[0]), TINY)
+    top = max(abs(curvatures[-1]), abs(curvatures[0]), SMALLEST_NUMBER)
     if curvatures[0] > 1e-13 * top:
         step = -slopes / curvatures
         if step @ step <= radius * radius:
@@ -56,7 +56,7 @@ def _exact_step(gradient: FloatArray, hessian: FloatArray, radius: float) -> Flo
     if length < 0.9 * radius and curvatures[0] <= 0:  # the hard case: along the lowest curvature
         step[0] += np.copysign(np.sqrt(radius**2 - length**2), -slopes[0])
         length = float(np.sqrt(step @ step))
-    return np.asarray(vectors @ (step * min(1.0, radius / max(length, TINY))))
+    return np.asarray(vectors @ (step * min(1.0, radius / max(length, SMALLEST_NUMBER))))
 
 
 def _secular_step(
@@ -137,7 +137,7 @@ def box_step(
         inside, triangle, free = basis
         target = np.minimum(np.maximum(move, low), high)[held]
         fixed = inside @ np.linalg.solve(triangle.T, target)
-        fixed *= min(1.0, radius / max(float(np.linalg.norm(fixed)), TINY))
+        fixed *= min(1.0, radius / max(float(np.linalg.norm(fixed)), SMALLEST_NUMBER))
         left = float(np.sqrt(max(radius**2 - float(fixed @ fixed), 1e-4 * radius**2)))
         inner = free.T @ hessian @ free if hessian is not None else None
         step = fixed + free @ _reduced_step(gradient + product(fixed), product, left, free, inner)

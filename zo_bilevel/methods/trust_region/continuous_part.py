@@ -1,0 +1,128 @@
+"""Where local searches of a scalar loss meet the loop: plain coordinates out, losses in."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Protocol, TypeAlias, TypeVar, final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.shared.exploration import scaled_directions
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+
+Found = TypeVar("Found")
+RoundsThen: TypeAlias = Generator[list[Point], list[Evaluation], Found]
+"""Rounds of points, as a method asks them, and what they found."""
+Losses: TypeAlias = list[float | None]
+"""One for each point asked, `None` where the solve failed."""
+Known: TypeAlias = list[tuple[FloatArray, float]]
+"""Solved points of the continuous coordinates, and their losses."""
+
+
+class LocalSearch(Protocol):
+    """A search over continuous coordinates."""
+
+    def rounds(self) -> RoundsThen[None]:
+        """Rounds until nothing is gained any more."""
+        ...
+
+
+@final
+class ContinuousPart:
+    """The continuous coordinates at one setting of the discrete ones.
+
+    Args:
+        search: Problem, seed, round width, notes.
+        start: A solve that is ok; its integers and choices are held.
+
+    Attributes:
+        best: The best solve so far.
+        box: Lower and upper bounds, shape `(n,)` each.
+        width: Solves that may run at once.
+        stream: Random numbers of the next solves.
+        known: What was solved since the list was last emptied.
+    """
+
+    def __init__(self, search: Search, start: Evaluation) -> None:
+        space = search.space
+        self.best, self.stream, self.width = start, search.stream, search.round_width
+        self._search, self._full = search, start.point.x
+        self._free = ~space.discrete
+        self.start = self._full[self._free]
+        self.box = space.lower[self._free], space.upper[self._free]
+        self.known: Known = []
+        self._smoothed = np.inf
+        self._latest: object = None
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether a search under noise has recommended a point."""
+        return self._latest is not None
+
+    def directions(self) -> Iterator[FloatArray]:
+        """Directions of the coordinates, the most important first."""
+        return scaled_directions(self._search.space, self._free)
+
+    def ask(
+        self, points: Sequence[FloatArray], roles: str | Sequence[str], *, at_once: int = 0
+    ) -> RoundsThen[Losses]:
+        """Have points solved, in rounds as wide as may be.
+
+        Args:
+            points: Of shape `(n,)`.
+            roles: What they are for, each or all.
+            at_once: Points of a round, where not the round width.
+
+        Returns:
+            Their losses, in their order.
+        """
+        each = [roles] * len(points) if isinstance(roles, str) else roles
+        losses: Losses = []
+        width = at_once or self.width
+        for first in range(0, len(points), width):
+            part = slice(first, first + width)
+            asked = [
+                Point(self._embedded(x), self.stream, role)
+                for x, role in zip(points[part], each[part], strict=True)
+            ]
+            losses += self._told(points[part], (yield asked))
+        return losses
+
+    def recommend(self, x: FloatArray) -> None:
+        """Tell the loop that solves are noisy, and which point to report."""
+        self._search.notes.noisy = True
+        self._search.notes.recommended = self._embedded(x)
+
+    def recommend_smoothed(self, x: FloatArray, level: float, source: object) -> None:
+        """The same, unless another search has recommended a point of lower loss.
+
+        Args:
+            x: Shape `(n,)`.
+            level: Its loss, as far as known.
+            source: The search that says so; it may correct itself.
+        """
+        if level <= self._smoothed or source is self._latest:
+            self._smoothed, self._latest = level, source
+            self.recommend(x)
+
+    def _told(self, points: Sequence[FloatArray], evaluations: list[Evaluation]) -> Losses:
+        losses: Losses = []
+        for x, evaluation in zip(points, evaluations, strict=True):
+            losses.append(evaluation.loss if evaluation.ok else None)
+            if evaluation.ok:
+                self.known.append((x, evaluation.loss))
+            if evaluation.ok and evaluation.loss < self.best.loss:
+                self.best = evaluation
+        return losses
+
+    def _embedded(self, values: FloatArray) -> FloatArray:
+        full = self._full.copy()
+        full[self._free] = values
+        return full
+
+
+def lowest(known: Known) -> tuple[FloatArray, float]:
+    """The point of the lowest loss."""
+    return min(known, key=lambda pair: pair[1])

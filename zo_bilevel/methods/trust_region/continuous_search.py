@@ -1,0 +1,199 @@
+"""The search over continuous coordinates: which local search comes after which."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from itertools import islice
+from typing import TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.trust_region.block_descent import BlockDescent
+from zo_bilevel.methods.trust_region.block_directions import BlockDirections
+from zo_bilevel.methods.trust_region.bracket import BracketSearch
+from zo_bilevel.methods.trust_region.continuous_part import (
+    ContinuousPart,
+    LocalSearch,
+    RoundsThen,
+    lowest,
+)
+from zo_bilevel.methods.trust_region.global_search import Evolution
+from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
+from zo_bilevel.methods.trust_region.noisy_region import noisy_region
+from zo_bilevel.methods.trust_region.region_search import (
+    MOST_DIRECTIONS,
+    SMALLEST_RADIUS,
+    RegionSearch,
+)
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+
+Searches: TypeAlias = Iterator[LocalSearch]
+"""Local searches, each made when the one before has ended."""
+
+MOST_RESTARTS = 20
+"""Every other one with a population twice that of the last such (Hansen 2009, BIPOP-CMA-ES)."""
+MANY_PARAMETERS = 40
+"""From so many on, those without structure are searched in blocks first."""
+MODEL_FREE_CYCLES = 5
+"""Through all directions, before a model takes over that can hold them all."""
+EVOLUTION_SIGMA = 1.5
+POLISH_RADIUS = 0.1
+SEEDS_RADIUS = 0.3
+"""First trust radius of a descent on another seed, from the minimum on the first."""
+SEEDS_STREAM = 1 << 16
+MOST_SEEDS = 200
+UNMOVED_DISTANCE = 1e-4
+"""Minima of two seeds this close in scaled units are the same."""
+SAME_BASIN_DISTANCE = 0.2
+"""Scaled distance from the end of an earlier descent within which none is begun again."""
+
+
+@final
+class ContinuousSearch:
+    """Descents, then restarts, at one setting of the integers and choices.
+
+    Args:
+        search: Problem, seed, round width.
+        start: A solve that is ok.
+        key: Which search of the run it is; sets its random numbers.
+        may_restart: Whether to look elsewhere when a descent has ended.
+    """
+
+    def __init__(self, search: Search, start: Evaluation, key: int, *, may_restart: bool) -> None:
+        self._part = ContinuousPart(search, start)
+        self._rng = search.rng(8, key)
+        self._may_restart = may_restart
+        self._has_correlation = search.space.has_correlation
+        self._minima: list[FloatArray] = []
+
+    @property
+    def best(self) -> Evaluation:
+        """The best solve so far."""
+        return self._part.best
+
+    def rounds(self) -> Rounds:
+        """Search until nothing is left to gain."""
+        for local in self._searches():
+            yield from local.rounds()
+        return "converged: nothing left to gain within the bounds"
+
+    def _searches(self) -> Searches:
+        part = self._part
+        size = len(part.start)
+        if size == 1:
+            yield BracketSearch(part)
+            return
+        yield from self._descent(part.start, part.best.loss, 1.0)
+        if not self._may_restart:
+            return
+        if not part.is_noisy and size < MANY_PARAMETERS:
+            yield from self._over_seeds(self._minima[0])
+        fewest = max(part.width, 4 + int(3 * np.log(size)))
+        for restart in range(MOST_RESTARTS):
+            # large and small populations in turn: narrow basins need the small
+            population = fewest * (2 ** (restart // 2) if restart % 2 == 0 else 1)
+            mean = self._rng.uniform(*part.box)
+            evolution = Evolution(part, mean, EVOLUTION_SIGMA, population, self._rng)
+            yield evolution
+            if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
+                yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
+
+    def _is_known(self, x: FloatArray) -> bool:
+        """Whether a descent from here would end where one has ended already."""
+        return any(float(np.linalg.norm(x - end)) < SAME_BASIN_DISTANCE for end in self._minima)
+
+    def _over_seeds(self, end: FloatArray) -> Searches:
+        """Where the minimum moves with the seed: descents on other seeds, whose mean is better."""
+        part = self._part
+        ends, spread, first, known = [end], SEEDS_RADIUS, part.stream, part.best.loss
+        for seed in range(1, MOST_SEEDS + 1):
+            part.stream = (SEEDS_STREAM, seed)
+            solve = _Solve(part, np.mean(ends, axis=0))
+            yield solve
+            if solve.loss is None:
+                continue
+            if len(ends) == 1 and solve.loss == known:
+                break  # seeds change nothing
+            local = self._region(solve.x, solve.loss, spread, smallest_radius=0.05 * spread)
+            yield local
+            ends.append(lowest(part.known)[0])
+            away = np.linalg.norm(ends - np.mean(ends, axis=0), axis=1)
+            spread = float(np.sqrt(np.mean(away**2)))
+            if local.drowned or spread < UNMOVED_DISTANCE:
+                break  # noise that seeds do not repeat; or one that moves no minimum
+            spread = min(spread, 1.0)
+            part.recommend(np.mean(ends, axis=0))
+        part.stream = first
+
+    def _descent(self, start: FloatArray, value: float, radius: float) -> Searches:
+        """With a model, or in blocks where no direction matters more than others."""
+        part = self._part
+        many = len(start) >= MANY_PARAMETERS and not self._has_correlation
+        local = self._region(start, value, radius, leaves=many)
+        yield local
+        too_many = len(start) > MOST_DIRECTIONS
+        if local.is_plain or (too_many and (many or not local.drowned)):
+            left = yield from self._in_blocks(radius, local.model.noise)
+            if left is None:
+                return
+            local = self._region(*left)
+            yield local
+        self._minima.append(lowest(part.known)[0])
+        if local.drowned:
+            source = islice(part.directions(), local.model.size, None)
+            yield noisy_region(part, local, source, self._rng)
+
+    def _region(
+        self,
+        start: FloatArray,
+        value: float,
+        radius: float,
+        *,
+        leaves: bool = False,
+        smallest_radius: float = SMALLEST_RADIUS,
+    ) -> RegionSearch:
+        """A search with a model of the loss; what it solves is `known` afterwards."""
+        self._part.known = [(start, value)]
+        return RegionSearch(
+            self._part,
+            start,
+            value,
+            self._rng,
+            radius=radius,
+            leaves=leaves,
+            smallest_radius=smallest_radius,
+        )
+
+    def _in_blocks(
+        self, radius: float, noise: float
+    ) -> Generator[LocalSearch, None, tuple[FloatArray, float, float] | None]:
+        """Searches without a model; give back where a model should go on, if anywhere."""
+        part = self._part
+        directions = BlockDirections(part.directions, part.box, self._rng, part.width)
+        x, value = lowest(part.known)
+        few = len(x) <= MOST_DIRECTIONS
+        if noise == 0.0:
+            cycles = MODEL_FREE_CYCLES if few else 0
+            descent = BlockDescent(part, x, value, directions, length=radius, cycles=cycles)
+            yield descent
+            x, value, noise = descent.x, descent.value, descent.noise
+            if few and not descent.converged:
+                return x, value, radius if noise > 0.0 else 3.0 * descent.length
+        if noise > 0.0:
+            yield NoisyDescent(part, x, value, noise, directions)
+        self._minima.append(x)
+        return None
+
+
+@final
+class _Solve:
+    """One solve, as a search of its own."""
+
+    def __init__(self, part: ContinuousPart, x: FloatArray) -> None:
+        self._part, self.x = part, x
+        self.loss: float | None = None
+
+    def rounds(self) -> RoundsThen[None]:
+        (self.loss,) = yield from self._part.ask([self.x], "trial")
