@@ -48,7 +48,7 @@ benchmarks: $(STAMP)
 
 docs: $(STAMP)
 	$(PIP) --editable '.[docs]'
-	for file in one_difference directions solves; do $(BIN)/python docs/figures/$$file.py || exit 1; done
+	for file in one_difference directions solves evaluation_path; do $(BIN)/python docs/figures/$$file.py || exit 1; done
 	$(BIN)/python -m mkdocs build --strict
 
 clean:

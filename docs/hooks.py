@@ -19,6 +19,7 @@ PAGES = (
     ("Clusters", "cluster.md"),
     ("Stores", "store.md"),
     ("How it works", "how-it-works.md"),
+    ("Architecture", "architecture.md"),
     ("Next to other tools", "other-tools.md"),
     ("Comparing methods", "comparison.md"),
     ("Benchmarks", "benchmarks.md"),
