@@ -28,7 +28,11 @@ for x, y, title, text, colour in BOXES.values():
     panel.text(x + WIDTH / 2, y + HEIGHT - 3.6, text, ha="center", va="top", fontsize=8.5)
 
 
-def arrow(start, end, label, where, colour=GREY):
+Place = tuple[float, float]
+
+
+def arrow(start: Place, end: Place, label: str, where: Place, colour: str = GREY) -> None:
+    """Draw an arrow and what goes along it."""
     panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4})
     panel.text(*where, label, ha="center", va="center", fontsize=8.5, color=colour)
 
