@@ -8,6 +8,7 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import Space
@@ -17,7 +18,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 @final
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SketchPlan:
     """The solves of one sketch.
 
     Args:
@@ -59,27 +60,27 @@ class GradientEstimator(Protocol):
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
-    ) -> Plan:
-        """Choose the solves it needs, all independent of each other."""
+    ) -> SketchPlan:
+        """Choose directions and the solves they need, all independent of each other."""
         ...
 
     def sketch(
-        self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> GradientEstimate:
         """Reduce the solves, in the order of the plan; failed ones drop out."""
         ...
 
 
 @runtime_checkable
-class Estimator(Protocol):
-    """Makes sketches of an inner solver around a point."""
+class Estimator(GradientEstimator, Protocol):
+    """Makes sketches of an inner solver, and measures changes along displacements one chooses."""
 
-    def plan(
-        self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
-    ) -> Plan:
-        """Choose directions and the solves they need, all independent of each other."""
+    def sketch(
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
+    ) -> Sketch:
+        """Reduce the solves to a sketch."""
         ...
 
-    def sketch(self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem) -> Sketch:
-        """Reduce the solves, in the order of the plan, to a sketch; failed ones drop out."""
+    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
+        """The solves that tell how the inner solution changes along displacements `(N, c)`."""
         ...

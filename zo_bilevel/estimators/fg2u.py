@@ -15,8 +15,9 @@ from typing import Literal, final
 
 import numpy as np
 
-from zo_bilevel.estimators.base import Plan
+from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.derivatives import DirectionBlock, Push, require_gradient
+from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.problem import BoundProblem
@@ -73,7 +74,7 @@ class FG2U:
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
-    ) -> Plan:
+    ) -> SketchPlan:
         """Choose directions; no point leaves `x`, so no radius is needed.
 
         Args:
@@ -96,13 +97,17 @@ class FG2U:
                 for start in starts
             ]
             points = [Point(x, stream, "sketch", Push(block)) for block in blocks]
-            return Plan(points, x, none, none, 0.0)
+            return SketchPlan(points, x, none, none, 0.0)
         V, U = draw_directions(self.directions, total, space.prior, rng)
         orders = [Push(V[:, start : start + chunk]) for start in starts]
-        return Plan([Point(x, stream, "sketch", order) for order in orders], x, V, U, 0.0)
+        return SketchPlan([Point(x, stream, "sketch", order) for order in orders], x, V, U, 0.0)
+
+    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
+        """Exact derivatives along displacements `(N, c)`, in one solve."""
+        return Differences("exact", base, displacements, space)
 
     def sketch(
-        self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> Sketch | SeededSketch:
         """Put the chunks together.
 

@@ -15,9 +15,10 @@ from typing import Literal, final
 
 import numpy as np
 
-from zo_bilevel.estimators.base import Plan
+from zo_bilevel.estimators.base import SketchPlan
+from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
-from zo_bilevel.estimators.sketch import Sketch, observed
+from zo_bilevel.estimators.sketch import Observed, Sketch
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -86,7 +87,7 @@ class FG2UZO:
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
-    ) -> Plan:
+    ) -> SketchPlan:
         """Choose directions around `x`.
 
         Args:
@@ -105,15 +106,16 @@ class FG2UZO:
         V, U = V * stretch[:, None], U / stretch[:, None]
         reach = np.minimum(step * np.abs(V).max(axis=1), HALF_RANGE)
         base = np.clip(x, space.lower + reach, space.upper - reach)
-        points = [Point(base, stream, "sketch")]
-        signs = (1.0,) if self.difference == "forward" else (1.0, -1.0)
-        for k in range(V.shape[1]):
-            for sign in signs:
-                probe = np.clip(base + sign * step * V[:, k], space.lower, space.upper)
-                points.append(Point(probe, stream, "sketch"))
-        return Plan(points, base, V, U, step)
+        probes = self.differences(base, step * V, space).points(stream)
+        return SketchPlan([Point(base, stream, "sketch"), *probes], base, V, U, step)
 
-    def sketch(self, plan: Plan, evaluations: Sequence[Evaluation], bound: BoundProblem) -> Sketch:
+    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
+        """Forward or central differences along displacements `(N, c)`."""
+        return Differences(self.difference, base, displacements, space)
+
+    def sketch(
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
+    ) -> Sketch:
         """Difference the inner solutions.
 
         Args:
@@ -122,24 +124,20 @@ class FG2UZO:
             bound: The problem.
 
         Returns:
-            The sketch over the directions whose solves all came back.
+            The sketch over the directions that came back; of a central difference one side is
+            enough, at the price of an error of first order in the radius.
 
         Raises:
             InnerSolverError: If the base solve failed.
         """
         if not evaluations or not evaluations[0].ok:
             raise InnerSolverError("the base solve of the sketch failed")
-        base = observed(bound, evaluations[0])
-        per_direction = 1 if self.difference == "forward" else 2
-        kept, columns = [], []
-        for k in range(plan.V.shape[1]):
-            group = evaluations[1 + k * per_direction : 1 + (k + 1) * per_direction]
-            if len(group) < per_direction or not all(e.ok for e in group):
-                continue
-            ends = [observed(bound, e) for e in group]
-            other = base if per_direction == 1 else ends[1]
-            columns.append((ends[0] - other) / (per_direction * plan.step))
-            kept.append(k)
+        view = Observed(bound)
+        base = view.observe(evaluations[0])
+        differences = self.differences(plan.x, plan.step * plan.V, bound.space)
+        changes = differences.changes(evaluations[1:], base, view)
+        kept = [k for k, change in enumerate(changes) if change is not None]
+        columns = [change.change / plan.step for change in changes if change is not None]
         JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
         _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
         correction = frame_correction(self.directions, len(kept), plan.x.size)

@@ -8,25 +8,17 @@ the first: the inverse Hessian is replaced by the inner learning rate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
-from zo_bilevel.estimators.base import Plan
 from zo_bilevel.estimators.derivatives import Pull
-from zo_bilevel.estimators.pulled import PulledGradient, pulled_gradient, pulled_plan
-from zo_bilevel.problem.problem import BoundProblem
-from zo_bilevel.problem.space import Space
-from zo_bilevel.solve.evaluation import Evaluation
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.estimators.reverse import ReverseEstimator
 from zo_bilevel.support.errors import InputError
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Neumann:
+class Neumann(ReverseEstimator):
     """Implicit hypergradient by a truncated Neumann series; biased unless converged.
 
     Args:
@@ -46,29 +38,15 @@ class Neumann:
         if not isinstance(self.terms, int) or self.terms < 1:
             raise InputError(f"terms must be a whole number >= 1, got {self.terms!r}")
 
-    def plan(
-        self,
-        space: Space,
-        x: FloatArray,
-        rng: np.random.Generator,  # noqa: ARG002 - nothing is random
-        stream: tuple[int, ...],
-    ) -> Plan:
-        """One solve, and a series of products at its end."""
-        return pulled_plan(Pull("fixed_point", self.terms), space, x, stream)
-
-    def sketch(
-        self,
-        plan: Plan,
-        evaluations: Sequence[Evaluation],
-        bound: BoundProblem,  # noqa: ARG002 - the worker used it
-    ) -> PulledGradient:
-        """The gradient of that solve."""
-        return pulled_gradient(plan, evaluations)
+    @property
+    def order(self) -> Pull:
+        """A series of products at the end of the loop."""
+        return Pull("fixed_point", self.terms)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class HessianFree:
+class HessianFree(ReverseEstimator):
     """First term of the Neumann series: cheapest, most biased, memory of one step.
 
     Example:
@@ -76,21 +54,7 @@ class HessianFree:
         HessianFree()
     """
 
-    def plan(
-        self,
-        space: Space,
-        x: FloatArray,
-        rng: np.random.Generator,  # noqa: ARG002 - nothing is random
-        stream: tuple[int, ...],
-    ) -> Plan:
-        """One solve, and one product at its end."""
-        return pulled_plan(Pull("fixed_point", 1), space, x, stream)
-
-    def sketch(
-        self,
-        plan: Plan,
-        evaluations: Sequence[Evaluation],
-        bound: BoundProblem,  # noqa: ARG002 - the worker used it
-    ) -> PulledGradient:
-        """The gradient of that solve."""
-        return pulled_gradient(plan, evaluations)
+    @property
+    def order(self) -> Pull:
+        """One product at the end of the loop."""
+        return Pull("fixed_point", 1)

@@ -17,19 +17,26 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError
 
 
-def observed(bound: BoundProblem, evaluation: Evaluation) -> FloatArray:
+@final
+class Observed:
     """What a method may see of a solve: the inner solution, or only the loss.
 
     Args:
         bound: The problem.
-        evaluation: A solve that is ok.
-
-    Returns:
-        Shape `(m,)`; `(1,)` for a scalar problem.
     """
-    if bound.is_vector and evaluation.theta is not None:
-        return evaluation.theta
-    return np.array([evaluation.loss])
+
+    def __init__(self, bound: BoundProblem) -> None:
+        self.bound = bound
+
+    def observe(self, evaluation: Evaluation) -> FloatArray:
+        """Of a solve that is ok, shape `(m,)`; `(1,)` for a scalar problem."""
+        if self.bound.is_vector and evaluation.theta is not None:
+            return evaluation.theta
+        return np.array([evaluation.loss])
+
+    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:  # noqa: ARG002
+        """The derivatives of theta as they are."""
+        return derivative
 
 
 @final

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.estimators.base import GradientEstimator, Plan
+from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.problem.problem import BoundProblem
@@ -130,7 +130,7 @@ class GradientMethod(Method):
         return f"{MAX_LOST_SKETCHES} sketches in a row failed"
 
     def _gradient(
-        self, plan: Plan, evaluations: list[Evaluation], bound: BoundProblem
+        self, plan: SketchPlan, evaluations: list[Evaluation], bound: BoundProblem
     ) -> FloatArray | None:
         """The hypergradient, or `None` when too many solves failed for a finite one."""
         try:

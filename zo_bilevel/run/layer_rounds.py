@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, Plan
+from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
 from zo_bilevel.estimators.derivatives import ForwardDifferentiable, Pull
 from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.parameters import Real
@@ -66,7 +66,7 @@ class LayerRounds:
             if point.derivative is not None:
                 point.derivative.bind(self.problem, point.x)
 
-    def _plan(self, estimator: GradientEstimator, call: int, row: int) -> Plan:
+    def _plan(self, estimator: GradientEstimator, call: int, row: int) -> SketchPlan:
         space = self.problem.space
         sequence = np.random.SeedSequence(self.seed, spawn_key=(1 << 20, call, row))
         rng = np.random.default_rng(sequence)

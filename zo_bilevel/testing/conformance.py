@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.estimators.base import Estimator
+from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Log, Real
@@ -133,7 +133,7 @@ def _check_failures(method: Method, problem: Problem) -> None:
     _require(np.isfinite(result.loss), "a run survives failed solves")
 
 
-def check_estimator(estimator: Estimator, draws: int = 200) -> None:
+def check_estimator(estimator: GradientEstimator, draws: int = 200) -> None:
     """Check an estimator: its mean is the hypergradient of a linear solver, failures drop out.
 
     Args:

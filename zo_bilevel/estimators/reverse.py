@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from zo_bilevel.estimators.base import Plan
+from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.derivatives import Pull
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import Space
@@ -55,40 +56,46 @@ class PulledGradient:
         return gradient, np.zeros_like(gradient)
 
 
-def pulled_plan(order: Pull, space: Space, x: FloatArray, stream: tuple[int, ...]) -> Plan:
-    """One point that asks for its gradient.
+class ReverseEstimator(ABC):
+    """An estimator that is an order to pull the outer gradient back from one solve."""
 
-    Args:
-        order: What to pull through.
-        space: The space of `x`.
-        x: Scaled point, shape `(N,)`.
-        stream: Random stream of the solve.
+    __slots__ = ()
 
-    Returns:
-        A plan without directions.
-    """
-    none = np.zeros((space.size, 0))
-    return Plan([Point(x, stream, "sketch", order)], x, none, none, 0.0)
+    @property
+    @abstractmethod
+    def order(self) -> Pull:
+        """What to pull through."""
 
+    @final
+    def plan(
+        self,
+        space: Space,
+        x: FloatArray,
+        rng: np.random.Generator,  # noqa: ARG002 - nothing is random
+        stream: tuple[int, ...],
+    ) -> SketchPlan:
+        """One solve that gives its gradient; no directions."""
+        none = np.zeros((space.size, 0))
+        return SketchPlan([Point(x, stream, "sketch", self.order)], x, none, none, 0.0)
 
-def pulled_gradient(plan: Plan, evaluations: Sequence[Evaluation]) -> PulledGradient:
-    """Take the gradient out of the one solve.
+    @final
+    def sketch(
+        self,
+        plan: SketchPlan,
+        evaluations: Sequence[Evaluation],
+        bound: BoundProblem,  # noqa: ARG002 - the worker used it
+    ) -> PulledGradient:
+        """The gradient of that solve.
 
-    Args:
-        plan: What was asked.
-        evaluations: The solve.
-
-    Returns:
-        The gradient.
-
-    Raises:
-        InnerSolverError: If the solve failed.
-        UnsupportedProblemError: If the dispatcher ignored the order.
-    """
-    if not evaluations or not evaluations[0].ok or evaluations[0].theta is None:
-        raise InnerSolverError("the base solve failed")
-    if evaluations[0].derivative is None:
-        raise UnsupportedProblemError(
-            "the dispatcher gave back no derivative; use Serial or Joblib with reverse estimators"
-        )
-    return PulledGradient(plan.x, evaluations[0].theta, evaluations[0].derivative.ravel())
+        Raises:
+            InnerSolverError: If the solve failed.
+            UnsupportedProblemError: If the dispatcher ignored the order.
+        """
+        if not evaluations or not evaluations[0].ok or evaluations[0].theta is None:
+            raise InnerSolverError("the base solve failed")
+        if evaluations[0].derivative is None:
+            raise UnsupportedProblemError(
+                "the dispatcher gave back no derivative; use Serial or Joblib with reverse "
+                "estimators"
+            )
+        return PulledGradient(plan.x, evaluations[0].theta, evaluations[0].derivative.ravel())
