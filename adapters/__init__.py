@@ -33,10 +33,12 @@ if TYPE_CHECKING:
         FunctionalTraining,
         minibatches,
     )
+    from zo_bilevel.adapters.torch_unroll.implicit_solution import ImplicitSolution
     from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
     from zo_bilevel.bridges.sklearn_search import ZOSearchCV
 
 _HOMES = {
+    "zo_bilevel.adapters.torch_unroll.implicit_solution": ["ImplicitSolution"],
     "zo_bilevel.adapters.batched": ["BatchedFunction"],
     "zo_bilevel.adapters.command_line.command_line": ["CommandLine"],
     "zo_bilevel.adapters.fmu.fmu": ["FMU"],
@@ -80,6 +82,7 @@ __all__ = [
     "FunctionalSGD",
     "FunctionalTraining",
     "HTTPService",
+    "ImplicitSolution",
     "LanguageModel",
     "LinearProgram",
     "PromptTemplate",

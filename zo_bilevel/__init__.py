@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from zo_bilevel.comparison.runs import Run as Run
     from zo_bilevel.estimators.fg2u import FG2U as FG2U
     from zo_bilevel.estimators.fg2u_zo import FG2UZO as FG2UZO
+    from zo_bilevel.estimators.implicit import ConjugateGradient as ConjugateGradient
     from zo_bilevel.estimators.implicit import HessianFree as HessianFree
+    from zo_bilevel.estimators.implicit import Implicit as Implicit
     from zo_bilevel.estimators.implicit import Neumann as Neumann
     from zo_bilevel.estimators.sketch import Hypergradient as Hypergradient
     from zo_bilevel.estimators.sketch import Sketch as Sketch
@@ -76,7 +78,7 @@ _HOMES = {
     "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
     "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
     "zo_bilevel.run.black_box": ["BlackBox"],
-    "zo_bilevel.estimators.implicit": ["HessianFree", "Neumann"],
+    "zo_bilevel.estimators.implicit": ["ConjugateGradient", "HessianFree", "Implicit", "Neumann"],
     "zo_bilevel.estimators.unroll": ["ReverseUnroll", "TruncatedUnroll"],
     "zo_bilevel.estimators.fg2u": ["FG2U"],
     "zo_bilevel.comparison.compare": ["compare"],

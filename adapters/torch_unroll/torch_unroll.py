@@ -11,7 +11,7 @@ import functools
 import numbers
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import torch
@@ -209,6 +209,7 @@ class TorchUnroll:
         *,
         seed: int | None = None,
         last_steps: int | None = None,
+        memory: int | str = "all",
     ) -> tuple[Any, dict[str, Any]]:
         """Run the loop and pull a gradient in theta back through its last steps.
 
@@ -217,13 +218,15 @@ class TorchUnroll:
             cotangent: From the inner solution to the gradient in it, flat.
             seed: As for a plain run.
             last_steps: How many steps; `None` is all of them and `init`.
+            memory: "all" keeps every step of the graph; "sqrt", or a number of bytes, keeps few
+                states and runs the steps between them once more.
 
         Returns:
             The inner solution and the gradient by name.
         """
         from zo_bilevel.adapters.torch_unroll.reverse import pull_trajectory
 
-        return pull_trajectory(Run(self, phi, seed), cotangent, last_steps)
+        return pull_trajectory(Run(self, phi, seed), cotangent, last_steps, memory)
 
     def pull_fixed_point(
         self,
@@ -232,6 +235,8 @@ class TorchUnroll:
         *,
         seed: int | None = None,
         terms: int = 1,
+        tolerance: float = 0.0,
+        solver: Literal["neumann", "conjugate_gradient", "gmres"] = "neumann",
     ) -> tuple[Any, dict[str, Any]]:
         """Run the loop and pull a gradient back as if its end were a fixed point of the last step.
 
@@ -239,14 +244,16 @@ class TorchUnroll:
             phi: Named values.
             cotangent: From the inner solution to the gradient in it, flat.
             seed: As for a plain run.
-            terms: Terms of the Neumann series, >= 1.
+            terms: Products with the step's derivative at the most, >= 1.
+            tolerance: Relative residual at which to stop.
+            solver: How the linear system is solved.
 
         Returns:
             The inner solution and the gradient by name.
         """
         from zo_bilevel.adapters.torch_unroll.reverse import pull_fixed_point
 
-        return pull_fixed_point(Run(self, phi, seed), cotangent, terms)
+        return pull_fixed_point(Run(self, phi, seed), cotangent, terms, tolerance, solver)
 
     def outer(self, function: Callable[[Tree, Phi], Any]) -> Callable[[Any, Phi], Any]:
         """An outer objective that sees theta as the loop does: its pytree, dtypes and device.

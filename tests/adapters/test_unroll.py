@@ -21,7 +21,7 @@ from zo_bilevel.adapters.torch_unroll.functional_training import (
     minibatches,
 )
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.solve.evaluation import Point, solve_seed
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ class TestExactness:
             ends = []
             for sign in (1, -1):
                 point = network.space.decode(x + sign * radius * axis)
-                seed = zb.evaluation.solve_seed(0, (0,))
+                seed = solve_seed(0, (0,))
                 theta = network.loop(point, seed=seed)
                 named = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in point.items()}
                 ends.append(float(network.outer(theta, named)))

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from unrolled import SmallNetwork, quadratic_loop
 
 import zo_bilevel as zb
-from zo_bilevel.estimators.derivatives import DirectionBlock, Push
-from zo_bilevel.estimators.fg2u import SeededSketch
+from zo_bilevel.estimators.direction_block import DirectionBlock
+from zo_bilevel.estimators.directions import frame_correction
+from zo_bilevel.estimators.push import contracted, fitting
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.run.evaluator import Evaluator
 
@@ -24,7 +26,7 @@ def network():
 def jacobian(network):
     """Exact `V -> JV` for fast draws: one full sketch along the axes."""
     x = network.space.encode(network.phi)
-    estimator = zb.FG2U(network.space.size, directions="coordinate")
+    estimator = zb.FG2U(network.space.size, directions="coordinate", keep_tangents=True)
     plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
     evaluator = Evaluator(network.problem, zb.Serial(), 0)
     sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
@@ -40,7 +42,8 @@ class Scaled:
 
     def sketch(self, plan, evaluations, bound):
         sketch = self.estimator.sketch(plan, evaluations, bound)
-        return dataclasses.replace(sketch, U=self.factor * sketch.U)
+        wrong = [(U, self.factor * slopes) for U, slopes in sketch.chunks]
+        return dataclasses.replace(sketch, chunks=wrong)
 
 
 def worst_error(network, estimator, exact, count):
@@ -124,7 +127,7 @@ def test_finite_differences_tend_to_the_exact_derivative_at_their_order():
         evaluator = Evaluator(network.problem, zb.Serial(), 0)
         sketches = []
         for estimator in (
-            zb.FG2U(4),
+            zb.FG2U(4, keep_tangents=True),
             zb.FG2UZO(4, difference=difference, radius=radius),
         ):
             plan = estimator.plan(network.space, x, np.random.default_rng(1), (0,))
@@ -151,22 +154,149 @@ def test_directions_beyond_the_dense_limit_are_drawn_from_seeds(monkeypatch, net
     assert np.all(np.abs(estimate - exact) < 6 * error)
 
 
-def test_seeded_and_dense_standard_errors_agree(network):
+@pytest.mark.parametrize("family", ["gaussian", "orthogonal", "prior"])
+@pytest.mark.parametrize("seeded", [False, True])
+def test_slopes_give_what_whole_tangents_give(monkeypatch, network, family, seeded):
+    """Chunks of unequal size, so that merging their spreads counts."""
+    if seeded:
+        monkeypatch.setattr("zo_bilevel.estimators.fg2u.DENSE_NUMBERS", 0)
     x = network.space.encode(network.phi)
-    estimator = zb.FG2U(6, chunk=6, directions="gaussian")
+    estimator = zb.FG2U(5 if family == "gaussian" else 4, chunk=3, directions=family)
     evaluator = Evaluator(network.problem, zb.Serial(), 0)
     plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
-    evaluations = evaluator.evaluate(plan.points)
-    bound = evaluator.bound
-    dense = estimator.sketch(plan, evaluations, bound)
-    block = DirectionBlock("gaussian", 6, (1, 2))
-    V, U = block.draw(network.space)
-    point = dataclasses.replace(plan.points[0], derivative=Push(block))
-    JV = dense.JV @ np.linalg.lstsq(dense.V, V, rcond=None)[0]
-    seeded = SeededSketch(x, dense.theta, [(point, JV)], "gaussian", 0)
-    same = Sketch(x, dense.theta, V, JV, U)
-    for left, right in zip(seeded.hypergradient(bound), same.hypergradient(bound), strict=True):
+    sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
+    blocks = [duals for duals, _ in sketch.chunks]
+    if seeded:
+        drawn = [block.draw(network.space) for block in blocks]
+        V, U = (np.concatenate(part, axis=1) for part in zip(*drawn, strict=True))
+    else:
+        V, U = plan.V, plan.U
+    whole = zb.FG2U(1, keep_tangents=True).differences(x, V, network.space)
+    JV = evaluator.evaluate(whole.points((0,)))[0].derivative
+    correction = frame_correction(family, V.shape[1], x.size)
+    same = Sketch(x, sketch.theta, V, JV, U, correction)
+    for left, right in zip(
+        sketch.hypergradient(evaluator.bound), same.hypergradient(evaluator.bound), strict=True
+    ):
         np.testing.assert_allclose(left, right, rtol=1e-9)
+
+
+def test_only_the_first_chunk_brings_theta_home(network):
+    x = network.space.encode(network.phi)
+    plan = zb.FG2U(5, chunk=2).plan(network.space, x, np.random.default_rng(0), (0,))
+    evaluator = Evaluator(network.problem, zb.Serial(), 0)
+    outcomes = evaluator.outcomes(plan.points)
+    size = evaluator.evaluate(plan.points)[0].theta.size
+    assert [outcomes[k].theta.size for k in range(3)] == [size, 1, 1]
+    assert [outcomes[k].derivative.shape for k in range(3)] == [(2,), (2,), (1,)]
+    evaluations = evaluator.evaluate(plan.points)
+    assert all(e.theta is evaluations[0].theta for e in evaluations)
+    assert len({e.loss for e in evaluations}) == 1
+
+
+def test_a_failed_first_chunk_loses_the_sketch_and_says_so(network):
+    def fails_at_once(phi, tangents, *, seed):
+        raise RuntimeError("no device")
+
+    problem = SmallNetwork(seed=0, num_steps=3).problem
+    problem.inner.jvp = fails_at_once
+    with pytest.raises(zb.InnerSolverError, match="no device"):
+        zb.hypergradient(problem, network.phi, estimator=zb.FG2U(4, chunk=2))
+
+
+def test_a_chunk_that_runs_out_of_memory_is_halved():
+    asked = []
+
+    def push(part):
+        asked.append(part.shape[1])
+        if part.shape[1] > 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return "theta", 10.0 * part
+
+    directions = np.arange(14.0).reshape(2, 7)
+    found = list(fitting(push, directions))
+    np.testing.assert_array_equal(np.concatenate([p for _, _, p in found], axis=1), 10 * directions)
+    assert max(part.shape[1] for part, _, _ in found) == 2
+    assert asked[0] == 7
+
+
+def test_one_direction_that_does_not_fit_is_a_failure():
+    asked = []
+
+    def push(part):
+        asked.append(part.shape[1])
+        raise MemoryError("full")
+
+    with pytest.raises(MemoryError, match="full"):
+        list(fitting(push, np.ones((2, 4))))
+    assert asked == [4, 2, 1]
+
+
+def test_contraction_is_in_double_precision_whatever_the_tangents_are():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(3, 4, 2)).astype(np.float32), rng.normal(size=(3, 5))]
+    gradient = rng.normal(size=13)
+    flat = np.concatenate([part.reshape(3, -1).astype(float) for part in parts], axis=1)
+    np.testing.assert_allclose(contracted(parts, gradient), flat @ gradient, rtol=1e-14)
+    tensors = [torch.from_numpy(part) for part in parts]
+    np.testing.assert_allclose(contracted(tensors, gradient), flat @ gradient, rtol=1e-14)
+
+
+class TestSeededDirections:
+    SIZE = 37
+    SPACE = zb.Space(a=zb.Real(-1, 1, shape=(SIZE,)))
+
+    def block(self, family, count, start=0, total=None, entropy=5):
+        return DirectionBlock(family, count, entropy, start, count if total is None else total)
+
+    @pytest.mark.parametrize("family", ["rademacher", "gaussian", "orthogonal"])
+    def test_any_part_is_the_same_as_in_the_whole(self, family):
+        whole = self.block(family, 9).draw(self.SPACE)[0]
+        part = self.block(family, 4, 3, 9).draw(self.SPACE)[0]
+        np.testing.assert_array_equal(part, whole[:, 3:7])
+
+    @pytest.mark.parametrize("family", ["rademacher", "gaussian", "orthogonal"])
+    def test_torch_draws_the_same_numbers(self, family):
+        from zo_bilevel.estimators import direction_block
+
+        home = self.block(family, 5).draw(self.SPACE)[0]
+        rows = torch.arange(self.SIZE)
+        columns = [self.block(family, 5)._column(rows, place) for place in range(5)]
+        np.testing.assert_allclose(torch.stack(columns, dim=1).numpy(), home, atol=1e-13)
+        assert direction_block._count_up(3, "meta").device.type == "meta"
+
+    def test_orthogonal_ones_are_orthogonal_across_blocks_and_a_whole_frame_is_exact(self):
+        parts = [self.block("orthogonal", 10, k, 37).draw(self.SPACE)[0] for k in (0, 10, 20)]
+        V = np.concatenate(
+            [*parts, self.block("orthogonal", 7, 30, 37).draw(self.SPACE)[0]], axis=1
+        )
+        np.testing.assert_allclose(V.T @ V, self.SIZE * np.eye(37), atol=1e-10)
+        np.testing.assert_allclose(V @ V.T / 37, np.eye(37), atol=1e-12)
+
+    @pytest.mark.statistical
+    @pytest.mark.parametrize("family", ["rademacher", "gaussian", "orthogonal"])
+    def test_mean_and_mean_square_of_the_estimate(self, family):
+        gradient = np.linspace(-1.0, 2.0, self.SIZE)
+        count, draws = 3, 3000
+        estimates = np.empty((draws, self.SIZE))
+        for entropy in range(draws):
+            V = self.block(family, count, entropy=entropy).draw(self.SPACE)[0]
+            estimates[entropy] = V @ (V.T @ gradient) / count
+        error = estimates.std(axis=0, ddof=1) / np.sqrt(draws)
+        assert np.max(np.abs(estimates.mean(axis=0) - gradient) / error) < 4.5
+        assert np.max(np.abs(1.2 * estimates.mean(axis=0) - gradient) / error) > 4.5
+        size = self.SIZE
+        factor = {"rademacher": size - 1, "gaussian": size + 1}.get(family, size - count) / count
+        squares = np.sum((estimates - gradient) ** 2, axis=1) / np.sum(gradient**2)
+        assert abs(squares.mean() - factor) < 4 * squares.std(ddof=1) / np.sqrt(draws)
+
+    def test_bits_are_balanced_and_columns_are_apart(self):
+        space = zb.Space(a=zb.Real(-1, 1, shape=(20000,)))
+        V = self.block("rademacher", 6).draw(space)[0]
+        correlations = V.T @ V / 20000 - np.eye(6)
+        assert np.abs(correlations).max() < 4.5 / np.sqrt(20000)
+        assert np.abs(V.mean(axis=0)).max() < 4.5 / np.sqrt(20000)
+        assert np.abs((V[1:] * V[:-1]).mean(axis=0)).max() < 4.5 / np.sqrt(20000)
 
 
 def test_a_lost_chunk_drops_out_and_the_rest_stays(network):
@@ -175,11 +305,12 @@ def test_a_lost_chunk_drops_out_and_the_rest_stays(network):
     plan = estimator.plan(network.space, x, np.random.default_rng(0), (0,))
     evaluator = Evaluator(network.problem, zb.Serial(), 0)
     evaluations = evaluator.evaluate(plan.points)
-    lost = dataclasses.replace(evaluations[0], status="crashed", theta=None, derivative=None)
-    sketch = estimator.sketch(plan, [lost, *evaluations[1:]], evaluator.bound)
+    lost = dataclasses.replace(evaluations[1], status="crashed", theta=None, derivative=None)
+    sketch = estimator.sketch(plan, [evaluations[0], lost, evaluations[2]], evaluator.bound)
     assert sketch.num_directions == 3
     assert sketch.dropped == 2
-    np.testing.assert_array_equal(sketch.V, plan.V[:, 2:])
+    kept = np.concatenate([U for U, _ in sketch.chunks], axis=1)
+    np.testing.assert_array_equal(kept, plan.U[:, [0, 1, 4]])
 
 
 def test_solves_count_directions_and_the_budget_holds():
@@ -204,7 +335,7 @@ def test_gauss_newton_model_from_exact_derivatives():
     space = zb.Space(p=zb.Real(-3, 3, shape=(3,)))
     problem = zb.Problem(space, loop, zb.SquaredError(np.ones(4), weights=4.0))
     evaluator = Evaluator(problem, zb.Serial(), 0)
-    estimator = zb.FG2U(3)
+    estimator = zb.FG2U(3, keep_tangents=True)
     plan = estimator.plan(space, np.zeros(3), np.random.default_rng(0), (0,))
     sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
     gradient, hessian = sketch.model(evaluator.bound)

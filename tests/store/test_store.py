@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.estimators.derivatives import Push
+from zo_bilevel.estimators.push import Push
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 from zo_bilevel.run.identity import objective_text, run_identity
 from zo_bilevel.solve.evaluation import Point

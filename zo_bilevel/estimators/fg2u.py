@@ -16,9 +16,11 @@ from typing import Literal, final
 import numpy as np
 
 from zo_bilevel.estimators.base import SketchPlan
-from zo_bilevel.estimators.derivatives import DirectionBlock, Push, require_gradient
+from zo_bilevel.estimators.derivatives import require_gradient
 from zo_bilevel.estimators.differences import Differences
+from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.estimators.push import Push
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import Space
@@ -36,7 +38,8 @@ DENSE_NUMBERS = 1 << 22
 class FG2U:
     """Forward-gradient estimator for inner solvers with a `jvp`, such as `TorchUnroll`.
 
-    Memory grows with the chunk, not with inner steps or parameters. A direction counts as one
+    Memory grows with the chunk, not with directions, inner steps or parameters; a chunk that runs
+    out of memory is halved. A direction counts as one
     solve in a budget.
 
     Args:
@@ -44,8 +47,10 @@ class FG2U:
         chunk: Directions pushed at once by one worker, >= 1, or "auto": 16. Memory is about
             `1 + 2 chunk` times that of one inner step.
         directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior". Beyond 4
-            million numbers, directions are drawn chunk by chunk from seeds, so that orthogonal
-            ones are orthogonal within a chunk only.
+            million numbers, directions are drawn chunk by chunk from seeds, at O(N) each; then
+            orthogonal ones are cosines with random signs.
+        keep_tangents: Bring home the derivatives of the whole inner solution, for `Sketch.model`,
+            instead of contracting them with the outer gradient where they are computed.
 
     Raises:
         InputError: If an argument breaks its rule.
@@ -58,6 +63,7 @@ class FG2U:
     num_directions: int | Literal["auto"] = "auto"
     chunk: int | Literal["auto"] = "auto"
     directions: Family = "orthogonal"
+    keep_tangents: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_directions", "chunk"):
@@ -89,17 +95,20 @@ class FG2U:
         total = self.direction_count(space.size)
         chunk = DEFAULT_CHUNK if self.chunk == "auto" else self.chunk
         starts = range(0, total, chunk)
-        none = np.zeros((space.size, 0))
-        if space.size * total > DENSE_NUMBERS:
+        V = U = np.zeros((space.size, 0))
+        drawn: list[FloatArray | DirectionBlock]
+        if self.keep_tangents or space.size * total <= DENSE_NUMBERS:
+            V, U = draw_directions(self.directions, total, space.prior, rng)
+            drawn = [V[:, start : start + chunk] for start in starts]
+        else:
             entropy = int(rng.integers(1 << 62))
-            blocks = [
-                DirectionBlock(self.directions, min(chunk, total - start), (entropy, start))
+            drawn = [
+                DirectionBlock(self.directions, min(chunk, total - start), entropy, start, total)
                 for start in starts
             ]
-            points = [Point(x, stream, "sketch", Push(block)) for block in blocks]
-            return SketchPlan(points, x, none, none, 0.0)
-        V, U = draw_directions(self.directions, total, space.prior, rng)
-        orders = [Push(V[:, start : start + chunk]) for start in starts]
+        orders = [Push(part, "slopes alone" if k else "slopes") for k, part in enumerate(drawn)]
+        if self.keep_tangents:
+            orders = [Push(part) for part in drawn]
         return SketchPlan([Point(x, stream, "sketch", order) for order in orders], x, V, U, 0.0)
 
     def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
@@ -108,7 +117,7 @@ class FG2U:
 
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
-    ) -> Sketch | SeededSketch:
+    ) -> Sketch | SlopeSketch:
         """Put the chunks together.
 
         Args:
@@ -117,104 +126,93 @@ class FG2U:
             bound: The problem.
 
         Returns:
-            The sketch over the directions of all chunks that came back.
+            The sketch over the directions whose chunks came back.
 
         Raises:
-            InnerSolverError: If no chunk came back.
+            InnerSolverError: If the first chunk, which brings theta, did not come back.
             UnsupportedProblemError: If the outer objective has no derivative, or the dispatcher
                 ignored the order.
         """
         require_gradient("FG2U", bound.outer.is_vector)
-        came_back = [k for k, evaluation in enumerate(evaluations) if evaluation.ok]
-        if not came_back:
-            raise InnerSolverError("no chunk of the sketch came back")
-        theta = evaluations[came_back[0]].theta
-        assert theta is not None  # noqa: S101 - it is ok
-        pushed = {k: _derivative(evaluations[k], theta.size) for k in came_back}
-        if plan.V.shape[1] == 0:
-            blocks = [(plan.points[k], JV) for k, JV in pushed.items()]
-            lost = sum(p.solves - 1 for k, p in enumerate(plan.points) if k not in pushed)
-            return SeededSketch(plan.x, theta, blocks, self.directions, lost)
-        width = plan.points[0].solves - 1
-        kept = [c for k in came_back for c in range(k * width, k * width + pushed[k].shape[1])]
-        JV = np.concatenate(list(pushed.values()), axis=1)
+        if not evaluations or not evaluations[0].ok or evaluations[0].theta is None:
+            raise InnerSolverError("the base solve of the sketch failed")
+        theta = evaluations[0].theta
+        width, total = plan.points[0].solves - 1, sum(p.solves - 1 for p in plan.points)
+        answers = {k: _derivative(e) for k, e in enumerate(evaluations) if e.ok}
+        dropped = total - sum(answer.shape[-1] for answer in answers.values())
+        if not self.keep_tangents:
+            chunks = [(_duals(plan, k, width), slopes) for k, slopes in answers.items()]
+            return SlopeSketch(plan.x, theta, chunks, self.directions, total, dropped)
+        kept = [c for k in answers for c in range(k * width, min((k + 1) * width, total))]
+        JV = np.concatenate(list(answers.values()), axis=1)
         correction = frame_correction(self.directions, len(kept), plan.x.size)
-        dropped = plan.V.shape[1] - len(kept)
-        sketch = Sketch(plan.x, theta, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
-        return sketch if bound.is_vector else _seen_as_scalar(sketch, bound)
+        return Sketch(plan.x, theta, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
 
 
-def _derivative(evaluation: Evaluation, size: int) -> FloatArray:
+def _duals(plan: SketchPlan, place: int, width: int) -> FloatArray | DirectionBlock:
+    order = plan.points[place].derivative
+    if isinstance(order, Push) and isinstance(order.directions, DirectionBlock):
+        return order.directions
+    return plan.U[:, place * width : (place + 1) * width]
+
+
+def _derivative(evaluation: Evaluation) -> FloatArray:
     if evaluation.derivative is None:
         raise UnsupportedProblemError(
             "the dispatcher gave back no derivative; use Serial, Joblib or Distributed with FG2U"
         )
-    return evaluation.derivative.reshape(size, -1)
-
-
-def _seen_as_scalar(sketch: Sketch, bound: BoundProblem) -> Sketch:
-    """The loss in place of theta, for a problem whose inner solution is hidden."""
-    slopes = _slopes(sketch.theta, sketch.JV, sketch.V, sketch.x, bound)
-    loss = np.array([bound.value(sketch.theta, sketch.x)])
-    return Sketch(
-        sketch.x, loss, sketch.V, slopes[None, :], sketch.U, sketch.correction, sketch.dropped
-    )
-
-
-def _slopes(
-    theta: FloatArray, JV: FloatArray, V: FloatArray, x: FloatArray, bound: BoundProblem
-) -> FloatArray:
-    theta_part, x_part = bound.gradient(theta, x)
-    slopes: FloatArray = theta_part @ JV + x_part @ V
-    return slopes
+    return evaluation.derivative
 
 
 @final
 @dataclass(frozen=True, eq=False, slots=True)
-class SeededSketch:
-    """A sketch whose directions are drawn again from their seeds, a chunk at a time.
+class SlopeSketch:
+    """Slopes of the outer objective along directions: all that a hypergradient needs.
 
     Args:
         x: The point, scaled, shape `(N,)`.
         theta: Inner solution there, shape `(m,)`.
-        blocks: Points that carry the seeds, each with its derivatives `(m, c)`.
+        chunks: Duals of directions, or the seeds that draw them, with their slopes `(c,)`.
         family: Family of the directions.
+        total: Directions asked for.
         dropped: Directions lost to failed solves.
     """
 
     x: FloatArray
     theta: FloatArray
-    blocks: list[tuple[Point, FloatArray]]
+    chunks: list[tuple[FloatArray | DirectionBlock, FloatArray]]
     family: Family
+    total: int
     dropped: int
 
     @property
     def num_directions(self) -> int:
         """Directions that came back, b."""
-        return sum(int(JV.shape[1]) for _, JV in self.blocks)
+        return self.total - self.dropped
 
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
-        """As `Sketch.hypergradient`, in memory of one chunk.
+        """`(1/b) sum_k w_k u_k` and its standard error, in memory of one chunk.
 
         Args:
             bound: The problem.
 
         Returns:
-            Estimate and standard error per scaled unit, both `(N,)`.
+            Estimate and standard error per scaled unit, both `(N,)`, as `Sketch.hypergradient`.
         """
-        theta_part, x_part = bound.gradient(self.theta, self.x)
-        total, squares = np.zeros_like(self.x), np.zeros_like(self.x)
-        for point, JV in self.blocks:
-            order = point.derivative
-            assert isinstance(order, Push)  # noqa: S101 - made by `plan`
-            assert isinstance(order.directions, DirectionBlock)  # noqa: S101
-            V, U = order.directions.draw(bound.space)
-            weights = theta_part @ JV + x_part @ V
-            total += U @ weights
-            squares += U**2 @ weights**2
-        count = self.num_directions
-        gradient = total / count
+        count, mean, squares = 0, np.zeros_like(self.x), np.zeros_like(self.x)
+        for duals, slopes in self.chunks:
+            U = duals.draw(bound.space)[1] if isinstance(duals, DirectionBlock) else duals
+            terms = U * slopes
+            here = terms.mean(axis=1)
+            both = count + len(slopes)
+            squares += terms.var(axis=1) * len(slopes)
+            # the spread between chunks (Chan, Golub, LeVeque 1979)
+            squares += (here - mean) ** 2 * (count * len(slopes) / both)
+            mean += (here - mean) * (len(slopes) / both)
+            count = both
+        correction = frame_correction(self.family, count, self.x.size)
+        if correction == 0.0:
+            return mean, np.zeros_like(mean)
         if count == 1:
-            return gradient, np.full_like(gradient, np.nan)
-        spread = np.maximum(squares / count - gradient**2, 0.0) / (count - 1)
-        return gradient, np.sqrt(spread)
+            return mean, np.full_like(mean, np.nan)
+        return mean, np.sqrt(squares / (count - 1) / count * correction)

@@ -1,17 +1,21 @@
-"""Hessian-free and Neumann hypergradients: the end of the loop taken as a fixed point.
+"""Implicit hypergradients: the end of the inner loop taken as a fixed point.
 
-With `theta = step(theta, phi)` at the end, `dtheta/dphi = (I - A)^-1 B = sum_k A^k B`. The
-Neumann series keeps some terms (Lorraine, Vicol, Duvenaud 2020, "Optimizing Millions of
-Hyperparameters by Implicit Differentiation", arXiv 1911.02590); the Hessian-free estimate keeps
-the first: the inverse Hessian is replaced by the inner learning rate.
+With `theta = step(theta, phi)` at the end, `dtheta/dphi = (I - A)^-1 B`, where `A` and `B` are the
+step's derivatives. The estimators differ in how they solve that linear system: not at all
+(Hessian-free), by a series (Lorraine, Vicol, Duvenaud 2020, "Optimizing Millions of
+Hyperparameters by Implicit Differentiation", arXiv 1911.02590), by conjugate gradients (Pedregosa
+2016, "Hyperparameter optimization with approximate gradient", arXiv 1602.02355) or by GMRES.
+All are biased as far as the loop has not converged.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
-from zo_bilevel.estimators.derivatives import Pull
+from zo_bilevel.estimators.derivatives import FixedPointSolver
+from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.estimators.reverse import ReverseEstimator
 from zo_bilevel.support.errors import InputError
 
@@ -19,13 +23,14 @@ from zo_bilevel.support.errors import InputError
 @final
 @dataclass(frozen=True, slots=True)
 class Neumann(ReverseEstimator):
-    """Implicit hypergradient by a truncated Neumann series; biased unless converged.
+    """By a Neumann series `sum_k A^k B`, for steps that contract.
 
     Args:
-        terms: Terms of the series, >= 1.
+        terms: Terms of the series at the most, >= 1.
+        tolerance: The series ends when a term is smaller than this times the first; >= 0.
 
     Raises:
-        InputError: If `terms < 1`.
+        InputError: If an argument breaks its rule.
 
     Example:
         >>> Neumann(10).terms
@@ -33,15 +38,73 @@ class Neumann(ReverseEstimator):
     """
 
     terms: int = 20
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.terms, int) or self.terms < 1:
-            raise InputError(f"terms must be a whole number >= 1, got {self.terms!r}")
+        _check(self.terms, self.tolerance)
 
     @property
     def order(self) -> Pull:
         """A series of products at the end of the loop."""
-        return Pull("fixed_point", self.terms)
+        return _order("neumann", self.terms, self.tolerance)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConjugateGradient(ReverseEstimator):
+    """By conjugate gradients, for plain gradient descent that ends at a minimum.
+
+    Args:
+        terms: Products at the most, >= 1.
+        tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> ConjugateGradient(tolerance=1e-8).terms
+        100
+    """
+
+    terms: int = 100
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check(self.terms, self.tolerance)
+
+    @property
+    def order(self) -> Pull:
+        """Products at the end of the loop."""
+        return _order("conjugate_gradient", self.terms, self.tolerance)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Implicit(ReverseEstimator):
+    """By GMRES, for any inner solver that ends at a fixed point or an optimum.
+
+    Args:
+        terms: Products at the most, >= 1; each keeps one more vector of theta's size.
+        tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> Implicit().tolerance
+        1e-08
+    """
+
+    terms: int = 100
+    tolerance: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check(self.terms, self.tolerance)
+
+    @property
+    def order(self) -> Pull:
+        """Products at the end of the loop."""
+        return _order("gmres", self.terms, self.tolerance)
 
 
 @final
@@ -57,4 +120,16 @@ class HessianFree(ReverseEstimator):
     @property
     def order(self) -> Pull:
         """One product at the end of the loop."""
-        return Pull("fixed_point", 1)
+        return _order("neumann", 1, 0.0)
+
+
+def _check(terms: object, tolerance: float) -> None:
+    if not isinstance(terms, int) or isinstance(terms, bool) or terms < 1:
+        raise InputError(f"terms must be a whole number >= 1, got {terms!r}")
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance must be finite and >= 0, got {tolerance}")
+
+
+def _order(solver: FixedPointSolver, terms: int, tolerance: float) -> Pull:
+    options = (("solver", solver), ("terms", terms), ("tolerance", tolerance))
+    return Pull("fixed_point", options)

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.estimators.base import SketchPlan
-from zo_bilevel.estimators.derivatives import Pull
+from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -41,21 +42,25 @@ def _sections(space: Space) -> Iterator[tuple[str, slice, tuple[int, ...]]]:
         start = stop
 
 
-def named_tangents(space: Space, x: FloatArray, directions: FloatArray) -> dict[str, FloatArray]:
+def named_tangents(space: Space, x: FloatArray, directions: Any) -> dict[str, Any]:  # noqa: ANN401
     """Turn scaled directions into tangents of the named values.
 
     Args:
         space: Of reals and logs only.
         x: Scaled point, shape `(N,)`.
-        directions: Shape `(N, c)`.
+        directions: Shape `(N, c)`, an array or a tensor.
 
     Returns:
-        Per name an array of shape `(c, *shape)`, in the user's units.
+        Per name an array or tensor of shape `(c, *shape)`, in the user's units.
     """
-    scaled = (slopes(space, x)[:, None] * directions).T
+    by_coordinate: Any = slopes(space, x)[:, None]
+    if not isinstance(directions, np.ndarray):
+        import torch
+
+        by_coordinate = torch.from_numpy(by_coordinate).to(directions.device)
+    scaled = (by_coordinate * directions).T
     return {
-        name: np.ascontiguousarray(scaled[:, section]).reshape(-1, *shape)
-        for name, section, shape in _sections(space)
+        name: scaled[:, section].reshape(-1, *shape) for name, section, shape in _sections(space)
     }
 
 

@@ -1,4 +1,4 @@
-"""Reverse unrolling (RGU), exact but with memory that grows with the steps, and truncated (TRGU).
+"""Reverse unrolling (RGU), exact, and truncated (TRGU).
 
 Source: arXiv 2406.14095, section 2.2; truncation as in Shaban et al. (2019), "Truncated
 Back-propagation for Bilevel Optimization", arXiv 1810.10667.
@@ -7,9 +7,9 @@ Back-propagation for Bilevel Optimization", arXiv 1810.10667.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
-from zo_bilevel.estimators.derivatives import Pull
+from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.estimators.reverse import ReverseEstimator
 from zo_bilevel.support.errors import InputError
 
@@ -17,17 +17,34 @@ from zo_bilevel.support.errors import InputError
 @final
 @dataclass(frozen=True, slots=True)
 class ReverseUnroll(ReverseEstimator):
-    """RGU: the exact hypergradient of the unrolled loop, memory O(steps).
+    """RGU: the exact hypergradient of the unrolled loop.
+
+    Args:
+        memory: "all" keeps every step: fastest, memory O(T). "sqrt" keeps sqrt(T) states and runs
+            the steps between them once more, memory O(sqrt(T)). A number of bytes keeps as much
+            as fits, and runs steps again as seldom as that allows.
+
+    Raises:
+        InputError: If memory is none of these.
 
     Example:
-        >>> ReverseUnroll()
-        ReverseUnroll()
+        >>> ReverseUnroll(memory="sqrt")
+        ReverseUnroll(memory='sqrt')
     """
+
+    memory: Literal["all", "sqrt"] | int = "all"
+
+    def __post_init__(self) -> None:
+        is_bytes = isinstance(self.memory, int) and not isinstance(self.memory, bool)
+        if self.memory not in ("all", "sqrt") and not (is_bytes and int(self.memory) > 0):
+            raise InputError(
+                f"memory must be 'all', 'sqrt' or a number of bytes > 0, got {self.memory!r}"
+            )
 
     @property
     def order(self) -> Pull:
         """Back through all of it."""
-        return Pull("trajectory", None)
+        return Pull("trajectory", (("memory", self.memory),))
 
 
 @final
@@ -55,4 +72,4 @@ class TruncatedUnroll(ReverseEstimator):
     @property
     def order(self) -> Pull:
         """Back through its end."""
-        return Pull("trajectory", self.num_steps)
+        return Pull("trajectory", (("last_steps", self.num_steps),))

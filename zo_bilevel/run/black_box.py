@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, final
 
@@ -71,6 +72,8 @@ class BlackBox(torch.nn.Module):
         self.num_parameters = num_parameters
         if estimator is None:
             estimator = FG2U() if isinstance(inner, ForwardDifferentiable) else FG2UZO()
+        if isinstance(estimator, FG2U):  # the outer gradient comes later, with backward
+            estimator = dataclasses.replace(estimator, keep_tangents=True)
         self.estimator = estimator
         self._rounds = LayerRounds(inner, name, num_parameters, float(scale), seed, dispatcher)
         self._rounds.check(self.estimator)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from zo_bilevel.estimators.derivatives import outer_part
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
@@ -44,8 +45,9 @@ class Evaluator:
         self.recorder = recorder
         self.out_of_time = out_of_time
         self.step = 0
-        self.solve = Solve(problem.inner)
+        self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
+        self._base: Evaluation | None = None
         self._seen_any = False
 
     def job(self, place: int, point: Point) -> Job:
@@ -109,6 +111,8 @@ class Evaluator:
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
         """Check one outcome against the structure of theta and compute its loss."""
         is_first, self._seen_any = not self._seen_any, True
+        if point.derivative is not None and point.derivative.hides_theta:
+            return _with_theta_of(self._base, point, outcome)
         status, error, loss = outcome.status, outcome.error, math.inf
         theta, layout = outcome.theta, outcome.layout
         if status == "ok" and theta is not None and layout is not None:
@@ -119,9 +123,10 @@ class Evaluator:
         if is_first and status in ("invalid", "wrong_shape"):
             raise InnerSolverError(f"the first solve gave nothing usable: {error}")
         derivative = outcome.derivative if status == "ok" else None
-        return Evaluation(
+        self._base = Evaluation(
             point, status, theta, loss, outcome.seconds, outcome.cost, error, layout, derivative
         )
+        return self._base
 
     def _verdict(
         self, point: Point, theta: FloatArray, layout: ThetaLayout, is_first: bool
@@ -149,6 +154,21 @@ class Evaluator:
         if not math.isfinite(loss):
             return "invalid", f"the outer objective is {loss}", math.inf
         return "ok", "", loss
+
+
+def _with_theta_of(base: Evaluation | None, point: Point, outcome: Outcome) -> Evaluation:
+    """What a point adds whose theta is that of the point before it."""
+    facts = (outcome.seconds, outcome.cost)
+    shared = base is not None and base.point.stream == point.stream
+    if base is None or not shared or not np.array_equal(base.point.x, point.x):
+        error = "the solve that it belongs to is missing"  # time ran out before
+        return Evaluation(point, "failed", None, math.inf, *facts, error)
+    if not base.ok:
+        return Evaluation(point, base.status, None, math.inf, *facts, base.error)
+    if outcome.status != "ok":
+        return Evaluation(point, outcome.status, None, math.inf, *facts, outcome.error)
+    derivative = outcome.derivative
+    return Evaluation(point, "ok", base.theta, base.loss, *facts, "", base.layout, derivative)
 
 
 def as_generator(

@@ -8,7 +8,8 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
-from zo_bilevel.estimators.derivatives import ForwardDifferentiable, Pull
+from zo_bilevel.estimators.derivatives import ForwardDifferentiable
+from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import BoundProblem, Problem

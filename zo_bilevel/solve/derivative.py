@@ -14,7 +14,8 @@ class WithDerivative:
 
     Args:
         theta: The inner solution, as the inner solver returns it.
-        derivative: Shape `(m, c)` along c directions, or `(N,)`, the outer gradient pulled back.
+        derivative: Shape `(m, c)` along c directions, `(c,)` where it is contracted with the outer
+            gradient, or `(N,)`, the outer gradient pulled back.
     """
 
     __slots__ = ("derivative", "theta")
@@ -27,8 +28,14 @@ class WithDerivative:
 class Derivative(Protocol):
     """A derivative bound to a problem and a point; picklable when the problem is."""
 
-    def __call__(self, inner: Any, phi: dict[str, Any], seed: int) -> WithDerivative:  # noqa: ANN401
-        """Run the inner solver and differentiate it."""
+    def __call__(
+        self,
+        inner: Any,  # noqa: ANN401 - any inner solver
+        outer: Problem | None,
+        phi: dict[str, Any],
+        seed: int,
+    ) -> WithDerivative:
+        """Run the inner solver and differentiate it; `outer` is the problem without its solver."""
         ...
 
 
@@ -38,6 +45,16 @@ class DerivativeOrder(Protocol):
     @property
     def solves(self) -> int:
         """What it counts for in a budget, beside the solve itself."""
+        ...
+
+    @property
+    def uses_outer(self) -> bool:
+        """Whether the answer depends on the outer objective."""
+        ...
+
+    @property
+    def hides_theta(self) -> bool:
+        """Whether the answer is a derivative alone: theta is that of the point before it."""
         ...
 
     def key(self) -> bytes:

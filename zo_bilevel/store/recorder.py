@@ -22,7 +22,6 @@ from typing import Any, TypeAlias, final
 import cloudpickle
 import numpy as np
 
-from zo_bilevel.estimators.derivatives import Push
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
 from zo_bilevel.store.arrays import (
@@ -107,7 +106,7 @@ class Recorder:
         digest.update(np.ascontiguousarray(point.x, LITTLE_ENDIAN).tobytes())
         if point.derivative is not None:
             digest.update(b"\0derivative\0" + point.derivative.key())
-            if not isinstance(point.derivative, Push):
+            if point.derivative.uses_outer:
                 digest.update(self._objective())
         return digest.digest()
 

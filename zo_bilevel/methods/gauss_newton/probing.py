@@ -13,9 +13,9 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.estimators.derivatives import Push
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.push import Push
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.step_plan import Answers, Finding, StepPlan

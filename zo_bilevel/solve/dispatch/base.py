@@ -10,6 +10,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.derivative import WithDerivative
 from zo_bilevel.solve.evaluation import Job, Outcome
@@ -51,12 +52,14 @@ class Solve:
 
     Args:
         inner: Called as `inner(phi)`, or `inner(phi, seed=seed)` when it takes a seed.
+        outer: The problem without its solver, for derivatives that go on to the outer objective.
     """
 
-    __slots__ = ("inner", "with_seed")
+    __slots__ = ("inner", "outer", "with_seed")
 
-    def __init__(self, inner: Callable[..., Any]) -> None:
+    def __init__(self, inner: Callable[..., Any], outer: Problem | None = None) -> None:
         self.inner = inner
+        self.outer = outer
         self.with_seed = takes_seed(inner)
 
     def __call__(self, job: Job) -> Outcome:
@@ -64,7 +67,7 @@ class Solve:
         started = time.perf_counter()
         try:
             if job.derivative is not None:
-                answer = job.derivative(self.inner, job.phi, job.seed)
+                answer = job.derivative(self.inner, self.outer, job.phi, job.seed)
             elif self.with_seed:
                 answer = self.inner(job.phi, seed=job.seed)
             else:

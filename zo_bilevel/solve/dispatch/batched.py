@@ -111,7 +111,7 @@ class Batched:
                 groups += [rest] if rest else []
             elif out_of_memory:
                 self.fitting_batch = size // 2
-                _free_memory(self.device)
+                free_memory(self.device)
                 groups.append(group)
             else:
                 half = size // 2
@@ -221,8 +221,12 @@ def _on_host(part: Any, count: int, name: str) -> Any:  # noqa: ANN401 - array o
     return host
 
 
-def _free_memory(device: str | None) -> None:
-    """Give cached device memory back before the next, smaller attempt."""
+def free_memory(device: str | None) -> None:
+    """Give cached device memory back before the next, smaller attempt.
+
+    Args:
+        device: A torch device, or `None` for the host.
+    """
     if device is not None and device.startswith("cuda"):
         importlib.import_module("torch").cuda.empty_cache()
 
