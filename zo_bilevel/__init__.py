@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
     from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton as GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod as GradientMethod
+    from zo_bilevel.methods.switches import BiasSeen as BiasSeen
+    from zo_bilevel.methods.switches import Plateau as Plateau
+    from zo_bilevel.methods.switches import SignalToNoise as SignalToNoise
     from zo_bilevel.methods.trust_region.trust_region import TrustRegion as TrustRegion
-    from zo_bilevel.methods.two_phase import SignalToNoise as SignalToNoise
     from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
     from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
@@ -75,7 +77,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "zo_bilevel.support.memory": ["Memory", "peak_memory", "process_memory"],
     "zo_bilevel.methods.trust_region.trust_region": ["TrustRegion"],
-    "zo_bilevel.methods.two_phase": ["SignalToNoise", "TwoPhase"],
+    "zo_bilevel.methods.switches": ["BiasSeen", "Plateau", "SignalToNoise"],
+    "zo_bilevel.methods.two_phase": ["TwoPhase"],
     "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
     "zo_bilevel.run.black_box": ["BlackBox"],
     "zo_bilevel.estimators.implicit": ["ConjugateGradient", "HessianFree", "Implicit", "Neumann"],

@@ -182,7 +182,8 @@ class ImplicitSolution:
         def residual(t: torch.Tensor) -> torch.Tensor:
             return self._residual(t, leaves, fixed)
 
-        value, along = torch.func.jvp(residual, (theta,), (way,))
+        jvp: Any = torch.func.jvp  # its annotation forgets how many it returns
+        value, along = jvp(residual, (theta,), (way,))
         left, scale = float(value.detach().norm()), float(along.detach().norm())
         if not left <= MAX_RESIDUAL * scale:
             raise InvalidSolutionError(

@@ -7,6 +7,7 @@ import torch
 import zo_bilevel as zb
 from zo_bilevel.adapters import TorchUnroll
 from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.switches import Progress
 from zo_bilevel.run.evaluator import Evaluator
 
 SPACE = zb.Space(p=zb.Real(-3, 3, shape=(2,)))
@@ -196,6 +197,8 @@ def test_biased_then_unbiased_goes_where_the_biased_one_cannot():
         ([(descent(), None), (descent(), 5)], "phase 1 is never reached"),
         ([(3, 5)], "phase 0 must be a Method, got int"),
         ([(Fixed([]), zb.SignalToNoise())], "fixed tells no hypergradient"),
+        ([(Fixed([]), zb.BiasSeen())], "so BiasSeen cannot end it"),
+        ([(descent(), "soon")], "must end at a rule, 'auto' or solves, got 'soon'"),
     ],
 )
 def test_bad_phases_are_refused(phases, message):
@@ -207,6 +210,104 @@ def test_a_first_phase_too_short_for_one_round_is_refused():
     method = zb.TwoPhase([(descent(), 2), (descent(), None)])
     with pytest.raises(zb.InputError, match="budget of 2 solves, but its first round needs 3"):
         zb.minimize(PROBLEM, method, max_solves=10)
+
+
+class TestPlateau:
+    @pytest.mark.parametrize("solves", [1, 7])
+    def test_it_compares_the_gain_of_a_solve_with_that_of_the_phase(self, solves):
+        losses = 2.0 ** -np.arange(12.0)
+        counts = solves * np.arange(1, 13)
+        seen = Progress(list(losses), list(counts))
+        before, now = losses[6:9].mean(), losses[9:].mean()
+        ratio = (before - now) / (3 * solves) / ((1 - before) / (7 * solves))
+        assert zb.Plateau(1.01 * ratio, 3).reason(seen) == (
+            f"a solve gained {ratio:.3g} times what it did before"
+        )
+        assert not zb.Plateau(0.99 * ratio, 3).reason(seen)
+
+    def test_a_steady_fall_is_no_plateau_and_failed_rounds_do_not_count(self):
+        steady = Progress(list(np.linspace(5, 1, 40)), list(range(1, 41)))
+        assert not zb.Plateau(0.9).reason(steady)
+        steady.losses[20] = np.inf
+        assert not zb.Plateau(0.9).reason(steady)
+        assert not zb.Plateau(window=20).reason(steady)  # too short to tell
+
+    def test_it_ends_a_descent_that_has_arrived(self):
+        second = Fixed([[0, 0]])
+        asked, _ = points_of(zb.TwoPhase([(descent(0.4), zb.Plateau(window=3)), (second, None)]))
+        assert 9 <= len(asked) < 20
+
+
+def slow_and_fast_loop():
+    """Truncation sees the fast mode alone, and is wrong about where the sum should be."""
+    rates = torch.tensor([0.5, 0.03], dtype=torch.float64)
+
+    def step(theta, phi, t, batch):
+        return theta - rates * (theta - phi["p"].sum())
+
+    loop = TorchUnroll(lambda phi: torch.zeros(2, dtype=torch.float64), step, 40)
+    loop.dtype = torch.float64
+    outer = loop.outer(lambda theta, phi: (theta[0] - 1.0) ** 2 + (theta[1] + 2.0) ** 2)
+    return zb.Problem(SPACE, loop, outer)
+
+
+class TestBiasSeen:
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2UZO(1, radius=1e-5)])
+    def test_agreement_is_the_true_slope_along_the_hypergradient(self, estimator):
+        problem = slow_and_fast_loop()
+        first = zb.GradientMethod(zb.TruncatedUnroll(3), lr=0.01)
+        phases = [(first, zb.BiasSeen(1e-9, every=2)), (zb.GradientMethod(estimator), None)]
+        seen = []
+
+        def reason(self, progress):
+            seen.append(dict(progress.agreement))
+            return ""
+
+        patched = pytest.MonkeyPatch()
+        patched.setattr(zb.BiasSeen, "reason", reason)
+        try:
+            asked, _ = points_of(zb.TwoPhase(phases), problem, rounds=6)
+        finally:
+            patched.undo()
+        x = asked[1][0].x
+        phi = {"p": x}  # one scaled unit is one of the user's
+        true = zb.hypergradient(problem, phi, estimator=zb.ReverseUnroll())["p"]
+        biased = zb.hypergradient(problem, phi, estimator=zb.TruncatedUnroll(3))["p"]
+        expected = true @ biased / (biased @ biased)
+        assert seen[-1][2] == pytest.approx(expected, rel=1e-3)
+        assert abs(expected - 1.0) > 0.01  # a difference that matters
+
+    def test_it_ends_a_phase_at_its_biased_point_and_not_an_exact_one(self):
+        problem = slow_and_fast_loop()
+        exact = zb.GradientMethod(zb.FG2U(2), lr=0.1)
+        rule = zb.BiasSeen(every=2)
+
+        def rounds_of(estimator):
+            second = zb.TwoPhase([(zb.GradientMethod(estimator, lr=0.1), rule), (exact, None)])
+            asked, _ = points_of(second, problem, rounds=120)
+            return sum(len(points[0].stream) == 1 for points in asked)
+
+        assert rounds_of(zb.TruncatedUnroll(3)) < 100
+        assert rounds_of(zb.ReverseUnroll()) == 120
+
+    def test_every_look_is_paid_for(self):
+        first = zb.GradientMethod(zb.TruncatedUnroll(3), lr=0.01)
+        rule = zb.BiasSeen(1e-9, every=1, max_solves=12)
+        second = Fixed([[0, 0]])
+        with pytest.raises(zb.InputError, match="every must be a whole number >= 1"):
+            zb.BiasSeen(every=0)
+        asked, _ = points_of(zb.TwoPhase([(first, rule), (second, None)]), slow_and_fast_loop())
+        solves = [sum(point.solves for point in points) for points in asked]
+        assert solves == [2, 1] * 4 + [1]  # a look at a black box is one solve
+
+
+def test_auto_ends_the_first_phase_by_itself():
+    problem = slow_and_fast_loop()
+    biased = zb.GradientMethod(zb.TruncatedUnroll(3), lr=0.1)
+    exact = zb.GradientMethod(zb.FG2U(2), lr=0.03)
+    alone = zb.minimize(problem, biased, max_solves=300).loss
+    both = zb.minimize(problem, zb.TwoPhase([(biased, "auto"), (exact, None)]), max_solves=300).loss
+    assert both < alone - 0.01
 
 
 @pytest.mark.parametrize(

@@ -6,69 +6,35 @@ Source: arXiv 2406.14095, section 3.3: a cheap biased estimator first, then (FG)
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Literal, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.estimators.fg2u import FG2U
+from zo_bilevel.estimators.fg2u_zo import FG2UZO, FORWARD_RADIUS
+from zo_bilevel.estimators.push import Push
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gradient import GradientMethod
+from zo_bilevel.methods.switches import (
+    BiasSeen,
+    Plateau,
+    Progress,
+    SignalToNoise,
+    Switch,
+    check_solves,
+)
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
 PHASE_KEY = 1 << 21
+MAX_GRADIENTS = 100
+"""Hypergradients kept for rules to look at."""
+AUTO: tuple[Switch, ...] = (Plateau(), BiasSeen())
 
 
-@final
-@dataclasses.dataclass(frozen=True, slots=True)
-class SignalToNoise:
-    """Ends a phase when its hypergradients no longer agree on a direction.
-
-    Over the last `window` hypergradients, `|mean|^2 / (total variance / window)` compares their
-    mean with its own standard error; 1 is what noise alone gives.
-
-    Args:
-        below: The phase ends when the ratio falls below this, > 0.
-        window: Hypergradients looked at, >= 2.
-        max_solves: The phase ends after so many solves anyhow; `None` is no limit.
-
-    Raises:
-        InputError: If an argument breaks its rule.
-
-    Example:
-        >>> SignalToNoise(2.0).ratio([np.array([1.0, 0.0]), np.array([1.0, 0.2])])
-        101.0
-    """
-
-    below: float = 2.0
-    window: int = 10
-    max_solves: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.below > 0:
-            raise InputError(f"below must be > 0, got {self.below}")
-        if not isinstance(self.window, int) or self.window < 2:
-            raise InputError(f"window must be a whole number >= 2, got {self.window!r}")
-        if self.max_solves is not None:
-            _check_solves(self.max_solves)
-
-    def ratio(self, gradients: Sequence[FloatArray]) -> float:
-        """Squared length of the mean in units of its squared standard error."""
-        stacked = np.stack(gradients)
-        mean = stacked.mean(axis=0)
-        noise = float(stacked.var(axis=0, ddof=1).sum()) / len(stacked)
-        signal = float(mean @ mean)
-        return float(np.round(signal / noise, 12)) if noise > 0 else np.inf
-
-
-Limit: TypeAlias = "int | SignalToNoise | None"
-
-
-def _check_solves(limit: int) -> None:
-    if not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 1:
-        raise InputError(f"a phase's budget must be a whole number of solves >= 1, got {limit!r}")
+Limit: TypeAlias = "int | Switch | Literal['auto'] | None"
 
 
 @final
@@ -76,8 +42,9 @@ class TwoPhase(Method):
     """Phases of any methods; the next one starts at the best or the last point of the one before.
 
     Args:
-        phases: Pairs of a method and when it ends: a number of solves, a `SignalToNoise` (for a
-            `GradientMethod`), or `None` for the last phase, which takes what is left.
+        phases: Pairs of a method and when it ends: a number of solves, a rule (`Plateau`,
+            `BiasSeen`, `SignalToNoise`), "auto" (`Plateau()` or `BiasSeen()`, whichever is first),
+            or `None` for the last phase, which takes what is left.
         start_from: "best" point so far by its loss, or "last" point of the phase, for losses too
             noisy to compare.
 
@@ -111,15 +78,16 @@ class TwoPhase(Method):
     def _check(self, place: int, method: Method, limit: Limit) -> None:
         if not isinstance(method, Method):
             raise InputError(f"phase {place} must be a Method, got {type(method).__name__}")
-        if isinstance(limit, SignalToNoise):
-            if not isinstance(method, GradientMethod):
-                raise InputError(
-                    f"phase {place}: {method.name} tells no hypergradient, so SignalToNoise "
-                    "cannot end it; give a number of solves"
-                )
-        elif limit is not None:
-            _check_solves(limit)
-        elif place < len(self.phases) - 1:
+        if isinstance(limit, SignalToNoise | BiasSeen) and not isinstance(method, GradientMethod):
+            raise InputError(
+                f"phase {place}: {method.name} tells no hypergradient, so {type(limit).__name__} "
+                "cannot end it; give a number of solves or a Plateau"
+            )
+        if isinstance(limit, str) and limit != "auto":
+            raise InputError(f"phase {place} must end at a rule, 'auto' or solves, got {limit!r}")
+        if limit is not None and not isinstance(limit, str | Switch):
+            check_solves(limit)
+        if limit is None and place < len(self.phases) - 1:
             raise InputError(f"phase {place} has no limit, so phase {place + 1} is never reached")
 
     @property
@@ -142,13 +110,15 @@ class TwoPhase(Method):
         best: Evaluation | None = None
         start, reason = search.start, ""
         for place, (method, limit) in enumerate(self.phases):
-            phase = _Phase(place, method, limit, search, start)
+            later = self.phases[place + 1][0] if place + 1 < len(self.phases) else None
+            phase = _Phase(place, (method, limit), later, search, start)
             while points := phase.points:
                 evaluations = yield points
                 for evaluation in evaluations:
                     if evaluation.ok and (best is None or evaluation.loss < best.loss):
                         best = evaluation
                 phase.tell(evaluations)
+                yield from phase.look(evaluations[0])
             reason = phase.reason
             start = phase.last
             if self.start_from == "best" and best is not None:
@@ -161,15 +131,21 @@ class _Phase:
     """A method's rounds up to a limit, on random streams of their own."""
 
     def __init__(
-        self, place: int, method: Method, limit: Limit, search: Search, start: FloatArray
+        self,
+        place: int,
+        phase: tuple[Method, Limit],
+        later: Method | None,
+        search: Search,
+        start: FloatArray,
     ) -> None:
-        self.limit = limit
-        self.place = place
-        window = limit.window if isinstance(limit, SignalToNoise) else 1
-        self.gradients: deque[FloatArray] = deque(maxlen=window)
+        method, limit = phase
+        self.place, self.later, self.search = place, later, search
+        self.budget = limit if isinstance(limit, int) else None
+        self.rules = AUTO if limit == "auto" else (limit,) if isinstance(limit, Switch) else ()
+        self.progress = Progress()
         sequence = np.random.SeedSequence(search.seed, spawn_key=(PHASE_KEY, place))
         seed = search.seed if place == 0 else int(sequence.generate_state(1)[0])
-        inner = dataclasses.replace(search, start=start, seed=seed, watch=self._watch(search))
+        inner = dataclasses.replace(search, start=start, seed=seed, watch=self._watch)
         self.rounds = method.rounds(inner)
         self.solves = 0
         self.last = start
@@ -177,34 +153,28 @@ class _Phase:
         self.points: list[Point] = []
         self._asked(next(self.rounds, None))
 
-    def _watch(self, search: Search) -> Callable[[FloatArray], None]:
-        def watch(gradient: FloatArray) -> None:
-            self.gradients.append(gradient)
-            if search.watch is not None:
-                search.watch(gradient)
-
-        return watch
+    def _watch(self, gradient: FloatArray) -> None:
+        self.progress.gradients.append(gradient)
+        del self.progress.gradients[:-MAX_GRADIENTS]
+        if self.search.watch is not None:
+            self.search.watch(gradient)
 
     def _asked(self, points: list[Point] | None) -> None:
         if not points:
             self.points = []
             return
         self.last = points[0].x
-        if self._is_over():
-            self.rounds.close()
-            self.points = []
+        if self.is_over():
             return
         wanted = sum(point.solves for point in points)
-        if isinstance(self.limit, int) and self.solves + wanted > self.limit:
+        if self.budget is not None and self.solves + wanted > self.budget:
             if self.solves == 0 and self.place == 0:
                 raise InputError(
-                    f"phase 0 has a budget of {self.limit} solves, "
+                    f"phase 0 has a budget of {self.budget} solves, "
                     f"but its first round needs {wanted}"
                 )
             # a round cut short would mislead its method: what is left goes to the next phase
-            self.rounds.close()
-            self.points = []
-            self.reason = f"phase budget of {self.limit} solves: no room for another round"
+            self._close(f"phase budget of {self.budget} solves: no room for another round")
             return
         self.points = [
             dataclasses.replace(point, stream=(self.place, *point.stream)) if self.place else point
@@ -214,20 +184,64 @@ class _Phase:
     def tell(self, evaluations: list[Evaluation]) -> None:
         """Hand over a round."""
         self.solves += sum(evaluation.point.solves for evaluation in evaluations)
+        self.progress.losses.append(evaluations[0].loss)
+        self.progress.solves.append(self.solves)
         try:
             self._asked(self.rounds.send(evaluations))
         except StopIteration as stop:
             self.reason, self.points = str(stop.value), []
 
-    def _is_over(self) -> bool:
-        limit = self.limit
-        if isinstance(limit, SignalToNoise):
-            if limit.max_solves is not None and self.solves >= limit.max_solves:
-                self.reason = f"phase budget of {limit.max_solves} solves spent"
-            elif len(self.gradients) == limit.window:
-                ratio = limit.ratio(list(self.gradients))
-                if ratio < limit.below:
-                    self.reason = f"signal-to-noise {ratio:.3g} fell below {limit.below:g}"
-        elif limit is not None and self.solves >= limit:
-            self.reason = f"phase budget of {limit} solves spent"
-        return bool(self.reason)
+    def look(self, at: Evaluation) -> Rounds:
+        """Measure the true slope along the last hypergradient, if a rule wants to know it.
+
+        Args:
+            at: The solve where that hypergradient was taken.
+        """
+        rounds, seen = len(self.progress.losses), self.progress.gradients
+        every = [rule.every for rule in self.rules if isinstance(rule, BiasSeen)]
+        if not (every and self.points and seen and at.ok) or rounds % min(every):
+            return ""
+        direction = seen[-1]
+        length = float(np.linalg.norm(direction))
+        if length > 0:
+            slope = yield from self._slope(at, direction / length)
+            if slope is not None:
+                self.progress.agreement[rounds] = slope / length
+            self.is_over()
+        return ""
+
+    def _slope(
+        self, at: Evaluation, unit: FloatArray
+    ) -> Generator[list[Point], list[Evaluation], float | None]:
+        estimator = getattr(self.later, "estimator", None)
+        stream, x = at.point.stream, at.point.x
+        if isinstance(estimator, FG2U):
+            point = Point(x, stream, "sketch", Push(unit[:, None], "slopes"))
+        else:
+            radius = estimator.step() if isinstance(estimator, FG2UZO) else FORWARD_RADIUS
+            # towards the inside of the box: the step that the phase will take is the other way
+            space = self.search.space
+            point = Point(np.clip(x - radius * unit, space.lower, space.upper), stream, "sketch")
+        (found,) = yield [point]
+        self.solves += point.solves
+        if not found.ok:
+            return None
+        if point.derivative is not None:
+            return None if found.derivative is None else float(found.derivative[0])
+        moved = float(np.linalg.norm(point.x - x))
+        return (at.loss - found.loss) / moved if moved else None
+
+    def is_over(self) -> bool:
+        """Whether a rule ends the phase; if so it is closed, with the reason."""
+        limits = [self.budget, *(rule.max_solves for rule in self.rules)]
+        spent = [limit for limit in limits if limit is not None and self.solves >= limit]
+        reasons = [f"phase budget of {limit} solves spent" for limit in spent]
+        reasons += [rule.reason(self.progress) for rule in self.rules]
+        reason = next(filter(None, reasons), "")
+        if reason:
+            self._close(reason)
+        return bool(reason)
+
+    def _close(self, reason: str) -> None:
+        self.rounds.close()
+        self.reason, self.points = reason, []
