@@ -18,6 +18,7 @@ from zo_bilevel.adapters.torch_unroll.leaves import Leaves
 from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.replay import position
 
 Grads: TypeAlias = "list[torch.Tensor | None]"
 
@@ -170,10 +171,13 @@ def _bytes_of(leaves: list[torch.Tensor]) -> int:
 def _random_state(run: Run) -> Any:  # noqa: ANN401 - torch's own
     device = torch.device(run.loop.device)
     of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), of_device
+    place = position()
+    return torch.get_rng_state(), of_device, 0 if place is None else place.draws
 
 
 def _set_random_state(run: Run, state: Any) -> None:  # noqa: ANN401 - torch's own
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], torch.device(run.loop.device))
+    if (place := position()) is not None:
+        place.draws = state[2]

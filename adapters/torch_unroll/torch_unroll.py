@@ -31,6 +31,7 @@ from zo_bilevel.problem.solver_identity import content_text, short_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.replay import repeatable
 
 Phi: TypeAlias = dict[str, Any]
 Tree: TypeAlias = Any
@@ -322,7 +323,7 @@ class Run:
     @contextmanager
     def random(self) -> Iterator[None]:
         """Seed torch's own generators (dropout) for the time of one run."""
-        with seeded_generators(self.seed, torch.device(self.loop.device)):
+        with repeatable(self.seed), seeded_generators(self.seed, torch.device(self.loop.device)):
             yield
 
     def initial(self, phi: Phi) -> Leaves:

@@ -145,6 +145,33 @@ def test_reported_standard_error_is_the_true_spread(family):
 
 
 @pytest.mark.statistical
+@pytest.mark.parametrize("family", ["orthogonal", "rademacher", "gaussian"])
+@pytest.mark.parametrize("count", [2, 5, 10])
+def test_intervals_cover_the_truth_as_often_as_they_say(family, count):
+    rng = np.random.default_rng(0)
+    matrix, target = rng.normal(size=(60, 40)), rng.normal(size=60)
+    x = rng.uniform(-2, 2, size=40)
+    exact = 2.0 * matrix.T @ (matrix @ x - target) / 60
+    space = zb.Space(a=zb.Real(-3, 3, shape=(40,)))
+    problem = zb.Problem(space, lambda phi: matrix @ phi["a"], zb.SquaredError(target))
+    estimator = zb.FG2UZO(count, family, "central", radius=1e-3)
+    inside, normal = [], []
+    for seed in range(150):
+        found = zb.hypergradient(problem, {"a": x}, estimator=estimator, seed=seed)
+        lower, upper = found.interval()["a"]
+        inside.append((lower <= exact) & (exact <= upper))
+        normal.append(np.abs(found["a"] - exact) <= 1.96 * found.standard_error["a"])
+    assert 0.925 < np.mean(inside) < 0.975
+    assert np.mean(normal) < 0.925  # what 1.96 standard errors cover: a wrong factor is seen
+
+
+def test_an_interval_needs_a_probability():
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), lambda phi: phi["a"], zb.SquaredError(1.0))
+    with pytest.raises(zb.InputError, match=r"level must lie between 0 and 1, got 95"):
+        zb.hypergradient(problem, {"a": 3.0}).interval(95)
+
+
+@pytest.mark.statistical
 def test_dropped_directions_leave_the_estimate_unbiased():
     case = Case(zb.FG2UZO(3, "rademacher", "central", radius=1e-3))
     rng = np.random.default_rng(3)

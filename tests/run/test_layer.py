@@ -173,9 +173,156 @@ def test_a_differentiable_solver_is_differentiated_exactly_by_default():
 
 
 def test_differences_that_are_mostly_rounding_are_called_that():
-    op = zb.BlackBox(lambda phi: np.float32(100 + np.sum(phi**2)), 3)
+    op = zb.BlackBox(lambda phi: np.float32(100 + np.sum(phi**2)), 3, zb.FG2UZO(radius=1e-5))
     with pytest.warns(RuntimeWarning, match="float32 and changes by .* mostly rounding"):
         op(torch.ones(3, requires_grad=True))
+
+
+@pytest.mark.parametrize(("difference", "accuracy"), [("forward", 5e-3), ("central", 2e-3)])
+def test_an_automatic_radius_fits_the_precision_of_the_solver(difference, accuracy):
+    op = zb.BlackBox(lambda phi: np.float32(phi) ** 2, 3, zb.FG2UZO(3, difference=difference))
+    phi = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    op(phi).sum().backward()
+    torch.testing.assert_close(phi.grad, 2 * phi.detach(), rtol=accuracy, atol=accuracy)
+    order = {"forward": 2, "central": 3}[difference]
+    assert op.estimator.step() == pytest.approx(np.finfo(np.float32).eps ** (1 / order))
+    assert exact_op().estimator.radius == "auto"
+
+
+class TestTorchFunc:
+    """Every way in which torch asks for a derivative gives the solver's own."""
+
+    phi = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    batch = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def close(self, found, exact):
+        torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-7)
+
+    def test_grad_and_jacobians(self):
+        op = exact_op()
+        for transform in (torch.func.jacrev, torch.func.jacfwd):
+            self.close(transform(op)(self.phi), transform(torch_wave)(self.phi))
+        gradient = torch.func.grad(lambda phi: (op(phi) ** 3).sum())
+        self.close(gradient(self.phi), gradient_of(torch_wave, self.phi))
+
+    def test_jvp_in_both_styles(self):
+        along = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+        exact = torch.func.jvp(torch_wave, (self.phi,), (along,))
+        for left, right in zip(
+            torch.func.jvp(exact_op(), (self.phi,), (along,)), exact, strict=True
+        ):
+            self.close(left, right)
+        forward_ad = torch.autograd.forward_ad
+        for phi in (self.phi, self.phi.clone().requires_grad_()):
+            with forward_ad.dual_level():
+                y = exact_op()(forward_ad.make_dual(phi, along))
+                self.close(forward_ad.unpack_dual(y).tangent, exact[1])
+
+    def test_vmap_is_one_round_of_solves(self):
+        solver = Counting()
+        op = zb.BlackBox(solver, 3, zb.FG2UZO(3))
+        self.close(torch.func.vmap(op)(self.batch), torch_wave(self.batch))
+        assert len(solver.seeds) == 4
+        self.close(torch.func.vmap(op, in_dims=1)(self.batch.T), torch_wave(self.batch))
+
+    def test_gradients_by_row(self):
+        def per_row(operation):
+            return torch.func.vmap(torch.func.grad(lambda phi: (operation(phi) ** 3).sum()))
+
+        exact = torch.stack([gradient_of(torch_wave, phi) for phi in self.batch])
+        self.close(per_row(exact_op())(self.batch), exact)
+        directions = torch.flip(self.batch, (0,))
+        pushed = torch.func.vmap(
+            lambda phi, along: torch.func.jvp(exact_op(), (phi,), (along,))[1]
+        )(self.batch, directions)
+        self.close(pushed, torch.func.jvp(torch_wave, (self.batch,), (directions,))[1])
+
+    def test_gradcheck_in_both_modes(self):
+        phi = self.phi.clone().requires_grad_()
+        options = {"atol": 1e-4, "rtol": 1e-4, "nondet_tol": 1e-6, "check_forward_ad": True}
+        assert torch.autograd.gradcheck(exact_op(), (phi,), **options)
+
+    def test_second_derivatives_are_refused_in_words(self):
+        def loss(phi):
+            return exact_op()(phi).sum()
+
+        for outer, inner in (("grad", "grad"), ("jacfwd", "grad")):
+            second = getattr(torch.func, outer)(
+                lambda phi, inner=inner: getattr(torch.func, inner)(loss)(phi).sum()
+            )
+            with pytest.raises(zb.UnsupportedProblemError, match="first derivatives only"):
+                second(self.phi)
+
+    @pytest.mark.statistical
+    def test_a_forward_tangent_of_few_directions_is_unbiased(self):
+        along = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+        op = zb.BlackBox(wave, 3, zb.FG2UZO(1, directions="rademacher"), scale=2.0)
+        draws = np.array([torch.func.jvp(op, (self.phi,), (along,))[1].numpy() for _ in range(300)])
+        exact = torch.func.jvp(torch_wave, (self.phi,), (along,))[1].numpy()
+        error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+        assert np.max(np.abs(draws.mean(axis=0) - exact) / error) < 4.0
+        assert np.max(np.abs(0.5 * draws.mean(axis=0) - exact) / (0.5 * error)) > 4.0
+
+
+def noisy_wave(phi, *, seed):
+    return wave(phi) + np.random.default_rng(seed).normal(size=2)
+
+
+class TestRecomputation:
+    @pytest.mark.parametrize("use_reentrant", [False, True])
+    def test_activation_checkpointing_draws_the_same_again(self, use_reentrant):
+        from torch.utils.checkpoint import checkpoint
+
+        phi = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+        def gradient(through):
+            op = zb.BlackBox(noisy_wave, 3, zb.FG2UZO(1), seed=3)
+            seen, gradients = [], []
+
+            def layer(x):
+                seen.append(op(x).detach().clone())
+                return op(x) ** 2
+
+            for _ in range(2):
+                leaf = phi.clone().requires_grad_()
+                through(layer, leaf).sum().backward()
+                gradients.append(leaf.grad)
+            return gradients, int(op.num_calls)
+
+        def recomputed(layer, x):
+            return checkpoint(layer, x, use_reentrant=use_reentrant)
+
+        plain, calls = gradient(lambda layer, x: layer(x))
+        again, calls_again = gradient(recomputed)
+        assert calls == calls_again == 4
+        for left, right in zip(plain, again, strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-12, atol=0)
+        assert not torch.equal(plain[0], plain[1])
+
+    def test_steps_of_an_unrolled_loop_draw_the_same_in_every_run(self):
+        op = zb.BlackBox(noisy_wave, 3, zb.FG2UZO(3, difference="central", radius=1e-4))
+
+        def step(theta, phi, t, batch):
+            return torch.tanh(0.5 * theta + 0.1 * op(theta).sum(-1, keepdim=True) + phi["p"])
+
+        loop = zb_unroll(lambda phi: torch.zeros(3, dtype=torch.float64), step, 4)
+        space = zb.Space(p=zb.Real(-1, 1, shape=(3,)))
+        problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: (theta**2).sum()))
+        phi = {"p": [0.1, -0.2, 0.3]}
+        forward = zb.hypergradient(problem, phi, estimator=zb.FG2U(3, chunk=2))
+        for estimator in (zb.ReverseUnroll(), zb.ReverseUnroll(memory="sqrt")):
+            reverse = zb.hypergradient(problem, phi, estimator=estimator)
+            assert reverse.loss == pytest.approx(forward.loss, rel=1e-12)
+            np.testing.assert_allclose(reverse["p"], forward["p"], rtol=1e-6)
+        differenced = zb.hypergradient(problem, phi, estimator=zb.FG2UZO(3, difference="central"))
+        np.testing.assert_allclose(differenced["p"], forward["p"], rtol=1e-4)
+        assert zb.hypergradient(problem, phi, seed=1).loss != forward.loss
+
+
+def zb_unroll(init, step, num_steps):
+    from zo_bilevel.adapters import TorchUnroll
+
+    return TorchUnroll(init, step, num_steps, dtype=torch.float64)
 
 
 def test_second_derivatives_are_refused():
@@ -208,6 +355,33 @@ class TestFailures:
         phi = torch.zeros(2, dtype=torch.float64, requires_grad=True)
         op(phi).sum().backward()
         assert torch.isfinite(phi.grad).all()
+
+    def test_a_failed_row_can_cost_its_row_alone(self):
+        op = zb.BlackBox(
+            lambda phi: wave(phi) if phi[0] <= 1 else 1 / 0, 3, zb.FG2UZO(3), on_failure="zero"
+        )
+        phi = torch.tensor([[2.0, 1, 1], [0.5, 1, 1], [3.0, 1, 1]], dtype=torch.float64)
+        phi.requires_grad_()
+        y = op(phi)
+        (y**3).sum().backward()
+        assert op.failed_rows == [0, 2]
+        assert int(op.num_failed) == 2
+        assert not y[[0, 2]].any()
+        assert not phi.grad[[0, 2]].any()
+        exact = gradient_of(torch_wave, phi.detach()[1])
+        torch.testing.assert_close(phi.grad[1], exact, rtol=1e-3, atol=1e-4)
+        op(torch.zeros(1, 3))
+        assert op.failed_rows == []
+        with pytest.raises(zb.InputError, match="on_failure must be 'raise' or 'zero', got 'nan'"):
+            zb.BlackBox(wave, 3, on_failure="nan")
+
+    def test_an_empty_batch_has_the_shape_of_theta(self):
+        for op in (exact_op(), exact_op(on_failure="zero")):
+            phi = torch.zeros(2, 0, 3, requires_grad=True)
+            y = op(phi)
+            assert y.shape == (2, 0, 2)
+            y.sum().backward()
+            assert phi.grad.shape == phi.shape
 
     def test_all_directions_failed(self):
         op = zb.BlackBox(lambda phi: phi if not phi.any() else 1 / 0, 2, zb.FG2UZO(2))

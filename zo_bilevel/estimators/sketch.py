@@ -14,7 +14,7 @@ import numpy as np
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError
+from zo_bilevel.support.errors import InnerSolverError, InputError
 
 
 @final
@@ -133,6 +133,7 @@ class Hypergradient(dict[str, Any]):
 
     Attributes:
         standard_error: Arrays of the same names and shapes; NaN where it cannot be told.
+        num_directions: Directions that came back, b.
         loss: Loss at the point.
         solves: Solves spent.
         dropped: Directions lost to failed solves.
@@ -145,9 +146,40 @@ class Hypergradient(dict[str, Any]):
         loss: float,
         solves: int,
         dropped: int,
+        num_directions: int,
     ) -> None:
         super().__init__(values)
+        self.num_directions = num_directions
         self.standard_error = standard_error
         self.loss = loss
         self.solves = solves
         self.dropped = dropped
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """Lower and upper ends of confidence intervals, by name.
+
+        By Student's t with b - 1 degrees of freedom, since the spread is that of b directions. Not
+        for "coordinate" directions, which say nothing of the coordinates they leave out.
+
+        Args:
+            level: Probability that an interval holds the true component, in (0, 1).
+
+        Returns:
+            Ends of the same shapes as the values; NaN with a single direction.
+
+        Raises:
+            InputError: If the level is no probability.
+
+        Example:
+            >>> slope = {"a": np.array(3.0)}
+            >>> found = Hypergradient(slope, {"a": np.array(0.5)}, 1.0, 5, 0, num_directions=5)
+            >>> [round(float(end), 2) for end in found.interval()["a"]]
+            [1.61, 4.39]
+        """
+        if not 0 < level < 1:
+            raise InputError(f"level must lie between 0 and 1, got {level}")
+        from scipy.special import stdtrit
+
+        t = float(stdtrit(max(self.num_directions - 1, 1), 0.5 + level / 2))
+        errors = self.standard_error
+        return {k: (value - t * errors[k], value + t * errors[k]) for k, value in self.items()}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+from collections import deque
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 
-from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator
-from zo_bilevel.estimators.derivatives import ForwardDifferentiable
-from zo_bilevel.estimators.fg2u import FG2U
-from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.problem.theta import ThetaLayout
-from zo_bilevel.run.layer_rounds import LayerRounds
+from zo_bilevel.run.layer_solver import LayerSolver, SolvedRows, first_error
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
+from zo_bilevel.support.replay import position
+
+CALLS_REMEMBERED = 4096
+"""Calls whose inputs are remembered, to know them again when activations are recomputed."""
 
 
 @final
@@ -26,22 +28,29 @@ class BlackBox(torch.nn.Module):
     The forward pass runs one round of solves, the base point and the probes of every row of the
     batch together, and keeps its sketch; the backward pass needs no solve:
     `grad_phi = (1/b) sum_k <grad_y, JV_k> u_k`, unbiased. Without gradients it is one solve a row.
+    Forward mode, `torch.func.grad`, `jvp`, `vmap`, `jacrev` and activation checkpointing work;
+    second derivatives are refused.
 
     Args:
         inner: `inner(phi)` or `inner(phi, seed=seed)` with a float64 array of shape
             `(num_parameters,)`; returns a number, array, tensor, or dict of them, always alike.
         num_parameters: N, length of the last axis of the input, >= 1.
-        estimator: Makes the sketch; default `FG2UZO()`; `FG2U()` if `inner` has a `jvp`.
+        estimator: Makes the sketch; default `FG2UZO()`, its radius that of the solver's
+            precision; `FG2U()` if `inner` has a `jvp`.
         dispatcher: Runs the solves; default `Serial()`.
         name: Call `inner({name: phi})` instead, as adapters want it.
         scale: Typical size of phi, > 0: the estimator's radius is in this unit.
         seed: Seed of directions and solves. Every call draws anew; the count of calls is part of
-            the state dict, so that a resumed training goes on with the same numbers.
+            the state dict, so that a resumed training goes on with the same numbers. Recomputed
+            activations, and steps of a `TorchUnroll`, draw what they drew before.
+        on_failure: "raise", or "zero": a row whose solve fails is zero and has no gradient;
+            `failed_rows` tells which rows of the last call, `num_failed` counts them all.
 
     Raises:
         InputError: If an argument breaks its rule.
 
     Example:
+        >>> from zo_bilevel.estimators.fg2u_zo import FG2UZO
         >>> op = BlackBox(lambda phi: phi**2, num_parameters=3, estimator=FG2UZO(3))
         >>> phi = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
         >>> op(phi).sum().backward()
@@ -50,6 +59,7 @@ class BlackBox(torch.nn.Module):
     """
 
     num_calls: torch.Tensor
+    num_failed: torch.Tensor
 
     def __init__(
         self,
@@ -61,6 +71,7 @@ class BlackBox(torch.nn.Module):
         name: str | None = None,
         scale: float = 1.0,
         seed: int = 0,
+        on_failure: Literal["raise", "zero"] = "raise",
     ) -> None:
         super().__init__()
         if not callable(inner):
@@ -69,16 +80,25 @@ class BlackBox(torch.nn.Module):
             raise InputError(f"num_parameters must be a whole number >= 1, got {num_parameters!r}")
         if not 0 < scale < np.inf:
             raise InputError(f"scale must be finite and > 0, got {scale}")
+        if on_failure not in ("raise", "zero"):
+            raise InputError(f"on_failure must be 'raise' or 'zero', got {on_failure!r}")
         self.num_parameters = num_parameters
-        if estimator is None:
-            estimator = FG2U() if isinstance(inner, ForwardDifferentiable) else FG2UZO()
-        if isinstance(estimator, FG2U):  # the outer gradient comes later, with backward
-            estimator = dataclasses.replace(estimator, keep_tangents=True)
-        self.estimator = estimator
-        self._rounds = LayerRounds(inner, name, num_parameters, float(scale), seed, dispatcher)
-        self._rounds.check(self.estimator)
+        self.on_failure = on_failure
+        self.failed_rows: list[int] = []
+        self._solver = LayerSolver(
+            inner, name, num_parameters, estimator, float(scale), seed, dispatcher
+        )
+        self._recent: deque[tuple[bytes, int]] = deque(maxlen=CALLS_REMEMBERED)
         self.register_buffer("num_calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("num_failed", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def estimator(self) -> GradientEstimator:
+        """Makes the sketch."""
+        return self._solver.estimator
+
+    # solves are no tensor operations: torch.compile breaks its graph once, around them
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, phi: torch.Tensor) -> Any:  # noqa: ANN401 - tensor or dict of tensors
         """Run the solver.
 
@@ -91,7 +111,8 @@ class BlackBox(torch.nn.Module):
 
         Raises:
             InputError: If the last axis is wrong or the input is no floating-point tensor.
-            InnerSolverError: If the solve at a row failed, or all its directions.
+            InnerSolverError: If the solve at a row failed, or all its directions, unless
+                failures are zeros.
         """
         size = self.num_parameters
         if not phi.is_floating_point() or phi.ndim == 0 or phi.shape[-1] != size:
@@ -99,67 +120,133 @@ class BlackBox(torch.nn.Module):
                 f"phi must be floating point of shape (..., {size}), "
                 f"got {phi.dtype} of shape {tuple(phi.shape)}"
             )
-        rows = phi.detach().reshape(-1, size).cpu().double().numpy()
+        apply: Any = _Solved.apply  # torch leaves it untyped
+        values = apply(phi, self, _is_tracked(phi))[0]
+        layout = self._solver.layout
+        assert layout is not None  # noqa: S101 - something was solved
+        return layout_as_batch(values, layout, tuple(phi.shape[:-1]))
+
+    def solved(self, phi: torch.Tensor, with_sketch: bool) -> tuple[torch.Tensor, ...]:
+        """Theta `(..., m)`, and for derivatives JV `(..., m, b)` and U `(..., N, b)`.
+
+        Args:
+            phi: A plain tensor, shape `(..., num_parameters)`.
+            with_sketch: Whether derivatives will be wanted.
+        """
+        batch = tuple(phi.shape[:-1])
+        rows = phi.detach().reshape(-1, self.num_parameters).cpu().double().numpy()
+        if not len(rows) and self._solver.layout is None:
+            self._learn_shape()
+        found = self._run(rows, with_sketch)
+        self.failed_rows = sorted(found.errors)
+        if found.errors:
+            if self.on_failure == "raise" or self._solver.layout is None:
+                raise first_error(found)
+            self.num_failed += len(found.errors)
+        # derivatives stay in double precision: they are sums of products still to come
+        theta = torch.from_numpy(found.theta).to(phi).reshape(*batch, found.theta.shape[1])
+        JV, U = (torch.from_numpy(part).to(phi.device) for part in (found.JV, found.U))
+        return theta, JV.reshape(*batch, *JV.shape[1:]), U.reshape(*batch, *U.shape[1:])
+
+    def _run(self, rows: np.ndarray[Any, Any], with_sketch: bool) -> SolvedRows:
+        key = self._key(rows)
+        run = self._solver.differentiated if with_sketch else self._solver.plain
+        return run(rows, key)
+
+    def _key(self, rows: np.ndarray[Any, Any]) -> tuple[int, ...]:
+        """Which draw this is: a new one, or one that is made again."""
+        if (place := position()) is not None:
+            return place.next()
+        digest = hashlib.blake2b(rows.tobytes(), digest_size=16).digest()
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass: recomputed activations
+            known = [call for seen, call in self._recent if seen == digest]
+            if known:
+                return (known[-1],)
         call = int(self.num_calls)
         self.num_calls += 1
-        if torch.is_grad_enabled() and phi.requires_grad:
-            theta, layout, estimates = self._rounds.differentiated(rows, call, self.estimator)
-            values = torch.from_numpy(theta).to(phi)
-            apply: Any = _Sketched.apply  # torch leaves it untyped
-            values = apply(phi, values, self._rounds, layout, estimates)
-        else:
-            theta, layout = self._rounds.plain(rows, call)
-            values = torch.from_numpy(theta).to(phi)
-        return layout_as_batch(values, layout, tuple(phi.shape[:-1]))
+        self._recent.append((digest, call))
+        return (call,)
+
+    def _learn_shape(self) -> None:
+        found = self._solver.plain(np.zeros((1, self.num_parameters)), (0,))
+        if found.errors:
+            raise InputError(
+                "phi has no rows, and the solver's shape is not known yet: the solve at zero "
+                f"failed ({found.errors[0]})"
+            )
 
     def extra_repr(self) -> str:
         """Shown by `print(model)`."""
         return f"num_parameters={self.num_parameters}, estimator={self.estimator}"
 
 
+def _is_tracked(phi: torch.Tensor) -> bool:
+    """Whether a derivative in phi may be asked for, by autograd or by torch.func."""
+    if torch.is_grad_enabled() and phi.requires_grad:
+        return True
+    functorch = torch._C._functorch
+    part: Any = phi
+    while functorch.is_functorch_wrapped_tensor(part):
+        if functorch.is_gradtrackingtensor(part):
+            return True
+        part = functorch.get_unwrapped(part)
+    unpack: Any = torch.autograd.forward_ad.unpack_dual  # torch leaves it untyped
+    return unpack(phi).tangent is not None
+
+
 def layout_as_batch(values: torch.Tensor, layout: ThetaLayout, batch: tuple[int, ...]) -> Any:  # noqa: ANN401
-    """Give flat rows `(rows, m)` the structure of theta, with leading batch axes."""
+    """Give flat rows `(..., m)` the structure of theta, with leading batch axes."""
     parts, start = [], 0
     for shape in layout.shapes:
         stop = start + int(np.prod(shape))
-        parts.append(values[:, start:stop].reshape((*batch, *shape)))
+        parts.append(values[..., start:stop].reshape((*batch, *shape)))
         start = stop
     return dict(zip(layout.names, parts, strict=True)) if layout.names else parts[0]
 
 
-class _Sketched(torch.autograd.Function):
-    """Passes theta on; pulls a gradient back through the sketches."""
+class _Solved(torch.autograd.Function):
+    """Solves; pulls a gradient back through the sketches, pushes a tangent forward."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
-        phi: torch.Tensor,
-        values: torch.Tensor,
-        rounds: LayerRounds,
-        layout: ThetaLayout,
-        estimates: list[GradientEstimate],
-    ) -> torch.Tensor:
-        ctx.save_for_backward(phi)
-        ctx.parts = (rounds, layout, estimates)
-        return values.clone()
+    def forward(phi: torch.Tensor, layer: BlackBox, with_sketch: bool) -> tuple[torch.Tensor, ...]:
+        return layer.solved(phi, with_sketch)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:  # noqa: ANN401 - torch's context
-        (phi,) = ctx.saved_tensors
-        rounds, layout, estimates = ctx.parts
-        cotangents = grads[0].detach().cpu().double().numpy()
-        pulled = [rounds.pull(e, layout, c) for e, c in zip(estimates, cotangents, strict=True)]
-        gradient = torch.from_numpy(np.stack(pulled)).to(phi).reshape(phi.shape)
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401 - torch's
+        _, JV, U = output
+        ctx.mark_non_differentiable(JV, U)
+        ctx.save_for_backward(inputs[0], JV, U)
+        ctx.save_for_forward(inputs[0], JV, U)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ANN401 - torch's context
+        phi, JV, U = ctx.saved_tensors
+        slopes = torch.einsum("...mb,...m->...b", JV, grads[0].double())
+        gradient = torch.einsum("...nb,...b->...n", U, slopes).to(phi.dtype)
         refuse_second: Any = _FirstDerivative.apply  # torch leaves it untyped
-        return refuse_second(gradient, phi, grads[0]), None, None, None, None
+        return refuse_second(gradient, phi, grads[0]), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401 - torch's context
+        phi, JV, U = ctx.saved_tensors
+        along = torch.einsum("...nb,...n->...b", U, tangents[0].double())
+        pushed = torch.einsum("...mb,...b->...m", JV, along).to(phi.dtype)
+        refuse_second: Any = _FirstDerivative.apply
+        return refuse_second(pushed, phi, tangents[0]), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, phi: Any, layer: BlackBox, with_sketch: bool) -> Any:  # noqa: ANN401, ARG004
+        apply: Any = _Solved.apply
+        return apply(phi.movedim(in_dims[0], 0), layer, with_sketch), (0, 0, 0)
 
 
 class _FirstDerivative(torch.autograd.Function):
     """Passes a gradient on and refuses to be differentiated."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401, ARG004 - torch's context
         gradient: torch.Tensor,
         phi: torch.Tensor,  # noqa: ARG004 - ties the gradient to what it depends on
         cotangent: torch.Tensor,  # noqa: ARG004
@@ -167,8 +254,20 @@ class _FirstDerivative(torch.autograd.Function):
         return gradient.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401 - torch's
+        pass
+
+    @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:  # noqa: ANN401, ARG004
-        raise UnsupportedProblemError(
-            "BlackBox has first derivatives only: its sketch knows nothing of second ones; call "
-            "backward or torch.autograd.grad without create_graph=True, or detach its gradient"
-        )
+        _refuse_second()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401, ARG004
+        _refuse_second()
+
+
+def _refuse_second() -> None:
+    raise UnsupportedProblemError(
+        "BlackBox has first derivatives only: its sketch knows nothing of second ones; call "
+        "backward or torch.autograd.grad without create_graph=True, or detach its gradient"
+    )

@@ -29,6 +29,8 @@ class Evaluator:
         seed: Seed of the run.
         recorder: Remembers every solve; `None` for no store.
         out_of_time: Asked after each solve; once true, the rest of the round is given up.
+        decode: From a point to named values; default the space's own.
+        first_must_work: Raise when the very first solve gives an unusable inner solution.
     """
 
     def __init__(
@@ -38,6 +40,9 @@ class Evaluator:
         seed: int,
         recorder: Recorder | None = None,
         out_of_time: Callable[[], bool] = lambda: False,
+        *,
+        decode: Callable[[Point], dict[str, Any]] | None = None,
+        first_must_work: bool = True,
     ) -> None:
         self.problem = problem
         self.dispatcher = dispatcher
@@ -48,13 +53,18 @@ class Evaluator:
         self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
         self._base: Evaluation | None = None
-        self._seen_any = False
+        self._seen_any = not first_must_work
+        self._decode = decode
 
     def job(self, place: int, point: Point) -> Job:
         """One point of a round as a dispatcher sees it."""
         order = point.derivative
         bound = None if order is None else order.bind(self.problem, point.x)
-        return Job(place, self.problem.space.decode(point.x), self.seed_of(point), bound)
+        return Job(place, self.decoded(point), self.seed_of(point), bound)
+
+    def decoded(self, point: Point) -> dict[str, Any]:
+        """Named values of a point."""
+        return self.problem.space.decode(point.x) if self._decode is None else self._decode(point)
 
     def seed_of(self, point: Point) -> int:
         """Seed of a point's solve; 0 for an inner solver that takes none."""
@@ -119,7 +129,7 @@ class Evaluator:
             status, error, loss = self._verdict(point, theta, layout, is_first)
         if status != "ok":
             theta, layout, loss = None, None, math.inf
-            error = f"{error} (at {_few(self.problem.space.decode(point.x))})"
+            error = f"{error} (at {_few(self.decoded(point))})"
         if is_first and status in ("invalid", "wrong_shape"):
             raise InnerSolverError(f"the first solve gave nothing usable: {error}")
         derivative = outcome.derivative if status == "ok" else None

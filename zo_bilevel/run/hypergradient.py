@@ -36,7 +36,8 @@ def hypergradient(
             initialised `torch.distributed` group.
 
     Returns:
-        A dict of arrays in the user's units; `.standard_error` holds the same names.
+        A dict of arrays in the user's units; `.standard_error` holds the same names, and
+        `.interval()` gives confidence intervals.
 
     Raises:
         InputError: If `phi` breaks a rule.
@@ -65,4 +66,5 @@ def hypergradient(
         evaluations[0].loss,
         sum(point.solves for point in plan.points),
         sketch.dropped,
+        sketch.num_directions,
     )
