@@ -48,12 +48,16 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.space import Space as Space
     from zo_bilevel.problem.task import Task as Task
     from zo_bilevel.run.black_box import BlackBox as BlackBox
+    from zo_bilevel.run.confidence import Uncertainty as Uncertainty
     from zo_bilevel.run.doctor import Diagnosis as Diagnosis
     from zo_bilevel.run.doctor import doctor as doctor
     from zo_bilevel.run.hypergradient import hypergradient as hypergradient
     from zo_bilevel.run.loop import minimize as minimize
+    from zo_bilevel.run.profile import Profile as Profile
+    from zo_bilevel.run.profile import profile as profile
     from zo_bilevel.run.result import Record as Record
     from zo_bilevel.run.result import Result as Result
+    from zo_bilevel.run.uncertainty import uncertainty as uncertainty
     from zo_bilevel.solve.dispatch.base import WithCost as WithCost
     from zo_bilevel.solve.dispatch.batched import Batched as Batched
     from zo_bilevel.solve.dispatch.distributed import Distributed as Distributed
@@ -117,7 +121,10 @@ _HOMES = {
     "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
     "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],
     "zo_bilevel.problem.problem": ["Problem"],
+    "zo_bilevel.run.confidence": ["Uncertainty"],
+    "zo_bilevel.run.profile": ["Profile", "profile"],
     "zo_bilevel.run.result": ["Record", "Result"],
+    "zo_bilevel.run.uncertainty": ["uncertainty"],
     "zo_bilevel.comparison.runs": ["Run"],
     "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],

@@ -264,9 +264,7 @@ class Space:
         Returns:
             Per name an array of the parameter's shape (with a last axis of scores for choices).
         """
-        slope = np.where(self.is_choice, 1.0, self.unit)
-        slope = np.where(self.is_log, slope * self.values(x), slope)
-        scaled = gradient / slope
+        scaled = gradient / self.rates(x)
         named = {}
         for block in self.blocks:
             shape = block.parameter.shape
@@ -274,6 +272,15 @@ class Space:
                 shape = (*shape, len(block.parameter.options))
             named[block.name] = scaled[block.section].reshape(shape)
         return named
+
+    def rates(self, x: FloatArray) -> FloatArray:
+        """Derivative of the values in the scaled vector, shape `(size,)`; 1 for scores of choices.
+
+        Args:
+            x: Where, shape `(size,)`.
+        """
+        slope = np.where(self.is_choice, 1.0, self.unit)
+        return np.where(self.is_log, slope * self.values(x), slope)
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())

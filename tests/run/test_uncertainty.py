@@ -1,0 +1,197 @@
+"""Standard errors, intervals, open combinations and profiles of least-squares fits."""
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+import zo_bilevel as zb
+
+TIMES = np.linspace(0.0, 3.0, 25)
+DESIGN = np.stack([np.ones(25), TIMES, TIMES**2], axis=1)
+TRUTH = np.array([1.0, -2.0, 0.5])
+
+
+def polynomial(target, weights=None, calls=None):
+    space = zb.Space(b=zb.Real(-50, 50, shape=(3,)))
+
+    def simulate(phi):
+        if calls is not None:
+            calls.append(1)
+        return DESIGN @ phi["b"]
+
+    return zb.Problem(space, simulate, zb.SquaredError(target, weights))
+
+
+def noisy(seed, deviation=0.1):
+    return DESIGN @ TRUTH + np.random.default_rng(seed).normal(0, deviation, 25)
+
+
+def fitted(target, weights=None):
+    roots = np.sqrt(np.ones(25) if weights is None else weights)
+    return np.linalg.lstsq(DESIGN * roots[:, None], target * roots, rcond=None)[0]
+
+
+def test_a_linear_model_has_the_covariance_of_the_textbook():
+    target, weights = noisy(0), np.linspace(0.5, 4.0, 25)
+    best, calls = fitted(target, weights), []
+    found = zb.uncertainty(polynomial(target, weights, calls), {"b": best})
+    residuals = target - DESIGN @ best
+    variance = (weights * residuals**2).sum() / 22
+    expected = variance * np.linalg.inv(DESIGN.T @ (weights[:, None] * DESIGN))
+    np.testing.assert_allclose(found.covariance, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.standard_error["b"], np.sqrt(np.diag(expected)), rtol=1e-6)
+    assert found.residual_deviation == pytest.approx(np.sqrt(variance))
+    assert found.degrees_of_freedom == 22
+    assert found.solves == len(calls) == 4
+    scale = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(found.correlation, expected / np.outer(scale, scale), rtol=1e-6)
+    low, high = found.intervals(0.9)["b"]
+    np.testing.assert_allclose(high - low, 2 * stats.t.ppf(0.95, 22) * scale, rtol=1e-6)
+    assert found.undetermined == found.on_bound == ()
+
+
+def test_a_log_parameter_has_the_error_of_its_value_not_of_its_logarithm():
+    def problem(kind):
+        data = 2.5 * TIMES + np.cos(9 * TIMES)
+        return zb.Problem(
+            zb.Space(a=kind(0.1, 10)), lambda p: p["a"] * TIMES, zb.SquaredError(data)
+        )
+
+    at = {"a": float((TIMES @ (2.5 * TIMES + np.cos(9 * TIMES))) / (TIMES @ TIMES))}
+    one, other = (zb.uncertainty(problem(kind), at) for kind in (zb.Real, zb.Log))
+    assert one.standard_error["a"] == pytest.approx(other.standard_error["a"], rel=1e-6)
+
+
+def test_intervals_of_95_per_cent_hold_the_truth_in_93_to_97_per_cent_of_repetitions():
+    held = np.zeros(3)
+    for seed in range(1000):
+        target = noisy(seed)
+        found = zb.uncertainty(polynomial(target), {"b": fitted(target)})
+        low, high = found.intervals()["b"]
+        held += (low <= TRUTH) & (high >= TRUTH)
+    assert ((held > 930) & (held < 970)).all(), held
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda p: p["a"] * p["b"] * TIMES, "a * b is determined, a and b are not"),
+        (lambda p: p["a"] / p["b"] * TIMES, "a / b is determined, a and b are not"),
+        (lambda p: (p["a"] + p["b"]) * TIMES, "a + b is determined, a and b are not"),
+        (lambda p: (p["a"] - p["b"]) * TIMES, "a - b is determined, a and b are not"),
+        (lambda p: p["a"] * TIMES, "b"),
+    ],
+)
+def test_what_the_data_leave_open_is_named(model, words):
+    kind = zb.Log if "*" in words or "/" in words else zb.Real
+    space = zb.Space(a=kind(0.1, 10), b=kind(0.1, 10), c=zb.Real(-1, 1))
+    at = {"a": 2.0, "b": 3.0, "c": 0.2}
+    data = model(at) + 0.2 + 0.01 * np.sin(40 * TIMES)
+    problem = zb.Problem(space, lambda p: model(p) + p["c"], zb.SquaredError(data))
+    found = zb.uncertainty(problem, at)
+    assert found.undetermined == (words,)
+    assert np.isinf(found.standard_error["b"])
+    assert np.isfinite(found.standard_error["c"])
+    assert f"not determined by the data: {words}" in str(found)
+
+
+def test_outputs_without_a_measurement_are_ranked_by_what_they_would_tell():
+    weights = np.where(TIMES < 1.0, 1.0, 0.0)
+    target = noisy(1)
+    best = fitted(target, weights)
+    found = zb.uncertainty(polynomial(target, weights), {"b": best})
+    (place, gain), (_, second) = found.next_measurements(2)
+    assert place == 24  # the far end of an extrapolated parabola
+    added = weights.copy()
+    added[24] = 1.0
+    information = [DESIGN.T @ (w[:, None] * DESIGN) for w in (weights, added)]
+    expected = np.diff([np.linalg.slogdet(matrix)[1] for matrix in information])[0]
+    assert gain == pytest.approx(expected, rel=1e-5)
+    assert second < gain
+
+
+def test_parameters_on_a_bound_are_named_and_differenced_inwards():
+    target = DESIGN @ np.array([0.0, 1.0, 1.0]) + 0.01 * np.sin(20 * TIMES)
+    space = zb.Space(a=zb.Real(0.0, 3.0), b=zb.Real(0, 3), c=zb.Real(0, 1.0))
+    seen = []
+
+    def simulate(phi):
+        seen.append(phi)
+        return DESIGN @ np.array([phi["a"], phi["b"], phi["c"]])
+
+    problem = zb.Problem(space, simulate, zb.SquaredError(target))
+    found = zb.uncertainty(problem, {"a": 0.0, "b": 1.0, "c": 1.0})
+    assert found.on_bound == ("a", "c")
+    assert all(phi["a"] >= 0 and phi["c"] <= 1 for phi in seen)
+    assert np.isfinite(found.deviations).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda: zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda p: p["a"]), {}, "SquaredError"),
+        (
+            lambda: zb.Problem(
+                zb.Space(a=zb.Integer(0, 4)), lambda p: p["a"] * TIMES, zb.SquaredError(TIMES)
+            ),
+            {},
+            "vary continuously, got a=",
+        ),
+        (
+            lambda: zb.Problem(zb.Space(a=zb.Real(0, 4)), lambda p: p["a"], zb.SquaredError([1.0])),
+            {},
+            "more data than parameters, got 1 data of weight > 0 and 1 parameters",
+        ),
+        (lambda: polynomial(noisy(0)), {"relative_step": 0.0}, r"relative_step must lie in \(0, 1"),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_a_solve(make, options, message):
+    with pytest.raises(zb.ZoBilevelError, match=message):
+        zb.uncertainty(make(), {}, **options)
+
+
+class TestProfile:
+    def test_that_of_a_linear_model_is_a_line_and_its_interval_that_of_student(self):
+        target = noisy(3)
+        at, problem = {"b": fitted(target)}, polynomial(target)
+        found = zb.profile(problem, at, "b[1]")
+        low, high = (end[1] for end in zb.uncertainty(problem, at).intervals()["b"])
+        np.testing.assert_allclose(found.interval, (low, high), rtol=1e-4)
+        error = zb.uncertainty(problem, at).standard_error["b"][1]
+        np.testing.assert_allclose(found.tau, (found.values - at["b"][1]) / error, atol=2e-3)
+        assert found.solves <= 4 + 2 * 15
+
+    def test_that_of_a_curved_model_is_what_fitting_again_at_every_value_gives(self):
+        def model(a, b):
+            return a * (1 - np.exp(-b * TIMES))
+
+        target = model(3.0, 0.4) + np.random.default_rng(0).normal(0, 0.05, 25)
+        space = zb.Space(a=zb.Real(0.1, 50), b=zb.Log(1e-3, 10))
+        problem = zb.Problem(space, lambda p: model(p["a"], p["b"]), zb.SquaredError(target))
+        (a, b), _ = optimize.curve_fit(lambda _, a, b: model(a, b), TIMES, target, p0=(3, 0.4))
+        found = zb.profile(problem, {"a": a, "b": b}, "a")
+        start = ((target - model(a, b)) ** 2).sum()
+        limit = stats.t.ppf(0.975, 23) ** 2 * start / 23
+
+        def excess(value):
+            def sum_of_squares(b):
+                return ((target - model(value, b)) ** 2).sum()
+
+            fit = optimize.minimize_scalar(sum_of_squares, (0.2, 0.6), options={"xtol": 1e-10})
+            return fit.fun - start - limit
+
+        expected = optimize.brentq(excess, 1.0, a), optimize.brentq(excess, a, 20.0)
+        np.testing.assert_allclose(found.interval, expected, rtol=0.01)
+        assert found.interval[1] - a > 1.3 * (a - found.interval[0])  # no symmetric interval fits
+        assert found.solves <= 3 + 2 * 15
+
+    def test_a_side_without_an_end_says_so(self):
+        data = 2.0 * TIMES + 0.3 * np.sin(50 * TIMES)
+        best = float(TIMES @ data / (TIMES @ TIMES))
+        space = zb.Space(a=zb.Real(best - 0.01, best + 0.01))
+        problem = zb.Problem(space, lambda p: p["a"] * TIMES, zb.SquaredError(data))
+        assert zb.profile(problem, {"a": best}, "a").interval == (-np.inf, np.inf)
+
+    def test_an_unknown_parameter_is_refused(self):
+        with pytest.raises(zb.InputError, match=r"b\[3\]"):
+            zb.profile(polynomial(noisy(0)), {}, "b[3]")

@@ -1,0 +1,195 @@
+"""What the data say of fitted parameters: errors, correlations, what they leave open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.tables import Grid, number
+
+SAME_RATIO = 0.02
+"""Two components of a direction count as equal within this share."""
+SMALL_COMPONENT = 0.1
+"""Components of a unit vector below it are left out of its description."""
+MOST_ROWS = 30
+"""Parameters that the printed table shows."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How sure fitted parameters are. Flat arrays run over `names`, in the user's units.
+
+    Args:
+        names: One a number: "a", or "field[3]" for arrays. Length N.
+        values: The parameters, shape `(N,)`.
+        covariance: Shape `(N, N)`; infinite variances for what the data do not determine.
+        degrees_of_freedom: Data less parameters.
+        residual_deviation: Estimated standard deviation of a measurement of weight 1.
+        stiffness: Singular values of the weighted Jacobian per scaled unit, `(N,)`, falling.
+        directions: The eigen-directions they belong to, one a column, scaled, `(N, N)`.
+        undetermined: What the data leave open, in words.
+        on_bound: Names of parameters on a bound: their intervals are one-sided at best.
+        solves: What it cost.
+        space: The parameters.
+        unmeasured: Derivatives of theta where no measurement has weight, `(k, N)`.
+        places: Where in theta those are, `(k,)`.
+    """
+
+    names: tuple[str, ...]
+    values: FloatArray
+    covariance: FloatArray = field(repr=False)
+    degrees_of_freedom: int
+    residual_deviation: float
+    stiffness: FloatArray = field(repr=False)
+    directions: FloatArray = field(repr=False)
+    undetermined: tuple[str, ...]
+    on_bound: tuple[str, ...]
+    solves: int
+    space: Space = field(repr=False)
+    unmeasured: FloatArray = field(repr=False)
+    places: NDArray[np.intp] = field(repr=False)
+
+    @property
+    def deviations(self) -> FloatArray:
+        """Standard errors, flat, shape `(N,)`; infinite where the data do not determine one."""
+        deviations: FloatArray = np.sqrt(np.diag(self.covariance))
+        return deviations
+
+    @property
+    def standard_error(self) -> dict[str, Any]:
+        """Standard errors by name, arrays in the parameter's shape."""
+        return self._named(self.deviations)
+
+    @property
+    def correlation(self) -> FloatArray:
+        """Correlations, shape `(N, N)`; NaN for what the data do not determine."""
+        with np.errstate(invalid="ignore"):
+            correlation: FloatArray = self.covariance / np.outer(self.deviations, self.deviations)
+        return correlation
+
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[Any, Any]]:
+        """Intervals of Student's t around each parameter (eq. 3 of `zo_bilevel.run.uncertainty`).
+
+        Args:
+            level: Share of repetitions in which an interval holds the true value, in (0, 1).
+
+        Raises:
+            InputError: If `level` is outside (0, 1).
+        """
+        if not 0 < level < 1:
+            raise InputError(f"level must lie in (0, 1), got {level}")
+        reach = stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom) * self.deviations
+        low, high = self._named(self.values - reach), self._named(self.values + reach)
+        return {name: (low[name], high[name]) for name in low}
+
+    def next_measurements(self, count: int = 5) -> list[tuple[int, float]]:
+        """Which outputs without a measurement would tell most if they were measured.
+
+        The gain is that of D-optimal design, `log(1 + j C j' / s^2)` for an output with derivative
+        j: how much the volume of the confidence region shrinks, in nepers of its square.
+
+        Args:
+            count: How many.
+
+        Returns:
+            Place in the flat inner solution and gain, the best first; outputs of weight 0 are the
+            candidates.
+        """
+        variance = max(self.residual_deviation**2, np.finfo(float).tiny)
+        finite = np.where(np.isfinite(self.covariance), self.covariance, 1e300)
+        spread = np.einsum("kn,nm,km->k", self.unmeasured, finite, self.unmeasured)
+        gains = np.log1p(np.maximum(spread, 0.0) / variance)
+        best = np.argsort(-gains, kind="stable")[:count]
+        return [(int(self.places[k]), float(gains[k])) for k in best]
+
+    def _named(self, flat: FloatArray) -> dict[str, Any]:
+        named = {}
+        for block in self.space.blocks:
+            part = flat[block.section].reshape(block.parameter.shape)
+            named[block.name] = part if block.parameter.shape else float(part)
+        return named
+
+    def grid(self) -> Grid:
+        """The table that `print` shows, before it is drawn."""
+        shown = self.intervals()
+        flat = [np.concatenate([np.ravel(ends[k]) for ends in shown.values()]) for k in (0, 1)]
+        rows = tuple(
+            (name, number(value, 6), number(error), f"{number(low, 4)}..{number(high, 4)}")
+            for name, value, error, low, high in zip(
+                self.names, self.values, self.deviations, *flat, strict=True
+            )
+        )
+        notes = [f"not determined by the data: {words}" for words in self.undetermined]
+        notes += [f"on a bound: {name}" for name in self.on_bound]
+        if len(rows) > MOST_ROWS:
+            notes.append(f"... and {len(rows) - MOST_ROWS} more parameters")
+        title = (
+            f"{self.degrees_of_freedom} degrees of freedom, residual standard deviation "
+            f"{number(self.residual_deviation, 4)}"
+        )
+        header = ("parameter", "value", "standard\nerror", "95 % interval")
+        return Grid(title, header, rows[:MOST_ROWS], tuple(notes))
+
+    def __str__(self) -> str:
+        return self.grid().text()
+
+
+def flat_names(space: Space) -> tuple[str, ...]:
+    """A name for each number of a space.
+
+    Example:
+        >>> from zo_bilevel import Real, Space
+        >>> flat_names(Space(a=Real(0, 1), field=Real(0, 1, shape=(2,))))
+        ('a', 'field[0]', 'field[1]')
+    """
+    names: list[str] = []
+    for block in space.blocks:
+        shape = block.parameter.shape
+        names += [
+            block.name + ("[" + ", ".join(map(str, index)) + "]" if shape else "")
+            for index in np.ndindex(shape)
+        ]
+    return tuple(names)
+
+
+def describe_direction(direction: FloatArray, values: FloatArray, names: tuple[str, ...]) -> str:
+    """What is determined although its parts are not, in words.
+
+    Args:
+        direction: Along which the data say nothing, in the user's units, shape `(N,)`.
+        values: The parameters, shape `(N,)`.
+        names: Of the parameters.
+
+    Returns:
+        For two parameters the product, quotient, sum or difference that the direction leaves alone;
+        else the direction itself.
+
+    Example:
+        >>> describe_direction(np.array([2.0, -3.0]), np.array([2.0, 3.0]), ("a", "b"))
+        'a * b is determined, a and b are not'
+    """
+    relative = direction / np.where(values != 0, np.abs(values), np.inf)
+    for parts, signs in ((relative, ("*", "/")), (direction, ("+", "-"))):
+        length = np.linalg.norm(parts)
+        large = [k for k, part in enumerate(parts) if abs(part) > SMALL_COMPONENT * length]
+        if len(large) == 1:
+            return names[large[0]]
+        if len(large) == 2:
+            one, two = parts[large] * (np.sign(values[large]) if signs[0] == "*" else 1.0)
+            if abs(abs(one) - abs(two)) <= SAME_RATIO * abs(one):
+                first, second = (names[k] for k in large)
+                sign = signs[0] if one * two < 0 else signs[1]
+                return f"{first} {sign} {second} is determined, {first} and {second} are not"
+    unit = relative / np.linalg.norm(relative) if np.any(relative) else direction
+    terms = [
+        f"{unit[k]:+.2g} {names[k]}" for k in np.argsort(-np.abs(unit))[:6] if abs(unit[k]) > 0.05
+    ]
+    return "the combination (relative changes) " + " ".join(terms)
