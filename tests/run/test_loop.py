@@ -119,7 +119,7 @@ def test_nothing_succeeded_is_an_error_that_names_the_first_failure():
         (lambda phi: {"u": np.zeros(2)}, r"shapes \{u: \(2,\)\}"),
         (lambda phi: np.array([np.nan, 1.0]), r"shape \(2,\) has 1 values that are not finite"),
         (lambda phi: "text", "must be a number, array, tensor, or dict"),
-        (lambda phi: None, "must be a number, array, tensor, or dict"),
+        (lambda phi: None, "returned None"),
         (lambda phi: [], "empty"),
     ],
 )
@@ -145,8 +145,8 @@ def test_a_later_wrong_shape_is_a_value():
     [
         ({"max_solves": 0}, "max_solves must be a whole number >= 1, got 0"),
         ({"max_solves": -5}, "max_solves must be a whole number >= 1, got -5"),
-        ({"max_seconds": 0}, "max_seconds must be > 0, got 0"),
-        ({"max_cost": -1}, "max_cost must be > 0, got -1"),
+        ({"max_seconds": 0}, "max_seconds must be finite and > 0, got 0"),
+        ({"max_cost": -1}, "max_cost must be finite and > 0, got -1"),
         ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
         ({"round_width": 0}, "round_width must be a whole number >= 1, got 0"),
         ({"max_failure_rate": 1.5}, r"max_failure_rate must lie in \[0, 1\], got 1.5"),
@@ -168,7 +168,7 @@ def test_bad_input_is_refused_before_the_first_solve(arguments, message):
         (lambda: zb.Problem({"a": 1}, solver), "space must be a zb.Space, got dict"),
         (lambda: zb.Problem(SPACE, 3), "inner must be callable, got int"),
         (lambda: zb.Problem(SPACE, solver, 3), "outer must be callable or an objective, got int"),
-        (lambda: zb.SquaredError([1.0, np.nan]), "target must be finite, got nan at position 1"),
+        (lambda: zb.SquaredError([1.0, np.inf]), "target must be finite, .* got inf at position 1"),
         (lambda: zb.SquaredError([1.0], weights=[-1.0]), "weights must be finite, >= 0"),
         (lambda: zb.SquaredError([1.0, 2.0], weights=[1.0, 2.0, 3.0]), r"target \(2\), got 3"),
         (lambda: zb.CrossEntropy([0.5]), "labels must be a non-empty vector of whole numbers"),

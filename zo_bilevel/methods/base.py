@@ -116,7 +116,7 @@ class State:
                 self.points = self._rounds.send(evaluations)
         except StopIteration as stop:
             self.points = []
-            self.stop_reason = str(stop.value)
+            self.stop_reason = "" if stop.value is None else str(stop.value)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Hand over the evaluations of the round asked for, in its order."""

@@ -11,6 +11,7 @@ import numpy as np
 from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.functions import (
+    NUMERICAL_ERRORS,
     PythonObjective,
     TorchObjective,
     resolve_callable,
@@ -20,7 +21,7 @@ from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, InputError
+from zo_bilevel.support.errors import InnerSolverError, InputError, shown
 
 InnerSolver: TypeAlias = Callable[..., Any]
 OBJECTIVES = (SquaredError, CrossEntropy, TorchObjective, PythonObjective, Identity)
@@ -124,7 +125,7 @@ class Problem:
             theta: Flat inner solution, shape `(m,)`.
             layout: Its structure.
             x: Where it was solved, scaled, shape `(N,)`.
-            must_work: Raise where the rule itself raises, as on the first solve.
+            must_work: Raise where the rule itself raises, as long as it never worked.
 
         Raises:
             InputError: If the rule gives no truth value, or raises while it must work.
@@ -133,13 +134,12 @@ class Problem:
             return ""
         phi = self.space.decode(x)
         try:
-            answer = self.valid(layout.pack(theta), phi)
+            answer = self.valid(layout.pack(theta.copy()), phi)
         except Exception as error:
-            if must_work:
-                raise InputError(
-                    f"valid raised {type(error).__name__}: {error} (at {phi})"
-                ) from error
-            return f"valid raised {type(error).__name__}: {error}"
+            text = f"valid raised {type(error).__name__}: {shown(error)}"
+            if must_work and not isinstance(error, NUMERICAL_ERRORS):
+                raise InputError(f"{text} (at {phi})") from error
+            return text
         if not isinstance(answer, bool | np.bool_):
             raise InputError(f"valid must return True or False, got {answer!r} (at {phi})")
         return "" if answer else "the inner solution is refused by valid"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.arrays import FloatArray, own
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 HALF_RANGE = 3.0
@@ -310,10 +310,10 @@ def _decode_choice(parameter: Choice, scores: FloatArray) -> Any:  # noqa: ANN40
     count = len(parameter.options)
     picks = np.argmax(scores.reshape(-1, count), axis=1)
     if not parameter.shape:
-        return parameter.options[int(picks[0])]
+        return own(parameter.options[int(picks[0])])
     chosen = np.empty(len(picks), dtype=object)
     for index, pick in enumerate(picks):
-        chosen[index] = parameter.options[int(pick)]
+        chosen[index] = own(parameter.options[int(pick)])
     return chosen.reshape(parameter.shape)
 
 

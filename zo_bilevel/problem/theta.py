@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.problem.labels import axis_labels, is_labelled
 from zo_bilevel.support.arrays import FloatArray
+
+WRONG_TYPE = "the inner solution must be a number, array, tensor, or dict of them"
+"""How the refusal of an answer begins that no other point would make better."""
 
 
 @final
@@ -23,12 +27,14 @@ class ThetaLayout:
         dtype: Coarsest floating type seen ("float64", "float32", ...): it bounds the accuracy
             of differences, and so the automatic radius.
         is_torch: Whether the solver returned torch tensors.
+        labels: For each part one text an axis, from `axis_labels`; `()` where nothing is labelled.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtype: str = "float64"
     is_torch: bool = False
+    labels: tuple[tuple[str, ...], ...] = ()
 
     def pack(self, theta: Any) -> Any:  # noqa: ANN401 - numpy or torch, the user's structure
         """Rebuild the user's structure from the flat vector.
@@ -54,6 +60,38 @@ class ThetaLayout:
         """Length of the flat vector."""
         return int(sum(np.prod(shape) for shape in self.shapes))
 
+    def order_of(self, names: tuple[str, ...]) -> NDArray[np.int64] | None:
+        """Where each number of a flat vector with its parts in another order is found in this one.
+
+        Args:
+            names: The same names in the order wanted.
+
+        Returns:
+            Indices of shape `(m,)`; `None` when the order is this one, or the names are others.
+        """
+        if names == self.names or sorted(names) != sorted(self.names):
+            return None
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        sections = dict(zip(self.names, np.split(np.arange(self.size), ends[:-1]), strict=True))
+        return np.concatenate([sections[name] for name in names])
+
+    def reordered(self, names: tuple[str, ...]) -> ThetaLayout:
+        """The same structure with its parts in another order."""
+        places = [self.names.index(name) for name in names]
+        shapes = tuple(self.shapes[place] for place in places)
+        labels = tuple(self.labels[place] for place in places) if self.labels else ()
+        return replace(self, names=names, shapes=shapes, labels=labels)
+
+    def label_conflict(self, other: ThetaLayout) -> str:
+        """Which axis the two have labelled differently, in words; empty when none."""
+        pairs = zip(self.labels, other.labels, strict=False)
+        for part, (mine, theirs) in enumerate(pairs):
+            for axis, (one, another) in enumerate(zip(mine, theirs, strict=False)):
+                if one and another and one != another:
+                    where = f"{self.names[part]!r}, axis {axis}" if self.names else f"axis {axis}"
+                    return f"{where} has the labels {one}, not {another}"
+        return ""
+
     def describe(self) -> str:
         """The shapes in words, for messages."""
         if not self.names:
@@ -66,13 +104,16 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
     """Flatten an inner solution to one float64 vector on the host.
 
     Args:
-        theta: A number, array, tensor, or dict of them.
+        theta: A number, array, tensor, or dict of them; also tables and series of pandas and
+            arrays of xarray, whose labels are kept to be compared. Masked values become NaN.
 
     Returns:
-        The flat vector of shape `(m,)` and the layout that undoes it.
+        The flat vector of shape `(m,)`, a copy that the solver cannot reach, and the layout
+        that undoes it.
 
     Raises:
-        TypeError: If a part is no number or array of real numbers, or there is no part at all.
+        TypeError: If a part is no number or array of real numbers, or a key is no text.
+        ValueError: If there is no part at all: `None`, or nothing in it.
 
     Example:
         >>> flat, layout = flatten_theta({"u": np.zeros((2, 3)), "flux": 1.0})
@@ -80,23 +121,29 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
         ((7,), ((2, 3), ()))
     """
     if type(theta) is np.ndarray and theta.dtype == np.float64 and theta.size:
-        return np.ascontiguousarray(theta.ravel()), ThetaLayout((), (theta.shape,))
-    if isinstance(theta, Mapping):
-        if not theta:
-            raise TypeError("the inner solution is an empty dict")
-        names = tuple(str(name) for name in theta)
-        parts = [_to_numpy(part) for part in theta.values()]
-        is_torch = any(hasattr(part, "detach") for part in theta.values())
-    else:
-        names, parts, is_torch = (), [_to_numpy(theta)], hasattr(theta, "detach")
-    shapes = tuple(part.shape for part in parts)
+        return theta.flatten(), ThetaLayout((), (theta.shape,))
+    named = theta if isinstance(theta, Mapping) else {}
+    for name in named:
+        if not isinstance(name, str):
+            raise TypeError(f"{WRONG_TYPE}, with texts as names, got the name {name!r}")
+    names = tuple(str(name) for name in named)
+    if isinstance(theta, Mapping) and not names:
+        raise ValueError("the inner solution is an empty dict")
+    given = list(named.values()) if names else [theta]
+    parts = [_to_numpy(part) for part in given]
     floats = [part.dtype for part in parts if part.dtype.kind == "f"]
     coarsest = max(floats, key=lambda d: float(np.finfo(d).eps)) if floats else np.dtype("f8")
-    flat = np.concatenate([part.ravel() for part in parts]) if names else parts[0].ravel()
+    flat = np.concatenate([part.ravel() for part in parts])  # a copy, of a single part too
     if flat.size == 0:
-        raise TypeError("the inner solution is empty")
-    layout = ThetaLayout(names, shapes, str(coarsest), is_torch)
-    return np.ascontiguousarray(flat, dtype=np.float64), layout
+        raise ValueError("the inner solution is empty")
+    layout = ThetaLayout(
+        names,
+        tuple(part.shape for part in parts),
+        str(coarsest),
+        any(hasattr(part, "detach") for part in given),
+        tuple(map(axis_labels, given)) if any(map(is_labelled, given)) else (),
+    )
+    return flat.astype(np.float64, copy=False), layout
 
 
 def _to_numpy(part: Any) -> NDArray[Any]:  # noqa: ANN401 - the user's value
@@ -105,10 +152,13 @@ def _to_numpy(part: Any) -> NDArray[Any]:  # noqa: ANN401 - the user's value
         if str(part.dtype) == "torch.bfloat16":
             part = part.float()
         part = part.numpy()
+    if part is None:
+        raise ValueError("the inner solver returned None")
+    if isinstance(part, np.ma.MaskedArray):
+        part = np.ma.filled(part.astype(np.float64), np.nan)
     array = np.asarray(part)
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            "the inner solution must be a number, array, tensor, or dict of them, "
-            f"got {type(part).__name__} of dtype {array.dtype}"
-        )
+        hint = "; write nested names as one: {'a.b': ...}" if isinstance(part, Mapping) else ""
+        kind = type(part).__name__
+        raise TypeError(f"{WRONG_TYPE}, got {kind} of dtype {array.dtype}{hint}")
     return array

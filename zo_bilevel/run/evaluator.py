@@ -10,13 +10,15 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.estimators.derivatives import outer_part
+from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
+from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status, solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, described
+from zo_bilevel.support.errors import WrongShapeError, described
 
 
 @final
@@ -53,7 +55,6 @@ class Evaluator:
         self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
         self._base: Evaluation | None = None
-        self._seen_any = not first_must_work
         self._decode = decode
 
     def job(self, place: int, point: Point) -> Job:
@@ -70,100 +71,126 @@ class Evaluator:
         """Seed of a point's solve; 0 for an inner solver that takes none."""
         return solve_seed(self.seed, point.stream) if self.solve.with_seed else 0
 
-    def outcomes(self, points: Sequence[Point]) -> dict[int, Outcome]:
+    def outcomes(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         """Run one round; stored solves are not run again, new ones are stored as they finish.
 
         Args:
-            points: Independent points.
+            places: Independent points by their place in the round.
 
         Returns:
             Outcomes by place; all places, unless time ran out.
         """
         found: dict[int, Outcome] = {}
         if self.recorder is not None:
-            for place, point in enumerate(points):
+            for place, point in places.items():
                 stored = self.recorder.find(self.step, place, point, self.seed_of(point))
                 if stored is not None:
                     found[place] = stored
-        pending = [self.job(k, point) for k, point in enumerate(points) if k not in found]
+        pending = [self.job(place, point) for place, point in places.items() if place not in found]
         if not pending:
             return found
         # closing the round kills what is still running when the store or the user stops it
         with closing(as_generator(self.dispatcher.run(self.solve, pending))) as answers:
             for index, outcome in answers:
                 if self.recorder is not None:
-                    point = points[index]
+                    point = places[index]
                     self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
                 found[index] = outcome
                 if self.out_of_time():
                     break
         return found
 
-    def evaluate(self, points: Sequence[Point]) -> list[Evaluation]:
-        """Run one round and judge it.
+    def evaluate(self, points: Sequence[Point], first: int = 0) -> list[Evaluation]:
+        """Run one round, or a part of it, and judge it.
 
         Args:
             points: Independent points.
+            first: Place of the first of them in its round; above 0 the round goes on.
 
         Returns:
             Evaluations in the order of the points; fewer when time ran out.
 
         Raises:
-            InnerSolverError: If the very first solve gives an unusable inner solution.
+            InputError: If the outer objective or the user's rule can never work.
+            InnerSolverError: If the inner solution can never fit the outer objective.
         """
-        self.step += 1
-        found = self.outcomes(points)
-        evaluations = {place: self.judge(points[place], found[place]) for place in sorted(found)}
+        self.step += first == 0
+        places = dict(enumerate(points, first))
+        found = self.outcomes(places)
+        evaluations = {place: self.judge(places[place], found[place]) for place in sorted(found)}
         if self.recorder is not None:
             self.recorder.judged(evaluations)
         return list(evaluations.values())
 
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
         """Check one outcome against the structure of theta and compute its loss."""
-        is_first, self._seen_any = not self._seen_any, True
         if point.derivative is not None and point.derivative.hides_theta:
             return _with_theta_of(self._base, point, outcome)
         status, error, loss = outcome.status, outcome.error, math.inf
-        theta, layout = outcome.theta, outcome.layout
+        theta, layout, derivative = outcome.theta, outcome.layout, outcome.derivative
         if status == "ok" and theta is not None and layout is not None:
-            status, error, loss = self._verdict(point, theta, layout, is_first)
+            wanted = self._part_names()
+            order = layout.order_of(wanted)
+            if order is not None:
+                theta, layout = theta[order], layout.reordered(wanted)
+                if derivative is not None and derivative.ndim == 2:
+                    derivative = derivative[order]
+            status, error, loss = self._verdict(point, theta, layout)
         if status != "ok":
-            theta, layout, loss = None, None, math.inf
+            theta, layout, derivative, loss = None, None, None, math.inf
             error = f"{error} (at {_few(self.decoded(point))})"
-        if is_first and status in ("invalid", "wrong_shape"):
-            raise InnerSolverError(f"the first solve gave nothing usable: {error}")
-        derivative = outcome.derivative if status == "ok" else None
         self._base = Evaluation(
             point, status, theta, loss, outcome.seconds, outcome.cost, error, layout, derivative
         )
         return self._base
 
+    def _part_names(self) -> tuple[str, ...]:
+        """The order of a dict's parts: the target's, or the one that came first."""
+        if self.bound is not None:
+            return self.bound.layout.names
+        outer = self.problem.outer
+        return outer.layout.names if isinstance(outer, SquaredError) else ()
+
     def _verdict(
-        self, point: Point, theta: FloatArray, layout: ThetaLayout, is_first: bool
+        self, point: Point, theta: FloatArray, layout: ThetaLayout
     ) -> tuple[Status, str, float]:
-        """Status, reason and loss of a finite inner solution."""
-        wanted = self.problem.expected_length
-        if wanted is not None and layout.size != wanted:
-            error = f"the inner solver returned {layout.describe()}, expected_length is {wanted}"
-            return "wrong_shape", error, math.inf
-        if self.bound is None:
-            self.bound = self.problem.bind(theta, layout, point.x)
-        known = self.bound.layout
-        if layout.shapes != known.shapes or layout.names != known.names:
-            error = f"the inner solver returned {layout.describe()}, but {known.describe()} before"
-            return "wrong_shape", error, math.inf
-        refusal = self.problem.refusal(theta, layout, point.x, must_work=is_first)
+        """Status, reason and loss of a finite inner solution.
+
+        What the user's functions raise ends the run as long as they never worked, unless it is of
+        the numbers: such a solve has failed.
+        """
+        if fault := self._misfit(layout):
+            return "wrong_shape", fault, math.inf
+        must_work = self.bound is None
+        refusal = self.problem.refusal(theta, layout, point.x, must_work=must_work)
         if refusal:
             return "rejected", refusal, math.inf
         try:
-            loss = self.bound.value(theta, point.x)
+            bound = self.bound or self.problem.bind(theta, layout, point.x)
+            loss = bound.value(theta, point.x)
+        except WrongShapeError as error:
+            return "wrong_shape", str(error), math.inf
         except Exception as error:
-            if is_first:
+            if must_work and not isinstance(error, NUMERICAL_ERRORS):
                 raise
             return "failed", f"the outer objective raised {described(error)}", math.inf
         if not math.isfinite(loss):
             return "invalid", f"the outer objective is {loss}", math.inf
+        self.bound = bound
         return "ok", "", loss
+
+    def _misfit(self, layout: ThetaLayout) -> str:
+        """Why an inner solution is not of the structure expected, in words."""
+        wanted, given = self.problem.expected_length, layout.describe()
+        if wanted is not None and layout.size != wanted:
+            return f"the inner solver returned {given}, expected_length is {wanted}"
+        if self.bound is None:
+            return ""
+        known = self.bound.layout
+        if layout.shapes != known.shapes or layout.names != known.names:
+            return f"the inner solver returned {given}, but {known.describe()} before"
+        conflict = layout.label_conflict(known)
+        return f"the inner solution is labelled otherwise than before: {conflict}" * bool(conflict)
 
 
 def _with_theta_of(base: Evaluation | None, point: Point, outcome: Outcome) -> Evaluation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -42,10 +43,19 @@ class Verdict:
     standard_error: float | None = None
 
 
-def reserve_for(ledger: Ledger) -> int:
-    """Solves to keep back from the budget: a tenth, at most 8."""
-    limit = ledger.budget.max_solves
-    return 0 if limit is None else min(MOST_SOLVES, int(SHARE * limit))
+def keep_back(ledger: Ledger) -> int:
+    """Set aside a tenth of the budget, at most 8 solves or their price.
+
+    Returns:
+        How many solves that is; as many as are wanted where solves are not limited.
+    """
+    solves, cost = ledger.budget.max_solves, ledger.budget.max_cost
+    if cost is not None:
+        ledger.cost_reserve = min(MOST_SOLVES * ledger.highest_price, SHARE * cost)
+    if solves is None:
+        return MOST_SOLVES
+    ledger.reserve = min(MOST_SOLVES, int(SHARE * solves))
+    return ledger.reserve
 
 
 def confirm(
@@ -71,9 +81,9 @@ def confirm(
     candidates = [best.point.x]
     if notes.recommended is not None and not np.array_equal(notes.recommended, best.point.x):
         candidates.append(notes.recommended)
-    ledger.reserve = 0
-    repeats = MOST_SOLVES if ledger.budget.max_solves is None else reserve_for(ledger)
-    repeats = ledger.room(repeats) // len(candidates)
+    wanted = keep_back(ledger)
+    ledger.reserve, ledger.cost_reserve = 0, 0.0
+    repeats = ledger.room(wanted) // len(candidates)
     if repeats < 1:
         return None
     points = [
@@ -81,10 +91,8 @@ def confirm(
     ]
     ledger.rounds += 1
     evaluations = evaluator.evaluate(points)
-    for evaluation in evaluations:
-        record = ledger.charge(evaluation)
-        if callback is not None:
-            callback(record)
+    with suppress(StopIteration):  # the run has ended already
+        ledger.charge_all(evaluations, callback)
     return chosen([evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)])
 
 

@@ -8,14 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import final
 
+from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.result import Record
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 
 DEFAULT_MAX_SOLVES = 1000
-MISTAKE = f"failed: {InputError.__name__}: "
+MISTAKES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
+MIN_SOLVES_TO_JUDGE_PRICES = 100
+CAUTION = 2
+"""Times the highest price seen that a solve may cost, where several run at once."""
 CONFIRM = "confirm"
 """Role of the solves that judge the final point afresh; none of them can become the best."""
 
@@ -41,11 +46,12 @@ class Budget:
         max_seconds: float | None = None,
         max_cost: float | None = None,
     ) -> None:
-        if max_solves is not None and (int(max_solves) != max_solves or max_solves < 1):
-            raise InputError(f"max_solves must be a whole number >= 1, got {max_solves}")
-        for name, limit in (("max_seconds", max_seconds), ("max_cost", max_cost)):
-            if limit is not None and not limit > 0:
-                raise InputError(f"{name} must be > 0, got {limit}")
+        if max_solves is not None:
+            max_solves = whole_number("max_solves", max_solves, least=1)
+        max_seconds, max_cost = (
+            None if limit is None else finite_number(name, limit, "> 0")
+            for name, limit in (("max_seconds", max_seconds), ("max_cost", max_cost))
+        )
         if max_solves is None and max_seconds is None and max_cost is None:
             max_solves = DEFAULT_MAX_SOLVES
         self.max_solves = max_solves
@@ -62,10 +68,12 @@ class Ledger:
         self.solves = 0
         self.rounds = 0
         self.cost = 0.0
-        self.dearest = 0.0
+        self.highest_price = 0.0
+        self.num_priced = 0
         self.failures: Counter[str] = Counter()
         self.best: Evaluation | None = None
         self.reserve = 0
+        self.cost_reserve = 0.0
         self.first_error = ""
         self.history: list[Record] = []
         self._clock = clock
@@ -89,12 +97,20 @@ class Ledger:
         if self.out_of_time():
             return 0
         if limits.max_cost is not None:
-            left = limits.max_cost - self.cost
-            if self.dearest > 0:
-                wanted = min(wanted, math.floor(left / self.dearest * (1 + 1e-12)))
-            elif self.solves == 0:
-                wanted = min(wanted, 1)  # the price of a solve is not known yet
+            wanted = min(wanted, self._payable(limits.max_cost - self.cost_reserve - self.cost))
         return max(wanted, 0)
+
+    def _payable(self, left: float) -> int:
+        """How many solves may run at once on so much money.
+
+        As many as are known to be payable, but no more than have had a price so far, and, of
+        several, at a price twice the highest seen: the first prices may not be typical.
+        """
+        if self.highest_price == 0.0:
+            return max(1, len(self.history) // 4)
+        one_by_one = math.floor(left / self.highest_price * (1 + 1e-12))
+        at_once = max(1, one_by_one // CAUTION)
+        return min(one_by_one, at_once, self.num_priced)
 
     def affordable(self, points: Sequence[Point]) -> int:
         """How many points of a round, from the first, may be started.
@@ -119,7 +135,7 @@ class Ledger:
             return f"budget of {limits.max_solves} solves: the next round needs more than is left"
         return (
             f"budget of {limits.max_cost:g} in cost: {self.cost:.4g} spent, the next solve may "
-            f"cost {self.dearest:.4g}"
+            f"cost {self.highest_price:.4g}"
         )
 
     def charge(self, evaluation: Evaluation) -> Record:
@@ -133,7 +149,8 @@ class Ledger:
         """
         self.solves += evaluation.point.solves
         self.cost += evaluation.cost
-        self.dearest = max(self.dearest, evaluation.cost)
+        self.num_priced += evaluation.cost > 0.0
+        self.highest_price = max(self.highest_price, evaluation.cost)
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
@@ -154,10 +171,39 @@ class Ledger:
         self.history.append(record)
         return record
 
+    def charge_all(
+        self, evaluations: Sequence[Evaluation], callback: Callable[[Record], None] | None
+    ) -> None:
+        """Book solves in order and tell each to the callback.
+
+        All are booked, also where the callback ends the run with `StopIteration`.
+        """
+        stop: StopIteration | None = None
+        for evaluation in evaluations:
+            record = self.charge(evaluation)
+            try:
+                if callback is not None and stop is None:
+                    callback(record)
+            except StopIteration as asked:
+                stop = asked
+        if stop is not None:
+            raise stop
+
     def failure_reason(self, max_failure_rate: float) -> str:
         """Why the run is hopeless, in words, or nothing."""
-        if self.best is None and self.first_error.startswith(MISTAKE):
+        if self.best is None and self.first_error.startswith(MISTAKES):
             return f"the first solve {self.first_error}"
+        limits = self.budget
+        if (
+            limits.max_cost is not None
+            and limits.max_solves is limits.max_seconds is None
+            and self.cost == 0.0
+            and len(self.history) >= MIN_SOLVES_TO_JUDGE_PRICES
+        ):
+            return (
+                f"max_cost={limits.max_cost:g} never ends this run: {len(self.history)} solves had "
+                "no price; return zb.WithCost(theta, cost), or give max_solves"
+            )
         failed = sum(self.failures.values())
         if self.solves >= MIN_SOLVES_TO_JUDGE_FAILURES and failed > max_failure_rate * self.solves:
             return (

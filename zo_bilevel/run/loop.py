@@ -10,15 +10,16 @@ from typing import Any, TypeAlias, final
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.final_point import Verdict, confirm, reserve_for
+from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.identity import open_recorder
 from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, noting_refusals, recording
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
-from zo_bilevel.solve.evaluation import check_asked
+from zo_bilevel.solve.evaluation import Evaluation, check_asked
 from zo_bilevel.store.store import Store
+from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.memory import process_memory
 
@@ -182,22 +183,26 @@ def _loop(
     while points := method.ask(state):
         check_asked(points, evaluator.problem.space.size)
         if evaluator.solve.with_seed or state.notes.noisy:
-            ledger.reserve = reserve_for(ledger)
-        room = ledger.affordable(points)
-        if room == 0:
-            return ledger.spent_reason()
-        ledger.rounds += 1
-        evaluations = evaluator.evaluate(points[:room])
-        for evaluation in evaluations:
-            record = ledger.charge(evaluation)
-            if callback is not None:
-                callback(record)
-        if reason := rules.reason(ledger):
-            return reason
-        if len(evaluations) < len(points):
-            return ledger.spent_reason()
+            keep_back(ledger)
+        evaluations: list[Evaluation] = []
+        while len(evaluations) < len(points):  # in parts, as far as prices are known
+            first = len(evaluations)
+            room = ledger.affordable(points[first:])
+            if room == 0:
+                return ledger.spent_reason()
+            ledger.rounds += first == 0
+            part = evaluator.evaluate(points[first : first + room], first)
+            try:
+                ledger.charge_all(part, callback)
+            except StopIteration as stop:
+                return str(stop) or "stopped by the callback"
+            if reason := rules.reason(ledger):
+                return reason
+            if len(part) < room:
+                return ledger.spent_reason()
+            evaluations += part
         state = method.tell(state, evaluations)
-    return str(state.stop_reason)
+    return state.stop_reason or "the method stopped and gave no reason"
 
 
 def _result(
@@ -222,7 +227,7 @@ def _result(
         phi=problem.space.decode(chosen.point.x),
         loss=verdict.loss,
         standard_error=verdict.standard_error,
-        theta=evaluator.bound.layout.pack(chosen.theta),
+        theta=evaluator.bound.layout.pack(own(chosen.theta)),
         solves=ledger.solves,
         rounds=ledger.rounds,
         seconds=ledger.seconds,

@@ -10,7 +10,7 @@ import numpy as np
 
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InputError
 
 Status: TypeAlias = Literal[
@@ -40,9 +40,7 @@ class Point:
     derivative: DerivativeOrder | None = None
 
     def __post_init__(self) -> None:
-        x = np.array(self.x, dtype=np.float64)  # a method may go on with its own array
-        x.flags.writeable = False
-        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "x", frozen(self.x))  # a method may go on with its own array
 
     @property
     def solves(self) -> int:
@@ -155,6 +153,11 @@ class Evaluation:
     error: str = ""
     layout: ThetaLayout | None = None
     derivative: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("theta", "derivative"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, frozen(getattr(self, name)))
 
     @property
     def ok(self) -> bool:

@@ -66,6 +66,8 @@ def unpack_array(data: bytes) -> FloatArray:
 def layout_to_json(layout: ThetaLayout, derivative: tuple[int, ...] | None) -> str:
     """Structure of theta, and shape of the derivative that lies behind it, as text."""
     facts = [layout.names, layout.shapes, layout.dtype, layout.is_torch]
+    if layout.labels:
+        return json.dumps([*facts, derivative, layout.labels])
     return json.dumps(facts if derivative is None else [*facts, derivative])
 
 
@@ -78,8 +80,15 @@ def layout_from_json(text: str) -> tuple[ThetaLayout, tuple[int, ...] | None]:
     """
     try:
         names, shapes, dtype, is_torch, *rest = json.loads(text)
-        layout = ThetaLayout(tuple(names), tuple(map(tuple, shapes)), dtype, bool(is_torch))
-        return layout, tuple(rest[0]) if rest else None
+        derivative, labels = (*rest, *(None, ())[len(rest) :])
+        layout = ThetaLayout(
+            tuple(names),
+            tuple(map(tuple, shapes)),
+            dtype,
+            bool(is_torch),
+            tuple(map(tuple, labels)),
+        )
+        return layout, None if derivative is None else tuple(derivative)
     except (ValueError, TypeError) as error:
         raise StoreError(f"a structure of theta in the store is damaged: {error}") from error
 

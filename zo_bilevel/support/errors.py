@@ -15,6 +15,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 FOREIGN = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "site-packages", "<frozen")
 """Marks of code that is not the user's."""
+LONGEST_MESSAGE = 10_000
+"""Characters of an exception that are kept."""
 SolveStatus: TypeAlias = Literal["failed", "timed_out", "crashed", "wrong_shape"]
 
 
@@ -83,7 +85,7 @@ def described(error: BaseException) -> str:
         >>> described(ValueError("too cold"))
         'ValueError: too cold'
     """
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {shown(error)}"
     if isinstance(error, ZoBilevelError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
@@ -91,6 +93,32 @@ def described(error: BaseException) -> str:
     if not own:
         return text
     return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})"
+
+
+def shown(error: BaseException) -> str:
+    r"""The text of an exception, even of one that cannot be printed or should not be.
+
+    Control characters and lone surrogates are written as escapes: they would reach the terminal.
+
+    Args:
+        error: What was raised.
+
+    Example:
+        >>> shown(ValueError("\x1b[2J gone"))
+        '\\x1b[2J gone'
+    """
+    try:
+        text = str(error)
+    except BaseException as fault:  # the user's own `__str__`
+        if isinstance(fault, KeyboardInterrupt):
+            raise
+        return "(its message cannot be shown)"
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[:LONGEST_MESSAGE]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    kept = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "".join(kept)
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:

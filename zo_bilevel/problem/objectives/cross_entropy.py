@@ -46,15 +46,21 @@ class CrossEntropy:
             InnerSolverError: Naming the shape and the labels.
         """
         rows, classes = self.labels.size, layout.size // self.labels.size
-        if layout.size % rows or classes <= self.labels.max():
+        shape = layout.shapes[0]
+        if (
+            layout.names
+            or layout.size % rows
+            or classes <= self.labels.max()
+            or (len(shape) > 1 and shape[-1] != classes)
+        ):
             raise InnerSolverError(
                 f"the inner solver returned {layout.describe()}, but CrossEntropy has {rows} "
                 f"labels up to {self.labels.max()}: logits must have shape ({rows}, classes)"
             )
 
     def loss(self, theta: FloatArray) -> float:
-        """The loss of flat logits of shape `(rows * classes,)`."""
-        logits, shifted = self._shifted(theta)
+        """The loss of logits of shape `(rows, classes)`, or flat."""
+        logits, shifted = self._shifted(np.ravel(theta))
         picked = logits[np.arange(self.labels.size), self.labels]
         return float(np.mean(shifted - picked))
 

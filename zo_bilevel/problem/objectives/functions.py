@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -16,8 +17,19 @@ from zo_bilevel.support.errors import InputError, described
 Pair: TypeAlias = tuple[FloatArray, FloatArray]
 """Of theta and of x."""
 
+NUMERICAL_ERRORS = (ArithmeticError, np.linalg.LinAlgError)
+"""What a function that is right may raise at some points."""
 DIFFERENCE = 1e-5
 """Step of differences of a gradient, in units of the largest value."""
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Autograd as it is by default, whatever mode the caller's program is in."""
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @final
@@ -35,7 +47,9 @@ class TorchObjective:
         self.function = function
 
     def _scalar(self, theta: Any, x: Any, at: FloatArray, context: OuterContext) -> Any:  # noqa: ANN401
-        value = self.function(context.layout.pack(theta), context.space.decode_torch(x, at))
+        # a copy: the function may work in place
+        packed = context.layout.pack(theta.clone())
+        value = self.function(packed, context.space.decode_torch(x, at))
         return value.reshape(()).to(theta.dtype)
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
@@ -52,9 +66,10 @@ class TorchObjective:
         """First derivatives by reverse mode."""
         import torch
 
-        inputs = [torch.tensor(theta, requires_grad=True), torch.tensor(x, requires_grad=True)]
-        value = self._scalar(inputs[0], inputs[1], x, context)
-        grads = torch.autograd.grad(value, inputs, allow_unused=True)
+        with gradients_on():
+            inputs = [torch.tensor(part, requires_grad=True) for part in (theta, x)]
+            value = self._scalar(inputs[0], inputs[1], x, context)
+            grads = torch.autograd.grad(value, inputs, allow_unused=True)
         out = [
             np.zeros(len(t)) if g is None else g.numpy() for g, t in zip(grads, inputs, strict=True)
         ]
@@ -74,7 +89,8 @@ class TorchObjective:
         """
         at, tangents = (theta, x), (theta_tangents, x_tangents)
         try:
-            return self._differentiated_twice(at, tangents, context)
+            with gradients_on():
+                return self._differentiated_twice(at, tangents, context)
         except (RuntimeError, NotImplementedError):
             return self._differenced(at, tangents, context)
 
@@ -153,7 +169,8 @@ class PythonObjective:
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
         """The function's value."""
-        return float(self.function(context.layout.pack(theta), context.space.decode(x)))
+        mine = context.layout.pack(theta.copy())  # the function may work in place
+        return float(self.function(mine, context.space.decode(x)))
 
     def gradient(
         self, theta: FloatArray, x: FloatArray, context: OuterContext
@@ -194,12 +211,12 @@ def resolve_callable(
     import torch
 
     objective = TorchObjective(function)
-    tensor = torch.tensor(theta, requires_grad=True)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), gradients_on():
             warnings.simplefilter("ignore")
+            tensor = torch.tensor(theta, requires_grad=True)
             value = function(
-                context.layout.pack(tensor), context.space.decode_torch(torch.tensor(x), x)
+                context.layout.pack(tensor.clone()), context.space.decode_torch(torch.tensor(x), x)
             )
         if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
             objective.gradient(theta, x, context)
@@ -235,6 +252,8 @@ def _plain(
     objective = PythonObjective(function)
     try:
         objective.value(theta, x, context)
+    except NUMERICAL_ERRORS:
+        raise  # of these numbers, not of the function
     except Exception as error:  # noqa: BLE001 - it is shown beside the first
         raise InputError(
             f"the outer objective raised {described(on_tensors)} with tensors, and "

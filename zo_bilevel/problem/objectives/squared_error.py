@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
 
 from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
-from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, InputError
+from zo_bilevel.support.arrays import FloatArray, frozen
+from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
 
 
 @final
 class SquaredError:
     """Weighted mean squared difference between the inner solution and a target.
 
-    `loss = mean(weights * (theta - target)**2)`
+    `loss = mean(weights * (theta - target)**2)`, over the values of the target that are there.
 
     Args:
-        target: Number, array or dict of arrays, of the inner solution's structure; finite.
-        weights: The same structure, or one number; finite and >= 0. Default 1.
+        target: Number, array or dict of arrays, of the inner solution's structure. NaN and masked
+            values are missing: they have no weight. Labels of tables must be those of the inner
+            solution, in its order.
+        weights: The same structure, or one number; for a dict, arrays or numbers by the same
+            names. Finite and >= 0. Default 1.
 
     Raises:
-        InputError: If the target is empty or not finite, or a weight is negative.
+        InputError: If the target is empty, infinite or missing altogether, or weights do not fit
+            it.
 
     Example:
-        >>> objective = SquaredError([1.0, 2.0], weights=[1.0, 0.5])
-        >>> objective.loss(np.array([0.0, 0.0]))
+        >>> objective = SquaredError([1.0, 2.0, np.nan], weights=[1.0, 0.5, 1.0])
+        >>> objective.loss(np.array([0.0, 0.0, 7.0]))
         1.5
     """
 
@@ -38,21 +43,26 @@ class SquaredError:
             self.target, self.layout = flatten_theta(target)
         except (TypeError, ValueError) as error:
             raise InputError(f"target must be numbers, got {target!r} ({error})") from error
-        bad = np.flatnonzero(~np.isfinite(self.target))
+        bad = np.flatnonzero(np.isinf(self.target))
         if bad.size:
             raise InputError(
-                f"target must be finite, got {self.target[bad[0]]} at position {bad[0]} "
-                f"({bad.size} of {self.target.size} values)"
+                f"target must be finite, or NaN where it is missing, got {self.target[bad[0]]} at "
+                f"position {bad[0]} ({bad.size} of {self.target.size} values)"
             )
-        self.target = self.target.copy()
-        self.target.flags.writeable = False
-        self.weights = self._flat_weights(weights)
+        missing = np.isnan(self.target)
+        if missing.all():
+            raise InputError("target must have at least one value that is not NaN or masked")
+        present = np.where(missing, 0.0, missing.size / np.count_nonzero(~missing))
+        self.target = frozen(np.where(missing, 0.0, self.target))
+        self.weights = frozen(self._flat_weights(weights) * present)
+        if not self.weights.any():
+            raise InputError("weights must not be 0 wherever target is given")
         self._scaled = self.weights * (1.0 / self.target.size)
 
     def _flat_weights(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
         if weights is None:
             return np.ones(self.target.size)
-        flat, _ = flatten_theta(weights)
+        flat = self._matched(weights) if self.layout.names else flatten_theta(weights)[0]
         if flat.size == 1:
             flat = np.full(self.target.size, flat[0])
         if flat.size != self.target.size:
@@ -63,21 +73,51 @@ class SquaredError:
             raise InputError("weights must be finite, >= 0 and not all 0, got " + repr(weights))
         return flat
 
+    def _matched(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
+        """Weights of named parts, by name."""
+        if not isinstance(weights, Mapping):
+            return flatten_theta(weights)[0]
+        names, shapes = self.layout.names, self.layout.shapes
+        if sorted(weights) != sorted(names):
+            raise InputError(
+                f"weights must have the names of target ({', '.join(names)}), got "
+                f"{', '.join(map(str, weights))}"
+            )
+        try:
+            parts = [
+                np.broadcast_to(flatten_theta(weights[name])[0].reshape(np.shape(weights[name])), s)
+                for name, s in zip(names, shapes, strict=True)
+            ]
+        except ValueError as error:
+            raise InputError(f"weights must have the shapes of target: {error}") from error
+        return np.concatenate([part.ravel() for part in parts])
+
     def check(self, layout: ThetaLayout) -> None:
         """Refuse an inner solution that does not fit the target.
 
         Raises:
-            InnerSolverError: Naming both shapes.
+            WrongShapeError: If it is shorter, as of a solver that stopped early.
+            InnerSolverError: If no other point would make it fit, naming both structures.
         """
-        if layout.size != self.target.size or layout.names != self.layout.names:
-            raise InnerSolverError(
-                f"the inner solver returned {layout.describe()}, "
-                f"but the target of SquaredError has {self.layout.describe()}"
-            )
+        said = (
+            f"the inner solver returned {layout.describe()}, "
+            f"but the target of SquaredError has {self.layout.describe()}"
+        )
+        pairs = list(zip(layout.shapes, self.layout.shapes, strict=False))
+        if layout.names == self.layout.names and all(_is_shorter(*pair) for pair in pairs):
+            if any(_essential(shape) != _essential(wanted) for shape, wanted in pairs):
+                raise WrongShapeError(said)
+            if conflict := layout.label_conflict(self.layout):
+                raise InnerSolverError(
+                    f"the inner solution and the target of SquaredError are labelled differently: "
+                    f"{conflict}; put the target into the order of the inner solution"
+                )
+            return
+        raise InnerSolverError(said)
 
     def loss(self, theta: FloatArray) -> float:
-        """The loss of a flat inner solution of shape `(m,)`."""
-        difference = theta - self.target
+        """The loss of an inner solution of the target's shape, or flat, `(m,)`."""
+        difference = np.ravel(theta) - self.target
         return float(np.dot(self._scaled * difference, difference))
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
@@ -103,3 +143,17 @@ class SquaredError:
     ) -> tuple[FloatArray, FloatArray]:
         """`diag(2 w / m) T`, and zero in x."""
         return 2.0 * self._scaled[:, None] * theta_tangents, np.zeros_like(x_tangents)
+
+
+def _essential(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its axes of length 1."""
+    return tuple(length for length in shape if length != 1)
+
+
+def _is_shorter(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array fits a target's shape, or would if it were longer along an axis."""
+    if _essential(shape) == _essential(wanted):
+        return True
+    is_permuted = sorted(_essential(shape)) == sorted(_essential(wanted))
+    fits = len(shape) == len(wanted) and all(a <= b for a, b in zip(shape, wanted, strict=True))
+    return fits and not is_permuted

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -14,7 +16,15 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.derivative import WithDerivative
 from zo_bilevel.solve.evaluation import Job, Outcome
-from zo_bilevel.support.errors import InvalidSolutionError, SolveError, described
+from zo_bilevel.support.arguments import finite_number
+from zo_bilevel.support.arrays import own
+from zo_bilevel.support.errors import (
+    InputError,
+    InvalidSolutionError,
+    SolveError,
+    described,
+    shown,
+)
 
 
 @runtime_checkable
@@ -66,15 +76,33 @@ class Solve:
         """Run one job in this process and thread."""
         started = time.perf_counter()
         try:
-            if job.derivative is not None:
-                answer = job.derivative(self.inner, self.outer, job.phi, job.seed)
-            elif self.with_seed:
-                answer = self.inner(job.phi, seed=job.seed)
-            else:
-                answer = self.inner(job.phi)
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            with _own_settings():
+                answer = self._answer(job)
+            return outcome_of(answer, time.perf_counter() - started)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             return failed_outcome(error, time.perf_counter() - started)
-        return outcome_of(answer, time.perf_counter() - started)
+
+    def _answer(self, job: Job) -> Any:  # noqa: ANN401 - the user's value
+        phi = own(job.phi)  # a retry must find it as it was
+        if job.derivative is not None:
+            return job.derivative(self.inner, self.outer, phi, job.seed)
+        return self.inner(phi, seed=job.seed) if self.with_seed else self.inner(phi)
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Undo what a solver does to numpy's error handling and torch's gradient mode."""
+    torch = sys.modules.get("torch")
+    before = torch is None or torch.is_grad_enabled()
+    try:
+        with np.errstate():
+            yield
+    finally:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.is_grad_enabled() != before:
+            torch.set_grad_enabled(before)
 
 
 def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the user's value
@@ -93,7 +121,8 @@ def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the us
     if not finite.all():
         bad = int(theta.size - np.count_nonzero(finite))
         error_text = (
-            f"the inner solution of {layout.describe()} has {bad} values that are not finite"
+            f"the inner solution of {layout.describe()} has {bad} values that are not finite "
+            "(or masked)"
         )
         return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
     if derivative is not None and not np.isfinite(derivative).all():
@@ -109,11 +138,18 @@ def failed_outcome(error: BaseException, seconds: float) -> Outcome:
         error: What was raised; its `cost`, if it has one, was paid.
         seconds: Wall-clock seconds until then.
     """
-    worker, cost = str(os.getpid()), float(getattr(error, "cost", 0.0))
+    worker, cost = str(os.getpid()), _paid(error)
     if isinstance(error, InvalidSolutionError):
-        return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
+        return Outcome("invalid", seconds=seconds, cost=cost, error=shown(error), worker=worker)
     status = error.status if isinstance(error, SolveError) else "failed"
     return Outcome(status, seconds=seconds, cost=cost, error=described(error), worker=worker)
+
+
+def _paid(error: BaseException) -> float:
+    try:
+        return finite_number("cost", getattr(error, "cost", 0.0), ">= 0")
+    except InputError:
+        return 0.0
 
 
 @final
@@ -122,11 +158,14 @@ class WithCost:
 
     Args:
         theta: The inner solution.
-        cost: In the unit of `max_cost`, >= 0.
+        cost: In the unit of `max_cost`, finite and >= 0.
+
+    Raises:
+        InputError: If the price is none.
     """
 
     __slots__ = ("cost", "theta")
 
     def __init__(self, theta: Any, cost: float) -> None:  # noqa: ANN401 - the user's value
         self.theta = theta
-        self.cost = float(cost)
+        self.cost = finite_number("cost", cost, ">= 0")

@@ -12,6 +12,7 @@ import numpy as np
 
 from zo_bilevel.solve.dispatch.base import Solve, WithCost, failed_outcome, outcome_of
 from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
 
@@ -127,16 +128,16 @@ class Batched:
         started = time.perf_counter()
         try:
             return self._call(solve_batch, chunk, seeding, started), False
-        except _WrongAxisError:
+        except (_WrongAxisError, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             outcome = failed_outcome(error, time.perf_counter() - started)
             return [outcome], is_out_of_memory(error)
 
     def _call(
         self, solve_batch: Callable[..., Any], chunk: Sequence[Job], seeding: str, started: float
     ) -> list[Outcome]:
-        phis = {name: self._stack([job.phi[name] for job in chunk]) for name in chunk[0].phi}
+        phis = {name: self._stack([own(job.phi[name]) for job in chunk]) for name in chunk[0].phi}
         if seeding == "seeds":
             answer = solve_batch(phis, seeds=np.array([job.seed for job in chunk]))
         elif seeding == "seed":

@@ -7,7 +7,6 @@ print, and may write to standard output and error from C, without touching them.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import io
 import os
@@ -22,6 +21,7 @@ import numpy.random  # noqa: F401 - numpy loads it late: the first solve's clock
 
 from zo_bilevel.solve.dispatch.base import Solve
 from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.errors import shown
 
 HEADER = struct.Struct("<cQ")
 """One frame: a kind (one byte), the length of its body, the body."""
@@ -102,7 +102,4 @@ def guarded(solve: Solve, job: Job) -> Outcome:
 
 def say(error: BaseException) -> str:
     """Name an exception, even one that cannot be printed."""
-    text = "(its message cannot be shown)"
-    with contextlib.suppress(Exception):
-        text = str(error)
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {shown(error)}"

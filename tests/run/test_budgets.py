@@ -1,0 +1,74 @@
+"""Budgets in money: prices are learnt before rounds widen, and no method is ended by one."""
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+
+SPACE = zb.Space(a=zb.Real(0, 1), b=zb.Real(0, 1))
+METHODS = {
+    "default": zb.DefaultMethod(),
+    "gradient": zb.GradientMethod(),
+    "cma": zb.CMA(),
+    "nevergrad": zb.Nevergrad("CMA"),
+    "esmda": zb.ESMDA(),
+    "random": zb.RandomSearch(),
+}
+
+
+def priced(prices):
+    given = iter(prices)
+
+    def solve(phi):
+        return zb.WithCost(np.array([phi["a"] ** 2, phi["b"] - 0.3, 1.0]), next(given))
+
+    return zb.Problem(SPACE, solve, zb.SquaredError([0.1, 0.2, 0.9]))
+
+
+@pytest.mark.parametrize("width", [1, 8])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_budget_in_money_alone_is_spent_by_every_method(name, width):
+    prices = [1.0] * 41
+    found = zb.minimize(priced(prices), METHODS[name], max_cost=40.0, round_width=width)
+    assert found.cost == found.solves <= 40
+    assert found.solves == 40 or found.stop_reason.startswith("converged")
+
+
+@pytest.mark.parametrize("first", [0.0, 0.01, 0.1])
+def test_a_first_price_that_is_not_typical_overruns_by_one_solve_at_most(first):
+    for limit in (0.5, 3.0, 10.0):
+        found = zb.minimize(
+            priced([first] + [1.0] * 30), zb.RandomSearch(), max_cost=limit, round_width=8
+        )
+        assert found.cost < limit + 1.0
+
+
+def test_the_highest_price_seen_decides():
+    found = zb.minimize(priced([0.4, 0.1] + [0.4] * 9), zb.RandomSearch(), max_cost=0.8)
+    assert (found.solves, found.cost) == (2, 0.5)
+
+
+def test_a_round_widens_once_prices_are_known():
+    result = zb.minimize(priced([1.0] * 100), zb.RandomSearch(), max_cost=64.0, round_width=8)
+    plain = zb.minimize(priced([1.0] * 100), zb.RandomSearch(), max_solves=64, round_width=8)
+    assert [r.loss for r in result.history] == [r.loss for r in plain.history]
+    assert result.rounds == plain.rounds
+
+
+def test_a_budget_in_money_without_prices_ends_with_its_reason():
+    found = zb.minimize(priced([0.0] * 500), zb.RandomSearch(), max_cost=1.0)
+    assert "max_cost=1 never ends this run: 100 solves had no price" in found.stop_reason
+
+
+def test_a_share_of_failures_equal_to_the_limit_goes_on():
+    calls = []
+
+    def half(phi):
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise RuntimeError("every other one")
+        return [phi["a"]]
+
+    problem = zb.Problem(SPACE, half, zb.SquaredError([0.2]))
+    found = zb.minimize(problem, zb.RandomSearch(), max_solves=60, max_failure_rate=0.5)
+    assert found.solves == 60

@@ -1,0 +1,81 @@
+"""Checks of arguments, one for each kind, so that every refusal reads alike."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import numpy as np
+
+from zo_bilevel.support.errors import InputError
+
+
+def whole_number(name: str, value: object, least: int | None = None) -> int:
+    """A whole number of any type that stands for one, as a plain `int`.
+
+    Args:
+        name: What it is called, for the message.
+        value: Python's and numpy's whole numbers, and floats without a fraction (`1e3`).
+        least: Smallest value allowed, or `None`.
+
+    Raises:
+        InputError: If it is none, or too small; truth values are none.
+
+    Example:
+        >>> whole_number("max_solves", np.int64(5), least=1), whole_number("max_solves", 1e3)
+        (5, 1000)
+    """
+    rule = "a whole number" if least is None else f"a whole number >= {least}"
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    if not (is_number and math.isfinite(value) and value == int(value)):  # type: ignore[arg-type]
+        raise InputError(f"{name} must be {rule}, got {value!r}")
+    number = int(value)  # type: ignore[call-overload]  # checked above
+    if least is not None and number < least:
+        raise InputError(f"{name} must be {rule}, got {value!r}")
+    return int(number)
+
+
+def finite_number(name: str, value: object, rule: str = "") -> float:
+    """A finite real number of any type that stands for one, as a plain `float`.
+
+    Args:
+        name: What it is called, for the message.
+        value: Python's and numpy's numbers, and arrays of one.
+        rule: "> 0", ">= 0", or nothing.
+
+    Raises:
+        InputError: If it is no number, not finite, or breaks the rule.
+
+    Example:
+        >>> finite_number("radius", np.float32(0.5), "> 0")
+        0.5
+    """
+    try:
+        number = float("nan") if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    kept = {"": True, "> 0": number > 0, ">= 0": number >= 0}[rule]
+    if not (math.isfinite(number) and kept):
+        raise InputError(f"{name} must be finite{' and ' + rule if rule else ''}, got {value!r}")
+    return number
+
+
+def shape_of(kind: str, shape: object) -> tuple[int, ...]:
+    """A shape given as a tuple, a list or one number, as a tuple of plain `int`.
+
+    Args:
+        kind: Whose shape, for the message.
+        shape: The shape.
+
+    Raises:
+        InputError: If a length is no whole number >= 1.
+
+    Example:
+        >>> shape_of("Real", 3), shape_of("Real", [2, np.int64(4)])
+        ((3,), (2, 4))
+    """
+    lengths = list(shape) if isinstance(shape, tuple | list | np.ndarray) else [shape]
+    try:
+        return tuple(whole_number("length", length, least=1) for length in lengths)
+    except InputError:
+        raise InputError(f"{kind} shape must hold integers >= 1, got {shape}") from None
