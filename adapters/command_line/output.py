@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,11 @@ from zo_bilevel.adapters.command_line.fields import inside
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
 
-_FORTRAN_EXPONENT = re.compile(r"(?<=[0-9.])[dD](?=[+-]?[0-9])")
+_FORTRAN_EXPONENT = re.compile(r"(?<=[0-9.])(?:[dDqQ](?=[+-]?[0-9])|(?=[+-][0-9]{2,4}$))")
+"""1.0D-3, and 1.234-103 where the exponent leaves no room for its letter."""
+_NO_NUMBER = re.compile(r"[+-]?(?:[0-9.]+#)?(?:[qs]?nan|ind)(?:\([a-z0-9_]*\))?0*", re.IGNORECASE)
+_INFINITE = re.compile(r"([+-]?)[0-9.]+#inf0*", re.IGNORECASE)
+"""1.#QNAN, -1.#IND00 and 1.#INF of Microsoft's library, NaN(ind) of others."""
 
 
 @final
@@ -70,17 +75,20 @@ Reader: TypeAlias = Callable[[Run], Any]
 
 
 def number(text: str, place: str) -> float:
-    """Read one number; Fortran's exponents (1.0D-3) too.
+    """Read one number; Fortran's exponents (1.0D-3, 1.5-103) and 1.#QNAN too.
 
     Raises:
         SolveError: Naming the place and the text.
 
     Example:
-        >>> number("1.5D-3", "line 1")
-        0.0015
+        >>> number("1.5D-3", "line 1"), number("1.5-103", "line 1"), number("-1.#IND", "line 1")
+        (0.0015, 1.5e-103, nan)
     """
+    text = text.strip()
+    if _NO_NUMBER.fullmatch(text):
+        return math.nan
     try:
-        return float(_FORTRAN_EXPONENT.sub("e", text))
+        return float(_FORTRAN_EXPONENT.sub("e", _INFINITE.sub(r"\1inf", text)))
     except ValueError:
         raise SolveError(f"gave unreadable output: {place}: {text[:40]!r} is no number") from None
 

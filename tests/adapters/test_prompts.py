@@ -244,7 +244,7 @@ def test_a_result_comes_back_from_its_folder(tmp_path):
         c=options,
         k=zb.Integer(1, 4),
         f=zb.Real(0, 1, (3,)),
-        d=zb.Choice("pq", (2,)),
+        d=zb.Choice([*"pq"], (2,)),
     )
     problem = zb.Problem(space, simulate, lambda theta, phi: theta["u"].sum() + theta["v"])
     result = zb.minimize(problem, zb.RandomSearch(), max_solves=30, seed=0)

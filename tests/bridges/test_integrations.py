@@ -33,7 +33,7 @@ def decay_problem():
         rate=zb.Log(1e-3, 10.0),
         scale=zb.Real(0, 2, (2,)),
         order=zb.Integer(1, 3),
-        kind=zb.Choice("ab"),
+        kind=zb.Choice(["a", "b"]),
     )
     return zb.Problem(space, decay, zb.SquaredError(np.exp(-0.3 * TIMES)), "decay")
 

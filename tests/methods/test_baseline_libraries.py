@@ -247,7 +247,7 @@ def test_nevergrad_gets_choices_and_integers_as_its_own_kinds(name):
     pytest.importorskip("nevergrad")
     truth = {"a": 0.5, "k": 3, "c": "z", "d": ["q", "p", "q"]}
     space = zb.Space(
-        a=zb.Real(-1, 1), k=zb.Integer(1, 6), c=zb.Choice("xyz"), d=zb.Choice("pq", (3,))
+        a=zb.Real(-1, 1), k=zb.Integer(1, 6), c=zb.Choice([*"xyz"]), d=zb.Choice([*"pq"], (3,))
     )
     seen = []
 

@@ -52,9 +52,9 @@ def test_parts_line_up_by_name_whatever_their_order():
 def test_weights_match_the_target_by_name():
     outer = zb.SquaredError({"u": X, "v": 1.0}, weights={"v": 0.0, "u": 2.0})
     assert outer.weights.tolist() == [2.0, 2.0, 2.0, 2.0, 0.0]
-    with pytest.raises(zb.InputError, match=r"names of target \(u, v\), got u, w"):
+    with pytest.raises(zb.InputError, match="its names are not u, v"):
         zb.SquaredError({"u": X, "v": 1.0}, weights={"u": 1.0, "w": 1.0})
-    with pytest.raises(zb.InputError, match="weights must have the shapes of target"):
+    with pytest.raises(zb.InputError, match="weights must be numbers as target has"):
         zb.SquaredError({"u": X, "v": 1.0}, weights={"u": np.ones(3), "v": 1.0})
 
 

@@ -17,6 +17,7 @@ from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.derivative import DerivativeOrder
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
@@ -185,15 +186,12 @@ class Method(ABC):
             InputError: If the initial point, round width or budget breaks a rule.
             UnsupportedProblemError: If the method cannot work on this problem.
         """
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
-        if not isinstance(round_width, int) or round_width < 1:
-            raise InputError(f"round_width must be a whole number >= 1, got {round_width!r}")
-        if max_solves is not None and (int(max_solves) != max_solves or max_solves < 1):
-            raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
+        seed = whole_number("seed", seed, least=0)
+        round_width = whole_number("round_width", round_width, least=1)
+        if max_solves is not None:
+            max_solves = whole_number("max_solves", max_solves, least=1)
         start = problem.space.encode(initial)
-        hint = None if max_solves is None else int(max_solves)
-        search = Search(problem, start, int(seed), round_width, max_solves=hint)
+        search = Search(problem, start, seed, round_width, max_solves=max_solves)
         return State(self.rounds(search), search.notes)
 
     @final

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
+import numpy as np
+
+from zo_bilevel.support.arguments import finite_number, shape_of, whole_number
+from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
+LARGEST_IN_ARRAY = 2**62
+"""Whole numbers of an array are 64 bits wide."""
 
 
-def _check_bounds(kind: str, lower: float, upper: float) -> None:
-    if not (math.isfinite(lower) and math.isfinite(upper)):
-        raise InputError(f"{kind} bounds must be finite, got lower={lower}, upper={upper}")
-    if lower >= upper:
-        raise InputError(f"{kind} lower must be < upper, got lower={lower}, upper={upper}")
-
-
-def _check_shape(kind: str, shape: Shape) -> None:
-    if any(not isinstance(length, int) or length < 1 for length in shape):
-        raise InputError(f"{kind} shape must hold integers >= 1, got {shape}")
+def _settle(parameter: Real | Log | Integer) -> None:
+    """Check the bounds and the shape, and keep them as plain numbers and a plain tuple."""
+    kind, is_integer = type(parameter).__name__, isinstance(parameter, Integer)
+    for name in ("lower", "upper"):
+        given = getattr(parameter, name)
+        number = (whole_number if is_integer else finite_number)(f"{kind} {name}", given)
+        if is_integer or type(given) is not int:  # as the user wrote it, for messages
+            object.__setattr__(parameter, name, number)
+    low, high = parameter.lower, parameter.upper
+    if low >= high:
+        raise InputError(f"{kind} lower must be < upper, got lower={low}, upper={high}")
+    if not math.isfinite(float(high) - float(low)):
+        raise InputError(f"{kind} upper - lower must be finite, got lower={low}, upper={high}")
+    object.__setattr__(parameter, "shape", shape_of(kind, parameter.shape))
 
 
 @final
@@ -51,13 +61,10 @@ class Real:
     correlation_length: float | None = None
 
     def __post_init__(self) -> None:
-        _check_bounds("Real", self.lower, self.upper)
-        _check_shape("Real", self.shape)
-        length = self.correlation_length
-        if length is None:
+        _settle(self)
+        if self.correlation_length is None:
             return
-        if not (math.isfinite(length) and length > 0):
-            raise InputError(f"Real correlation_length must be finite and > 0, got {length}")
+        finite_number("Real correlation_length", self.correlation_length, "> 0")
         if not 1 <= len(self.shape) <= 3:
             raise InputError(
                 f"Real correlation_length needs a shape of 1 to 3 axes, got shape={self.shape}"
@@ -87,10 +94,9 @@ class Log:
     shape: Shape = ()
 
     def __post_init__(self) -> None:
+        _settle(self)
         if self.lower <= 0:
             raise InputError(f"Log lower must be > 0, got {self.lower}")
-        _check_bounds("Log", self.lower, self.upper)
-        _check_shape("Log", self.shape)
 
 
 @final
@@ -116,11 +122,12 @@ class Integer:
     shape: Shape = ()
 
     def __post_init__(self) -> None:
-        for name, bound in (("lower", self.lower), ("upper", self.upper)):
-            if not math.isfinite(bound) or int(bound) != bound:
-                raise InputError(f"Integer {name} must be a whole number, got {bound}")
-        _check_bounds("Integer", self.lower, self.upper)
-        _check_shape("Integer", self.shape)
+        _settle(self)
+        if self.shape and max(abs(self.lower), abs(self.upper)) > LARGEST_IN_ARRAY:
+            raise InputError(
+                f"Integer bounds of an array must lie within {LARGEST_IN_ARRAY} of 0, got "
+                f"lower={self.lower}, upper={self.upper}"
+            )
 
 
 @final
@@ -132,11 +139,14 @@ class Choice:
     so that smoothing over the scores makes the choice probabilistic.
 
     Args:
-        options: At least two different values of any type.
+        options: At least two different values of any type, in a list or another sequence: a set
+            has no order of its own. Lists, dicts and arrays among them are copied, also each time
+            the solver is given one.
         shape: Shape of the array of choices; `()` is a single choice.
 
     Raises:
-        InputError: If there are fewer than two options or one appears twice.
+        InputError: If there are fewer than two options or one appears twice, or they are a set, a
+            mapping or a text.
 
     Example:
         >>> Choice(["euler", "heun"]).options
@@ -147,13 +157,38 @@ class Choice:
     shape: Shape = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", tuple(self.options))
-        if len(self.options) < 2:
-            raise InputError(f"Choice needs at least 2 options, got {list(self.options)}")
-        for index, option in enumerate(self.options):
-            if option in self.options[:index]:
+        if isinstance(self.options, str | bytes | Set | Mapping):
+            kind = type(self.options).__name__
+            raise InputError(f"Choice options must be a list of options, got a {kind}")
+        try:
+            options = tuple(map(own, self.options))
+        except TypeError:
+            kind = type(self.options).__name__
+            raise InputError(f"Choice options must be a list of options, got a {kind}") from None
+        object.__setattr__(self, "options", options)
+        if len(options) < 2:
+            raise InputError(f"Choice needs at least 2 options, got {list(options)}")
+        for index, option in enumerate(options):
+            if any(same_option(option, other) for other in options[:index]):
                 raise InputError(f"Choice options must differ, got {option!r} twice")
-        _check_shape("Choice", self.shape)
+        object.__setattr__(self, "shape", shape_of("Choice", self.shape))
+
+    def index(self, value: Any) -> int | None:  # noqa: ANN401 - any option
+        """Which option a value is, or `None`."""
+        places = (k for k, option in enumerate(self.options) if same_option(option, value))
+        return next(places, None)
+
+
+def same_option(one: Any, other: Any) -> bool:  # noqa: ANN401 - any options
+    """Whether two options are equal; arrays are when all their numbers are."""
+    if one is other:
+        return True
+    if hasattr(one, "shape") or hasattr(other, "shape"):
+        return type(one) is type(other) and np.array_equal(np.asarray(one), np.asarray(other))
+    try:
+        return bool(one == other)
+    except ValueError:  # arrays inside
+        return repr(one) == repr(other)
 
 
 Parameter: TypeAlias = Real | Log | Integer | Choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, cast, final, runtime_checkable
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError, shown
 
@@ -79,7 +80,11 @@ class Problem:
         object.__setattr__(self, "outer", outer)
         if not self.name:
             object.__setattr__(self, "name", solver_name(self.inner))
-        _check_validity(self.valid, self.expected_length)
+        if self.valid is not None and not callable(self.valid):
+            raise InputError(f"valid must be callable, got {type(self.valid).__name__}")
+        if self.expected_length is not None:
+            length = whole_number("expected_length", self.expected_length, least=1)
+            object.__setattr__(self, "expected_length", length)
         if isinstance(self.inner, ChecksSpace):
             self.inner.check(self.space)
 
@@ -152,16 +157,6 @@ class ChecksSpace(Protocol):
     def check(self, space: Space) -> None:
         """Raise `InputError`, by name, for parameters that do not fit."""
         ...
-
-
-def _check_validity(valid: object, expected_length: object) -> None:
-    if valid is not None and not callable(valid):
-        raise InputError(f"valid must be callable, got {type(valid).__name__}")
-    if expected_length is None:
-        return
-    is_whole = isinstance(expected_length, int) and not isinstance(expected_length, bool)
-    if not is_whole or cast(int, expected_length) < 1:
-        raise InputError(f"expected_length must be a whole number >= 1, got {expected_length!r}")
 
 
 @final

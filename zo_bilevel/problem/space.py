@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,7 @@ class Space:
                 phi[block.name] = array.astype(np.int64) if _is_integer(parameter) else array
             else:
                 value = values.item(block.start)
-                phi[block.name] = int(value) if _is_integer(parameter) else value
+                phi[block.name] = _whole(parameter, value) if _is_integer(parameter) else value
         return phi
 
     def values(self, x: FloatArray) -> FloatArray:
@@ -193,6 +193,8 @@ class Space:
             InputError: If a name is unknown, a value is outside its bounds or of a wrong shape.
         """
         phi = {} if phi is None else phi
+        if not isinstance(phi, Mapping):
+            raise InputError(f"initial must be a dict of values by name, got {phi!r}")
         for name in phi:
             if name not in self.parameters:
                 raise InputError("initial: " + unknown_name_message("parameter", name, self.names))
@@ -287,6 +289,12 @@ class Space:
         return f"Space({inner})"
 
 
+def _whole(parameter: Parameter, value: float) -> int:
+    """The whole number of a value; beyond 2**53 rounding may lead out of the bounds."""
+    low, high = cast(Integer, parameter).lower, cast(Integer, parameter).upper
+    return min(max(int(value), low), high)
+
+
 def _is_integer(parameter: Parameter) -> bool:
     return isinstance(parameter, Integer)
 
@@ -327,16 +335,20 @@ def _encode_choice(name: str, parameter: Choice, value: Any) -> FloatArray:  # n
         items = [value]
     scores = np.zeros((len(items), len(parameter.options)))
     for row, item in enumerate(items):
-        if item not in parameter.options:
+        place = parameter.index(item)
+        if place is None:
             raise InputError(f"{name} must be one of {list(parameter.options)}, got {item!r}")
-        scores[row, parameter.options.index(item)] = 1.0
+        scores[row, place] = 1.0
     return scores.ravel()
 
 
 def _checked(name: str, parameter: Real | Log | Integer, value: Any) -> FloatArray:  # noqa: ANN401
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} must be a number or array of numbers, got {value!r}") from error
     if array.shape != parameter.shape:
         raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")

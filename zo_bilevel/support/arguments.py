@@ -51,7 +51,8 @@ def finite_number(name: str, value: object, rule: str = "") -> float:
         0.5
     """
     try:
-        number = float("nan") if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
+        plain = np.asarray(value).item() if hasattr(value, "dtype") else value
+        number = math.nan if isinstance(plain, str | bytes) else float(plain)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     kept = {"": True, "> 0": number > 0, ">= 0": number >= 0}[rule]
@@ -74,7 +75,8 @@ def shape_of(kind: str, shape: object) -> tuple[int, ...]:
         >>> shape_of("Real", 3), shape_of("Real", [2, np.int64(4)])
         ((3,), (2, 4))
     """
-    lengths = list(shape) if isinstance(shape, tuple | list | np.ndarray) else [shape]
+    is_many = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
+    lengths = list(shape) if is_many else [shape]  # type: ignore[call-overload]  # checked above
     try:
         return tuple(whole_number("length", length, least=1) for length in lengths)
     except InputError:

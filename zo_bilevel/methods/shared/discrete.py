@@ -82,11 +82,10 @@ def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
     parameter = block.parameter
     if isinstance(parameter, Integer):
         count = parameter.upper - parameter.lower + 1
-        levels = (np.arange(count) + 0.5) / count * 2 * HALF_RANGE - HALF_RANGE
+        shown = min(count, MOST_NEIGHBOURS + 1)  # of more, it only matters that they are too many
+        levels = (np.arange(shown) + 0.5) / count * 2 * HALF_RANGE - HALF_RANGE
         return [
-            [(slice(i, i + 1), levels[k : k + 1]) for k in range(count)]
-            if count <= MOST_NEIGHBOURS
-            else [(slice(i, i + 1), levels[:1])] * (MOST_NEIGHBOURS + 1)
+            [(slice(i, i + 1), levels[k : k + 1]) for k in range(shown)]
             for i in range(block.start, block.stop)
         ]
     if isinstance(parameter, Choice):

@@ -62,7 +62,12 @@ class SquaredError:
     def _flat_weights(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
         if weights is None:
             return np.ones(self.target.size)
-        flat = self._matched(weights) if self.layout.names else flatten_theta(weights)[0]
+        try:
+            flat = self._matched(weights) if self.layout.names else flatten_theta(weights)[0]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"weights must be numbers as target has, got {weights!r} ({error})"
+            ) from error
         if flat.size == 1:
             flat = np.full(self.target.size, flat[0])
         if flat.size != self.target.size:
@@ -79,17 +84,11 @@ class SquaredError:
             return flatten_theta(weights)[0]
         names, shapes = self.layout.names, self.layout.shapes
         if sorted(weights) != sorted(names):
-            raise InputError(
-                f"weights must have the names of target ({', '.join(names)}), got "
-                f"{', '.join(map(str, weights))}"
-            )
-        try:
-            parts = [
-                np.broadcast_to(flatten_theta(weights[name])[0].reshape(np.shape(weights[name])), s)
-                for name, s in zip(names, shapes, strict=True)
-            ]
-        except ValueError as error:
-            raise InputError(f"weights must have the shapes of target: {error}") from error
+            raise ValueError(f"its names are not {', '.join(names)}")
+        parts = [
+            np.broadcast_to(flatten_theta(weights[name])[0].reshape(np.shape(weights[name])), s)
+            for name, s in zip(names, shapes, strict=True)
+        ]
         return np.concatenate([part.ravel() for part in parts])
 
     def check(self, layout: ThetaLayout) -> None:

@@ -6,9 +6,10 @@ import inspect
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, Protocol, Self, final, runtime_checkable
 
 import numpy as np
 
@@ -43,6 +44,20 @@ class Dispatcher(Protocol):
     def close(self) -> None:
         """Let go of workers; the dispatcher may be used again afterwards."""
         ...
+
+
+class WithBlock(ABC):
+    """A dispatcher that a `with` block closes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of workers; the dispatcher may be used again afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def takes_seed(inner: Callable[..., Any]) -> bool:

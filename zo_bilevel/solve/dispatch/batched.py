@@ -10,8 +10,15 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.solve.dispatch.base import Solve, WithCost, failed_outcome, outcome_of
+from zo_bilevel.solve.dispatch.base import (
+    Solve,
+    WithBlock,
+    WithCost,
+    failed_outcome,
+    outcome_of,
+)
 from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -21,7 +28,7 @@ class _WrongAxisError(InnerSolverError):
 
 
 @final
-class Batched:
+class Batched(WithBlock):
     """Run a round as one call of the inner solver's `solve_batch`, on the host or on a device.
 
     `solve_batch(phis)` gets a dict of stacked values, the first axis being the batch (float64
@@ -59,10 +66,7 @@ class Batched:
     """
 
     def __init__(self, max_batch: int | None = None, device: str | None = None) -> None:
-        whole = isinstance(max_batch, int) and not isinstance(max_batch, bool)
-        if max_batch is not None and not (whole and max_batch >= 1):
-            raise InputError(f"max_batch must be a whole number >= 1, got {max_batch!r}")
-        self.max_batch = max_batch
+        self.max_batch = None if max_batch is None else whole_number("max_batch", max_batch, 1)
         self.device = None if device is None else _known_device(device)
         self.fitting_batch: int | None = None
 

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
-from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.dispatch.base import Dispatcher, Solve, WithBlock
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import InputError
 
 
 @final
-class Distributed:
+class Distributed(WithBlock):
     """Run each rank's share of a round, then give all outcomes to all ranks.
 
     Every rank runs the same program with the same seed, as under `torchrun`, and gets the same

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
 import os
 import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeGuard, final
+from typing import Any, TypeGuard, final
 
 import cloudpickle
 import joblib
+import numpy as np
 
-from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.dispatch.base import Solve, WithBlock
 from zo_bilevel.solve.dispatch.processes.cluster import Cluster
 from zo_bilevel.solve.dispatch.processes.lanes import Killable, Round
 from zo_bilevel.solve.dispatch.processes.pool import Limits, WorkerPool, run_job, with_retries
@@ -23,13 +24,14 @@ from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
 from zo_bilevel.solve.dispatch.processes.worker import guarded
 from zo_bilevel.solve.dispatch.unpicklable import unpicklable_message
 from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 
 
 @final
-class Joblib:
+class Joblib(WithBlock):
     """Run rounds in parallel: on this machine's cores, or on a Dask or Ray cluster.
 
     With every backend but "threading" a solve runs in a supervised process of its own: one that
@@ -71,9 +73,9 @@ class Joblib:
         quorum: float | None = None,
     ) -> None:
         _check(n_jobs, backend, timeout_s, retries, quorum)
-        self.n_jobs, self.backend = n_jobs, backend
-        self.timeout_s, self.retries, self.quorum = timeout_s, retries, quorum
-        self._limits = Limits(timeout_s, retries)
+        self.n_jobs, self.backend = int(n_jobs), backend
+        self.timeout_s, self.retries, self.quorum = timeout_s, int(retries), quorum
+        self._limits = Limits(timeout_s, self.retries)
         self._pool: WorkerPool | None = None
         self._cluster: Cluster | None = None
         self._shipped: tuple[Callable[..., Any], Shipment] | None = None
@@ -145,17 +147,6 @@ class Joblib:
             self._shipped = solve.inner, shipment
         return self._shipped[1]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         words = [f"n_jobs={self.n_jobs}", f"backend={self.backend!r}"]
         if self.timeout_s is not None:
@@ -182,14 +173,14 @@ def _check(
     n_jobs: object, backend: object, timeout_s: object, retries: object, quorum: object
 ) -> None:
     """Refuse what cannot work, by name and value."""
-    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
+    is_whole = isinstance(n_jobs, numbers.Integral) and not isinstance(n_jobs, bool)
+    if not is_whole or n_jobs == 0:
         raise InputError(f"n_jobs must be a whole number > 0, or < 0 for all cores, got {n_jobs!r}")
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise InputError(unknown_name_message("backend", str(backend), BACKENDS))
     if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < math.inf):
         raise InputError(f"timeout_s must be > 0, got {timeout_s!r}")
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise InputError(f"retries must be a whole number >= 0, got {retries!r}")
+    whole_number("retries", retries, least=0)
     if quorum is not None and not (_is_number(quorum) and 0 < quorum <= 1):
         raise InputError(f"quorum must be in (0, 1], got {quorum!r}")
     _check_backend(backend, {"timeout_s": timeout_s, "quorum": quorum})
@@ -207,4 +198,4 @@ def _check_backend(backend: str, limits: dict[str, object]) -> None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)

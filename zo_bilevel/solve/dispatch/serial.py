@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import final
 
-from zo_bilevel.solve.dispatch.base import Solve
+from zo_bilevel.solve.dispatch.base import Solve, WithBlock
 from zo_bilevel.solve.evaluation import Job, Outcome
 
 
 @final
-class Serial:
+class Serial(WithBlock):
     """Run each solve in the calling process, in order.
 
     Example:

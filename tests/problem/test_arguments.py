@@ -1,0 +1,162 @@
+"""Arguments of any type that stands for the right thing work; all others are refused by name."""
+
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zo_bilevel as zb
+from zo_bilevel.adapters.command_line.output import number
+from zo_bilevel.support.arguments import finite_number, shape_of, whole_number
+from zo_bilevel.support.errors import SolveError
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.integers(-2, 3), max_size=3),
+    st.sampled_from([np.int64(3), np.float32(2.5), np.bool_(True), np.arange(3), np.array(4), {}]),
+)
+PROBLEM = zb.Problem(zb.Space(a=zb.Real(0, 5)), lambda phi: (phi["a"] - 1) ** 2)
+CALLS = {
+    "Real lower": lambda value: zb.Real(value, 10),
+    "Log upper": lambda value: zb.Log(1e-9, value),
+    "Integer upper": lambda value: zb.Integer(0, value),
+    "Real shape": lambda value: zb.Real(0, 1, shape=value),
+    "Choice options": lambda value: zb.Choice(value),
+    "max_solves": lambda value: zb.minimize(PROBLEM, zb.RandomSearch(), max_solves=value),
+    "seed": lambda value: zb.RandomSearch().start(PROBLEM, value),
+    "round_width": lambda value: zb.RandomSearch().start(PROBLEM, round_width=value),
+    "initial": lambda value: PROBLEM.space.encode(value),
+    "initial a": lambda value: PROBLEM.space.encode({"a": value}),
+    "expected_length": lambda value: zb.Problem(
+        PROBLEM.space, PROBLEM.inner, expected_length=value
+    ),
+    "n_jobs": lambda value: zb.Joblib(value),
+    "max_batch": lambda value: zb.Batched(value),
+    "cost": lambda value: zb.WithCost(1.0, value),
+    "target": lambda value: zb.SquaredError(value),
+    "weights": lambda value: zb.SquaredError(np.ones(3), weights=value),
+    "labels": lambda value: zb.CrossEntropy(value),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@settings(max_examples=60, deadline=None)
+@given(value=ANYTHING)
+def test_anything_works_or_is_refused_by_name(name, value):
+    is_long = isinstance(value, int | float) and name in ("max_solves", "Real shape")
+    if is_long and 100 < value < np.inf:
+        return  # right, and slow
+    try:
+        CALLS[name](value)
+    except zb.InputError as error:
+        assert name.split()[-1] in str(error)
+
+
+@given(st.integers(-(2**70), 2**70), st.integers(-5, 5))
+def test_whole_numbers_come_through_unchanged(value, least):
+    if value >= least:
+        assert whole_number("n", value, least) == value
+    else:
+        with pytest.raises(zb.InputError, match=f"n must be a whole number >= {least}"):
+            whole_number("n", value, least)
+    assert whole_number("n", np.int64(least)) == least == whole_number("n", float(least))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_finite_numbers_come_through_unchanged(value):
+    assert finite_number("x", value) == value == finite_number("x", np.array([value]))
+
+
+def test_shapes_are_plain_tuples():
+    for given_shape in (3, [3], (3,), (np.int64(3),), np.array([3])):
+        assert shape_of("Real", given_shape) == (3,)
+    space = zb.Space(v=zb.Real(0, 1, shape=[3]))
+    assert space.encode({"v": [0.1, 0.2, 0.3]}).shape == (3,)
+
+
+@pytest.mark.parametrize("upper", [10**7, 2**53, 2**60, 2**60 - 1, 10**19])
+def test_wide_integers_need_no_memory(upper):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    space = zb.Space(a=zb.Integer(0, upper))
+    problem = zb.Problem(
+        space, lambda phi: np.array([phi["a"] / upper, 1.0]), zb.SquaredError([0.3, 1.0])
+    )
+    found = zb.minimize(problem, max_solves=5)
+    assert 0 <= found.phi["a"] <= upper
+    assert space.decode(space.upper) == {"a": upper}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kilobytes
+
+
+def test_integers_of_an_array_fit_their_64_bits():
+    with pytest.raises(zb.InputError, match="Integer bounds of an array must lie within"):
+        zb.Integer(0, 2**63, shape=(2,))
+
+
+@pytest.mark.parametrize(
+    "options", [{"a", "b"}, frozenset("ab"), {"a": 1, "b": 2}, "ab", b"ab", 3, None]
+)
+def test_options_without_an_order_are_refused(options):
+    with pytest.raises(zb.InputError, match="Choice options must be a list of options, got a"):
+        zb.Choice(options)
+
+
+def test_options_may_be_arrays_and_stay_as_they_are():
+    mine = [[1, 2], np.zeros(2), {"k": [3]}, np.ones(2)]
+    choice = zb.Choice(mine)
+    mine[0].append(9)
+    space = zb.Space(c=choice)
+    for option in choice.options:
+        given_out = space.decode(space.encode({"c": option}))["c"]
+        assert repr(given_out) == repr(option)
+        if isinstance(given_out, list):
+            given_out.append(7)
+        elif isinstance(given_out, dict):
+            given_out["k"].append(7)
+        else:
+            given_out[:] = 7.0
+    assert repr(list(choice.options)) == repr([[1, 2], np.zeros(2), {"k": [3]}, np.ones(2)])
+    with pytest.raises(zb.InputError, match="must differ"):
+        zb.Choice([np.zeros(2), np.ones(2), np.zeros(2)])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.5D-3", 1.5e-3),
+        ("1.234-103", 1.234e-103),
+        ("-1.234+103", -1.234e103),
+        ("1.0Q+2", 100.0),
+        ("1.#INF", np.inf),
+        ("-1.#INF00", -np.inf),
+        ("Infinity", np.inf),
+        (" 7 ", 7.0),
+    ],
+)
+def test_numbers_as_other_languages_write_them(text, value):
+    assert number(text, "line 1") == value
+
+
+@pytest.mark.parametrize(
+    "text", ["1.#QNAN", "-1.#IND", "1.#IND00", "NaN", "-nan(ind)", "1.#SNAN", "nan"]
+)
+def test_words_for_no_number_are_nan(text):
+    assert np.isnan(number(text, "line 1"))
+
+
+@pytest.mark.parametrize("text", ["*****", "1-2", "1.2.3", "", "12-Nov", "1e", "0x10"])
+def test_other_words_are_refused_with_their_place(text):
+    with pytest.raises(SolveError, match="line 1"):
+        number(text, "line 1")
+
+
+@pytest.mark.parametrize("dispatcher", [zb.Serial(), zb.Batched(), zb.Joblib(1)])
+def test_every_dispatcher_closes_at_the_end_of_a_with_block(dispatcher):
+    with dispatcher as same:
+        assert same is dispatcher
