@@ -14,7 +14,7 @@ from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
-from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status, solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
@@ -30,9 +30,9 @@ class Evaluator:
         dispatcher: Runs the solves.
         seed: Seed of the run.
         recorder: Remembers every solve; `None` for no store.
-        out_of_time: Asked after each solve; once true, the rest of the round is given up.
+        seconds_left: Of the run. When none are left the rest of the round is given up; solves that
+            run are killed where the dispatcher can.
         decode: From a point to named values; default the space's own.
-        first_must_work: Raise when the very first solve gives an unusable inner solution.
     """
 
     def __init__(
@@ -41,16 +41,15 @@ class Evaluator:
         dispatcher: Dispatcher,
         seed: int,
         recorder: Recorder | None = None,
-        out_of_time: Callable[[], bool] = lambda: False,
+        seconds_left: Callable[[], float] = lambda: math.inf,
         *,
         decode: Callable[[Point], dict[str, Any]] | None = None,
-        first_must_work: bool = True,
     ) -> None:
         self.problem = problem
         self.dispatcher = dispatcher
         self.seed = seed
         self.recorder = recorder
-        self.out_of_time = out_of_time
+        self.seconds_left = seconds_left
         self.step = 0
         self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
@@ -90,15 +89,21 @@ class Evaluator:
         if not pending:
             return found
         # closing the round kills what is still running when the store or the user stops it
-        with closing(as_generator(self.dispatcher.run(self.solve, pending))) as answers:
+        with closing(as_generator(self._dispatched(pending))) as answers:
             for index, outcome in answers:
                 if self.recorder is not None:
                     point = places[index]
                     self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
                 found[index] = outcome
-                if self.out_of_time():
+                if self.seconds_left() <= 0:
                     break
         return found
+
+    def _dispatched(self, jobs: Sequence[Job]) -> Iterable[tuple[int, Outcome]]:
+        left = self.seconds_left()
+        if left < math.inf and isinstance(self.dispatcher, KillsLate):
+            return self.dispatcher.run_within(self.solve, jobs, left)
+        return self.dispatcher.run(self.solve, jobs)
 
     def evaluate(self, points: Sequence[Point], first: int = 0) -> list[Evaluation]:
         """Run one round, or a part of it, and judge it.

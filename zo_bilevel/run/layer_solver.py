@@ -167,7 +167,7 @@ class LayerSolver:
             return {"phi": rows[point.stream[-1]] + self.scale * point.x}
 
         evaluator = Evaluator(
-            self.problem, self.dispatcher, self.seed, decode=around_its_row, first_must_work=False
+            self.problem, self.dispatcher, self.seed, decode=around_its_row
         )
         evaluator.bound = self._bound
         found = iter(evaluator.evaluate([point for points in rounds for point in points]))

@@ -84,17 +84,17 @@ class Ledger:
         """Wall-clock seconds since the start."""
         return self._clock() - self._started
 
-    def out_of_time(self) -> bool:
-        """Whether the budget in seconds is over."""
+    def seconds_left(self) -> float:
+        """Of the budget in seconds; infinite without one."""
         limit = self.budget.max_seconds
-        return limit is not None and self.seconds >= limit
+        return math.inf if limit is None else limit - self.seconds
 
     def room(self, wanted: int) -> int:
         """How many of the solves wanted may still be started without overrunning a limit."""
         limits = self.budget
         if limits.max_solves is not None:
             wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
-        if self.out_of_time():
+        if self.seconds_left() <= 0:
             return 0
         if limits.max_cost is not None:
             wanted = min(wanted, self._payable(limits.max_cost - self.cost_reserve - self.cost))
@@ -129,7 +129,7 @@ class Ledger:
         limits = self.budget
         if limits.max_solves is not None and self.solves >= limits.max_solves - self.reserve:
             return f"budget of {limits.max_solves} solves spent"
-        if self.out_of_time():
+        if self.seconds_left() <= 0:
             return f"budget of {limits.max_seconds:g} seconds spent"
         if limits.max_cost is None:
             return f"budget of {limits.max_solves} solves: the next round needs more than is left"

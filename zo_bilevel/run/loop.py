@@ -52,7 +52,8 @@ def minimize(
         initial: Start by name, partial or absent; missing names take the middle of their range.
         max_solves: Budget in solves; 1000 when no budget is given at all.
         max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
-            A solve that runs is not cut short in this process; `Joblib(timeout_s=...)` does that.
+            A solve that runs is killed under `Joblib` on this machine; in this process it is not
+            cut short.
             Refused with `Distributed`, whose ranks' clocks differ.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen.
@@ -122,7 +123,7 @@ def minimize(
             dispatcher,
             seed,
             recorder,
-            ledger.out_of_time,
+            ledger.seconds_left,
         )
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)

@@ -46,6 +46,17 @@ class Dispatcher(Protocol):
         ...
 
 
+@runtime_checkable
+class KillsLate(Protocol):
+    """A dispatcher that can end a round, and what runs of it, at a given time."""
+
+    def run_within(
+        self, solve: Solve, jobs: Sequence[Job], seconds: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """As `run`, but jobs that are not done in so many seconds are killed and not answered."""
+        ...
+
+
 class WithBlock(ABC):
     """A dispatcher that a `with` block closes."""
 

@@ -94,6 +94,21 @@ class Joblib(WithBlock):
         Raises:
             InputError: If the inner solver cannot be pickled, before the first solve.
         """
+        return self.run_within(solve, jobs, math.inf)
+
+    def run_within(
+        self, solve: Solve, jobs: Sequence[Job], seconds: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """As `run`; where solves are processes of this machine, late ones are killed.
+
+        Args:
+            solve: Runs one job.
+            jobs: The round.
+            seconds: From now.
+
+        Returns:
+            As `run`; jobs that are late have no outcome.
+        """
         if self.backend == "threading":
             run = _run_in_thread(solve, self._limits)
             return Round(run, jobs, self.num_workers).outcomes()
@@ -105,7 +120,7 @@ class Joblib(WithBlock):
         def run_on_worker(job: Job, started: Callable[[Killable], None]) -> Outcome:
             return run_job(pool, shipment, job, self._limits, started)
 
-        return Round(run_on_worker, jobs, pool.size, self.quorum).outcomes()
+        return Round(run_on_worker, jobs, pool.size, self.quorum).outcomes(seconds)
 
     @property
     def num_workers(self) -> int:
@@ -124,7 +139,7 @@ class Joblib(WithBlock):
             finalizer()
 
     def _get_pool(self) -> WorkerPool:
-        if self._pool is None:
+        if self._pool is None or not self._pool.is_own:
             self._pool = WorkerPool(self.num_workers)
             self._finalizer = weakref.finalize(self, self._pool.close)
         return self._pool
@@ -138,6 +153,8 @@ class Joblib(WithBlock):
     def _ship(self, solve: Solve) -> Shipment:
         """Pickle the solver, once for as long as it is the same object."""
         if self._shipped is None or self._shipped[0] is not solve.inner:
+            if "__mp_main__" in sys.modules:  # what a script is called in a spawned child
+                cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
             try:
                 body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve)
             except Exception as error:

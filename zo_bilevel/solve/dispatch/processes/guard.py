@@ -32,6 +32,7 @@ OWN_PID = "GUARD"
 def main(arguments: list[str]) -> None:
     """Start the worker, wait for its end or for the order to end it, leave nothing behind."""
     event_fd, request_fd, reply_fd = (int(text) for text in arguments[:3])
+    _open_standard_streams()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake_fd = _wake_on_signals()
@@ -51,6 +52,19 @@ def main(arguments: list[str]) -> None:
     end_tree(worker.pid)
     _tell(event_fd, ending)
     os._exit(0)  # the Popen object would complain that its child was reaped elsewhere
+
+
+def _open_standard_streams() -> None:
+    """Where standard output or error is closed, a file of the solver's would take its number."""
+    for fd in (1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            os.set_inheritable(fd, True)
 
 
 def _wake_on_signals() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, final
@@ -58,25 +59,32 @@ class Round:
             for k in range(min(num_lanes, len(jobs)))
         ]
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
+    def outcomes(self, seconds: float = math.inf) -> Iterator[tuple[int, Outcome]]:
         """Start the lanes and yield each job's index and outcome as it finishes.
 
         Closing the iterator, or an exception in the caller's thread (Ctrl-C), kills what runs.
+
+        Args:
+            seconds: After so many, what runs is killed and has no outcome.
         """
-        ended = 0
+        ended, deadline = 0, time.monotonic() + seconds
         try:
             for lane in self._lanes:
                 lane.start()
             while self._unanswered and ended < self._wanted:
-                index, outcome = self._answer()
+                try:
+                    index, outcome = self._answer(deadline)
+                except queue.Empty:
+                    return
                 ended += outcome.status != "timed_out"
                 yield index, outcome
             yield from self._cut_short()
         finally:
             self.cancel()
 
-    def _answer(self) -> tuple[int, Outcome]:
-        answer = self._answers.get()
+    def _answer(self, deadline: float = math.inf) -> tuple[int, Outcome]:
+        left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+        answer = self._answers.get(timeout=left)
         if isinstance(answer, BaseException):
             raise answer
         self._unanswered.discard(answer[0])

@@ -61,6 +61,11 @@ class WorkerPool:
         self._closed = False
         self._owner = os.getpid()
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this process made it, and not the one that this one was forked from."""
+        return self._owner == os.getpid()
+
     def borrow(self, shipment: Shipment) -> SupervisedWorker:
         """Give a worker that has the solver loaded, starting one when needed.
 
@@ -125,7 +130,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers, busy ones too, and wait until they are gone."""
-        if self._owner != os.getpid():
+        if not self.is_own:
             return  # a forked copy of the pool has no say over its original's workers
         with self._changed:
             self._closed = True
@@ -158,7 +163,7 @@ class WorkerPool:
 
     def _start(self, shipment: Shipment) -> SupervisedWorker:
         with self._changed:
-            if self._closed or self._owner != os.getpid():
+            if self._closed or not self.is_own:
                 raise RoundCancelledError
             worker = SupervisedWorker(shipment)
             self._all.add(worker)

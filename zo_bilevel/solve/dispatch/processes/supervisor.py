@@ -11,6 +11,7 @@ memory, so threads, OpenMP and CUDA state here are safe, and a script needs no `
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import select
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.solve.dispatch.processes.worker import HEADER, JOB, OUTCOME, REFUSED, SOLVER
+from zo_bilevel.solve.dispatch.processes.worker import HEADER, JOB, MARK, OUTCOME, REFUSED, SOLVER
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import InnerSolverError
 
@@ -86,9 +87,9 @@ class SupervisedWorker:
     def __init__(self, shipment: Shipment) -> None:
         self.digest = b""
         self._lock = threading.Lock()
-        request_read, self._requests = os.pipe()
-        self._replies, reply_write = os.pipe()
-        self._events, event_write = os.pipe()
+        request_read, self._requests = _pipe()
+        self._replies, reply_write = _pipe()
+        self._events, event_write = _pipe()
         theirs = (event_write, request_read, reply_write)
         try:
             self._guard = subprocess.Popen(
@@ -182,7 +183,7 @@ class SupervisedWorker:
         return how or "its guard died"
 
     def _send(self, kind: bytes, body: bytes, deadline: float | None) -> None:
-        left = memoryview(HEADER.pack(kind, len(body)) + body)
+        left = memoryview(HEADER.pack(MARK, kind, len(body)) + body)
         while left:
             self._wait(self._requests, select.POLLOUT, deadline)
             try:
@@ -196,7 +197,9 @@ class SupervisedWorker:
         received = self._read(deadline)
         while len(received) < HEADER.size:
             received += self._read(deadline)
-        kind, length = HEADER.unpack_from(received)
+        mark, kind, length = HEADER.unpack_from(received)
+        if mark != MARK:
+            raise WorkerDiedError("sent no answer: its solver wrote to a foreign descriptor")
         while len(received) < HEADER.size + length:
             received += self._read(deadline)
         return kind, bytes(received[HEADER.size :])
@@ -230,6 +233,15 @@ def worker_environment() -> dict[str, str]:
     a sum, and results must not depend on the number of workers.
     """
     return {**dict.fromkeys(THREAD_LIMITS, "1"), **os.environ}
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are no standard descriptors, which this process may have closed."""
+    ends = os.pipe()
+    safe = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) if fd < 3 else fd for fd in ends)
+    for fd in set(ends).difference(safe):
+        os.close(fd)
+    return safe[0], safe[1]
 
 
 def pack_job(job: Job) -> bytes:
