@@ -73,7 +73,8 @@ class ThetaLayout:
             return None
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
         sections = dict(zip(self.names, np.split(np.arange(self.size), ends[:-1]), strict=True))
-        return np.concatenate([sections[name] for name in names])
+        order: NDArray[np.int64] = np.concatenate([sections[name] for name in names])
+        return order
 
     def reordered(self, names: tuple[str, ...]) -> ThetaLayout:
         """The same structure with its parts in another order."""

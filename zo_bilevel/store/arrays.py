@@ -80,7 +80,7 @@ def layout_from_json(text: str) -> tuple[ThetaLayout, tuple[int, ...] | None]:
     """
     try:
         names, shapes, dtype, is_torch, *rest = json.loads(text)
-        derivative, labels = (*rest, *(None, ())[len(rest) :])
+        derivative, labels = rest[0] if rest else None, rest[1] if len(rest) > 1 else ()
         layout = ThetaLayout(
             tuple(names),
             tuple(map(tuple, shapes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,8 @@ def whole_number(name: str, value: object, least: int | None = None) -> int:
     """
     rule = "a whole number" if least is None else f"a whole number >= {least}"
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
-    if not (is_number and math.isfinite(value) and value == int(value)):  # type: ignore[arg-type]
-        raise InputError(f"{name} must be {rule}, got {value!r}")
-    number = int(value)  # type: ignore[call-overload]  # checked above
-    if least is not None and number < least:
+    number: Any = value if is_number else math.nan
+    if not math.isfinite(number) or int(number) != number or (least is not None and number < least):
         raise InputError(f"{name} must be {rule}, got {value!r}")
     return int(number)
 
