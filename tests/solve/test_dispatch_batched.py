@@ -182,7 +182,7 @@ def test_an_invalid_solution_that_the_solver_finds_itself_is_that_row_alone():
 
 
 def test_a_solve_to_be_differentiated_runs_by_itself():
-    def derivative(inner, phi, seed):
+    def derivative(inner, outer, phi, seed):
         return WithDerivative(inner(phi), np.eye(3))
 
     jobs = [*JOBS[:3], Job(3, JOBS[3].phi, 5, derivative)]
