@@ -166,9 +166,7 @@ class LayerSolver:
         def around_its_row(point: Point) -> dict[str, Any]:
             return {"phi": rows[point.stream[-1]] + self.scale * point.x}
 
-        evaluator = Evaluator(
-            self.problem, self.dispatcher, self.seed, decode=around_its_row
-        )
+        evaluator = Evaluator(self.problem, self.dispatcher, self.seed, decode=around_its_row)
         evaluator.bound = self._bound
         found = iter(evaluator.evaluate([point for points in rounds for point in points]))
         self._bound = evaluator.bound
