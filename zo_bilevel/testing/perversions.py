@@ -148,7 +148,7 @@ def _same(kind: str, what: str, plain: object, found: object) -> None:
 
 def _reused_buffers(solver: Perverse, _: Any, parts: Parts) -> Any:  # noqa: ANN401
     for name, part in parts.items():
-        if np.shape(solver.buffers.get(name)) != part.shape:
+        if getattr(solver.buffers.get(name), "shape", None) != part.shape:
             solver.buffers[name] = np.zeros_like(part)
         solver.buffers[name][...] = part
     return solver.buffers
