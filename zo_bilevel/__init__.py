@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.trust_region.trust_region import TrustRegion as TrustRegion
     from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
+    from zo_bilevel.problem.objectives.robust_error import RobustError as RobustError
     from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
     from zo_bilevel.problem.parameters import Choice as Choice
     from zo_bilevel.problem.parameters import Integer as Integer
@@ -119,6 +120,7 @@ _HOMES = {
     "zo_bilevel.methods.baselines.random_search": ["RandomSearch"],
     "zo_bilevel.methods.baselines.scipy": ["Scipy"],
     "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
+    "zo_bilevel.problem.objectives.robust_error": ["RobustError"],
     "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],
     "zo_bilevel.problem.problem": ["Problem"],
     "zo_bilevel.run.confidence": ["Uncertainty"],

@@ -135,3 +135,90 @@ def test_dict_solutions_reach_torch_functions_in_their_structure():
     theta_part, x_part = bound.gradient(theta, x)
     assert theta_part.tolist() == [3.0, 3.0, 3.0, 3.0, 4.0]
     assert x_part[2] == pytest.approx(np.log(100) / 6)
+
+
+class TestRobustError:
+    TARGET = np.array([0.0, 1.0, np.nan, -2.0, 4.0])
+
+    def solver(self, phi):
+        return np.array([phi["a"], phi["b"], 9.0, phi["a"] * phi["b"], phi["a"] - phi["b"]])
+
+    @pytest.mark.parametrize("loss", ["huber", "soft_l1", "student_t", "squared"])
+    @pytest.mark.parametrize("censored", [None, [1, -1, 0, 1, 0]])
+    def test_its_gradient_is_that_of_its_value(self, loss, censored):
+        objective = zb.RobustError(self.TARGET, loss, sigma=0.7, scale=1.2, censored=censored)
+        theta = np.array([0.4, -3.0, 5.0, 2.0, 1.0])
+        gradient, explicit = objective.gradient(theta, np.zeros(2), None)
+        step = 1e-6
+        for place, move in enumerate(step * np.eye(5)):
+            ends = [objective.value(theta + sign * move, np.zeros(2), None) for sign in (1, -1)]
+            assert gradient[place] == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-8)
+        assert gradient[2] == 0.0  # missing
+        assert not explicit.any()
+        product, _ = objective.hessian_product(
+            theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None
+        )
+        assert (np.diag(product) >= 0).all()
+        np.testing.assert_array_equal(product, np.diag(np.diag(product)))
+
+    def test_squares_are_those_of_squared_error(self):
+        theta = np.array([0.4, -3.0, 5.0, 2.0, 1.0])
+        plain = zb.SquaredError(self.TARGET, sigma=0.7)
+        robust = zb.RobustError(self.TARGET, "squared", sigma=0.7)
+        assert robust.value(theta, np.zeros(2), None) == pytest.approx(plain.loss(theta))
+        for one, other in zip(
+            robust.hessian_product(theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None),
+            plain.hessian_product(theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None),
+            strict=True,
+        ):
+            np.testing.assert_allclose(one, other)
+
+    def test_an_outlier_does_not_decide_the_fit(self):
+        times = np.linspace(0, 2, 21)
+        data = 3.0 * times + 0.01 * np.cos(30 * times)
+        data[10] += 50.0
+        space = zb.Space(slope=zb.Real(0, 10))
+        fits = {
+            loss: zb.minimize(
+                zb.Problem(
+                    space, lambda p: p["slope"] * times, zb.RobustError(data, loss, sigma=0.01)
+                ),
+                max_solves=60,
+            ).phi["slope"]
+            for loss in ("squared", "huber", "student_t")
+        }
+        assert abs(fits["squared"] - 3.0) > 0.5
+        assert abs(fits["huber"] - 3.0) < 0.01
+        assert abs(fits["student_t"] - 3.0) < 0.005
+
+    def test_a_limit_only_counts_on_its_side(self):
+        objective = zb.RobustError([2.0, 2.0], "squared", censored=[1, -1])
+        theta = np.array([5.0, -5.0])  # above a lower limit, below an upper one
+        assert objective.value(theta, np.zeros(1), None) == 0.0
+        assert objective.value(-theta, np.zeros(1), None) == pytest.approx((49 + 9) / 2)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loss": "hubber"}, "huber"),
+            ({"scale": 0.0}, "scale must be finite and > 0, got 0.0"),
+            ({"sigma": -1.0}, "sigma must be finite, >= 0"),
+            ({"censored": [2, 0, 0, 0, 0]}, "censored must be -1, 0 or 1"),
+            ({"censored": [1, 0]}, "for each of the 5 values"),
+        ],
+    )
+    def test_bad_arguments_are_refused(self, options, message):
+        with pytest.raises(zb.InputError, match=message):
+            zb.RobustError(self.TARGET, **options)
+
+
+def test_sigma_weighs_by_its_inverse_square_and_parts_have_their_share():
+    target = {"u": np.array([1.0, 2.0]), "flux": 3.0}
+    objective = zb.SquaredError(target, sigma={"flux": 2.0, "u": [1.0, 0.5]})
+    theta = {"u": np.array([2.0, 3.0]), "flux": 5.0}
+    assert objective.loss(flatten_theta(theta)[0]) == pytest.approx((1 + 4 + 1) / 3)
+    assert objective.shares(theta) == pytest.approx({"u": 5 / 6, "flux": 1 / 6})
+    with pytest.raises(zb.InputError, match="sigma must be > 0"):
+        zb.SquaredError([1.0, 2.0], sigma=[0.0, 1.0])
+    with pytest.raises(zb.InputError, match="named parts"):
+        zb.SquaredError([1.0]).shares(1.0)

@@ -16,6 +16,7 @@ from zo_bilevel.problem.objectives.functions import (
     TorchObjective,
     resolve_callable,
 )
+from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
@@ -25,7 +26,7 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError, shown
 
 InnerSolver: TypeAlias = Callable[..., Any]
-OBJECTIVES = (SquaredError, CrossEntropy, TorchObjective, PythonObjective, Identity)
+OBJECTIVES = (SquaredError, RobustError, CrossEntropy, TorchObjective, PythonObjective, Identity)
 
 
 @final
@@ -109,7 +110,7 @@ class Problem:
         """
         context = OuterContext(self.space, layout)
         outer = self.outer
-        if isinstance(outer, SquaredError | CrossEntropy):
+        if isinstance(outer, SquaredError | RobustError | CrossEntropy):
             outer.check(layout)
         elif isinstance(outer, Identity):
             if layout.size != 1:

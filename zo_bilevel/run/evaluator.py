@@ -11,6 +11,7 @@ import numpy as np
 
 from zo_bilevel.estimators.derivatives import outer_part
 from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
+from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
@@ -154,7 +155,7 @@ class Evaluator:
         if self.bound is not None:
             return self.bound.layout.names
         outer = self.problem.outer
-        return outer.layout.names if isinstance(outer, SquaredError) else ()
+        return outer.layout.names if isinstance(outer, SquaredError | RobustError) else ()
 
     def _verdict(
         self, point: Point, theta: FloatArray, layout: ThetaLayout

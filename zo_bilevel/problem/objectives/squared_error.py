@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -25,6 +26,8 @@ class SquaredError:
             solution, in its order.
         weights: The same structure, or one number; for a dict, arrays or numbers by the same
             names. Finite and >= 0. Default 1.
+        sigma: Standard deviations of the measurements, the same structure, or one number; > 0.
+            Each weight is divided by its square.
 
     Raises:
         InputError: If the target is empty, infinite or missing altogether, or weights do not fit
@@ -38,7 +41,7 @@ class SquaredError:
 
     is_vector = True
 
-    def __init__(self, target: Any, weights: Any = None) -> None:  # noqa: ANN401 - number to dict
+    def __init__(self, target: Any, weights: Any = None, *, sigma: Any = None) -> None:  # noqa: ANN401
         try:
             self.target, self.layout = flatten_theta(target)
         except (TypeError, ValueError) as error:
@@ -54,28 +57,34 @@ class SquaredError:
             raise InputError("target must have at least one value that is not NaN or masked")
         present = np.where(missing, 0.0, missing.size / np.count_nonzero(~missing))
         self.target = frozen(np.where(missing, 0.0, self.target))
-        self.weights = frozen(self._flat_weights(weights) * present)
+        inverse = self._flat("weights", weights)
+        deviations = self._flat("sigma", sigma)
+        if not (deviations > 0).all():
+            raise InputError(f"sigma must be > 0, got {sigma!r}")
+        self.weights = frozen(inverse * present / deviations**2)
         if not self.weights.any():
             raise InputError("weights must not be 0 wherever target is given")
         self._scaled = self.weights * (1.0 / self.target.size)
 
-    def _flat_weights(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
-        if weights is None:
+    def _flat(self, argument: str, given: Any) -> FloatArray:  # noqa: ANN401 - number to dict
+        """One number for each of the target, 1 where none is given."""
+        if given is None:
             return np.ones(self.target.size)
         try:
-            flat = self._matched(weights) if self.layout.names else flatten_theta(weights)[0]
+            flat = self._matched(given) if self.layout.names else flatten_theta(given)[0]
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"weights must be numbers as target has, got {weights!r} ({error})"
+                f"{argument} must be numbers as target has, got {given!r} ({error})"
             ) from error
         if flat.size == 1:
             flat = np.full(self.target.size, flat[0])
         if flat.size != self.target.size:
             raise InputError(
-                f"weights must have as many values as target ({self.target.size}), got {flat.size}"
+                f"{argument} must have as many values as target ({self.target.size}), "
+                f"got {flat.size}"
             )
         if not (np.isfinite(flat).all() and (flat >= 0).all() and flat.any()):
-            raise InputError("weights must be finite, >= 0 and not all 0, got " + repr(weights))
+            raise InputError(f"{argument} must be finite, >= 0 and not all 0, got {given!r}")
         return flat
 
     def _matched(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
@@ -118,6 +127,32 @@ class SquaredError:
         """The loss of an inner solution of the target's shape, or flat, `(m,)`."""
         difference = np.ravel(theta) - self.target
         return float(np.dot(self._scaled * difference, difference))
+
+    def shares(self, theta: Any) -> dict[str, float]:  # noqa: ANN401 - as the solver returns it
+        """How much of the loss each named part of the target makes up.
+
+        Args:
+            theta: An inner solution in the target's structure.
+
+        Returns:
+            Shares by name that add up to 1; all 0 for a loss of 0.
+
+        Raises:
+            InputError: If the target has no named parts.
+
+        Example:
+            >>> deviations = {"u": 1.0, "flux": 2.0}
+            >>> objective = SquaredError({"u": [1.0, 2.0], "flux": 3.0}, sigma=deviations)
+            >>> objective.shares({"u": np.array([2.0, 2.0]), "flux": 5.0})
+            {'u': 0.5, 'flux': 0.5}
+        """
+        if not self.layout.names:
+            raise InputError("shares needs a target with named parts, a dict")
+        terms = self._scaled * (flatten_theta(theta)[0] - self.target) ** 2
+        ends = np.cumsum([math.prod(shape) for shape in self.layout.shapes])
+        sums = [float(part.sum()) for part in np.split(terms, ends[:-1])]
+        total = sum(sums) or 1.0
+        return {name: part / total for name, part in zip(self.layout.names, sums, strict=True)}
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
         """The loss."""
