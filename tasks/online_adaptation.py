@@ -19,21 +19,19 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from zo_bilevel.adapters.torch_unroll.deferred import Deferred
 from zo_bilevel.adapters.torch_unroll.functional_module import FunctionalModule
-from zo_bilevel.adapters.torch_unroll.state import seeded_generators
 from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.task import Task
 from zo_bilevel.support.errors import InputError
-from zo_bilevel.support.packages import import_optional
-from zo_bilevel.tasks.documentation import Document, documents, rows_of_bytes
+from zo_bilevel.tasks.documentation import documents, rows_of_bytes
+from zo_bilevel.tasks.language_models import from_checkpoint, make_gpt2, text_of_bytes
+from zo_bilevel.tasks.question_answering import Quality, Question, greedy, judged, read_questions
 
-NUM_CODES = 128
 PUBLISHED = {
     "StreamingQA F1, DistilGPT2, RGU depth 6 (arXiv 2406.14095)": 5.53,
     "StreamingQA F1, DistilGPT2, (FG)2U depth 24 or 48 (arXiv 2406.14095)": 6.37,
@@ -70,33 +68,8 @@ SIZES = {
 }
 
 
-def make_gpt2(size: Size) -> torch.nn.Module:
-    """A GPT-2 of characters, without dropout and with attention that forward mode passes.
-
-    Args:
-        size: Its size.
-
-    Raises:
-        MissingPackageError: If transformers is not installed.
-    """
-    transformers = import_optional("transformers", "online-adaptation", "prompts")
-    config = transformers.GPT2Config(
-        vocab_size=NUM_CODES,
-        n_positions=size.length,
-        n_embd=size.width,
-        n_layer=size.layers,
-        n_head=max(1, size.width // 32),
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-        use_cache=False,
-        attn_implementation="eager",
-    )
-    with seeded_generators(0, torch.device("cpu")):
-        model: torch.nn.Module = transformers.GPT2LMHeadModel(config)
-    return model
+def _made(size: Size) -> torch.nn.Module:
+    return make_gpt2(width=size.width, layers=size.layers, length=size.length)
 
 
 def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -117,29 +90,40 @@ class Adaptation:
         checkpoint: A local or hub checkpoint of a causal model, or `None` to train one here.
         device: Where all of it lives.
         locality: Weight of the KL term.
+        questions: File of JSON lines with documents, questions and answers, or `None` for half
+            of Python's own documentation.
     """
 
     def __init__(
-        self, size: Size, unroll: int, checkpoint: str | None, device: str, locality: float
+        self,
+        size: Size,
+        unroll: int,
+        checkpoint: str | None,
+        device: str,
+        locality: float,
+        questions: str | None = None,
     ) -> None:
         self.size, self.locality = size, locality
-        found = documents()
-        known, new = found[::2], found[1::2]
-        made: Any = _from_checkpoint(checkpoint) if checkpoint else (make_gpt2(size), rows_of_bytes)
-        self.model, encode = made
+        known, new = documents()[::2], documents()[1::2]
+        self.asked = [Question(d.text, f"What is {d.name}? ", d.summary) for d in new]
+        if questions is not None:
+            self.asked = read_questions(questions)
+        made: Any = (_made(size), rows_of_bytes, text_of_bytes)
+        if checkpoint:
+            made = from_checkpoint(checkpoint)
+        self.model, encode, self.decode = made
         self.model.to(device)
 
         def rows(texts: list[str]) -> torch.Tensor:
             return torch.from_numpy(encode(texts, size.length)).to(device)
 
         self.known = rows([document.text for document in known])
-        self.documents = rows([document.text for document in new])
-        questions = [_question(document) for document in new]
-        self.questions = rows(
-            [q + document.summary for q, document in zip(questions, new, strict=True)]
-        )
-        lengths = [int((row != 0).sum()) for row in encode(questions, size.length)]
-        starts = torch.tensor(lengths, device=device)[:, None]
+        self.documents = rows([q.document for q in self.asked])
+        self.questions = rows([q.question + q.answer for q in self.asked])
+        self.prompts = [
+            row[row != 0].tolist() for row in encode([q.question for q in self.asked], size.length)
+        ]
+        starts = torch.tensor([len(prompt) for prompt in self.prompts], device=device)[:, None]
         places = torch.arange(1, size.length, device=device)
         self.is_answer = (places >= starts) & (self.questions[:, 1:] != 0)
         if not checkpoint:
@@ -206,29 +190,34 @@ class Adaptation:
         moved = (before.exp() * (before - after)).sum(dim=-1).mean()
         return {"answers": (losses * asked).sum() / asked.sum().clamp(min=1), "moved": moved}
 
+    def quality(self, phi: Mapping[str, Any], num_draws: int = 3) -> Quality:
+        """How well questions are answered after adaptation to documents of fresh seeds.
+
+        Args:
+            phi: The weights of tokens, by name.
+            num_draws: Sets of documents, each adapted to on its own.
+        """
+        answers, right, losses = [], [], []
+        values = self.loop.tensors(phi)
+        with torch.no_grad():
+            for draw in range(num_draws):
+                theta = self.init(values, (1 << 33) + draw)  # beyond the seeds of solves
+                for t in range(self.loop.num_steps):
+                    theta = self.step(theta, values, t, None)
+                losses.append(float(self.read(theta, values)["answers"]))
+                rows = theta["rows"].tolist()
+
+                def logits(tokens: torch.Tensor, weights: Any = theta["weights"]) -> Any:  # noqa: ANN401
+                    return self.logits(weights, tokens.to(self.documents.device))
+
+                given = greedy(logits, [self.prompts[row] for row in rows], self.size.length)
+                answers += [self.decode(codes) for codes in given]
+                right += [self.asked[row].answer for row in rows]
+        return judged(answers, right, losses)
+
     def outer(self, theta: Any, phi: Any) -> Any:  # noqa: ANN401, ARG002
         """Loss on the answers plus the weighted KL."""
         return theta["answers"] + self.locality * theta["moved"]
-
-
-def _question(document: Document) -> str:
-    return f"What is {document.name}? "
-
-
-def _from_checkpoint(checkpoint: str) -> Any:  # noqa: ANN401 - model and encoder
-    transformers = import_optional("transformers", "online-adaptation", "prompts")
-    kind = transformers.AutoModelForCausalLM
-    model = kind.from_pretrained(checkpoint, attn_implementation="eager").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-
-    def encode(texts: list[str], length: int) -> NDArray[np.int64]:
-        rows = np.zeros((len(texts), length), dtype=np.int64)
-        for row, text in zip(rows, texts, strict=True):
-            codes = tokenizer(text)["input_ids"][:length]
-            row[: len(codes)] = codes
-        return rows
-
-    return model, encode
 
 
 def task(
@@ -237,6 +226,7 @@ def task(
     checkpoint: str | None = None,
     device: str = "cpu",
     locality: float = 0.1,
+    questions: str | None = None,
 ) -> Task:
     """Learn token weights.
 
@@ -246,6 +236,8 @@ def task(
         checkpoint: A local or hub checkpoint by name; `None` trains a small GPT-2 here.
         device: "cpu" or "cuda".
         locality: Weight of the KL term, >= 0.
+        questions: File of JSON lines with "document", "question" and "answer"; `None` asks
+            about Python's own documentation.
 
     Returns:
         The task. The start weighs all tokens alike: plain fine-tuning.
@@ -268,12 +260,13 @@ def task(
         checkpoint=checkpoint,
         device=device,
         locality=locality,
+        questions=questions,
     )
     width = SIZES[size].width
     if checkpoint is not None:
         width = inner.built.model.get_input_embeddings().weight.shape[1]
     space = Space(head=Real(-3, 3, shape=(width,)), bias=Real(-6, 6))
-    name = f"online-adaptation-{size}-{steps}-{checkpoint}"
+    name = f"online-adaptation-{size}-{steps}-{checkpoint}-{questions}"
     return Task(
         name="online-adaptation",
         summary="which tokens of a document a language model should learn from",

@@ -10,12 +10,13 @@ Nets with Sublinear Memory Cost", arXiv 1604.06174.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
 
 import torch
 
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run, TorchUnroll
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.replay import position
@@ -142,6 +143,54 @@ def pieces_for(run: Run, state: Leaves, phi: Phi, memory: int | str) -> tuple[in
     )
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """What one step of a loop needs.
+
+    Args:
+        state_numbers: Numbers in the state.
+        state: Bytes of the state.
+        graph: Bytes that the graph of one step keeps alive.
+    """
+
+    state_numbers: int
+    state: int
+    graph: int
+
+
+def memory_of_a_step(loop: TorchUnroll, phi: dict[str, Any]) -> StepMemory:
+    """Find it out with tensors that have shapes but no numbers, if the step allows that.
+
+    Args:
+        loop: The loop.
+        phi: Named values.
+    """
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        FakeTensorMode,
+    )
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _measured_step(loop, phi)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return _measured_step(loop, phi)  # the step looks at numbers: it has to have some
+
+
+def _measured_step(loop: TorchUnroll, phi: dict[str, Any]) -> StepMemory:
+    run = Run(loop, phi, 0)
+    with run.random():
+        leaves: Phi = {
+            name: torch.zeros_like(value).requires_grad_() if torch.is_tensor(value) else value
+            for name, value in run.phi.items()
+        }
+        state = run.initial(leaves).detached()
+        count = sum(leaf.numel() for leaf in state.all)
+        return StepMemory(count, _bytes_of(state.all), _bytes_of_a_step(run, state, leaves))
+
+
 def _bytes_of_a_step(run: Run, state: Leaves, phi: Phi) -> int:
     """What the graph of one step keeps alive, each storage counted once."""
     start = state.with_leaves([leaf.detach().requires_grad_() for leaf in state.moving])
@@ -157,7 +206,7 @@ def _bytes_of_a_step(run: Run, state: Leaves, phi: Phi) -> int:
         for name in (name for name in dir(node) if name.startswith("_saved_")):
             if isinstance(saved := getattr(node, name), torch.Tensor):
                 storage = saved.untyped_storage()
-                seen[storage.data_ptr()] = storage.nbytes()
+                seen[storage._cdata] = storage.nbytes()
         fresh = {parent for parent, _ in node.next_functions if parent is not None} - nodes
         nodes |= fresh
         left += fresh

@@ -19,6 +19,7 @@ from zo_bilevel.cli.doctor import doctor_command
 from zo_bilevel.cli.init import init_command
 from zo_bilevel.cli.lists import methods_command, tasks_command
 from zo_bilevel.cli.options import INTERRUPTED, WORDS
+from zo_bilevel.cli.paper import paper_command
 from zo_bilevel.cli.prompt import prompt_command
 from zo_bilevel.cli.run import run_command
 from zo_bilevel.cli.store import export_command, resume_command, runs_command, show_command
@@ -92,3 +93,4 @@ main.add_command(show_command)
 main.add_command(export_command)
 main.add_command(resume_command)
 main.add_command(prompt_command)
+main.add_command(paper_command)
