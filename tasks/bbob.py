@@ -22,10 +22,10 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
-BOUND = 5.0
+BOX_BOUND = 5.0
 START_BOUND = 4.0
 """Starts are drawn from [-4, 4], where all optima lie."""
-NAMES = {
+FUNCTION_NAMES = {
     1: "sphere",
     2: "ellipsoid",
     3: "Rastrigin",
@@ -129,14 +129,14 @@ def bbob_task(
         InputError: If a number is not one of these.
         MissingPackageError: If coco-experiment is not installed.
     """
-    if function not in NAMES:
+    if function not in FUNCTION_NAMES:
         raise InputError(f"function must be 1 to 24, got {function}")
     if size not in DIMENSIONS:
         raise InputError(f"size must be one of {', '.join(map(str, DIMENSIONS))}, got {size}")
     if instance < 1 or noise < 0:
         raise InputError(f"instance must be >= 1 and noise >= 0, got {instance}, {noise}")
     import_cocoex()
-    space = Space(x=Real(-BOUND, BOUND, (size,)))
+    space = Space(x=Real(-BOX_BOUND, BOX_BOUND, (size,)))
     exact = BbobSolver(function, size, instance)
     inner = NoisyBbobSolver(exact, noise) if noise > 0 else exact
 
@@ -146,7 +146,7 @@ def bbob_task(
 
     suffix = f", noise {noise:g}" if noise > 0 else ""
     return Task(
-        name=f"bbob f{function} {NAMES[function]}, N = {size}{suffix}",
+        name=f"bbob f{function} {FUNCTION_NAMES[function]}, N = {size}{suffix}",
         summary=f"COCO's function {function}, instance {instance}",
         problem=Problem(space, inner),
         exact=Problem(space, exact),

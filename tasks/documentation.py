@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.support.errors import InputError
 
-FILES = (
+SOURCE_FILES = (
     "argparse.py",
     "ast.py",
     "asyncio/events.py",
@@ -66,7 +66,7 @@ FILES = (
     "zipfile.py",
 )
 """Of the standard library, all in Python; those that a version does not have are left out."""
-SHORTEST = 120
+MIN_DOCUMENT_LENGTH = 120
 Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
 
 
@@ -101,7 +101,7 @@ def documents() -> tuple[Document, ...]:
     """
     library = Path(sysconfig.get_path("stdlib"))
     found: dict[str, Document] = {}
-    for name in FILES:
+    for name in SOURCE_FILES:
         path = library / name
         if path.is_file():
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def _public(body: list[ast.stmt], inside: str) -> Iterator[tuple[str, Definition
 
 def _document(name: str, node: Definition) -> Iterator[Document]:
     text = ast.get_docstring(node)
-    if text and len(text) >= SHORTEST and text.isascii():
+    if text and len(text) >= MIN_DOCUMENT_LENGTH and text.isascii():
         summary = re.split(r"(?<=[.!?])\s|\n\n", text)[0].replace("\n", " ")
         yield Document(name, text, summary)
 

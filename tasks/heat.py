@@ -32,7 +32,7 @@ FloatArray = NDArray[np.float64]
 
 LARGEST_LOG_CONDUCTIVITY: Final = 5.0  # phi is clipped to [-5, 5]
 OUTPUT_SCALE: Final = 10.0  # theta = 10 u
-REACTION: Final = 20.0  # of load case 3
+REACTION_RATE: Final = 20.0  # of load case 3
 
 
 def _loads(num_cells: int) -> tuple[FloatArray, FloatArray]:
@@ -70,7 +70,7 @@ def simulate(phi: FloatArray) -> FloatArray:
     banded[1, :-1] = -stiffness[1:-1]
     wave, ramp = _loads(num_cells)
     steady = solveh_banded(banded, np.stack([wave, ramp], axis=1), lower=True, check_finite=False)
-    banded[0] += REACTION
+    banded[0] += REACTION_RATE
     reacting = solveh_banded(banded, wave, lower=True, check_finite=False)
     temperatures: FloatArray = np.concatenate([steady[:, 0], steady[:, 1], reacting])
     return OUTPUT_SCALE * temperatures
@@ -137,7 +137,7 @@ def simulate_tensor(phi: Tensor) -> Tensor:
     walls = stiffness[..., :-1] + stiffness[..., 1:] - left - right
     wave, ramp = (torch.as_tensor(load).to(phi) for load in _loads(num_cells))
     load = torch.stack([wave, ramp, wave]).expand(*phi.shape[:-1], 3, num_cells - 1)
-    reaction = torch.tensor([0.0, 0.0, REACTION]).to(phi)[:, None]
+    reaction = torch.tensor([0.0, 0.0, REACTION_RATE]).to(phi)[:, None]
     solution = _solve_tridiagonal(
         left[..., None, :], right[..., None, :], walls[..., None, :] + reaction, load
     )

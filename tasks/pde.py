@@ -47,7 +47,7 @@ class PaperRow:
     equation: str
 
 
-ROWS: Final = {
+PAPER_ROWS: Final = {
     "burgers": PaperRow(1e-4, 10.0, 0.0097, 0.63e-3, "u_t + u u_x - nu u_xx = 0"),
     "allen_cahn": PaperRow(1e-5, 0.1, 0.0234, 0.97e-3, "u_t - nu u_xx = 5 (u - u^3)"),
     "kdv": PaperRow(1e-4, 0.01, 0.0072, 2.72e-3, "u_t + u u_x + nu u_xxx = 0"),
@@ -90,7 +90,7 @@ def pde_task(equation: str, noise: float = 0.0) -> Task:
     """
     if noise < 0:
         raise InputError(f"noise must be >= 0, got {noise}")
-    row, truth = ROWS[equation], spectral.EQUATIONS[equation].true_nu
+    row, truth = PAPER_ROWS[equation], spectral.EQUATIONS[equation].true_nu
     target = spectral.observations(equation)
     inner = ArraySolver(equation, ("nu",), _SIMULATE[equation], partial(_observe, equation))
     space = Space(nu=Log(row.lower, row.upper))

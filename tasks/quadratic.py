@@ -18,7 +18,7 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.tasks.quadratic_form import QuadraticForm, make_quadratic_form
 from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 
-BOUND = 6.0
+BOX_BOUND = 6.0
 
 
 class PenalisedMisfit:
@@ -73,7 +73,7 @@ def task(
     )
     inner = ArraySolver("quadratic", ("phi",), form.solution)
     outer = PenalisedMisfit(form) if penalty > 0 else SquaredError(form.target)
-    space = Space(phi=Real(-BOUND, BOUND, (size,)))
+    space = Space(phi=Real(-BOX_BOUND, BOX_BOUND, (size,)))
     has_minimum = penalty == 0 or curvature == 0
     return Task(
         name="quadratic",

@@ -26,7 +26,7 @@ NUM_TRAINING_ROWS: Final = 120
 NUM_VALIDATION_ROWS: Final = 400
 NUM_FEATURES: Final = 300
 NUM_TRUE_FEATURES: Final = 20
-NOISE: Final = 0.5
+LABEL_NOISE: Final = 0.5
 LARGEST_LOG_PENALTY: Final = 8.0  # phi is clipped to [-8, 8]
 
 
@@ -58,8 +58,8 @@ def ridge_data() -> RidgeData:
     weights[:NUM_TRUE_FEATURES] = 2.0 * generator.standard_normal(NUM_TRUE_FEATURES)
     inputs = generator.standard_normal((NUM_TRAINING_ROWS, NUM_FEATURES))
     validation = generator.standard_normal((NUM_VALIDATION_ROWS, NUM_FEATURES))
-    noise = NOISE * generator.standard_normal(NUM_TRAINING_ROWS)
-    validation_noise = NOISE * generator.standard_normal(NUM_VALIDATION_ROWS)
+    noise = LABEL_NOISE * generator.standard_normal(NUM_TRAINING_ROWS)
+    validation_noise = LABEL_NOISE * generator.standard_normal(NUM_VALIDATION_ROWS)
     outputs = inputs @ weights + noise
     validation_outputs = validation @ weights + validation_noise
     for array in (inputs, outputs, validation, validation_outputs, weights):

@@ -14,7 +14,7 @@ from zo_bilevel.support.errors import InputError
 
 IntArray: TypeAlias = NDArray[np.int64]
 NUM_RESAMPLES = 1000
-LEVEL = 0.95
+INTERVAL_LEVEL = 0.95
 
 
 @final
@@ -115,7 +115,7 @@ def _scores(
 
 def _interval(statistic: Callable[[IntArray], float], draws: IntArray) -> Score:
     values = [statistic(rows) for rows in draws]
-    tail = 50.0 * (1.0 - LEVEL)
+    tail = 50.0 * (1.0 - INTERVAL_LEVEL)
     lower, upper = np.percentile(values, [tail, 100.0 - tail])
     return Score(statistic(np.arange(draws.shape[1])), float(lower), float(upper))
 

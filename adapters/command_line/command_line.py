@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from zo_bilevel.adapters.command_line.failures import STDERR, STDIN, STDOUT, FailureReport
-from zo_bilevel.adapters.command_line.inputs import SEED, CommandInputs, PreparedSolve
+from zo_bilevel.adapters.command_line.inputs import SEED_FIELD, CommandInputs, PreparedSolve
 from zo_bilevel.adapters.command_line.output import ReadColumns, Reader, Run
 from zo_bilevel.adapters.command_line.process import run_program
 from zo_bilevel.adapters.command_line.success import SuccessRules
@@ -108,7 +108,7 @@ class CommandLine:
         self._limits = {} if threads is None else dict.fromkeys(THREAD_LIMITS, str(threads))
         self._environment = _checked_environment(environment or {})
         self._workspace = Workspace(folder, keep_failures)
-        self.__signature__ = solver_signature(with_seed=SEED in self.inputs.names)
+        self.__signature__ = solver_signature(with_seed=SEED_FIELD in self.inputs.names)
         self.name = f"CommandLine({Path(self.inputs.program).name})#{self._identity()}"
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401 - number, array or dict
@@ -124,7 +124,7 @@ class CommandLine:
         Raises:
             SolveError: If this solve failed, saying how, and where to look.
         """
-        values = {SEED: 0 if seed is None else seed, **phi}
+        values = {SEED_FIELD: 0 if seed is None else seed, **phi}
         command: tuple[str, ...] = self.inputs.command
         with self._workspace.folder() as folder:
             try:

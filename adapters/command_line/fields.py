@@ -16,7 +16,7 @@ from zo_bilevel.support.packages import import_optional
 Field: TypeAlias = tuple[str, str, str]
 """Literal text, then a parameter's name, then its format; no name at the end of a text."""
 
-ALL = "phi"
+ALL_PARAMETERS = "phi"
 """In a file template: the mapping of all values."""
 
 
@@ -115,7 +115,7 @@ class FileTemplate:
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in values.items()
         }
-        text: str = _compiled(self.text).render({ALL: plain, **plain})
+        text: str = _compiled(self.text).render({ALL_PARAMETERS: plain, **plain})
         return text
 
 

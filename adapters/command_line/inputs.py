@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.adapters.command_line.fields import ALL, Argument, FileTemplate, inside, written
+from zo_bilevel.adapters.command_line.fields import (
+    ALL_PARAMETERS,
+    Argument,
+    FileTemplate,
+    inside,
+    written,
+)
 from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.errors import InputError, SolveError
 
-OWNER = "CommandLine"
-SEED = "seed"
+OWNER_NAME = "CommandLine"
+SEED_FIELD = "seed"
 
 
 @final
@@ -96,22 +102,26 @@ class CommandInputs:
         Raises:
             InputError: Naming the field, parameter or option.
         """
-        known = {*space.names, SEED, ALL}
+        known = {*space.names, SEED_FIELD, ALL_PARAMETERS}
         for part in self._parts():
             where = part.text if isinstance(part, Argument) else part.name
             kind = f"parameter in a field of {where!r}:"
-            refuse_unknown(OWNER, kind, sorted(part.names), known)
-        if not any(isinstance(p, FileTemplate) and ALL in p.names for p in self._parts()):
+            refuse_unknown(OWNER_NAME, kind, sorted(part.names), known)
+        if not any(
+            isinstance(p, FileTemplate) and ALL_PARAMETERS in p.names for p in self._parts()
+        ):
             hint = "no field {name} of the command and no field {{ name }} of a file uses them"
-            refuse_unused(OWNER, space.names, self.names, hint)
+            refuse_unused(OWNER_NAME, space.names, self.names, hint)
         _check_options(space)
-        values = {SEED: 0, **space.decode((space.lower + space.upper) / 2)}
+        values = {SEED_FIELD: 0, **space.decode((space.lower + space.upper) / 2)}
         for part in self._parts():
             where = part.text if isinstance(part, Argument) else part.name
             try:
-                part.render({ALL: values, **values} if isinstance(part, Argument) else values)
+                part.render(
+                    {ALL_PARAMETERS: values, **values} if isinstance(part, Argument) else values
+                )
             except Exception as error:  # a template can fail in any way
-                text = f"{OWNER}: {where!r} cannot be filled in with the middle of the space"
+                text = f"{OWNER_NAME}: {where!r} cannot be filled in with the middle of the space"
                 raise InputError(f"{text}: {error}") from error
 
     def identity(self) -> tuple[Any, ...]:
@@ -172,6 +182,6 @@ def _check_options(space: Space) -> None:
                 text = "\0"
             if "\0" in text:
                 raise InputError(
-                    f"{OWNER}: option {option!r} of parameter {name!r} cannot be given to a "
+                    f"{OWNER_NAME}: option {option!r} of parameter {name!r} cannot be given to a "
                     "program: zero bytes and lone surrogates are no text"
                 )

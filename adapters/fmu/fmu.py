@@ -21,13 +21,13 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError, WrongShapeError
 from zo_bilevel.support.packages import import_optional
 
-REALS = ("Real", "Float64", "Float32")
-WHOLES = (
+REAL_TYPES = ("Real", "Float64", "Float32")
+INTEGER_TYPES = (
     "Integer",
     "Enumeration",
     *(f"{u}Int{bits}" for u in ("", "U") for bits in (8, 16, 32, 64)),
 )
-FATAL = 4
+FATAL_STATUS = 4
 """After this status no function of the instance may be called, not even the one that frees it
 (FMI 2.0.4, section 2.1.3); units of pythonfmu answer so and would corrupt memory."""
 NOT_SETTABLE = ("calculatedParameter", "independent")
@@ -172,7 +172,7 @@ class FMU:
                 timeout=self.timeout_s,
             )
         except FMICallException as error:
-            may_free = error.status != FATAL
+            may_free = error.status != FATAL_STATUS
             raise
         finally:
             if may_free:
@@ -180,7 +180,7 @@ class FMU:
 
     def _sampled(self, result: Any, name: str) -> FloatArray:  # noqa: ANN401 - a structured array
         known, values = result["time"], np.asarray(result[name], dtype=np.float64)
-        if self.archive.variables[name].type in REALS:
+        if self.archive.variables[name].type in REAL_TYPES:
             sampled: FloatArray = np.interp(self.times_s, known, values)
             return sampled
         before = np.searchsorted(known, self.times_s + 1e-12, side="right") - 1
@@ -198,7 +198,7 @@ class FMU:
         refuse_unknown(owner, "output", self._output_names(), variables)
         refuse_unknown(owner, "variable in start_values:", self.start_values, variables)
         for name in self._output_names():
-            if variables[name].type not in (*REALS, *WHOLES, "Boolean"):
+            if variables[name].type not in (*REAL_TYPES, *INTEGER_TYPES, "Boolean"):
                 raise InputError(f"{owner}: output {name!r} is a {variables[name].type}, no number")
         if self.solver not in ("CVode", "Euler"):
             raise InputError(f"solver must be 'CVode' or 'Euler', got {self.solver!r}")
@@ -252,7 +252,7 @@ def _check_type(owner: str, name: str, variable: Any, parameter: Parameter) -> N
         wanted: type | tuple[type, ...] = {"Boolean": bool, "String": str}.get(kind, (int, float))
         fits = all(isinstance(option, wanted) for option in parameter.options)
     else:
-        fits = kind in REALS or (isinstance(parameter, Integer) and kind in WHOLES)
+        fits = kind in REAL_TYPES or (isinstance(parameter, Integer) and kind in INTEGER_TYPES)
     if not fits:
         raise InputError(
             f"{owner}: variable {name!r} is a {kind}, a {type(parameter).__name__} does not fit"

@@ -21,7 +21,7 @@ from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.support.packages import import_optional
 from zo_bilevel.support.redaction import hide
 
-SEED = "{seed}"
+SEED_FIELD = "{seed}"
 
 
 @final
@@ -73,7 +73,7 @@ class HTTPService:
         self._headers = dict(headers or {})
         self._check_arguments()
         self._fields = frozenset() if body is None else frozenset(_fields(body))
-        self.__signature__ = solver_signature(with_seed=SEED in self._fields)
+        self.__signature__ = solver_signature(with_seed=SEED_FIELD in self._fields)
         self._connection = Connection(timeout_s, max_concurrent)
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401 - number, array or dict

@@ -80,8 +80,8 @@ class TestLists:
         answer = call("methods")
         assert max(map(len, answer.output.splitlines())) <= 100
         shown = {method["name"] for method in json.loads(call("methods", "--json").stdout)}
-        assert set(names.PLAIN) <= shown
-        assert all(name in answer.output for name in names.PLAIN)
+        assert set(names.METHOD_FACTORIES) <= shown
+        assert all(name in answer.output for name in names.METHOD_FACTORIES)
 
 
 class TestRun:
@@ -179,7 +179,7 @@ class TestCompare:
         def absent():
             raise MissingPackageError('absent needs that: pip install "zo-bilevel[baselines]"')
 
-        monkeypatch.setitem(names.PLAIN, "absent", absent)
+        monkeypatch.setitem(names.METHOD_FACTORIES, "absent", absent)
         answer = call("compare", f"{program}:task", "--methods", "absent,random", "--seeds", 1)
         assert answer.exit_code == 0, answer.output
         assert 'absent: absent needs that: pip install "zo-bilevel[baselines]"' in answer.stdout

@@ -26,7 +26,7 @@ from zo_bilevel.testing.conformance import (
 SIZES = {"heat-field": {"size": 8}}
 SLOW_TASKS = ("architecture", "condensation", "hyperparameters", "online-adaptation")
 METHODS = (
-    *names.PLAIN,
+    *names.METHOD_FACTORIES,
     *("nevergrad:CMA", "nevergrad:OnePlusOne", "nevergrad:CMA:prior"),
     *("scipy:COBYQA", "scipy:COBYLA", "scipy:least_squares", "scipy:L-BFGS-B"),
 )

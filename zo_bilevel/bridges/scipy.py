@@ -26,16 +26,16 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
 PointOf: TypeAlias = Callable[[dict[str, float]], FloatArray]
-UNUSED = {
+UNUSED_ARGUMENTS = {
     "jac": "gradient information",
     "hess": "Hessian information",
     "hessp": "Hessian-vector product information",
 }
-INSTEAD = {
+REFUSED_ARGUMENTS = {
     "tol": "methods stop by rules of their own; options={'ftarget': ...} stops at or below a value",
     "maxiter": "iterations of methods differ in cost; options={'maxfev': ...} limits the calls",
 }
-STOPPED = 99
+STOPPED_BY_CALLBACK = 99
 """Status of a run that its callback stopped, as in scipy."""
 
 
@@ -128,13 +128,13 @@ def scipy_method(
 def _check_options(options: dict[str, Any], method: str) -> None:
     if options.pop("constraints", None):
         raise InputError("constraints are not supported, only bounds")
-    for name, what in UNUSED.items():
+    for name, what in UNUSED_ARGUMENTS.items():
         if options.pop(name, None) is not None:
             message = f"Method {method} does not use {what} ({name})."
             warnings.warn(message, RuntimeWarning, stacklevel=4)
     for name in options:
-        if name in INSTEAD:
-            raise InputError(f"{name} is not supported: {INSTEAD[name]}")
+        if name in REFUSED_ARGUMENTS:
+            raise InputError(f"{name} is not supported: {REFUSED_ARGUMENTS[name]}")
         raise InputError(f"unknown option {name!r}; options are maxfev and ftarget")
 
 
@@ -231,7 +231,7 @@ class _Watch:
         """What a run gives that the callback stopped; its round was solved to its end."""
         return self._state(
             success=False,
-            status=STOPPED,
+            status=STOPPED_BY_CALLBACK,
             message="`callback` raised `StopIteration`.",
             nfev=self._solves + len(self._asked),
         )

@@ -6,9 +6,9 @@ import re
 
 import click
 
-from zo_bilevel.cli.options import WORDS
+from zo_bilevel.cli.options import WORDS_KEY
 
-HIDDEN = "<hidden>"
+HIDDEN_WORD = "<hidden>"
 _SECRET = re.compile(r"(?i)[^=]*(key|token|secret|passw|credential|auth)[^=]*=")
 _STORE = "--store"
 
@@ -24,7 +24,7 @@ def words_to_store(context: click.Context) -> list[str]:
         values of settings that sound like secrets are hidden.
     """
     words: list[str] = []
-    given = iter(context.find_root().meta.get(WORDS, ()))
+    given = iter(context.find_root().meta.get(WORDS_KEY, ()))
     for word in given:
         if word == _STORE:
             next(given, None)
@@ -45,4 +45,4 @@ def hide_secret(word: str) -> str:
     """
     option, equals, rest = word.partition("=") if word.startswith("--") else ("", "", word)
     found = _SECRET.match(rest)
-    return f"{option}{equals}{found.group()}{HIDDEN}" if found else word
+    return f"{option}{equals}{found.group()}{HIDDEN_WORD}" if found else word

@@ -20,15 +20,21 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
     from zo_bilevel.support.tables import Grid
 
-TASKS = ("burgers", "allen-cahn", "kdv")
-OURS = "default"
-METHODS = (OURS, "zo-adam", "nevergrad:CMA", "nevergrad:OnePlusOne", "nevergrad:Cobyla")
+DEMO_TASKS = ("burgers", "allen-cahn", "kdv")
+DEFAULT_METHOD = "default"
+DEMO_METHODS = (
+    DEFAULT_METHOD,
+    "zo-adam",
+    "nevergrad:CMA",
+    "nevergrad:OnePlusOne",
+    "nevergrad:Cobyla",
+)
 
 
 @click.command("demo")
 @click.option("--seeds", default="5", help="A count (5 means 0 to 4) or a list (3,7,9).")
 @click.option("--max-solves", type=POSITIVE, default=80, help="Solves a run may spend.")
-@click.option("--methods", "names", default=",".join(METHODS), help="Separated by commas.")
+@click.option("--methods", "names", default=",".join(DEMO_METHODS), help="Separated by commas.")
 @click.option("--workers", type=POSITIVE, help="Equations at once; default one for each core.")
 @click.option("--plot", default="demo.png", metavar="FILE.png", help="Where the picture goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no progress.")
@@ -56,8 +62,8 @@ def demo_command(
     from zo_bilevel.support.json_data import to_json
 
     path, numbers = check_plot_path(plot), parse_seeds(seeds)
-    known = [tasks.load(name) for name in TASKS]
-    settings = _Settings(max_solves, workers or min(len(TASKS), cpu_count()))
+    known = [tasks.load(name) for name in DEMO_TASKS]
+    settings = _Settings(max_solves, workers or min(len(DEMO_TASKS), cpu_count()))
     with make_progress(is_silent=as_json) as progress:
         found = _compare_all(known, names, numbers, settings, progress)
     if not found:
@@ -205,7 +211,7 @@ def summary_sentence(comparisons: list[Comparison]) -> str:
     methods = dict.fromkeys(method for c in comparisons for method in c.methods)
     reached = {m: r for m in methods if (r := _over_all(comparisons, m)) and r.counts}
     ranked = sorted(reached, key=lambda m: (-reached[m].reached, reached[m].median))
-    ours = OURS if OURS in reached else next(iter(ranked), None)
+    ours = DEFAULT_METHOD if DEFAULT_METHOD in reached else next(iter(ranked), None)
     if ours is None:
         return "Every method was refused: nothing follows from this."
     words = [

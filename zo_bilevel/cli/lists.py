@@ -52,14 +52,14 @@ def _sizes(space: Space) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def methods_command(as_json: bool) -> None:
     """List the methods, ours and the baselines."""
-    from zo_bilevel.methods.names import FAMILIES, PLAIN
+    from zo_bilevel.methods.names import METHOD_FACTORIES, METHOD_FAMILIES
     from zo_bilevel.support.json_data import to_json
     from zo_bilevel.support.tables import Grid
 
-    rows = [(name, _summary(make)) for name, make in PLAIN.items()]
+    rows = [(name, _summary(make)) for name, make in METHOD_FACTORIES.items()]
     rows += [
         (f"{family}:NAME", _first_line(make) or f"Any optimizer of {family} by its name there.")
-        for family, make in FAMILIES.items()
+        for family, make in METHOD_FAMILIES.items()
     ]
     if as_json:
         click.echo(to_json([{"name": name, "summary": summary} for name, summary in rows]))

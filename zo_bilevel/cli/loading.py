@@ -18,7 +18,7 @@ from zo_bilevel.problem.task import Task
 from zo_bilevel.support.errors import InputError, ZoBilevelError, unknown_name_message
 from zo_bilevel.support.tables import listed
 
-WORDS = {"true": True, "false": False, "none": None}
+LITERAL_WORDS = {"true": True, "false": False, "none": None}
 
 
 def load_subject(subject: str, options: Mapping[str, Any] | None = None) -> Task:
@@ -210,8 +210,8 @@ def parse_settings(flag: str, settings: Iterable[str]) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:  # noqa: ANN401 - any literal
-    if text.lower() in WORDS:
-        return WORDS[text.lower()]
+    if text.lower() in LITERAL_WORDS:
+        return LITERAL_WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

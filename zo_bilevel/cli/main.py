@@ -18,7 +18,7 @@ from zo_bilevel.cli.demo import demo_command
 from zo_bilevel.cli.doctor import doctor_command
 from zo_bilevel.cli.init import init_command
 from zo_bilevel.cli.lists import methods_command, tasks_command
-from zo_bilevel.cli.options import INTERRUPTED, WORDS
+from zo_bilevel.cli.options import INTERRUPTED, WORDS_KEY
 from zo_bilevel.cli.paper import paper_command
 from zo_bilevel.cli.prompt import prompt_command
 from zo_bilevel.cli.run import run_command
@@ -46,7 +46,7 @@ class _Commands(click.Group):
     """Turns errors that a person can mend into one line; keeps the words for the store."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[WORDS] = tuple(args)
+        ctx.meta[WORDS_KEY] = tuple(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it

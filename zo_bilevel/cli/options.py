@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
-WORDS = "zo_bilevel.words"
+WORDS_KEY = "zo_bilevel.words"
 """Where a click context keeps the words of the command line."""
 POSITIVE = click.IntRange(min=1)
 POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 
-SHARED = (
+SHARED_OPTIONS = (
     click.argument("subject", metavar="TASK"),
     click.option("--max-solves", type=POSITIVE, help="Solves a run may spend."),
     click.option("--tolerance", type=float, default=None, help="Stop at or below this loss."),
@@ -60,7 +60,7 @@ def shared_options(command: Command) -> Command:
     Args:
         command: A function that click will call.
     """
-    for option in reversed(SHARED):
+    for option in reversed(SHARED_OPTIONS):
         command = option(command)
     return command
 

@@ -178,7 +178,7 @@ def resume_command(context: click.Context, store: str, run: int) -> None:
 
 
 def _resumable(store: str, run: int) -> list[str]:
-    from zo_bilevel.cli.command_line_words import HIDDEN
+    from zo_bilevel.cli.command_line_words import HIDDEN_WORD
     from zo_bilevel.comparison.stored_runs import command_of, find_run
     from zo_bilevel.support.errors import InputError, StoreError
 
@@ -191,7 +191,7 @@ def _resumable(store: str, run: int) -> list[str]:
         )
     if words[0] not in RESUMABLE:
         raise StoreError(f"the command of run {run} is damaged: {shlex.join(words)}")
-    if any(word.endswith(HIDDEN) for word in words):
+    if any(word.endswith(HIDDEN_WORD) for word in words):
         raise InputError(
             f"the command of run {run} held a secret, which no store keeps: give it again with "
             f"zo-bilevel {shlex.join(words)} --store {store}"

@@ -15,7 +15,7 @@ from zo_bilevel.comparison.summaries import MethodSummary, summarize
 from zo_bilevel.support.json_data import to_json, to_plain
 from zo_bilevel.support.tables import Grid, listed
 
-LUCKY = (
+LUCKY_DRAWS_NOTE = (
     "solves are noisy: solves to the target and ERT count from the first draw below it, in runs "
     "whose final point stands up to fresh solves; they are optimistic, for every method alike"
 )
@@ -114,7 +114,7 @@ class Comparison:
         if self.judge_solves:
             notes.append(f"final points were judged by {self.judge_solves} solves beside the runs")
         if self.has_lucky_draws and self.target is not None:
-            notes.append(LUCKY)
+            notes.append(LUCKY_DRAWS_NOTE)
         if self.is_interrupted:
             total = len(self.methods) * len(self.seeds)
             notes.append(f"interrupted: {len(self.runs)} of {total} runs")

@@ -23,7 +23,7 @@ PACKAGES = (
     "iterative-ensemble-smoother",
     "coco-experiment",
 )
-HIDDEN = "***"
+HIDDEN_TEXT = "***"
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 
 
@@ -81,7 +81,7 @@ def command_line(words: Sequence[str]) -> str:
         "zo-bilevel compare mine.py --set 'url=http://***@host'"
     """
     return (
-        shlex.join(["zo-bilevel", *(_LOGIN.sub(f"{HIDDEN}@", word) for word in words)])
+        shlex.join(["zo-bilevel", *(_LOGIN.sub(f"{HIDDEN_TEXT}@", word) for word in words)])
         if words
         else ""
     )

@@ -18,9 +18,9 @@ from zo_bilevel.support.errors import InputError
 
 FEWEST_SEEDS = 5
 """Below this, medians and quartiles say next to nothing."""
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Differences with a smaller corrected p-value are called real."""
-RESAMPLES = 4000
+NUM_RESAMPLES = 4000
 _SEED = 20240614
 
 
@@ -78,7 +78,7 @@ class Duel:
     @property
     def is_decided(self) -> bool:
         """Whether there are seeds enough and the difference is no chance."""
-        return self.num_seeds >= FEWEST_SEEDS and self.p_value < LEVEL
+        return self.num_seeds >= FEWEST_SEEDS and self.p_value < SIGNIFICANCE_LEVEL
 
 
 def duel(
@@ -137,7 +137,7 @@ def interval_of_share(points: FloatArray) -> tuple[float, float]:
         exact = binomtest(int(points.sum()), points.size).proportion_ci(0.95)
         return float(exact.low), float(exact.high)
     rng = np.random.default_rng(_SEED)
-    means = rng.choice(points, (RESAMPLES, points.size)).mean(axis=1)
+    means = rng.choice(points, (NUM_RESAMPLES, points.size)).mean(axis=1)
     lower, upper = np.quantile(means, (0.025, 0.975))
     return float(lower), float(upper)
 

@@ -13,7 +13,7 @@ import numpy as np
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.run.final_point import Verdict, chosen
-from zo_bilevel.run.ledger import CONFIRM
+from zo_bilevel.run.ledger import CONFIRM_ROLE
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.store.arrays import unpack_array
 from zo_bilevel.store.store import Store
@@ -124,7 +124,7 @@ def _verdict(store: Store, run: Row) -> Verdict | None:
         " role = 'confirm' AND judged <> '') ORDER BY place, id",
         (run["id"],),
     ):
-        point = Point(unpack_array(row["point"]), role=CONFIRM)
+        point = Point(unpack_array(row["point"]), role=CONFIRM_ROLE)
         loss = math.inf if row["loss"] is None else row["loss"]
         solve = Evaluation(point, row["judged"], None, loss)
         groups.setdefault(row["point"], []).append(solve)

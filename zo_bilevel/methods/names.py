@@ -70,7 +70,7 @@ def _esmda() -> Method:
     return ESMDA()
 
 
-PLAIN: dict[str, Callable[[], Method]] = {
+METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
     "default": _default,
     "gauss-newton": _gauss_newton,
     "trust-region": _trust_region,
@@ -82,7 +82,7 @@ PLAIN: dict[str, Callable[[], Method]] = {
     "dfols:prior": lambda: _dfols("prior"),
     "esmda": _esmda,
 }
-FAMILIES: dict[str, Callable[[str], Method]] = {"nevergrad": _nevergrad, "scipy": _scipy}
+METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {"nevergrad": _nevergrad, "scipy": _scipy}
 
 
 def method_from_name(name: str) -> Method:
@@ -98,9 +98,9 @@ def method_from_name(name: str) -> Method:
         InputError: If the name is unknown, with the nearest ones.
     """
     family, colon, member = name.partition(":")
-    if colon and family in FAMILIES and member:
-        return FAMILIES[family](member)
-    if name in PLAIN:
-        return PLAIN[name]()
-    known = [*PLAIN, *(f"{family}:NAME" for family in FAMILIES)]
+    if colon and family in METHOD_FAMILIES and member:
+        return METHOD_FAMILIES[family](member)
+    if name in METHOD_FACTORIES:
+        return METHOD_FACTORIES[name]()
+    known = [*METHOD_FACTORIES, *(f"{family}:NAME" for family in METHOD_FAMILIES)]
     raise InputError(unknown_name_message("method", name, known))

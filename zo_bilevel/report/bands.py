@@ -15,7 +15,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 Chart: TypeAlias = dict[str, Any]
 
-DIGITS = 6
+CHART_DIGITS = 6
 BY_TITLES: Mapping[Axis, str] = {
     "solves": "solves",
     "rounds": "rounds (solves at once count as one)",
@@ -25,7 +25,7 @@ BY_TITLES: Mapping[Axis, str] = {
 
 def plain_number(value: float) -> float | None:
     """A number for JSON with as many digits as a screen can show; `None` unless finite."""
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return float(f"{value:.{CHART_DIGITS}g}") if math.isfinite(value) else None
 
 
 def plain_numbers(values: Sequence[float] | FloatArray) -> list[float | None]:

@@ -18,7 +18,7 @@ from zo_bilevel.report.bands import BY_TITLES, Chart, band_chart, plain_numbers
 from zo_bilevel.report.parameters import parameter_charts
 from zo_bilevel.support.tables import number, percent
 
-TAU = 1e-3
+PROFILE_TAU = 1e-3
 
 
 def charts_of(comparison: Comparison) -> dict[str, Chart]:
@@ -121,7 +121,7 @@ def _share_reached(runs: Sequence[Run], target: Target, by: Axis) -> dict[str, A
 
 
 def profile_charts(
-    cases: Sequence[Case], methods: Sequence[str], by: Axis = "solves", tau: float = TAU
+    cases: Sequence[Case], methods: Sequence[str], by: Axis = "solves", tau: float = PROFILE_TAU
 ) -> dict[str, Chart]:
     """A data profile and a performance profile.
 

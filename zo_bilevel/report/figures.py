@@ -27,8 +27,8 @@ Quantity: TypeAlias = Callable[[Improvement], float]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart with any colour vision: Okabe and Ito, "Color Universal Design", 2008, without
 its yellow, which is too faint for lines."""
-LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-FORMATS = (".pdf", ".png", ".svg")
+LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 DOTS_PER_INCH = 150
 
 
@@ -46,8 +46,8 @@ def check_plot_path(path: str | Path) -> Path:
         InputError: If the suffix is no known format or the folder does not exist.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"plot must end in {', '.join(FORMATS)}, got {str(path)!r}")
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise InputError(f"plot must end in {', '.join(FIGURE_SUFFIXES)}, got {str(path)!r}")
     if not path.parent.is_dir():
         raise InputError(f"plot must lie in a folder that exists, got {str(path)!r}")
     try:
@@ -195,7 +195,7 @@ def draw_curves(panel: Axes, comparison: Comparison, quantity: Quantity, *, is_l
         if not np.isfinite(median).any():
             panel.plot([], [], color="#999999", label=f"{method} (no result)")
             continue
-        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+        colour, line = COLOURS[index % len(COLOURS)], LINE_STYLES[index % len(LINE_STYLES)]
         low, middle, high = (np.maximum(part, floor) for part in (lower, median, upper))
         panel.fill_between(solves, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
         panel.step(

@@ -12,7 +12,7 @@ from zo_bilevel.report.sections import Section, section_of
 from zo_bilevel.report.suite import Overview, overview_of
 from zo_bilevel.support.errors import InputError, MissingPackageError
 
-EXTRA = 'reports need plotly and jinja2: pip install "zo-bilevel[report]"'
+REPORT_EXTRA = 'reports need plotly and jinja2: pip install "zo-bilevel[report]"'
 
 
 def check_report_path(path: str | Path) -> Path:
@@ -56,7 +56,7 @@ def plotly_script() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise MissingPackageError(EXTRA) from error
+        raise MissingPackageError(REPORT_EXTRA) from error
     script: str = get_plotlyjs()
     return script.replace("</script", "<\\/script")
 
@@ -65,7 +65,7 @@ def _environment() -> Any:  # noqa: ANN401 - of an optional package
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
-        raise MissingPackageError(EXTRA) from error
+        raise MissingPackageError(REPORT_EXTRA) from error
     return Environment(
         loader=PackageLoader("zo_bilevel.report", "templates"),
         autoescape=True,

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.comparison.columns import method_table
-from zo_bilevel.comparison.comparison import LUCKY, Comparison
+from zo_bilevel.comparison.comparison import LUCKY_DRAWS_NOTE, Comparison
 from zo_bilevel.comparison.pairwise import duels, is_repeated
 from zo_bilevel.comparison.profiles import cases_of
 from zo_bilevel.comparison.runs import Run
@@ -129,7 +129,9 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
             f"({comparison.judge_solves} in all, charged to no run)."
         )
     if comparison.has_lucky_draws:
-        found.append(f"Curves show the lowest noisy draw so far; {LUCKY}. Profiles are left out.")
+        found.append(
+            f"Curves show the lowest noisy draw so far; {LUCKY_DRAWS_NOTE}. Profiles are left out."
+        )
     return (*found, *comparison.notes)
 
 

@@ -13,11 +13,11 @@ from zo_bilevel.comparison.pairwise import duels
 from zo_bilevel.comparison.profiles import Case, cases_of
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS, Duel, corrected, duel
 from zo_bilevel.report.bands import Chart
-from zo_bilevel.report.charts import TAU, profile_charts, shared_axes
+from zo_bilevel.report.charts import PROFILE_TAU, profile_charts, shared_axes
 from zo_bilevel.report.words import conclusion
 from zo_bilevel.support.tables import Grid, listed, number
 
-OURS = "default"
+DEFAULT_METHOD = "default"
 """The method people get when they name none."""
 GROUPS_OF_SOLVES = (10, 50)
 """Budgets of a summary, in groups of N + 1 solves."""
@@ -65,7 +65,7 @@ def overview_of(comparisons: Sequence[Comparison]) -> Overview:
 def _table(
     name: str, methods: Sequence[str], members: Sequence[Comparison], cases: Sequence[Case]
 ) -> Grid:
-    counts = [(case, case.counts(TAU)) for case in cases]
+    counts = [(case, case.counts(PROFILE_TAU)) for case in cases]
     wins = Counter(_first(member) for member in members)
     rows = []
     for method in methods:
@@ -77,7 +77,7 @@ def _table(
     rows.sort(key=lambda row: (-sum(row[0]), -row[2], row[1]))
     header = ("method", *(f"within\n{a} (N + 1)" for a in GROUPS_OF_SOLVES), "in the\nbudget")
     return Grid(
-        f"{name}: share of {len(cases)} runs within {TAU:g} of the possible gain",
+        f"{name}: share of {len(cases)} runs within {PROFILE_TAU:g} of the possible gain",
         (*header, "first on\nproblems"),
         tuple((m, *(f"{100 * share:.0f} %" for share in s), str(w)) for s, m, w in rows),
         (
@@ -111,10 +111,12 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
         words.append("So few problems decide nothing.")
     elif found:
         words.append(f"It is ahead of {listed([_ahead(d) for d in found], most=20)}.")
-    if OURS in members[0].methods:
-        behind = [f"{m.problem} ({first})" for m in members if (first := _first(m)) != OURS]
+    if DEFAULT_METHOD in members[0].methods:
+        behind = [
+            f"{m.problem} ({first})" for m in members if (first := _first(m)) != DEFAULT_METHOD
+        ]
         words.append(
-            f"{OURS} is first on {len(members) - len(behind)} of {len(members)}"
+            f"{DEFAULT_METHOD} is first on {len(members) - len(behind)} of {len(members)}"
             + (f", not on {listed(behind, most=40)}." if behind else ".")
         )
     return " ".join(words)

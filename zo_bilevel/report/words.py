@@ -6,7 +6,7 @@ import math
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.pairwise import duels
-from zo_bilevel.comparison.statistics import FEWEST_SEEDS, LEVEL, Duel
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS, SIGNIFICANCE_LEVEL, Duel
 from zo_bilevel.comparison.summaries import MethodSummary
 from zo_bilevel.support.tables import listed, number
 
@@ -110,7 +110,7 @@ def seeds_needed(num_rivals: int) -> int:
         (6, 8)
     """
     seeds = FEWEST_SEEDS
-    while num_rivals * 2.0 ** (1 - seeds) >= LEVEL:
+    while num_rivals * 2.0 ** (1 - seeds) >= SIGNIFICANCE_LEVEL:
         seeds += 1
     return seeds
 

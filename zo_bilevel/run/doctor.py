@@ -28,7 +28,7 @@ from zo_bilevel.support.errors import InnerSolverError, InputError
 
 NoiseTable: TypeAlias = NDArray[np.float64]
 
-SPACING = 1e-6
+TABLE_SPACING = 1e-6
 """Distance between the solves of the difference table, in scaled units."""
 TABLE_SOLVES = 7
 SMALL_RADIUS, LARGE_RADIUS = 1e-5, 0.4
@@ -210,7 +210,7 @@ def _table_points(problem: Problem, x: FloatArray, seed: int) -> list[FloatArray
     direction = np.random.default_rng(seed).choice([-1.0, 1.0], x.size)
     direction[problem.space.discrete] = 0.0
     middle = np.clip(x, problem.space.lower + 1e-4, problem.space.upper - 1e-4)
-    return [middle + SPACING * k * direction for k in range(TABLE_SOLVES)]
+    return [middle + TABLE_SPACING * k * direction for k in range(TABLE_SOLVES)]
 
 
 def difference_table_noise(values: NoiseTable) -> float:

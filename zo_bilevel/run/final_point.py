@@ -17,13 +17,13 @@ import numpy as np
 
 from zo_bilevel.methods.base import Notes
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.ledger import CONFIRM, Ledger
+from zo_bilevel.run.ledger import CONFIRM_ROLE, Ledger
 from zo_bilevel.run.result import Record
 from zo_bilevel.solve.evaluation import CONFIRM_STREAM, Evaluation, Point
 
-SHARE = 0.1
+CONFIRMING_SHARE = 0.1
 MOST_SOLVES = 8
-PROVEN = 2.0
+MIN_ERRORS_TO_OVERRULE = 2.0
 """Standard errors by which the lowest loss must beat the method's recommendation."""
 
 
@@ -51,10 +51,10 @@ def keep_back(ledger: Ledger) -> int:
     """
     solves, cost = ledger.budget.max_solves, ledger.budget.max_cost
     if cost is not None:
-        ledger.cost_reserve = min(MOST_SOLVES * ledger.highest_price, SHARE * cost)
+        ledger.cost_reserve = min(MOST_SOLVES * ledger.highest_price, CONFIRMING_SHARE * cost)
     if solves is None:
         return MOST_SOLVES
-    ledger.reserve = min(MOST_SOLVES, int(SHARE * solves))
+    ledger.reserve = min(MOST_SOLVES, int(CONFIRMING_SHARE * solves))
     return ledger.reserve
 
 
@@ -87,7 +87,9 @@ def confirm(
     if repeats < 1:
         return None
     points = [
-        Point(x, (CONFIRM_STREAM, repeat), CONFIRM) for x in candidates for repeat in range(repeats)
+        Point(x, (CONFIRM_STREAM, repeat), CONFIRM_ROLE)
+        for x in candidates
+        for repeat in range(repeats)
     ]
     ledger.rounds += 1
     evaluations = evaluator.evaluate(points)
@@ -119,7 +121,7 @@ def _chosen(verdicts: list[Verdict]) -> Verdict | None:
     lowest, recommended = verdicts
     errors = [verdict.standard_error for verdict in verdicts]
     doubt = math.hypot(*(math.inf if error is None else error for error in errors))
-    margin = 0.0 if math.isnan(doubt) else PROVEN * doubt
+    margin = 0.0 if math.isnan(doubt) else MIN_ERRORS_TO_OVERRULE * doubt
     return lowest if lowest.loss + margin < recommended.loss else recommended
 
 

@@ -15,13 +15,13 @@ from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 
 DEFAULT_MAX_SOLVES = 1000
-MISTAKES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
+USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
 MIN_SOLVES_TO_JUDGE_PRICES = 100
-CAUTION = 2
+PRICE_SAFETY_FACTOR = 2
 """Times the highest price seen that a solve may cost, where several run at once."""
-CONFIRM = "confirm"
+CONFIRM_ROLE = "confirm"
 """Role of the solves that judge the final point afresh; none of them can become the best."""
 
 
@@ -109,7 +109,7 @@ class Ledger:
         if self.highest_price == 0.0:
             return max(1, len(self.history) // 4)
         one_by_one = math.floor(left / self.highest_price * (1 + 1e-12))
-        at_once = max(1, one_by_one // CAUTION)
+        at_once = max(1, one_by_one // PRICE_SAFETY_FACTOR)
         return min(one_by_one, at_once, self.num_priced)
 
     def affordable(self, points: Sequence[Point]) -> int:
@@ -154,7 +154,7 @@ class Ledger:
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
-        elif evaluation.point.role != CONFIRM and (
+        elif evaluation.point.role != CONFIRM_ROLE and (
             self.best is None or evaluation.loss < self.best.loss
         ):
             self.best = evaluation
@@ -191,7 +191,7 @@ class Ledger:
 
     def failure_reason(self, max_failure_rate: float) -> str:
         """Why the run is hopeless, in words, or nothing."""
-        if self.best is None and self.first_error.startswith(MISTAKES):
+        if self.best is None and self.first_error.startswith(USER_MISTAKE_PREFIXES):
             return f"the first solve {self.first_error}"
         limits = self.budget
         if (

@@ -33,9 +33,9 @@ from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Side: TypeAlias = Generator[FloatArray, FloatArray | None, None]
 """Yields scaled points, is sent weighted residuals (`None` for a failed solve)."""
-STEPS = 6
+NUM_STEPS_TO_END = 6
 """Into which the way to the end of the interval is cut, were the model linear."""
-WORTH = 0.01
+MIN_PROMISE = 0.01
 """A correction is solved when it promises to lower S by this many residual variances."""
 MOST_CORRECTIONS = 2
 """Solves that let the other parameters follow, at one value of the profiled one."""
@@ -181,7 +181,7 @@ class _Valley:
             self._move(step, answer)
             for _ in range(MOST_CORRECTIONS):
                 correction, promise = self._correction()
-                if promise < WORTH * self.variance:
+                if promise < MIN_PROMISE * self.variance:
                     break
                 answer = yield self.x + correction
                 if answer is None:
@@ -197,7 +197,9 @@ class _Valley:
         follow = -np.linalg.lstsq(rest, column, rcond=None)[0] if rest.size else np.zeros(0)
         bend = float(np.linalg.norm(column + rest @ follow))
         reach = self.space.upper[self.place] - self.space.lower[self.place]
-        length = min(self.limit / STEPS * np.sqrt(self.variance) / max(bend, 1e-300), 0.25 * reach)
+        length = min(
+            self.limit / NUM_STEPS_TO_END * np.sqrt(self.variance) / max(bend, 1e-300), 0.25 * reach
+        )
         step = np.zeros_like(self.x)
         step[self.place], step[self.others] = 1.0, follow
         wanted = np.clip(self.x + self.sign * length * step, self.space.lower, self.space.upper)

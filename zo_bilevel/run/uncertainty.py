@@ -30,7 +30,7 @@ from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedP
 
 FORWARD_STEP = 2.0**-25
 """Relative step of a difference in double precision, about the root of the rounding error."""
-SINGULAR = 1e-7
+SINGULAR_SHARE = 1e-7
 """Directions less stiff than this share of the stiffest are lost in the error of differences."""
 OPEN_COMPONENT = 1e-3
 """A parameter with a larger part in a direction that the data leave open is not determined."""
@@ -108,7 +108,9 @@ def linear_uncertainty(
     spreads = np.divide(
         np.sqrt(variance), stiffness, out=np.full_like(stiffness, np.inf), where=stiffness > 0
     )
-    is_open = (stiffness <= SINGULAR * stiffness[0]) | (spreads > space.upper[0] - space.lower[0])
+    is_open = (stiffness <= SINGULAR_SHARE * stiffness[0]) | (
+        spreads > space.upper[0] - space.lower[0]
+    )
     factor = rates[:, None] * rows.T
     known = np.where(is_open, 0.0, spreads)
     covariance = (factor * known) @ (factor * known).T  # (2)

@@ -19,7 +19,7 @@ from typing import Any, final
 from zo_bilevel.support.errors import InnerSolverError
 
 KIB = 1024
-CHILD = """
+CHILD_PROGRAM = """
 import sys
 with open(sys.argv[1] + "/path") as file:
     sys.path[:] = file.read().split("\\n")
@@ -95,7 +95,10 @@ def peak_memory(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tupl
         call.write_bytes(cloudpickle.dumps((function, args, kwargs)))
         Path(folder, "path").write_text("\n".join(sys.path))
         run = subprocess.run(
-            [sys.executable, "-c", CHILD, folder], capture_output=True, text=True, check=False
+            [sys.executable, "-c", CHILD_PROGRAM, folder],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if run.returncode != 0 or not answer.exists():
             last = run.stderr.strip().splitlines()[-1:] or [f"exit status {run.returncode}"]

@@ -18,8 +18,8 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 
 WITHOUT_LIMIT = 10**9
-TINY = 1e-15
-ROUNDING = 1e-12
+SMALLEST_SIZE = 1e-15
+LINE_ROUNDING = 1e-12
 
 
 @final
@@ -34,10 +34,10 @@ class _Solver:
 
 SOLVERS: dict[str, _Solver] = {
     "COBYQA": _Solver(
-        {"initial_tr_radius": 1.0, "final_tr_radius": TINY}
+        {"initial_tr_radius": 1.0, "final_tr_radius": SMALLEST_SIZE}
         | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
     ),
-    "COBYLA": _Solver({"rhobeg": 1.0, "tol": TINY, "maxiter": WITHOUT_LIMIT}),
+    "COBYLA": _Solver({"rhobeg": 1.0, "tol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}),
     "L-BFGS-B": _Solver(
         {"ftol": 0.0, "gtol": 0.0, "maxfun": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT},
         has_gradient=True,
@@ -47,10 +47,16 @@ SOLVERS: dict[str, _Solver] = {
         {"adaptive": True, "xatol": 0.0, "fatol": 0.0}
         | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
     ),
-    "Powell": _Solver({"ftol": TINY, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
-    "SLSQP": _Solver({"ftol": TINY, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
+    "Powell": _Solver({"ftol": SMALLEST_SIZE, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
+    "SLSQP": _Solver({"ftol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
     "least_squares": _Solver(
-        {"ftol": TINY, "xtol": TINY, "gtol": TINY, "max_nfev": WITHOUT_LIMIT}, has_gradient=True
+        {
+            "ftol": SMALLEST_SIZE,
+            "xtol": SMALLEST_SIZE,
+            "gtol": SMALLEST_SIZE,
+            "max_nfev": WITHOUT_LIMIT,
+        },
+        has_gradient=True,
     ),
 }
 
@@ -182,7 +188,7 @@ class Scipy(Baseline):
         differences = _Differences(solves, residuals)
         # scipy's first trust region is as large as the start, or 1 when that is zero exactly:
         # a start in the middle that is off zero by rounding would never get anywhere
-        start = np.where(np.abs(place.start) < ROUNDING, 0.0, place.start)
+        start = np.where(np.abs(place.start) < LINE_ROUNDING, 0.0, place.start)
         result = optimize.least_squares(
             differences.value,
             start,

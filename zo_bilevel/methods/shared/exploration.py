@@ -23,7 +23,7 @@ DEFAULT_LENGTH = 0.3
 """Correlation length taken for a field that names none; sets the order of modes, no more."""
 MOST_COORDINATES = 40
 """Up to so many parameters of a loss each is a direction of its own, unless they are a field."""
-SHORTEST = 1e-3
+MIN_MODE_DEVIATION = 1e-3
 """Modes of a field whose prior deviation is below this share of the first are left out."""
 ENOUGH_LEFT = 0.99
 """Squared share of a vector outside the basis with which one projection is accurate."""
@@ -110,5 +110,5 @@ def scaled_directions(space: Space, free: NDArray[np.bool_]) -> Iterator[FloatAr
         scaled = space.prior.apply_sqrt(direction)
         length = float(np.linalg.norm(scaled))
         longest = max(longest, length)
-        if length > SHORTEST * longest:
+        if length > MIN_MODE_DEVIATION * longest:
             yield scaled[free]

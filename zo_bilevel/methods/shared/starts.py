@@ -18,7 +18,7 @@ START_ROUNDS = 4
 """Rounds spent on finding any point that solves, when the start does not."""
 MOST_SOBOL_PARAMETERS = 16
 """With more parameters a point drawn from the whole box is hopeless: look around the start."""
-SCALES = (0.1, 0.3, 1.0, 3.0)
+LOOK_SCALES = (0.1, 0.3, 1.0, 3.0)
 """Of those looks, in scaled units: pointwise standard deviations of draws from the prior."""
 
 
@@ -65,7 +65,7 @@ def _around(search: Search, count: int, step: int) -> FloatArray:
     """Draws from the prior around the start, near and far, shape `(count, N)`."""
     space = search.space
     white = search.rng(4, step).standard_normal((space.size, count))
-    scales = np.resize(np.array(SCALES), count)
+    scales = np.resize(np.array(LOOK_SCALES), count)
     points = search.start[:, None] + space.prior.apply_sqrt(white) * scales
     clipped: FloatArray = np.clip(points.T, space.lower, space.upper)
     return clipped

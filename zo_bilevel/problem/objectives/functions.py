@@ -19,7 +19,7 @@ Pair: TypeAlias = tuple[FloatArray, FloatArray]
 
 NUMERICAL_ERRORS = (ArithmeticError, np.linalg.LinAlgError)
 """What a function that is right may raise at some points."""
-DIFFERENCE = 1e-5
+RELATIVE_STEP = 1e-5
 """Step of differences of a gradient, in units of the largest value."""
 
 
@@ -101,7 +101,7 @@ class TorchObjective:
             length = max(float(np.linalg.norm(part)) for part in along)
             if length == 0.0:
                 continue
-            step = DIFFERENCE * largest / length
+            step = RELATIVE_STEP * largest / length
             ends = [
                 self.gradient(at[0] + side * along[0], at[1] + side * along[1], context)
                 for side in (step, -step)

@@ -22,7 +22,7 @@ from zo_bilevel.support.errors import InnerSolverError
 
 START_ATTEMPTS = 3
 CLOSE_LIMIT_S = 2.0
-RETRIED = ("failed", "timed_out", "crashed")
+RETRIED_STATUSES = ("failed", "timed_out", "crashed")
 """NaN is an answer: the same seed would give it again."""
 
 
@@ -211,7 +211,7 @@ def with_retries(attempt: Callable[[], Outcome], retries: int) -> Outcome:
     """
     outcome = attempt()
     for repeat in range(retries):
-        if outcome.status not in RETRIED:
+        if outcome.status not in RETRIED_STATUSES:
             break
         before, outcome = outcome, attempt()
         error = f"{outcome.error} (attempt {repeat + 2})" if outcome.error else ""

@@ -23,7 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.solve.dispatch.processes.worker import HEADER, JOB, MARK, OUTCOME, REFUSED, SOLVER
+from zo_bilevel.solve.dispatch.processes.worker import (
+    FRAME_HEADER,
+    FRAME_MARK,
+    JOB,
+    OUTCOME,
+    REFUSED,
+    SOLVER,
+)
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import InnerSolverError
 
@@ -183,7 +190,7 @@ class SupervisedWorker:
         return how or "its guard died"
 
     def _send(self, kind: bytes, body: bytes, deadline: float | None) -> None:
-        left = memoryview(HEADER.pack(MARK, kind, len(body)) + body)
+        left = memoryview(FRAME_HEADER.pack(FRAME_MARK, kind, len(body)) + body)
         while left:
             self._wait(self._requests, select.POLLOUT, deadline)
             try:
@@ -195,14 +202,14 @@ class SupervisedWorker:
 
     def _receive(self, deadline: float | None) -> tuple[bytes, bytes]:
         received = self._read(deadline)
-        while len(received) < HEADER.size:
+        while len(received) < FRAME_HEADER.size:
             received += self._read(deadline)
-        mark, kind, length = HEADER.unpack_from(received)
-        if mark != MARK:
+        mark, kind, length = FRAME_HEADER.unpack_from(received)
+        if mark != FRAME_MARK:
             raise WorkerDiedError("sent no answer: its solver wrote to a foreign descriptor")
-        while len(received) < HEADER.size + length:
+        while len(received) < FRAME_HEADER.size + length:
             received += self._read(deadline)
-        return kind, bytes(received[HEADER.size :])
+        return kind, bytes(received[FRAME_HEADER.size :])
 
     def _read(self, deadline: float | None) -> bytearray:
         self._wait(self._replies, select.POLLIN, deadline)

@@ -23,9 +23,9 @@ from zo_bilevel.solve.dispatch.base import Solve
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import shown
 
-HEADER = struct.Struct("<8scQ")
+FRAME_HEADER = struct.Struct("<8scQ")
 """One frame: the mark, a kind (one byte), the length of its body, the body."""
-MARK = b"\x93zo-frm\n"
+FRAME_MARK = b"\x93zo-frm\n"
 """A solver that writes to descriptors which are not its own may write into this pipe."""
 SOLVER, JOB, READY, REFUSED, OUTCOME = b"S", b"J", b"R", b"X", b"O"
 PR_SET_PDEATHSIG = 1
@@ -55,7 +55,7 @@ def main(request_fd: int, reply_fd: int, guard: int) -> None:
                 kind, body = OUTCOME, _answer(solve, frame[1])
             if os.getpid() != own:
                 os._exit(1)  # the user's solver forked and its child came back here
-            replies.write(HEADER.pack(MARK, kind, len(body)) + body)
+            replies.write(FRAME_HEADER.pack(FRAME_MARK, kind, len(body)) + body)
             replies.flush()
 
 
@@ -69,10 +69,10 @@ def _end_with(guard: int) -> None:
 
 def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
     """Read one frame, or `None` at the end of the stream."""
-    header = stream.read(HEADER.size)
-    if len(header) < HEADER.size:
+    header = stream.read(FRAME_HEADER.size)
+    if len(header) < FRAME_HEADER.size:
         return None
-    _, kind, length = HEADER.unpack(header)
+    _, kind, length = FRAME_HEADER.unpack(header)
     body = stream.read(length)
     return None if len(body) < length else (kind, body)
 
