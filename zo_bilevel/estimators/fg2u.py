@@ -146,7 +146,8 @@ class FG2U:
         kept = [c for k in answers for c in range(k * width, min((k + 1) * width, total))]
         JV = np.concatenate(list(answers.values()), axis=1)
         correction = frame_correction(self.directions, len(kept), plan.x.size)
-        return Sketch(plan.x, theta, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
+        V, U = plan.V[:, kept], plan.U[:, kept]
+        return Sketch(plan.x, theta, V, JV, U, correction, dropped, is_exact=True)
 
 
 def _duals(plan: SketchPlan, place: int, width: int) -> FloatArray | DirectionBlock:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
@@ -52,6 +53,7 @@ class Sketch:
         U: Duals with `E[u v'] = I`, shape `(N, b)`.
         correction: Factor on the squared standard error of independent draws.
         dropped: Directions lost to failed solves.
+        is_exact: Whether JV is exact, and not differences.
     """
 
     x: FloatArray
@@ -61,6 +63,7 @@ class Sketch:
     U: FloatArray
     correction: float = 1.0
     dropped: int = 0
+    is_exact: bool = False
 
     @property
     def num_directions(self) -> int:
@@ -95,7 +98,8 @@ class Sketch:
 
         Returns:
             Estimate and standard error per scaled unit, both `(N,)`. The standard error is NaN
-            with a single direction (it cannot be estimated), unless that one is exact.
+            where it cannot be told: with a single direction, unless that one is exact, for
+            coordinates of which no direction was drawn, and of those that changed nothing.
 
         Raises:
             InnerSolverError: If no direction came back.
@@ -105,12 +109,24 @@ class Sketch:
             raise InnerSolverError("no direction of the sketch came back: all its solves failed")
         terms = self.U * self.slopes(bound)
         gradient: FloatArray = terms.mean(axis=1)
+        error = np.full_like(gradient, np.nan)
         if self.correction == 0.0:
-            return gradient, np.zeros_like(gradient)
-        if count == 1:
-            return gradient, np.full_like(gradient, np.nan)
-        variance = terms.var(axis=1, ddof=1) / count
-        return gradient, np.sqrt(variance * self.correction)
+            error[:] = 0.0
+        elif count > 1:
+            error = np.sqrt(terms.var(axis=1, ddof=1) / count * self.correction)
+        drawn = self.U != 0.0
+        error[(drawn & self.is_unseen).any(axis=1) | ~drawn.any(axis=1)] = np.nan
+        return gradient, error
+
+    @property
+    def is_unseen(self) -> NDArray[np.bool_]:
+        """Directions along which not one number changed, shape `(b,)`.
+
+        A difference of exactly zero is no derivative of zero: the step may be lost in a tolerance
+        or in rounding inside the solver. Exact derivatives are what they are.
+        """
+        unseen: NDArray[np.bool_] = ~self.JV.any(axis=0) & (not self.is_exact)
+        return unseen
 
     def model(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
         """Gradient and generalised Gauss-Newton Hessian in the span of the directions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.estimators.sketch import Hypergradient
+from zo_bilevel.estimators.sketch import Hypergradient, Sketch
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher
@@ -59,6 +60,14 @@ def hypergradient(
         raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
     sketch = estimator.sketch(plan, evaluations, evaluator.bound)
     gradient, error = sketch.hypergradient(evaluator.bound)
+    if isinstance(sketch, Sketch) and sketch.is_unseen.any():
+        warnings.warn(
+            f"{sketch.is_unseen.sum()} of {sketch.num_directions} differences are exactly 0: the "
+            "parameters have no effect there, or a step of the radius is lost in a tolerance or in "
+            "rounding inside the solver; give a larger radius, or solve more accurately",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     named = problem.space.named_gradient
     return Hypergradient(
         named(plan.x, gradient),
