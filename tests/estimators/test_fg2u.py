@@ -185,7 +185,7 @@ def test_only_the_first_chunk_brings_theta_home(network):
     x = network.space.encode(network.phi)
     plan = zb.FG2U(5, chunk=2).plan(network.space, x, np.random.default_rng(0), (0,))
     evaluator = Evaluator(network.problem, zb.Serial(), 0)
-    outcomes = evaluator.outcomes(plan.points)
+    outcomes = evaluator.outcomes(dict(enumerate(plan.points)))
     size = evaluator.evaluate(plan.points)[0].theta.size
     assert [outcomes[k].theta.size for k in range(3)] == [size, 1, 1]
     assert [outcomes[k].derivative.shape for k in range(3)] == [(2,), (2,), (1,)]

@@ -111,3 +111,34 @@ def test_difference_table_measures_noise_of_any_size(sigma):
     found = difference_table_noise(values)
     assert found == pytest.approx(sigma, rel=0.2)
     assert difference_table_noise(np.cos(x * 1e5 + np.arange(500))) < 0.05
+
+
+def test_a_doctor_tries_another_start_where_the_first_one_fails():
+    def early(phi):
+        values = 1 - phi["k"] * np.linspace(0, 1, 20)
+        return values[values > 0.2]
+
+    space = zb.Space(k=zb.Real(0, 3))
+    problem = zb.Problem(space, early, zb.SquaredError(np.ones(20)))
+    found = zb.doctor(problem, initial={"k": 1.5})
+    assert found.failures >= 3
+    assert "returned shape (11,), but the target of SquaredError has shape (20,)" in found.errors[0]
+
+
+@pytest.mark.parametrize(("digits", "grain"), [(6, 0.0), (2, 1e-2), (1, 1e-1)])
+def test_parameters_that_are_rounded_inside_the_solver_are_seen(digits, grain):
+    space = zb.Space(a=zb.Real(0, 5), b=zb.Real(0, 5))
+
+    def coarse(phi):
+        return np.array([round(phi["a"], digits), round(phi["b"], digits) ** 2])
+
+    found = zb.doctor(zb.Problem(space, coarse, zb.SquaredError([1.0, 1.0])))
+    assert found.grain == grain
+    assert ("steps below" in str(found)) == (grain > 0)
+    assert found.radius >= 4 * grain
+
+
+def test_parameters_without_effect_are_seen():
+    space = zb.Space(a=zb.Real(0, 5))
+    found = zb.doctor(zb.Problem(space, lambda phi: np.ones(3), zb.SquaredError(np.zeros(3))))
+    assert "no step of all parameters together changed the inner solution" in str(found)

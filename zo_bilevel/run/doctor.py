@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import cloudpickle
 import numpy as np
@@ -19,10 +18,12 @@ from numpy.typing import NDArray
 
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.run.diagnosis import Diagnosis
+from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.dispatch.unpicklable import find_unpicklable
-from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.solve.evaluation import Evaluation, Job, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -31,96 +32,12 @@ NoiseTable: TypeAlias = NDArray[np.float64]
 TABLE_SPACING = 1e-6
 """Distance between the solves of the difference table, in scaled units."""
 TABLE_SOLVES = 7
+LONGER_STEPS: FloatArray = np.array([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
+ABOVE_GRAIN = 10.0
+"""A radius so many times a solver's grain measures the solver more than its rounding."""
+MOST_STARTS = 5
 SMALL_RADIUS, LARGE_RADIUS = 1e-5, 0.4
 SLOW_ENOUGH_TO_DISPATCH_S = 0.02
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What was found and what is suggested; `str()` says it in words.
-
-    Args:
-        solves: Solves spent.
-        failures: Those that were not ok.
-        picklable: Whether process dispatch is possible; `obstacle` says what is in the way.
-        obstacle: The part that cannot travel to another process, or nothing.
-        takes_seed: Whether the inner solver accepts a seed.
-        deterministic: Same point and seed, same numbers.
-        varies_with_seed: Other seed, other numbers.
-        noise: Standard deviation of theta's noise over the spread of theta.
-        seconds: Median seconds a solve.
-        theta: Structure of the inner solution in words.
-        batchable: Whether `solve_batch` is offered and agrees with single solves.
-        is_vector: Whether methods see more than the loss.
-        radius: Suggested smoothing radius, scaled.
-        difference: Suggested scheme.
-        num_directions: Suggested directions a sketch.
-        workers: Suggested number of workers.
-        timeout_s: Suggested time limit of a solve.
-        errors: First words of each failure.
-    """
-
-    solves: int
-    failures: int
-    picklable: bool
-    obstacle: str
-    takes_seed: bool
-    deterministic: bool
-    varies_with_seed: bool
-    noise: float
-    seconds: float
-    theta: str
-    batchable: bool
-    is_vector: bool
-    radius: float
-    difference: str
-    num_directions: int
-    workers: int
-    timeout_s: float
-    errors: tuple[str, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return "\n".join(f"- {line}" for line in self.lines())
-
-    def lines(self) -> list[str]:
-        """One finding a line, the suggestions last."""
-        said = [
-            f"{self.solves} solves, {self.failures} failed, {_seconds(self.seconds)} a solve",
-            f"the inner solution has {self.theta}"
-            + ("" if self.is_vector else "; methods see only the loss"),
-            "it can be sent to other processes"
-            if self.picklable
-            else f"it cannot be sent to other processes: {self.obstacle}; use threads",
-            self._determinism(),
-            f"noise is {self.noise:.1e} of theta's spread"
-            if self.noise > 0
-            else "no noise was seen, not even in the last digits",
-            "it solves a whole round in one call: use Batched()"
-            if self.batchable
-            else "it solves one point a call",
-        ]
-        said += [f"a solve failed: {error}" for error in self.errors]
-        said.append(
-            f"suggested: {self.difference} differences, radius {self.radius:.1e} scaled units, "
-            f"{self.num_directions} directions a sketch"
-        )
-        said.append(self._dispatch())
-        return said
-
-    def _determinism(self) -> str:
-        if not self.deterministic:
-            return "the same point and seed give other numbers each time: it has noise of its own"
-        if self.varies_with_seed:
-            return "it is reproducible: the same seed gives the same numbers, another seed others"
-        return "it is deterministic" + (": its seed changes nothing" if self.takes_seed else "")
-
-    def _dispatch(self) -> str:
-        if self.workers == 1:
-            return "suggested: no parallel dispatch, a solve is too short to gain from it"
-        backend = "" if self.picklable else ', backend="threading"'
-        limit = f", timeout_s={self.timeout_s:g}" if self.picklable else ""
-        return f"suggested: dispatcher=Joblib(n_jobs={self.workers}{backend}{limit})"
 
 
 def doctor(
@@ -153,64 +70,95 @@ def doctor(
     """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
-    solve, x = Solve(problem.inner), problem.space.encode(initial)
-    runner = Serial() if dispatcher is None else dispatcher
-    repeats = _run(runner, solve, problem, [x, x, x], [seed, seed, seed + 1])
-    usable = [outcome for outcome in repeats if outcome.status == "ok"]
-    if not usable or usable[0].theta is None or usable[0].layout is None:
-        raise InnerSolverError(
-            f"no solve at {problem.space.decode(x)} succeeded: {repeats[0].error}"
-        )
-    bound = problem.bind(usable[0].theta, usable[0].layout, x)
-    table = _run(runner, solve, problem, _table_points(problem, x, seed), [seed] * TABLE_SOLVES)
-    outcomes = [*repeats, *table]
-    noise = _noise(repeats, table)
-    radius, difference = _difference(noise)
-    seconds = float(np.median([outcome.seconds for outcome in outcomes]))
+    evaluator = Evaluator(problem, Serial() if dispatcher is None else dispatcher, seed)
+    repeats, failed = _repeats(evaluator, problem.space.encode(initial))
+    x = repeats[0].point.x
+    direction = np.random.default_rng(seed).choice([-1.0, 1.0], x.size)
+    direction[problem.space.discrete] = 0.0
+    table = evaluator.evaluate(_along(problem, x, direction, TABLE_SPACING * np.arange(TABLE_SOLVES)))
+    steps = _steps(evaluator, table, direction)
+    evaluations = [*failed, *repeats, *table, *steps]
+    noise, grain = _noise(repeats, table), _grain(table, steps)
+    radius, difference = _difference(noise, grain)
+    seconds = float(np.median([e.seconds for e in evaluations]))
     culprit = _obstacle(problem.inner)
-    size = problem.space.size
+    size, with_seed = problem.space.size, evaluator.solve.with_seed
+    bound = evaluator.bound
+    if bound is None or repeats[0].theta is None:
+        raise InnerSolverError("a solve that is ok has bound the problem")
     return Diagnosis(
-        solves=len(outcomes),
-        failures=sum(outcome.status != "ok" for outcome in outcomes),
+        solves=len(evaluations),
+        failures=sum(not e.ok for e in evaluations),
         picklable=not culprit,
         obstacle=culprit,
-        takes_seed=solve.with_seed,
+        takes_seed=with_seed,
         deterministic=_same(repeats[0], repeats[1]),
-        varies_with_seed=solve.with_seed and not _same(repeats[0], repeats[2]),
+        varies_with_seed=with_seed and not _same(repeats[0], repeats[2]),
         noise=noise,
+        grain=grain,
         seconds=seconds,
-        theta=usable[0].layout.describe(),
-        batchable=_batchable(problem, x, usable[0].theta, seed),
+        theta=bound.layout.describe(),
+        batchable=_batchable(problem, x, repeats[0].theta, evaluator.seed_of(repeats[0].point)),
         is_vector=bound.is_vector,
         radius=radius,
         difference=difference,
         num_directions=size if size <= 16 else math.ceil(2 + 2 * math.log2(size)),
         workers=(os.cpu_count() or 1) if seconds >= SLOW_ENOUGH_TO_DISPATCH_S else 1,
-        timeout_s=float(f"{max(1.0, 20 * max(o.seconds for o in outcomes)):.2g}"),
-        errors=tuple(dict.fromkeys(o.error for o in outcomes if o.error))[:3],
+        timeout_s=float(f"{max(1.0, 20 * max(e.seconds for e in evaluations)):.2g}"),
+        errors=tuple(dict.fromkeys(e.error for e in evaluations if e.error))[:3],
     )
 
 
-def _run(
-    dispatcher: Dispatcher,
-    solve: Solve,
-    problem: Problem,
-    points: Sequence[FloatArray],
-    seeds: Sequence[int],
-) -> list[Outcome]:
-    jobs = [
-        Job(place, problem.space.decode(point), seed)
-        for place, (point, seed) in enumerate(zip(points, seeds, strict=True))
-    ]
-    answers = dict(dispatcher.run(solve, jobs))
-    return [answers[place] for place in range(len(jobs))]
+def _repeats(evaluator: Evaluator, x: FloatArray) -> tuple[list[Evaluation], list[Evaluation]]:
+    """A point solved twice with one seed and once with another, and what failed before it.
+
+    Where the start fails, others are tried, as in a run.
+    """
+    failed: list[Evaluation] = []
+    space, rng = evaluator.problem.space, np.random.default_rng(evaluator.seed)
+    for _ in range(MOST_STARTS):
+        points = [Point(x, (stream,), "start") for stream in (0, 0, 1)]
+        repeats = evaluator.evaluate(points)
+        if repeats[0].ok:
+            return repeats, failed
+        failed += repeats
+        x = rng.uniform(space.lower, space.upper)
+    raise InnerSolverError(
+        f"no solve at {space.decode(failed[0].point.x)} or {MOST_STARTS - 1} other points "
+        f"succeeded: {failed[0].error}"
+    )
 
 
-def _table_points(problem: Problem, x: FloatArray, seed: int) -> list[FloatArray]:
-    direction = np.random.default_rng(seed).choice([-1.0, 1.0], x.size)
-    direction[problem.space.discrete] = 0.0
+def _along(
+    problem: Problem, x: FloatArray, direction: FloatArray, steps: FloatArray
+) -> list[Point]:
     middle = np.clip(x, problem.space.lower + 1e-4, problem.space.upper - 1e-4)
-    return [middle + TABLE_SPACING * k * direction for k in range(TABLE_SOLVES)]
+    space = problem.space
+    return [
+        Point(np.clip(middle + step * direction, space.lower, space.upper), (0,), "sketch")
+        for step in steps
+    ]
+
+
+def _steps(
+    evaluator: Evaluator, table: Sequence[Evaluation], direction: FloatArray
+) -> list[Evaluation]:
+    """Longer steps, for a solver that does not see the small ones of the table."""
+    if not direction.any() or not all(e.ok and _same(e, table[0]) for e in table):
+        return []
+    start = table[0].point.x
+    return evaluator.evaluate(_along(evaluator.problem, start, direction, LONGER_STEPS))
+
+
+def _grain(table: Sequence[Evaluation], steps: Sequence[Evaluation]) -> float:
+    if not steps:
+        return 0.0
+    seen = (
+        size
+        for size, evaluation in zip(LONGER_STEPS.tolist(), steps, strict=True)
+        if evaluation.ok and not _same(evaluation, table[0])
+    )
+    return float(next(seen, math.inf))
 
 
 def difference_table_noise(values: NoiseTable) -> float:
@@ -242,24 +190,27 @@ def difference_table_noise(values: NoiseTable) -> float:
     return 0.0
 
 
-def _noise(repeats: Sequence[Outcome], table: Sequence[Outcome]) -> float:
-    thetas = [o.theta for o in repeats if o.theta is not None]
+def _noise(repeats: Sequence[Evaluation], table: Sequence[Evaluation]) -> float:
+    thetas = [e.theta for e in repeats if e.theta is not None]
     spread = float(np.std(thetas[0])) or float(np.abs(thetas[0]).max()) or 1.0
     jitter = 0.0
     if len(thetas) > 1:
         jitter = float(np.sqrt(np.mean(np.var(np.array(thetas), axis=0, ddof=1))))
-    rows = [o.theta for o in table if o.theta is not None]
+    rows = [e.theta for e in table if e.theta is not None]
     rough = difference_table_noise(np.array(rows)) if len(rows) == TABLE_SOLVES else 0.0
     return max(jitter, rough) / spread
 
 
-def _difference(noise: float) -> tuple[float, str]:
+def _difference(noise: float, grain: float) -> tuple[float, str]:
     # the error of a forward difference, noise / h + h / 2, is least at h = sqrt(2 noise)
-    radius = float(np.clip(2.0 * math.sqrt(noise), SMALL_RADIUS, LARGE_RADIUS))
+    least = 2.0 * math.sqrt(noise)
+    if math.isfinite(grain):
+        least = max(least, ABOVE_GRAIN * grain)
+    radius = float(np.clip(least, SMALL_RADIUS, LARGE_RADIUS))
     return radius, "central" if noise > 1e-6 else "forward"
 
 
-def _same(one: Outcome, other: Outcome) -> bool:
+def _same(one: Evaluation, other: Evaluation) -> bool:
     if one.theta is None or other.theta is None:
         return one.status == other.status
     return np.array_equal(one.theta, other.theta)
@@ -285,7 +236,3 @@ def _batchable(problem: Problem, x: FloatArray, theta: FloatArray, seed: int) ->
     return all(
         row is not None and np.allclose(flatten_theta(row)[0], theta, rtol=1e-6) for row in rows
     )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.2g} ms" if seconds < 1 else f"{seconds:.3g} s"
