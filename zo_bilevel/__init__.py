@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task as Task
     from zo_bilevel.run.black_box import BlackBox as BlackBox
     from zo_bilevel.run.confidence import Uncertainty as Uncertainty
-    from zo_bilevel.run.doctor import Diagnosis as Diagnosis
+    from zo_bilevel.run.diagnosis import Diagnosis as Diagnosis
     from zo_bilevel.run.doctor import doctor as doctor
     from zo_bilevel.run.hypergradient import hypergradient as hypergradient
     from zo_bilevel.run.loop import minimize as minimize
@@ -94,7 +94,8 @@ _HOMES = {
     "zo_bilevel.solve.dispatch.base": ["WithCost"],
     "zo_bilevel.solve.dispatch.batched": ["Batched"],
     "zo_bilevel.solve.dispatch.joblib": ["Joblib"],
-    "zo_bilevel.run.doctor": ["Diagnosis", "doctor"],
+    "zo_bilevel.run.diagnosis": ["Diagnosis"],
+    "zo_bilevel.run.doctor": ["doctor"],
     "zo_bilevel.store.store": ["Store"],
     "zo_bilevel.solve.dispatch.serial": ["Serial"],
     "zo_bilevel.support.errors": [

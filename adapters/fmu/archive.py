@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -75,6 +78,17 @@ class FMUArchive:
                 f"got {interface!r}"
             )
         return _KINDS[interface]
+
+
+@contextmanager
+def folder_kept() -> Iterator[None]:
+    """Leave the working directory as it was: FMPy goes to that of the library it loads."""
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        if os.getcwd() != before:
+            os.chdir(before)
 
 
 @atexit.register

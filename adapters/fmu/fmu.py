@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from zo_bilevel.adapters.fmu.archive import FMUArchive
+from zo_bilevel.adapters.fmu.archive import FMUArchive, folder_kept
 from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Parameter
 from zo_bilevel.problem.space import Space
@@ -151,7 +151,8 @@ class FMU:
 
         archive = self.archive
         folder = archive.unpacked()
-        instance = instantiate_fmu(folder, archive.description, archive.kind)
+        with folder_kept():
+            instance = instantiate_fmu(folder, archive.description, archive.kind)
         may_free = True
         try:
             return simulate_fmu(

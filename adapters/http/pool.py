@@ -6,6 +6,8 @@ import os
 import threading
 from typing import Any, final
 
+from zo_bilevel.adapters.http.deadline import obey_deadlines
+
 
 @final
 class HTTPPool:
@@ -49,6 +51,7 @@ class HTTPPool:
             if self._client is None:
                 limits = httpx.Limits(max_connections=self.max_concurrent)
                 self._client = httpx.Client(timeout=self.timeout_s, limits=limits)
+                obey_deadlines(self._client)
             return self._client
 
     def close(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
+from zo_bilevel.adapters.http.deadline import raw_chunks
 from zo_bilevel.adapters.http.retry_after import retry_after
 from zo_bilevel.support.errors import SolveError
 from zo_bilevel.support.redaction import hide
@@ -53,21 +53,19 @@ class FaultError(Exception):
         self.usage = usage
 
 
-def read_body(response: Any, deadline: float) -> bytes:  # noqa: ANN401 - an httpx response
-    """Read an answer that must end in time and within bounds.
+def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
+    """Read an answer that must be within bounds.
 
     Raises:
-        FaultError: If it does not.
+        FaultError: If it is not.
+        SolveError: If it is compressed.
     """
     content = bytearray()
-    for chunk in response.iter_bytes():
+    for chunk in raw_chunks(response):
         content += chunk
         if len(content) > MAX_ANSWER_BYTES:
             what = f"gave an answer of more than {MAX_ANSWER_BYTES} bytes"
             raise FaultError(what, may_be_charged=True)
-        if time.monotonic() > deadline:
-            what = "was still answering at the time limit"
-            raise FaultError(what, may_be_charged=True, is_slow=True)
     return bytes(content)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from zo_bilevel.adapters.http.deadline import deadline
 from zo_bilevel.adapters.http.pool import HTTPPool
 from zo_bilevel.adapters.prompts.chat_answer import (
     Alternatives,
@@ -164,11 +165,14 @@ class ChatClient:
 
         client = self._pool.client()
         self._take_turn()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        deadline = time.monotonic() + self.timeout_s
+        headers = {"Accept-Encoding": "identity"}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            with client.stream("POST", self.url, json=dict(body), headers=headers) as response:
-                content = read_body(response, deadline)
+            with (
+                deadline(self.timeout_s),
+                client.stream("POST", self.url, json=dict(body), headers=headers) as response,
+            ):
+                content = read_body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             what = hide(f"cannot be reached: {error}", [key])
             raise FaultError(what, may_be_charged=False) from None

@@ -203,3 +203,16 @@ def test_a_file_that_is_no_unit_is_refused(tmp_path):
         archive.writestr("binaries/win64/decay.dll", b"")
     with pytest.raises(InputError, match="is for win64, not for"):
         FMU(foreign, outputs="x", times_s=[1.0])
+
+
+def test_an_fmu_that_fails_to_load_leaves_the_working_directory(spring, tmp_path):
+    broken = tmp_path / "broken.fmu"
+    with zipfile.ZipFile(spring) as whole, zipfile.ZipFile(broken, "w") as copy:
+        for name in whole.namelist():
+            is_library = name.startswith("binaries/") and name.endswith(".so")
+            copy.writestr(name, b"no library" if is_library else whole.read(name))
+    before = Path.cwd()
+    unit = FMU(broken, outputs="x", times_s=TIMES)
+    with pytest.raises(SolveError, match=r"FMU broken\.fmu failed"):
+        unit({})
+    assert Path.cwd() == before
