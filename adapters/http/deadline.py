@@ -75,7 +75,7 @@ def obey_deadlines(client: Any) -> None:  # noqa: ANN401 - an httpx client
             pool._network_backend = _backend_around(pool._network_backend)
 
 
-def _backend_around(backend: Any) -> Any:  # noqa: ANN401 - of httpcore, which is optional
+def _backend_around(backend: Any) -> Any:  # noqa: ANN401, C901 - two small classes of httpcore
     import httpcore
 
     def checked(timeout: float | None) -> float | None:

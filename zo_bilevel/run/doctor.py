@@ -75,7 +75,9 @@ def doctor(
     x = repeats[0].point.x
     direction = np.random.default_rng(seed).choice([-1.0, 1.0], x.size)
     direction[problem.space.discrete] = 0.0
-    table = evaluator.evaluate(_along(problem, x, direction, TABLE_SPACING * np.arange(TABLE_SOLVES)))
+    table = evaluator.evaluate(
+        _along(problem, x, direction, TABLE_SPACING * np.arange(TABLE_SOLVES))
+    )
     steps = _steps(evaluator, table, direction)
     evaluations = [*failed, *repeats, *table, *steps]
     noise, grain = _noise(repeats, table), _grain(table, steps)
