@@ -38,7 +38,7 @@ def left_of(timeout: float | None) -> float | None:
     Args:
         timeout: Seconds, or `None` for no limit.
     """
-    until = getattr(_thread, "until", None)
+    until: float | None = getattr(_thread, "until", None)
     if until is None:
         return timeout
     left = max(until - time.monotonic(), 0.0)

@@ -125,7 +125,9 @@ class Sketch:
         A difference of exactly zero is no derivative of zero: the step may be lost in a tolerance
         or in rounding inside the solver. Exact derivatives are what they are.
         """
-        unseen: NDArray[np.bool_] = ~self.JV.any(axis=0) & (not self.is_exact)
+        if self.is_exact:
+            return np.zeros(self.num_directions, dtype=bool)
+        unseen: NDArray[np.bool_] = ~np.any(self.JV != 0.0, axis=0)
         return unseen
 
     def model(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:

@@ -32,6 +32,7 @@ NoiseTable: TypeAlias = NDArray[np.float64]
 TABLE_SPACING = 1e-6
 """Distance between the solves of the difference table, in scaled units."""
 TABLE_SOLVES = 7
+TABLE_STEPS: FloatArray = TABLE_SPACING * np.arange(TABLE_SOLVES, dtype=np.float64)
 LONGER_STEPS: FloatArray = np.array([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
 ABOVE_GRAIN = 10.0
 """A radius so many times a solver's grain measures the solver more than its rounding."""
@@ -75,9 +76,7 @@ def doctor(
     x = repeats[0].point.x
     direction = np.random.default_rng(seed).choice([-1.0, 1.0], x.size)
     direction[problem.space.discrete] = 0.0
-    table = evaluator.evaluate(
-        _along(problem, x, direction, TABLE_SPACING * np.arange(TABLE_SOLVES))
-    )
+    table = evaluator.evaluate(_along(problem, x, direction, TABLE_STEPS))
     steps = _steps(evaluator, table, direction)
     evaluations = [*failed, *repeats, *table, *steps]
     noise, grain = _noise(repeats, table), _grain(table, steps)
