@@ -15,6 +15,8 @@ from zo_bilevel.methods.trust_region.trust_region import TrustRegion
 class DefaultMethod(Method):
     """Gauss-Newton for a vector of known objective, else a trust region on the loss alone.
 
+    With integers and choices alone there is nothing to differentiate: then only the loss counts.
+
     The start is solved first; what it returns decides. That solve is handed on, not repeated.
     When it fails, the best of a few space-filling rounds takes its place. A vector that jumps, as
     the vertices of a linear program do, has no useful differences: then the trust region goes on.
@@ -41,7 +43,7 @@ class DefaultMethod(Method):
         search, first = yield from find_start(search, first)
         if not first.ok:
             return NO_START
-        if search.bind(first).is_vector:
+        if not search.space.discrete.all() and search.bind(first).is_vector:
             is_mixed = bool(search.space.discrete.any())
             detector = None if is_mixed else DiscontinuityDetector(first)
             try:

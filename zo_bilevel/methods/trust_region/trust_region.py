@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import final
 
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.methods.shared.mixed import Descent, mixed_search
 from zo_bilevel.methods.shared.starts import NO_START, find_start
 from zo_bilevel.methods.trust_region.continuous_search import ContinuousSearch
+from zo_bilevel.methods.trust_region.mixed_search import MixedSearch
 from zo_bilevel.solve.evaluation import Evaluation
 
 
@@ -20,7 +19,8 @@ class TrustRegion(Method):
     modes first. From 40 parameters on, when no direction matters more than others, all of them are
     gone through in blocks, several times, before a model is made. One continuous parameter is
     bracketed instead. When the trust region has converged, an evolution strategy looks elsewhere,
-    with a population that doubles each time.
+    with a population that doubles each time. Integers and choices are searched together with the
+    reals, by a model over all of them, before a trust region takes the reals further.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
@@ -68,11 +68,4 @@ class TrustRegion(Method):
         """
         if not search.space.discrete.any():
             return ContinuousSearch(search, first, 1, may_restart=True).rounds()
-        keys = itertools.count(1)
-
-        def descend(start: Evaluation, *, may_restart: bool) -> Descent:
-            local = ContinuousSearch(search, start, next(keys), may_restart=may_restart)
-            yield from local.rounds()
-            return local.best
-
-        return mixed_search(search, first, descend)
+        return MixedSearch(search, first).rounds()

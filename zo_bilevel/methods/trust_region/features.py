@@ -1,0 +1,100 @@
+"""Mixed settings as rows of features: scaled numbers, and the index of each choice's option."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.problem.parameters import Choice
+from zo_bilevel.problem.space import HALF_RANGE, Space
+from zo_bilevel.support.arrays import FloatArray
+
+NARROWEST_MOVE, WIDEST_MOVE = -2.5, -0.3
+"""Decimal logarithms of moves, in shares of a range."""
+MEAN_CHANGES = 1.5
+"""Features changed by one move, in the mean, beside the one that always is."""
+
+
+@final
+class Features:
+    """Turns points into rows and back; draws rows.
+
+    Args:
+        space: With `N` coordinates; a choice of `n` options takes `n` of them and one feature.
+
+    Attributes:
+        size: Features d.
+        is_option: Which are options, shape `(d,)`.
+        settings: How many settings there are; infinite with any real number.
+    """
+
+    def __init__(self, space: Space) -> None:
+        starts, counts, options = [], [], []
+        for block in space.blocks:
+            choice = isinstance(block.parameter, Choice)
+            stride = len(block.parameter.options) if isinstance(block.parameter, Choice) else 1
+            for start in range(block.start, block.stop, stride):
+                starts.append(start)
+                options.append(choice)
+                is_integer = bool(space.is_integer[start])
+                levels = round(float(space.unit[start]) * 2 * HALF_RANGE) if is_integer else 0
+                counts.append(stride if choice else levels)
+        self._space, self._starts = space, np.array(starts)
+        self.is_option: NDArray[np.bool_] = np.array(options, dtype=bool)
+        self._levels = np.array(counts)  # 0 for reals
+        self.size = len(starts)
+        self.settings = float(np.prod(np.where(self._levels == 0, np.inf, self._levels)))
+
+    def row(self, x: FloatArray) -> FloatArray:
+        """Features of a point, shape `(d,)`."""
+        row = x[self._starts].copy()
+        for i in np.flatnonzero(self.is_option):
+            row[i] = np.argmax(x[self._starts[i] : self._starts[i] + self._levels[i]])
+        return np.asarray(self._snapped(row[None])[0])
+
+    def point(self, row: FloatArray) -> FloatArray:
+        """The point of a row, shape `(N,)`."""
+        x = np.zeros(self._space.size)
+        x[self._starts] = row
+        for i in np.flatnonzero(self.is_option):
+            section = slice(self._starts[i], self._starts[i] + self._levels[i])
+            x[section] = np.eye(self._levels[i])[int(row[i])]
+        return x
+
+    def draw(self, count: int, rng: np.random.Generator) -> FloatArray:
+        """Rows anywhere, shape `(count, d)`."""
+        rows = rng.uniform(-HALF_RANGE, HALF_RANGE, (count, self.size))
+        rows[:, self.is_option] = self._options(count, rng)
+        return self._snapped(rows)
+
+    def moves(self, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Rows with some features changed: numbers near and far, integers at least by one."""
+        count, size = rows.shape
+        changed = rng.random((count, size)) < MEAN_CHANGES / size
+        changed[np.arange(count), rng.integers(size, size=count)] = True
+        share = 10.0 ** rng.uniform(NARROWEST_MOVE, WIDEST_MOVE, (count, size))
+        step = 2 * HALF_RANGE * share * rng.standard_normal((count, size))
+        unit = 2 * HALF_RANGE / np.maximum(self._levels, 1)
+        is_integer = (self._levels > 0) & ~self.is_option
+        least = np.where(is_integer & (abs(step) < unit), np.copysign(unit, step), step)
+        moved = np.where(changed, rows + least, rows)
+        fresh = self._options(count, rng)
+        moved[:, self.is_option] = np.where(
+            changed[:, self.is_option], fresh, rows[:, self.is_option]
+        )
+        return self._snapped(moved)
+
+    def _options(self, count: int, rng: np.random.Generator) -> FloatArray:
+        levels = self._levels[self.is_option]
+        return np.asarray(np.floor(rng.random((count, len(levels))) * levels))
+
+    def _snapped(self, rows: FloatArray) -> FloatArray:
+        """Integers on their levels, everything within the bounds."""
+        rows = np.where(self.is_option, rows, np.clip(rows, -HALF_RANGE, HALF_RANGE))
+        levels = np.where(self.is_option, 0, self._levels)
+        index = np.floor((rows / (2 * HALF_RANGE) + 0.5) * levels)
+        index = np.clip(index, 0, np.maximum(levels - 1, 0))
+        on_level = ((index + 0.5) / np.maximum(levels, 1) - 0.5) * 2 * HALF_RANGE
+        return np.asarray(np.where(levels > 0, on_level, rows))
