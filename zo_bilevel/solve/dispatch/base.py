@@ -105,7 +105,7 @@ class Solve:
             with _own_settings():
                 answer = self._answer(job)
             return outcome_of(answer, time.perf_counter() - started)
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             return failed_outcome(error, time.perf_counter() - started)

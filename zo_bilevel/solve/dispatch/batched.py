@@ -132,7 +132,7 @@ class Batched(WithBlock):
         started = time.perf_counter()
         try:
             return self._call(solve_batch, chunk, seeding, started), False
-        except (_WrongAxisError, KeyboardInterrupt, GeneratorExit):
+        except (_WrongAxisError, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             outcome = failed_outcome(error, time.perf_counter() - started)

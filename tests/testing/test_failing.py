@@ -1,0 +1,46 @@
+"""Whatever a solve comes to, the run ends, counts it, and finds its way."""
+
+import pytest
+
+import zo_bilevel as zb
+from zo_bilevel.testing.failing import FAULTS, check_survives
+
+METHODS = {
+    "default": zb.DefaultMethod(),
+    "trust-region": zb.TrustRegion(),
+    "gradient": zb.GradientMethod(),
+    "random": zb.RandomSearch(),
+    "cma": zb.CMA(),
+    "nevergrad": zb.Nevergrad("OnePlusOne"),
+    "cobyla": zb.Scipy("COBYLA"),
+    "least-squares": zb.Scipy("least_squares"),
+    "dfols": zb.DFOLS(),
+    "esmda": zb.ESMDA(),
+}
+DISPATCHERS = {
+    "serial": zb.Serial,
+    "threads": lambda: zb.Joblib(3, "threading"),
+    "processes": lambda: zb.Joblib(2),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_default_method_survives(kind):
+    check_survives(METHODS["default"], kind)
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_every_dispatcher_survives(name):
+    with DISPATCHERS[name]() as dispatcher:
+        for kind in FAULTS:
+            check_survives(METHODS["random"], kind, dispatcher, with_store=True, max_solves=25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_store", [False, True])
+@pytest.mark.parametrize("name", DISPATCHERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_on_every_dispatcher_survives(method, name, with_store):
+    with DISPATCHERS[name]() as dispatcher:
+        for kind in FAULTS:
+            check_survives(METHODS[method], kind, dispatcher, with_store=with_store)
