@@ -476,3 +476,14 @@ def test_an_evaluation_passes_at_most_four_suspended_frames(size):
             ]
         )
     assert max(depths) <= 4
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_hard_case_goes_along_the_lowest_curvature_to_the_edge(sign):
+    # the gradient has no part along the eigenvector of the lowest eigenvalue (Conn, Gould, Toint
+    # 2000, section 7.3.1): the minimiser is (+-sqrt(3)/2, -1/2), with value -3/4
+    hessian, gradient = np.diag([-1.0, 1.0]), np.array([0.0, sign])
+    step = ball_step(gradient, lambda v: hessian @ v, 1.0, hessian)
+    assert np.abs(step) == pytest.approx([np.sqrt(3) / 2, 0.5], rel=1e-6)
+    assert step[1] * sign < 0
+    assert gradient @ step + 0.5 * step @ hessian @ step == pytest.approx(-0.75, rel=1e-9)
