@@ -21,7 +21,8 @@ from zo_bilevel.adapters.torch_unroll.functional_training import (
     minibatches,
 )
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.solve.evaluation import Point, solve_seed
+from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.solve.streams import solve_seed
 
 
 @pytest.fixture(scope="module")

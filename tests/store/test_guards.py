@@ -1,4 +1,4 @@
-"""Guards of a shared store, each seen from outside: without it, a run gets another one's numbers."""
+"""Guards of a shared store, seen from outside: without them runs get each other's numbers."""
 
 import zo_bilevel as zb
 

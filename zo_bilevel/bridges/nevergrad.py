@@ -16,12 +16,12 @@ from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.solve.streams import LOOP_KEY, generator
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
 SMALLEST_STEP = 1e-3
 """Of a surplus candidate from the best one, in scaled units; the largest is 1, of a range of 6."""
-_STREAM = 1 << 21  # apart from the random numbers of methods
 
 
 def _never_called(phi: dict[str, Any]) -> NoReturn:  # noqa: ARG001 - the signature of a solver
@@ -150,8 +150,8 @@ class AskTell:
         best = self._recommended()
         if self.stop_reason and best is not None:
             return Point(best, role="surplus")
-        key = np.random.SeedSequence(self._seed, spawn_key=(_STREAM, self.num_ask))
-        rng, lower, upper = np.random.default_rng(key), self.space.lower, self.space.upper
+        rng = generator(self._seed, LOOP_KEY, self.num_ask)
+        lower, upper = self.space.lower, self.space.upper
         if best is None:
             return Point(rng.uniform(lower, upper), role="surplus")
         step = SMALLEST_STEP ** rng.uniform() * rng.standard_normal(self.space.size)

@@ -25,7 +25,8 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher, takes_seed
-from zo_bilevel.solve.evaluation import JUDGE_STREAM, Evaluation, Point
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import JUDGE_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
 JudgedBy: TypeAlias = Literal["", "exact", "fresh solves"]

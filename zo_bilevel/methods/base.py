@@ -17,6 +17,7 @@ from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.derivative import DerivativeOrder
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import METHOD_KEY, generator
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
@@ -78,7 +79,7 @@ class Search:
         Args:
             *key: Which stream, for instance the step.
         """
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1 << 20, *key)))
+        return generator(self.seed, METHOD_KEY, *key)
 
     def point(
         self, x: FloatArray, role: str = "trial", derivative: DerivativeOrder | None = None

@@ -25,10 +25,10 @@ from zo_bilevel.methods.switches import (
     check_solves,
 )
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import PHASE_KEY, solve_seed
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
-PHASE_KEY = 1 << 21
 MAX_GRADIENTS = 100
 """Hypergradients kept for rules to look at."""
 AUTO: tuple[Switch, ...] = (Plateau(), BiasSeen())
@@ -143,8 +143,7 @@ class _Phase:
         self.budget = limit if isinstance(limit, int) else None
         self.rules = AUTO if limit == "auto" else (limit,) if isinstance(limit, Switch) else ()
         self.progress = Progress()
-        sequence = np.random.SeedSequence(search.seed, spawn_key=(PHASE_KEY, place))
-        seed = search.seed if place == 0 else int(sequence.generate_state(1)[0])
+        seed = search.seed if place == 0 else solve_seed(search.seed, (PHASE_KEY, place))
         inner = dataclasses.replace(search, start=start, seed=seed, watch=self._watch)
         self.rounds = method.rounds(inner)
         self.solves = 0

@@ -16,7 +16,8 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
-from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status, solve_seed
+from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
+from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import WrongShapeError, described

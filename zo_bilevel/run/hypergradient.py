@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.sketch import Hypergradient, Sketch
@@ -15,6 +13,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
+from zo_bilevel.solve.streams import METHOD_KEY, generator
 from zo_bilevel.support.errors import InnerSolverError
 
 
@@ -52,7 +51,7 @@ def hypergradient(
     """
     estimator = FG2UZO() if estimator is None else estimator
     x = problem.space.encode(phi)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1 << 20, 0)))
+    rng = generator(seed, METHOD_KEY, 0)
     plan = estimator.plan(problem.space, x, rng, (0,))
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     evaluations = evaluator.evaluate(plan.points)

@@ -23,6 +23,7 @@ from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher, takes_seed
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import METHOD_KEY, generator
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -108,8 +109,7 @@ class LayerSolver:
 
     def _plan(self, key: tuple[int, ...], row: int) -> SketchPlan:
         space = self.problem.space
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(1 << 20, *key, row))
-        rng = np.random.default_rng(sequence)
+        rng = generator(self.seed, METHOD_KEY, *key, row)
         return self.estimator.plan(space, np.zeros(space.size), rng, (*key, row))
 
     def plain(self, rows: FloatArray, key: tuple[int, ...]) -> SolvedRows:

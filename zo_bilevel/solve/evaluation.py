@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
-import numpy as np
-
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
+from zo_bilevel.solve.streams import CONFIRM_STREAM, JUDGE_STREAM
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InputError
 
@@ -48,10 +47,6 @@ class Point:
         return 1 if self.derivative is None else 1 + self.derivative.solves
 
 
-JUDGE_STREAM, CONFIRM_STREAM = 1 << 18, 1 << 19
-"""First numbers of the streams whose solves judge final points; no method may ask for them."""
-
-
 def check_asked(points: Sequence[Point], size: int) -> None:
     """Refuse points that a method must not ask for.
 
@@ -71,23 +66,6 @@ def check_asked(points: Sequence[Point], size: int) -> None:
             raise InputError(
                 f"a method must not use the streams that judge final points, got {point.stream}"
             )
-
-
-def solve_seed(seed: int, stream: tuple[int, ...]) -> int:
-    """Seed of a solve: depends on the run's seed and the point's stream, on nothing else.
-
-    Args:
-        seed: Seed of the run, >= 0.
-        stream: The point's stream.
-
-    Returns:
-        An integer in [0, 2**32).
-
-    Example:
-        >>> solve_seed(0, (3,)) == solve_seed(0, (3,)) != solve_seed(0, (4,))
-        True
-    """
-    return int(np.random.SeedSequence(seed, spawn_key=stream).generate_state(1)[0])
 
 
 @final

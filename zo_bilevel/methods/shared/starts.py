@@ -9,11 +9,11 @@ import numpy as np
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import START_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
 NO_START = "no point was found that solves"
 """Why a method stops whose start, and every other point of the first rounds, fails."""
-START_STREAM = 1 << 15
 START_ROUNDS = 4
 """Rounds spent on finding any point that solves, when the start does not."""
 MOST_SOBOL_PARAMETERS = 16

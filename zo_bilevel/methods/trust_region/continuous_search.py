@@ -27,6 +27,7 @@ from zo_bilevel.methods.trust_region.region_search import (
     RegionSearch,
 )
 from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.solve.streams import OTHER_SEED_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
 Searches: TypeAlias = Iterator[LocalSearch]
@@ -42,7 +43,6 @@ EVOLUTION_SIGMA = 1.5
 POLISH_RADIUS = 0.1
 SEEDS_RADIUS = 0.3
 """First trust radius of a descent on another seed, from the minimum on the first."""
-SEEDS_STREAM = 1 << 16
 MOST_SEEDS = 200
 UNMOVED_DISTANCE = 1e-4
 """Minima of two seeds this close in scaled units are the same."""
@@ -109,7 +109,7 @@ class ContinuousSearch:
         part = self._part
         ends, spread, first, known = [end], SEEDS_RADIUS, part.stream, part.best.loss
         for seed in range(1, MOST_SEEDS + 1):
-            part.stream = (SEEDS_STREAM, seed)
+            part.stream = (OTHER_SEED_STREAM, seed)
             solve = _Solve(part, np.mean(ends, axis=0))
             yield solve
             if solve.loss is None:
