@@ -56,7 +56,7 @@ _FAULTS: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "runs out of memory": lambda: _raise(MemoryError()),
         "returns NaN": lambda: np.full((3, 4), np.nan),
         "returns infinity": lambda: np.full((3, 4), np.inf),
-        "returns masked values": lambda: np.ma.masked_all((3, 4)),
+        "returns masked values": lambda: np.ma.masked_array(np.ones((3, 4)), True),
         "returns too little": lambda: np.ones((2, 4)),
         "returns nothing": lambda: None,
         "returns an empty array": lambda: np.ones(0),
