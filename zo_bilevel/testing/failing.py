@@ -29,6 +29,7 @@ from zo_bilevel.support.errors import InputError, unknown_name_message
 from zo_bilevel.testing.fault_points import chance
 from zo_bilevel.testing.perversions import Perverse, oscillation
 
+_MASKED: Any = np.ma.masked_greater(np.ones((3, 4)), 0.0)  # type: ignore[no-untyped-call]  # numpy
 SHARE = 0.2
 """Of the points that fail."""
 FOUND = 1e-6
@@ -56,7 +57,7 @@ _FAULTS: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "runs out of memory": lambda: _raise(MemoryError()),
         "returns NaN": lambda: np.full((3, 4), np.nan),
         "returns infinity": lambda: np.full((3, 4), np.inf),
-        "returns masked values": lambda: np.ma.masked_array(np.ones((3, 4)), True),
+        "returns masked values": lambda: _MASKED.copy(),
         "returns too little": lambda: np.ones((2, 4)),
         "returns nothing": lambda: None,
         "returns an empty array": lambda: np.ones(0),
