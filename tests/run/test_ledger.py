@@ -1,0 +1,230 @@
+"""The ledger by itself: what is counted, what is affordable, why a run ends."""
+
+import math
+
+import numpy as np
+import pytest
+
+from zo_bilevel.run.ledger import Budget, Ledger
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.errors import InputError
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Order:
+    """A derivative that counts for some solves more."""
+
+    def __init__(self, solves):
+        self.solves = solves
+
+
+def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0):
+    point = Point(np.zeros(1), role=role, derivative=Order(more) if more else None)
+    found = loss if status == "ok" else math.inf
+    return Evaluation(point, status, np.zeros(1), found, 0.0, cost, error)
+
+
+def ledger(clock=None, **limits):
+    return Ledger(Budget(**limits), clock or Clock())
+
+
+def points(*more):
+    return [Point(np.zeros(1), derivative=Order(k) if k else None) for k in more]
+
+
+def test_no_limit_at_all_means_a_thousand_solves():
+    assert Budget().max_solves == 1000
+    for limits in ({"max_seconds": 1}, {"max_cost": 1.0}, {"max_solves": 7}):
+        assert Budget(**limits).max_solves == limits.get("max_solves")
+    assert Budget(max_seconds=2).max_seconds == 2
+    assert Budget(max_cost=3).max_cost == 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_solves": 0}, "max_solves must be .*>= 1, got 0"),
+        ({"max_solves": 1.5}, "max_solves must be .*got 1.5"),
+        ({"max_seconds": 0.0}, "max_seconds must be .*> 0, got 0.0"),
+        ({"max_cost": -1.0}, "max_cost must be .*> 0, got -1.0"),
+        ({"max_cost": math.nan}, "max_cost must be .*got nan"),
+    ],
+)
+def test_limits_that_are_none_are_refused_by_name(limits, message):
+    with pytest.raises(InputError, match=message):
+        Budget(**limits)
+    assert Budget(max_solves=1).max_solves == 1
+
+
+def test_every_solve_is_booked_and_the_best_is_the_lowest_that_is_ok():
+    clock = Clock()
+    books = ledger(clock, max_solves=99)
+    books.rounds = 3
+    clock.now = 107.5
+    record = books.charge(solved(2.0, cost=0.25))
+    assert (record.solve, record.round, record.seconds) == (1, 3, 7.5)
+    assert (record.role, record.status, record.loss, record.best_loss) == ("trial", "ok", 2.0, 2.0)
+    assert record.cost == 0.25
+    assert books.charge(solved(3.0, cost=0.5)).best_loss == 2.0
+    assert books.charge(solved(2.0)).best_loss == 2.0
+    first = books.best
+    assert books.best is first
+    assert first.cost == 0.25  # a tie does not replace the best
+    assert books.charge(solved(1.0, role="confirm")).best_loss == 2.0
+    assert books.charge(solved(status="failed", error="broken")).best_loss == 2.0
+    assert books.charge(solved(0.5, more=4)).best_loss == 0.5
+    assert (books.solves, books.cost, books.num_priced, books.highest_price) == (10, 0.75, 2, 0.5)
+    assert books.failures == {"failed": 1}
+    assert [r.solve for r in books.history] == [1, 2, 3, 4, 5, 10]
+
+
+def test_the_first_failure_is_remembered_in_words():
+    books = ledger()
+    assert books.charge(solved(status="crashed", error="signal 6")).best_loss == math.inf
+    books.charge(solved(status="failed", error="other"))
+    assert books.first_error == "crashed: signal 6"
+    assert books.failures == {"crashed": 1, "failed": 1}
+
+
+class TestRoom:
+    def test_solves_less_those_kept_back(self):
+        books = ledger(max_solves=10)
+        books.reserve = 3
+        for _ in range(2):
+            books.charge(solved())
+        assert [books.room(n) for n in (4, 5, 6)] == [4, 5, 5]
+        books.reserve = 9
+        assert books.room(1) == 0
+
+    def test_seconds(self):
+        clock = Clock()
+        books = ledger(clock, max_seconds=5)
+        clock.now = 104.0
+        assert books.room(7) == 7
+        assert books.seconds_left() == 1.0
+        clock.now = 105.0
+        assert books.room(7) == 0
+        assert ledger(max_solves=1).seconds_left() == math.inf
+
+    def test_prices_are_learnt_before_rounds_are_wide(self):
+        books = ledger(max_cost=10.0)
+        assert books.room(16) == 1  # no price is known
+        books.charge(solved(cost=1.0))
+        assert books.room(16) == 1  # one price was seen
+        books.charge(solved(cost=0.5))
+        assert books.room(16) == 2
+        for _ in range(2):
+            books.charge(solved(cost=0.5))
+        assert books.cost == 2.5
+        assert books.room(16) == 3  # 7 at the highest price seen, at once at twice that price
+        books.cost_reserve = 6.0
+        assert books.room(16) == 1  # 1.5 left: one at a time
+        books.cost_reserve = 6.6
+        assert books.room(16) == 0
+
+    def test_solves_without_a_price_let_rounds_grow_slowly(self):
+        books = ledger(max_cost=1.0)
+        rooms = []
+        for _ in range(12):
+            rooms.append(books.room(99))
+            books.charge(solved())
+        assert rooms == [1] * 8 + [2] * 4
+
+    def test_money_that_is_exactly_enough_is_enough(self):
+        books = ledger(max_cost=0.3)
+        for _ in range(2):
+            books.charge(solved(cost=0.1))
+        assert books.room(1) == 1  # 0.3 - 0.2 is a little less than 0.1
+        books.charge(solved(cost=0.1))
+        assert books.room(1) == 0
+
+
+def test_points_with_derivatives_take_their_share_of_the_solves():
+    books = ledger(max_solves=10)
+    books.charge(solved())
+    assert books.affordable(points(0, 3, 4)) == 2  # 1 + 4 + 5 solves, 9 left
+    assert books.affordable(points(0, 3, 3)) == 3
+    books.reserve = 1
+    assert books.affordable(points(0, 3, 3)) == 2
+    assert books.affordable(points(9)) == 0
+    assert ledger(max_seconds=9).affordable(points(50, 50)) == 2
+
+
+class TestReasons:
+    def test_the_limit_that_is_reached_is_named(self):
+        clock = Clock()
+        books = ledger(clock, max_solves=2, max_seconds=5.0, max_cost=8.0)
+        books.charge(solved(cost=3.0))
+        assert books.spent_reason() == "budget of 8 in cost: 3 spent, the next solve may cost 3"
+        books.reserve = 1
+        assert books.spent_reason() == "budget of 2 solves spent"
+        books.reserve = 0
+        clock.now = 105.0
+        assert books.spent_reason() == "budget of 5 seconds spent"
+        books.charge(solved())
+        assert books.spent_reason() == "budget of 2 solves spent"
+
+    def test_a_round_that_does_not_fit_is_named(self):
+        assert ledger(max_solves=3).spent_reason() == (
+            "budget of 3 solves: the next round needs more than is left"
+        )
+
+    @pytest.mark.parametrize(("failed", "ends"), [(16, False), (17, True)])
+    def test_a_run_is_hopeless_when_more_than_the_share_failed(self, failed, ends):
+        books = ledger()
+        for k in range(20):
+            assert books.failure_reason(0.8) == ""
+            books.charge(solved(status="failed" if k < failed else "ok", error="no licence"))
+        assert bool(books.failure_reason(0.8)) is ends
+        if ends:
+            assert books.failure_reason(0.8) == (
+                "17 of 20 solves failed, more than max_failure_rate=0.8 allows; the first one "
+                "failed: no licence"
+            )
+
+    def test_a_mistake_of_the_user_ends_the_run_at_once(self):
+        books = ledger()
+        books.charge(solved(status="failed", error="InputError: no such field"))
+        assert books.failure_reason(1.0) == ("the first solve failed: InputError: no such field")
+        books.charge(solved(1.0))
+        assert books.failure_reason(1.0) == ""  # something was solved, so it was no mistake
+
+    def test_a_budget_in_cost_without_prices_would_never_end(self):
+        books = ledger(max_cost=2.0)
+        for _ in range(99):
+            books.charge(solved())
+            assert books.failure_reason(0.8) == ""
+        books.charge(solved())
+        assert books.failure_reason(0.8) == (
+            "max_cost=2 never ends this run: 100 solves had no price; return "
+            "zb.WithCost(theta, cost), or give max_solves"
+        )
+        for limits in ({"max_solves": 500}, {"max_seconds": 9.0}):
+            other = ledger(max_cost=2.0, **limits)
+            for _ in range(100):
+                other.charge(solved())
+            assert other.failure_reason(0.8) == ""
+
+
+def test_all_are_booked_when_a_callback_ends_the_run():
+    books, told = ledger(), []
+
+    def callback(record):
+        told.append(record.solve)
+        if record.solve == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        books.charge_all([solved(k) for k in (3.0, 2.0, 1.0)], callback)
+    assert told == [1, 2]
+    assert books.solves == 3
+    assert books.best.loss == 1.0
+    books.charge_all([solved()], None)
+    assert books.solves == 4
