@@ -10,7 +10,6 @@ import mmap
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, final
 
 from zo_bilevel.adapters.command_line import lifeline
+from zo_bilevel.support.process_tree import kill_group, kill_tree, script_command
 
 HELPER_END_LIMIT_S = 2.0
 NUM_SLOTS = 4096
@@ -94,9 +94,9 @@ def _finish(
         ended = _wait(process, timeout_s)
     finally:
         if ended:
-            lifeline.kill_group(process.pid)
+            kill_group(process.pid)
         else:
-            lifeline.kill_tree(process.pid)
+            kill_tree(process.pid)
         process.wait()
     return Ending(process.returncode if ended else None, time.perf_counter() - started)
 
@@ -194,7 +194,7 @@ class Lifeline:
             return
         fd = self._memory.fileno()
         self._helper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(lifeline.__file__).resolve()), str(fd)],
+            [*script_command(lifeline.__name__), str(fd)],
             bufsize=0,
             cwd="/",
             pass_fds=(fd,),

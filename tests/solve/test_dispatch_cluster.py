@@ -23,7 +23,7 @@ PROGRAM = """
     from pathlib import Path
     import numpy as np
     from zo_bilevel.solve.dispatch.base import Solve
-    from zo_bilevel.solve.dispatch.processes.guard import descendants
+    from zo_bilevel.support.process_tree import descendants
     from zo_bilevel.solve.dispatch.joblib import Joblib
     from zo_bilevel.solve.dispatch.serial import Serial
     from zo_bilevel.solve.evaluation import Job
@@ -55,7 +55,7 @@ PROGRAM = """
         return sorted((k, o.status, o.theta is not None and o.theta.tolist()) for k, o in outcomes)
 
     def solvers_left():
-        return sum(b"guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return sum(b"processes.guard" in Path(f"/proc/{pid}/cmdline").read_bytes()
                    for pid in descendants(os.getpid()))
 
     def main(backend, is_quick):

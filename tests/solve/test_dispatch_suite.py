@@ -10,9 +10,9 @@ import pytest
 
 from zo_bilevel.solve.dispatch.base import Solve
 from zo_bilevel.solve.dispatch.joblib import Joblib
-from zo_bilevel.solve.dispatch.processes.guard import descendants
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Job
+from zo_bilevel.support.process_tree import descendants
 from zo_bilevel.testing.fault_points import chance
 from zo_bilevel.testing.faults import Crashing, Hanging, NotANumber, Raising, Unpicklable
 

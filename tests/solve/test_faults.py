@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.solve.dispatch.processes.guard import descendants
+from zo_bilevel.support.process_tree import descendants
 from zo_bilevel.tasks import load
 from zo_bilevel.testing.faults import Crashing, Hanging, NotANumber, Raising, Unpicklable
 

@@ -1,6 +1,6 @@
 """Starts one worker process and answers for its whole process tree, with the standard library only.
 
-Run as a script by `supervisor.py`: `python -I -S guard.py EVENT_FD REQUEST_FD REPLY_FD COMMAND...`
+Run by `supervisor.py` in a process of its own: `main(EVENT_FD REQUEST_FD REPLY_FD COMMAND...)`.
 It ends the tree when the worker dies, when its standard input is closed (the parent asks for it,
 or the parent is gone, `kill -9` included), or on SIGTERM; then it writes one line to EVENT_FD that
 says how the worker ended, and exits. User code never runs in this process, so nothing that user
@@ -21,10 +21,11 @@ import subprocess
 import sys
 import time
 
+from zo_bilevel.support.process_tree import PROC, descendants, kill_group, kill_process
+
 PR_SET_CHILD_SUBREAPER = 36
 PARENT_CHECK_S = 2.0
 END_LIMIT_S = 5.0
-PROC = "/proc"
 OWN_PID = "GUARD"
 """Stands in the worker's command line for the process id of its guard."""
 
@@ -136,9 +137,9 @@ def end_tree(worker: int) -> None:
         if os.path.isdir(PROC):
             doomed = descendants(os.getpid())
             for pid in doomed:
-                _kill(pid)
+                kill_process(pid)
         else:
-            doomed = [worker] if _kill_group(worker) else []
+            doomed = [worker] if kill_group(worker) else []
         reap()
         if not doomed:
             return
@@ -146,51 +147,8 @@ def end_tree(worker: int) -> None:
         pause = min(2 * pause, 0.05)
 
 
-def descendants(root: int) -> list[int]:
-    """Every process below `root`, from /proc."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir(PROC):
-        if name.isdigit():
-            parent = _parent(name)
-            children.setdefault(parent, []).append(int(name))
-    found: list[int] = []
-    waiting = [root]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found.extend(below)
-        waiting.extend(below)
-    return found
-
-
-def _parent(name: str) -> int:
-    try:
-        with open(f"{PROC}/{name}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError, ValueError):
-        return -1  # gone meanwhile
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        return  # gone meanwhile, or another user's
-
-
-def _kill_group(worker: int) -> bool:
-    try:
-        os.killpg(worker, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
-
-
 def _tell(event_fd: int, text: str) -> None:
     try:
         os.write(event_fd, text.encode())
     except OSError:
         return  # nobody is left to be told
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -20,9 +20,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
+from zo_bilevel.solve.dispatch.processes import guard
 from zo_bilevel.solve.dispatch.processes.worker import (
     FRAME_HEADER,
     FRAME_MARK,
@@ -33,6 +33,7 @@ from zo_bilevel.solve.dispatch.processes.worker import (
 )
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import InnerSolverError
+from zo_bilevel.support.process_tree import script_command
 
 START_LIMIT_S = 300.0
 """A worker that has not loaded the solver by then never will."""
@@ -264,11 +265,10 @@ def pack_job(job: Job) -> bytes:
 
 def _command(theirs: tuple[int, int, int], path: tuple[str, ...]) -> list[str]:
     """The command line of a guard, and behind it that of its worker."""
-    guard = Path(__file__).with_name("guard.py")
     numbers = [str(fd) for fd in theirs]
     options = ["-O"] * sys.flags.optimize + [f"-W{option}" for option in sys.warnoptions]
     worker = [sys.executable, *options, "-c", BOOTSTRAP, *numbers[1:], "GUARD", *path]
-    return [sys.executable, "-I", "-S", str(guard), *numbers, *worker]
+    return [*script_command(guard.__name__), *numbers, *worker]
 
 
 def _poll(wanted: dict[int, int], deadline: float | None) -> dict[int, Any]:
