@@ -28,8 +28,8 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel import adapters
-from zo_bilevel.comparison.runs import Target
 from zo_bilevel.comparison.summaries import Reached
+from zo_bilevel.run.runs import Target
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PHI = {"a": 0.7, "b": 1.3}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zo_bilevel.comparison.compare import compare as compare
     from zo_bilevel.comparison.comparison import Comparison as Comparison
-    from zo_bilevel.comparison.runs import Run as Run
     from zo_bilevel.estimators.fg2u import FG2U as FG2U
     from zo_bilevel.estimators.fg2u_zo import FG2UZO as FG2UZO
     from zo_bilevel.estimators.implicit import ConjugateGradient as ConjugateGradient
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from zo_bilevel.run.profile import profile as profile
     from zo_bilevel.run.result import Record as Record
     from zo_bilevel.run.result import Result as Result
+    from zo_bilevel.run.runs import Run as Run
     from zo_bilevel.run.uncertainty import uncertainty as uncertainty
     from zo_bilevel.solve.dispatch.base import WithCost as WithCost
     from zo_bilevel.solve.dispatch.batched import Batched as Batched
@@ -66,7 +66,10 @@ if TYPE_CHECKING:
     from zo_bilevel.solve.dispatch.serial import Serial as Serial
     from zo_bilevel.solve.evaluation import Evaluation as Evaluation
     from zo_bilevel.solve.evaluation import Point as Point
-    from zo_bilevel.store.store import Store as Store
+    from zo_bilevel.store.abstract import AbstractStore as AbstractStore
+    from zo_bilevel.store.memory import MemoryStore as MemoryStore
+    from zo_bilevel.store.sqlite import SQLiteStore as SQLiteStore
+    from zo_bilevel.store.sqlite import Store as Store
     from zo_bilevel.support.errors import InnerSolverError as InnerSolverError
     from zo_bilevel.support.errors import InputError as InputError
     from zo_bilevel.support.errors import MissingPackageError as MissingPackageError
@@ -96,7 +99,9 @@ _HOMES = {
     "zo_bilevel.solve.dispatch.joblib": ["Joblib"],
     "zo_bilevel.run.diagnosis": ["Diagnosis"],
     "zo_bilevel.run.doctor": ["doctor"],
-    "zo_bilevel.store.store": ["Store"],
+    "zo_bilevel.store.abstract": ["AbstractStore"],
+    "zo_bilevel.store.memory": ["MemoryStore"],
+    "zo_bilevel.store.sqlite": ["SQLiteStore", "Store"],
     "zo_bilevel.solve.dispatch.serial": ["Serial"],
     "zo_bilevel.support.errors": [
         "InnerSolverError",
@@ -128,7 +133,7 @@ _HOMES = {
     "zo_bilevel.run.profile": ["Profile", "profile"],
     "zo_bilevel.run.result": ["Record", "Result"],
     "zo_bilevel.run.uncertainty": ["uncertainty"],
-    "zo_bilevel.comparison.runs": ["Run"],
+    "zo_bilevel.run.runs": ["Run"],
     "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
     "zo_bilevel.problem.space": ["Space"],

@@ -18,7 +18,7 @@ from zo_bilevel.adapters.command_line.process import run_program
 from zo_bilevel.adapters.command_line.success import SuccessRules
 from zo_bilevel.adapters.command_line.workspace import SolveFolder, Workspace
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.problem.solver_identity import solver_name
+from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.support.errors import InputError, SolveError, WrongShapeError
@@ -195,7 +195,7 @@ class CommandLine:
         """A hash of all that decides what a solve returns, but for values of the environment."""
         parts = (
             self.inputs.identity(),
-            solver_name(self.output),
+            content_hash(self.output),
             sorted(self._environment),
             self._limits,
             self.success,

@@ -27,7 +27,7 @@ from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.problem import Problem
-from zo_bilevel.problem.solver_identity import solver_name
+from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import WithCost
 from zo_bilevel.support.arrays import FloatArray
@@ -149,7 +149,7 @@ class ChatAPI:
 
     def _name(self) -> str:
         """What tells stored answers apart: everything that is sent, and how answers are read."""
-        reader = "match" if self.parser is None else solver_name(self.parser)
+        reader = "match" if self.parser is None else content_hash(self.parser)
         facts = [
             [self.url, self.model, self.template.digest(), self.options, self.send_seed],
             [self.texts, self._labels, self.classes, reader, self.examples_per_class],

@@ -17,7 +17,7 @@ from zo_bilevel.adapters.torch_unroll.checks import refuse_unreached
 from zo_bilevel.adapters.torch_unroll.leaves import take_apart
 from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, solved
 from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, as_tensor
-from zo_bilevel.problem.solver_identity import content_text, short_hash
+from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError, InvalidSolutionError, UnsupportedProblemError
 
@@ -71,7 +71,7 @@ class ImplicitSolution:
     def name(self) -> str:
         """A hash of all that it is made of, by which a store tells solvers apart."""
         parts = self.solve, self.condition, self.step
-        return f"ImplicitSolution#{short_hash(content_text(parts, depth=3))}"
+        return f"ImplicitSolution#{content_hash(*parts)}"
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401
         """The inner solution."""

@@ -27,7 +27,7 @@ from zo_bilevel.adapters.torch_unroll.leaves import (
 from zo_bilevel.adapters.torch_unroll.state import seeded_generators
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.problem.parameters import Choice
-from zo_bilevel.problem.solver_identity import content_text, short_hash
+from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError
@@ -109,7 +109,6 @@ class TorchUnroll:
         self.device = device
         self.allow_unreached = frozenset(allow_unreached)
         self._seeds_init = takes_seed(init)
-        self._name = ""
         self.checked: frozenset[str] = frozenset()
         self._is_option: dict[str, bool] = {}
         self._shape_of_theta: Leaves | None = None
@@ -146,10 +145,8 @@ class TorchUnroll:
     @property
     def name(self) -> str:
         """Steps and a hash of all that the loop is made of, by which a store tells loops apart."""
-        if not self._name:
-            parts = (self.init, self.step, self.batches, self.read, str(self.dtype))
-            self._name = f"{self!r}#{short_hash(content_text(parts, depth=3))}"
-        return self._name
+        parts = (self.init, self.step, self.batches, self.read, str(self.dtype))
+        return f"{self!r}#{content_hash(*parts)}"
 
     def __repr__(self) -> str:
         step = getattr(self.step, "__qualname__", type(self.step).__qualname__)

@@ -18,8 +18,8 @@ import zo_bilevel as zb
 from zo_bilevel.cli.demo import demo_grid, summary_sentence
 from zo_bilevel.cli.loading import load_subject
 from zo_bilevel.cli.main import main
-from zo_bilevel.comparison.runs import Improvement, Run, Target
 from zo_bilevel.methods import names
+from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import MissingPackageError
 
 DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"

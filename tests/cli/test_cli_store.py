@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 import zo_bilevel as zb
 from zo_bilevel.cli.command_line_words import hide_secret
 from zo_bilevel.cli.main import main
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.sqlite import Store
 
 DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
 RUN = ("run", "mine.py:task", "--method", "random", "--max-solves", 12, "--store", "runs.sqlite")
@@ -118,7 +119,8 @@ class TestRead:
 
     def test_a_run_that_was_killed_is_unfinished(self, stored):
         with Store("runs.sqlite") as store:
-            store.connection.execute("UPDATE runs SET status = 'running'")
+            run = store.find_run(1)
+            store.save(dataclasses.replace(run, status="running", found="", point=b""))
         assert "zo-bilevel resume STORE RUN goes on" in call_well("runs", "runs.sqlite")
         assert "unfinished" in call_well("show", "runs.sqlite", 1)
 
@@ -177,22 +179,23 @@ class TestExport:
 
 class TestResume:
     def test_it_prints_the_same_and_solves_nothing(self, stored):
-        answer = call("resume", "runs.sqlite", 1)
+        answer = call("resume", "runs.sqlite", 1, "mine.py:task")
         assert answer.exit_code == 0, answer.output
         again = json.loads(answer.stdout)
         assert again["phi"] == stored["phi"]
         assert [s["loss"] for s in again["improvements"]] == [
             s["loss"] for s in stored["improvements"]
         ]
-        assert answer.stderr.startswith("resuming: zo-bilevel run mine.py:task --method random")
+        assert answer.stderr.startswith("resuming: zo-bilevel run mine.py:task --max-solves 12")
         with Store("runs.sqlite", read_only=True) as store:
             assert [run["solves"] for run in store.runs()] == [12]
 
     def test_it_goes_on_where_the_run_was_cut_also_after_the_file_was_moved(self, stored):
         with Store("runs.sqlite") as store:
-            store.connection.execute("DELETE FROM evaluations WHERE step > 5")
+            late = [number for number, step, *_ in store.index(1) if step > 5]
+            store.write(dropped=late)
         Path("runs.sqlite").rename("moved.sqlite")
-        again = json.loads(call("resume", "moved.sqlite", 1).stdout)
+        again = json.loads(call("resume", "moved.sqlite", 1, "mine.py:task").stdout)
         assert again["phi"] == stored["phi"]
         with Store("moved.sqlite", read_only=True) as store:
             assert [run["solves"] for run in store.runs()] == [12]
@@ -200,7 +203,7 @@ class TestResume:
     def test_a_comparison(self, program):
         words = ["compare", "mine.py:task", "--methods", "random", "--seeds", 2, "--max-solves", 5]
         first = json.loads(call(*words, "--json", "--store=runs.sqlite").stdout)
-        again = json.loads(call("resume", "runs.sqlite", 2).stdout)
+        again = json.loads(call("resume", "runs.sqlite", 2, "mine.py:task").stdout)
         assert [r["phi"] for r in again["runs"]] == [r["phi"] for r in first["runs"]]
 
     def test_python_runs_are_to_be_run_again(self, program):
@@ -221,16 +224,88 @@ class TestResume:
         words = ["run", "secret.py:task", "--set", "api_key=hunter2", "--max-solves", 2]
         assert call(*words, "--method", "random", *RUN[-2:]).exit_code == 0
         assert b"hunter2" not in Path("runs.sqlite").read_bytes()
-        answer = call("resume", "runs.sqlite", 1)
+        answer = call("resume", "runs.sqlite", 1, "secret.py:task")
         assert answer.exit_code == 2
         assert "held a secret, which no store keeps" in answer.stderr
+        again = ("secret.py:task", "--set", "api_key=hunter2", "--max-solves", 3)
+        answer = call("resume", "runs.sqlite", 1, *again)
+        assert answer.exit_code == 0, answer.output
+        with Store("runs.sqlite", read_only=True) as store:
+            assert [run["solves"] for run in store.runs()] == [3]
 
     def test_only_runs_and_comparisons_are_run(self, stored):
         with Store("runs.sqlite") as store:
-            store.connection.execute('UPDATE runs SET command = \'["resume", "x", "1"]\'')
+            words = '["resume", "x", "1"]'
+            store.save(dataclasses.replace(store.find_run(1), command=words))
         answer = call("resume", "runs.sqlite", 1)
         assert answer.exit_code == 2
         assert "the command of run 1 is damaged: resume x 1" in answer.stderr
+
+    def test_a_named_task_needs_no_file(self, program):
+        words = ["run", "burgers", "--method", "random", "--max-solves", 4, "--set", "noise=0.1"]
+        first = json.loads(call(*words, "--workers", 1, *RUN[-2:], "--json").stdout)
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 0, answer.output
+        assert json.loads(answer.stdout)["phi"] == first["phi"]
+        with Store("runs.sqlite", read_only=True) as store:
+            assert [run["solves"] for run in store.runs()] == [4]
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["run", "mine.py:task"], "no store is believed what to run: give the file again"),
+            (["run", "/tmp/evil.py"], "no store is believed what to run: give the file again"),
+            (["run", "burgers", "--set", "path=/etc/x"], "with --set path=/etc/x, which no store"),
+            (["run", "burgers", "--set", "model=a.b/c"], "which no store is believed"),
+            (["run", "burgers", "--plot", "x.png", "--evil"], "cannot be resumed: No such option"),
+            (["init"], "the command of run 1 is damaged"),
+            (["run"], "cannot be resumed: Missing argument"),
+        ],
+    )
+    def test_what_a_store_says_is_not_run(self, stored, words, message):
+        with Store("runs.sqlite") as store:
+            command = json.dumps(words)
+            store.save(dataclasses.replace(store.find_run(1), command=command))
+        answer = call("resume", "runs.sqlite", 1)
+        assert answer.exit_code == 2
+        assert message in answer.stderr
+
+    def test_files_that_a_store_names_are_not_written(self, program):
+        words = ["run", "burgers", "--method", "random", "--max-solves", 3, "--plot", "a.png"]
+        call(*words, *RUN[-2:])
+        Path("a.png").unlink()
+        assert call("resume", "runs.sqlite", 1).exit_code == 0
+        assert not Path("a.png").exists()
+
+
+class TestForeignTexts:
+    """Control characters of a store never reach a terminal."""
+
+    EVIL = "gone\x1b[2J\x9b\u202e"
+
+    @pytest.fixture
+    def evil(self, stored):
+        with Store("runs.sqlite") as store:
+            run = store.find_run(1)
+            texts = {"problem": self.EVIL, "method": self.EVIL, "stop_reason": self.EVIL}
+            store.save(dataclasses.replace(run, **texts))
+            (solve, *_) = store.solves(run)
+            new = dataclasses.replace(solve, error=self.EVIL, status="failed", judged="failed")
+            store.write([new])
+            store.save(dataclasses.replace(store.find_run(1), kept=run.kept + 1))
+
+    @pytest.mark.parametrize(
+        "words", ["runs runs.sqlite", "show runs.sqlite 1", "export runs.sqlite 1"]
+    )
+    def test_they_are_shown_as_escapes(self, evil, words):
+        text = call(*words.split()).output
+        assert not any(sign in text for sign in "\x1b\x9b\u202e")
+        assert r"gone\x1b[2J\x9b\u202e" in "".join(text.split())
+
+    def test_also_in_messages(self, evil):
+        answer = call("report", "runs.sqlite", "a.html", "--problem", "other")
+        assert "\x1b" not in answer.output
+        assert r"gone\x1b[2J" in answer.output
 
 
 @pytest.mark.parametrize(

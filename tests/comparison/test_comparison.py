@@ -9,9 +9,9 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.comparison.observed_method import ObservedMethod
-from zo_bilevel.comparison.runs import Target
 from zo_bilevel.methods.base import Method
 from zo_bilevel.run.result import Record
+from zo_bilevel.run.runs import Target
 from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.errors import InnerSolverError, InputError, MissingPackageError
 

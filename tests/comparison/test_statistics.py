@@ -14,7 +14,6 @@ import zo_bilevel as zb
 from zo_bilevel.comparison.bands import band
 from zo_bilevel.comparison.pairwise import duels, scores
 from zo_bilevel.comparison.profiles import Case, cases_of, data_profiles, performance_profiles
-from zo_bilevel.comparison.runs import Improvement, Run, Target
 from zo_bilevel.comparison.statistics import (
     corrected,
     duel,
@@ -25,6 +24,7 @@ from zo_bilevel.comparison.statistics import (
 from zo_bilevel.comparison.summaries import Reached
 from zo_bilevel.methods.base import Method
 from zo_bilevel.report.words import conclusion, seeds_needed
+from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.errors import InputError
 

@@ -14,8 +14,8 @@ from scipy.optimize import least_squares
 import zo_bilevel as zb
 from zo_bilevel.cli import suites
 from zo_bilevel.cli.main import main
-from zo_bilevel.comparison.runs import Improvement, Run
 from zo_bilevel.report.suite import group_duels, group_words
+from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.support.errors import InputError, MissingPackageError
 from zo_bilevel.tasks.bbob import BbobSolver, bbob_task
 from zo_bilevel.tasks.more_garbow_hillstrom import PROBLEMS, least_squares_task

@@ -12,7 +12,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining, TorchUnroll, minibatches
-from zo_bilevel.problem.solver_identity import content_text, short_hash, solver_name
+from zo_bilevel.problem.solver_identity import content_hash, solver_name
 
 
 def scaled(factor):
@@ -72,8 +72,8 @@ def test_loops_are_told_apart_by_all_that_they_are_made_of():
 def test_a_name_is_the_same_in_another_process():
     program = """
         from test_solver_identity import chosen, scaled, training
-        from zo_bilevel.problem.solver_identity import content_text, short_hash, solver_name
-        print(training().name, solver_name(scaled(2.0)), short_hash(content_text(chosen)))
+        from zo_bilevel.problem.solver_identity import content_hash, solver_name
+        print(training().name, solver_name(scaled(2.0)), content_hash(chosen))
     """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -83,7 +83,7 @@ def test_a_name_is_the_same_in_another_process():
         text=True,
         check=True,
     )
-    names = training().name, solver_name(scaled(2.0)), short_hash(content_text(chosen))
+    names = training().name, solver_name(scaled(2.0)), content_hash(chosen)
     assert ran.stdout.split() == " ".join(names).split()
 
 

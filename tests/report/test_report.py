@@ -16,10 +16,10 @@ from click.testing import CliRunner
 import zo_bilevel as zb
 from zo_bilevel.cli.main import main
 from zo_bilevel.comparison.provenance import command_line, environment
-from zo_bilevel.comparison.runs import Improvement, Run, Target
 from zo_bilevel.report.page import render_report, write_report
 from zo_bilevel.report.sections import section_of
 from zo_bilevel.report.suite import overview_of
+from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import InputError, MissingPackageError
 
 plotly = pytest.importorskip("plotly", reason="needs the extra report")

@@ -13,7 +13,7 @@ import pytest
 from processes import gone_within, marked
 
 import zo_bilevel as zb
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.sqlite import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 

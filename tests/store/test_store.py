@@ -1,5 +1,6 @@
 """The store: nothing paid for is lost, nothing wrong is reused."""
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
+from zo_bilevel.comparison.stored_runs import found_by
 from zo_bilevel.estimators.push import Push
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
-from zo_bilevel.run.identity import objective_text, run_identity
+from zo_bilevel.run.identity import objective_text
 from zo_bilevel.solve.evaluation import Point
-from zo_bilevel.store.arrays import LARGE_THETA_BYTES, pack_array, unpack_array
-from zo_bilevel.store.store import SCHEMA_VERSION, Store
+from zo_bilevel.store.arrays import pack_array, unpack_array
+from zo_bilevel.store.sqlite import Store
+from zo_bilevel.store.theta_files import LARGE_THETA_BYTES
 from zo_bilevel.support.errors import StoreError
 
 SPACE = zb.Space(a=zb.Real(-3, 3, (3,)))
@@ -154,9 +157,7 @@ def test_large_solutions_go_to_files_beside_the_store(tmp_path):
 def test_rows_hold_no_pickle_and_can_be_read_with_plain_sql(tmp_path):
     store = tmp_path / "runs.sqlite"
     zb.minimize(problem(Counting()), METHOD, max_solves=6, store=store)
-    rows = sqlite3.connect(store).execute(
-        "SELECT point, theta, judged, loss, layout FROM evaluations"
-    )
+    rows = sqlite3.connect(store).execute("SELECT point, theta, judged, loss, layout FROM solves")
     for point, theta, judged, loss, layout in rows:
         assert b"numpy" not in point + theta
         assert judged == "ok"
@@ -207,9 +208,22 @@ def foreign_file(path):
     sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.commit()
 
 
-def newer_file(path):
-    with Store(path) as store:
-        store.connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+def older_file(path):
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE runs (id INTEGER)")
+    connection.execute("CREATE TABLE evaluations (id INTEGER)")
+    connection.commit()
+    connection.close()
+
+
+def file_with_a_trigger(path):
+    zb.Store(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TRIGGER mine AFTER INSERT ON solves BEGIN UPDATE solves SET loss = 0; END"
+    )
+    connection.commit()
+    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +231,8 @@ def newer_file(path):
     [
         (broken_file, "the file is damaged or no store"),
         (foreign_file, "no store of this package"),
-        (newer_file, "has schema 99, this version of zo_bilevel knows up to"),
+        (older_file, "is damaged or of another version of zo_bilevel"),
+        (file_with_a_trigger, "is damaged or of another version of zo_bilevel"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -268,13 +283,13 @@ def test_what_another_run_solved_is_taken_over_with_a_row_that_names_it(tmp_path
     zb.minimize(problem(inner), zb.RandomSearch(), max_solves=9, store=store, seed=1)
     assert inner.calls == 8  # the start is common
     ((count, sources),) = rows(
-        store, "SELECT COUNT(*), COUNT(source) FROM evaluations WHERE run = 2"
+        store, "SELECT COUNT(*), SUM(source <> x'') FROM solves WHERE run = 2"
     )
     assert (count, sources) == (9, 1)
     again = Counting()
     zb.minimize(problem(again), zb.RandomSearch(), max_solves=9, store=store, seed=1)
     assert again.calls == 0
-    assert rows(store, "SELECT COUNT(*) FROM evaluations") == [(18,)]
+    assert rows(store, "SELECT COUNT(*) FROM solves") == [(18,)]
 
 
 class Other(Repeating):
@@ -333,43 +348,16 @@ def test_a_derivative_is_stored_with_its_solve_and_told_apart_by_its_directions(
 def test_the_loss_of_a_solve_that_was_killed_before_it_was_judged_is_added_later(tmp_path):
     store = tmp_path / "runs.sqlite"
     zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
-    connection = sqlite3.connect(store, isolation_level=None)
-    connection.execute("UPDATE evaluations SET judged = '', loss = NULL")
-    connection.close()
-    zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
-    assert rows(
-        store, "SELECT COUNT(*) FROM evaluations WHERE judged = 'ok' AND loss IS NOT NULL"
-    ) == [(9,)]
-
-
-def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path):
-    store, inner = tmp_path / "runs.sqlite", Counting()
-    zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
-    connection = sqlite3.connect(store, isolation_level=None)
-    connection.execute("ALTER TABLE evaluations DROP COLUMN source")
-    connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-    connection.close()
-    zb.minimize(problem(inner), METHOD, max_solves=9, store=store)
-    assert inner.calls == 0
-    assert rows(store, "SELECT value FROM meta WHERE key = 'schema'") == [(str(SCHEMA_VERSION),)]
-
-
-def test_a_run_of_an_older_store_is_gone_on_with(tmp_path):
-    store, inner = tmp_path / "runs.sqlite", Counting()
-    zb.minimize(problem(Counting()), METHOD, max_solves=9, store=store)
-    subject, start = problem(inner), SPACE.encode(None)
-    former = run_identity(subject, METHOD.name, 0, start, 1, "")
-    connection = sqlite3.connect(store, isolation_level=None)
-    for column in ("start", "objective", "point", "loss", "standard_error"):
-        connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
-    connection.execute("UPDATE runs SET identity = ?", (former,))
-    connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
-    connection.close()
-    result = zb.minimize(subject, METHOD, max_solves=12, store=store)
-    assert inner.calls == 3
-    ((count, point),) = rows(store, "SELECT COUNT(*), point FROM runs")
-    assert count == 1
-    assert unpack_array(point).tobytes() == result.x.tobytes()
+    with Store(store) as opened:
+        solves = [
+            dataclasses.replace(s, judged="", loss=None) for s in opened.solves(opened.find_run(1))
+        ]
+        opened.write(judged=solves)
+    zb.minimize(problem(again := Counting()), METHOD, max_solves=9, store=store)
+    assert again.calls == 0
+    assert rows(store, "SELECT COUNT(*) FROM solves WHERE judged = 'ok' AND loss IS NOT NULL") == [
+        (9,)
+    ]
 
 
 def test_what_a_run_found_is_stored_with_it(tmp_path):
@@ -380,16 +368,25 @@ def test_what_a_run_found_is_stored_with_it(tmp_path):
 
     subject = zb.Problem(SPACE, noisy, zb.SquaredError(np.zeros(3)), "noisy")
     result = zb.minimize(subject, zb.RandomSearch(), max_solves=40, store=store, seed=3)
-    facts = "SELECT status, point, loss, standard_error, start FROM runs"
-    ((status, point, loss, error, start),) = rows(store, facts)
-    assert (status, loss, error) == ("finished", result.loss, result.standard_error)
-    assert unpack_array(point).tobytes() == result.x.tobytes()
-    assert unpack_array(start).tobytes() == SPACE.encode(None).tobytes()
+    with Store(store) as opened:
+        (run,) = opened.records()
+        found = found_by(opened, run)
+    assert (run.status, found.loss, found.standard_error) == (
+        "finished",
+        result.loss,
+        result.standard_error,
+    )
+    assert (found.solves, found.rounds, found.seconds) == (40, result.rounds, result.seconds)
+    assert unpack_array(run.point, 3).tobytes() == result.x.tobytes()
+    assert unpack_array(run.start, 3).tobytes() == SPACE.encode(None).tobytes()
     # killed while it goes on with more: what it found the last time no longer holds
     with pytest.raises(ZeroDivisionError):
         zb.minimize(subject, zb.RandomSearch(), max_solves=50, store=store, seed=3, callback=oops)
-    ((status, *found),) = rows(store, "SELECT status, point, loss, standard_error FROM runs")
-    assert (status, found) == ("failed", [None] * 3)
+    with Store(store) as opened:
+        (run,) = opened.records()
+        found = found_by(opened, run)
+    assert (run.status, found.solves, found.standard_error) == ("failed", 5, None)
+    assert found.loss == min(record.loss for record in result.history[:5])
 
 
 def oops(record):
@@ -407,12 +404,15 @@ def test_a_first_solve_that_is_interrupted_is_no_failure(tmp_path):
 @pytest.mark.parametrize("values", [np.zeros(5000), np.random.default_rng(0).normal(size=5000)])
 def test_arrays_come_back_to_the_last_bit(values):
     data = pack_array(values)
-    assert unpack_array(data).tobytes() == values.tobytes()
-    assert len(data) <= values.nbytes + 5
+    assert unpack_array(data, 5000).tobytes() == values.tobytes()
+    assert len(data) <= values.nbytes + 1
     assert len(pack_array(np.zeros(5000))) < 500
-    for damaged in (b"", b"y" + data[1:], data[:-3], data[:-1] + bytes([data[-1] ^ 1])):
+    for damaged in (b"", b"y" + data[1:], data[:-3]):
         with pytest.raises(StoreError, match="an array in the store is damaged"):
-            unpack_array(damaged)
+            unpack_array(damaged, 5000)
+    for size in (4999, 5001, 0, 1 << 40):
+        with pytest.raises(StoreError, match="an array in the store is damaged"):
+            unpack_array(data, size)
 
 
 def scaled(factor):

@@ -12,6 +12,8 @@ import pytest
 import zo_bilevel as zb
 from zo_bilevel import tasks
 from zo_bilevel.methods import names
+from zo_bilevel.store.memory import MemoryStore
+from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import MissingPackageError
 from zo_bilevel.tasks.solvers import ArraySolver
 from zo_bilevel.testing.conformance import (
@@ -22,6 +24,7 @@ from zo_bilevel.testing.conformance import (
     check_task,
     sample_problem,
 )
+from zo_bilevel.testing.stores import check_store
 
 SIZES = {"heat-field": {"size": 8}}
 SLOW_TASKS = ("architecture", "condensation", "hyperparameters", "online-adaptation")
@@ -145,3 +148,12 @@ def test_histories_are_the_same_to_the_last_bit_in_a_fresh_process():
         check=True,
     )
     assert [tuple(row) for row in json.loads(done.stdout)] == history(run())
+
+
+class TestStores:
+    def test_a_file_keeps_the_promises_of_a_store(self, tmp_path):
+        check_store(lambda: SQLiteStore(tmp_path / "runs.sqlite"))
+
+    def test_so_does_memory(self):
+        store = MemoryStore()
+        check_store(lambda: store)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.comparison.stored_runs import find_run
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
-from zo_bilevel.store.arrays import unpack_array
-from zo_bilevel.store.store import Store
+from zo_bilevel.run.run_text import decoded
+from zo_bilevel.store.records import StoredSolve
+from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
@@ -45,27 +45,23 @@ def export_study(
             of that name already.
     """
     library = import_optional("optuna", "export_study", "integrations")
-    with Store(store, read_only=True) as opened:
-        row = find_run(opened, run)
-        space = space_from_text(row["space"])
-        solves = opened.query(
-            "SELECT role, judged, loss, seconds, cost, error, point FROM evaluations"
-            " WHERE run = ? AND judged <> '' ORDER BY step, place, id",
-            (run,),
-        )
+    with SQLiteStore(store, read_only=True) as opened:
+        stored = opened.find_run(run)
+        solves = [solve for solve in opened.solves(stored) if solve.judged]
+    space = space_from_text(stored.space)
     distributions = _distributions(library, space)
     if len(distributions) > MOST_PARAMETERS:
         raise InputError(
             f"run {run} has {len(distributions)} numbers, an Optuna study takes at most "
             f"{MOST_PARAMETERS}"
         )
-    name = study_name or f"{row['problem']} {row['method']} seed {row['seed']} run {run}"
+    name = study_name or f"{stored.problem} {stored.method} seed {stored.seed} run {run}"
     try:
         study = library.create_study(storage=storage, study_name=name, direction="minimize")
     except library.exceptions.DuplicatedStudyError as error:
         raise InputError(f"there is a study {name!r} in that storage: give study_name") from error
-    study.set_user_attr("command", row["command"])
-    study.set_user_attr("stop reason", row["stop_reason"])
+    study.set_user_attr("command", stored.command)
+    study.set_user_attr("stop reason", stored.stop_reason)
     study.add_trials([_trial(library, space, distributions, solve) for solve in solves])
     return study
 
@@ -96,21 +92,21 @@ def _option(option: Any) -> Any:  # noqa: ANN401 - Optuna takes plain values onl
     return option if option is None or isinstance(option, bool | int | float | str) else str(option)
 
 
-def _trial(library: Any, space: Space, distributions: Any, solve: Any) -> Any:  # noqa: ANN401
-    phi = space.decode(unpack_array(solve["point"]))
+def _trial(library: Any, space: Space, distributions: Any, solve: StoredSolve) -> Any:  # noqa: ANN401
+    phi = decoded(space, solve.point)
     flat: dict[str, Any] = {}
     for block, parameter in space.parameters.items():
         values = np.asarray(phi[block], dtype=object).ravel() if parameter.shape else [phi[block]]
         flat |= dict(zip(_names(block, parameter), map(_option, values), strict=True))
-    is_good = solve["judged"] == "ok" and solve["loss"] is not None
+    is_good = solve.judged == "ok" and solve.loss is not None
     states = library.trial.TrialState
-    facts = {name: solve[name] for name in ("role", "seconds", "cost")}
-    if solve["error"]:
-        facts["error"] = solve["error"]
+    facts = {name: getattr(solve, name) for name in ("role", "seconds", "cost")}
+    if solve.error:
+        facts["error"] = solve.error
     return library.trial.create_trial(
         params=flat,
         distributions=distributions,
-        value=solve["loss"] if is_good else None,
+        value=solve.loss if is_good else None,
         state=states.COMPLETE if is_good else states.FAIL,
         user_attrs=facts,
     )

@@ -21,10 +21,12 @@ from zo_bilevel.cli.lists import methods_command, tasks_command
 from zo_bilevel.cli.options import INTERRUPTED, WORDS_KEY
 from zo_bilevel.cli.paper import paper_command
 from zo_bilevel.cli.prompt import prompt_command
+from zo_bilevel.cli.resume import resume_command
 from zo_bilevel.cli.run import run_command
-from zo_bilevel.cli.store import export_command, resume_command, runs_command, show_command
+from zo_bilevel.cli.store import export_command, runs_command, show_command
 from zo_bilevel.cli.watch import report_command, watch_command
 from zo_bilevel.support.errors import InnerSolverError, ZoBilevelError
+from zo_bilevel.support.printable import printable
 
 
 class _Failure(click.ClickException):
@@ -33,7 +35,7 @@ class _Failure(click.ClickException):
     exit_code = 2  # what was asked cannot be done
 
     def __init__(self, error: ZoBilevelError) -> None:
-        super().__init__(" ".join(str(error).split()))
+        super().__init__(printable(" ".join(str(error).split())))
 
 
 class _NothingFound(_Failure):

@@ -151,7 +151,7 @@ class _Bench:
         import numpy as np
 
         from zo_bilevel.cli.prompt_table import Found
-        from zo_bilevel.comparison.runs import Improvement, Run
+        from zo_bilevel.run.runs import Improvement, Run
 
         theta = self.ours({"latent": np.zeros(self.options["latent"])})
         loss = self.ours.problem().outer.loss(np.asarray(theta, dtype=np.float64).ravel())

@@ -12,8 +12,8 @@ from zo_bilevel.comparison.provenance import environment
 from zo_bilevel.support.tables import Grid, number
 
 if TYPE_CHECKING:
-    from zo_bilevel.comparison.runs import Run
     from zo_bilevel.run.result import Result
+    from zo_bilevel.run.runs import Run
     from zo_bilevel.tasks.scoring import Score, Scores
 
 BOUNDS_NOTE = (

@@ -19,9 +19,9 @@ from zo_bilevel.cli.options import (
 from zo_bilevel.cli.progress import make_progress
 
 if TYPE_CHECKING:
-    from zo_bilevel.comparison.runs import Run
     from zo_bilevel.problem.task import Task
     from zo_bilevel.run.result import Record
+    from zo_bilevel.run.runs import Run
     from zo_bilevel.support.tables import Grid
 
 MOST_PARAMETERS = 20
@@ -89,7 +89,7 @@ def _solve(
         result = minimize(
             task.problem,
             traced,
-            initial=task.start(seed),
+            initial=task.start,
             max_solves=max_solves,
             max_seconds=max_seconds,
             tolerance=conditions.tolerance,

@@ -1,4 +1,8 @@
-"""`zo-bilevel runs`, `show`, `export`, `resume`: what a store holds, and going on with it."""
+"""`zo-bilevel runs`, `show`, `export`, `resume`: what a store holds, and going on with it.
+
+A store may come from elsewhere: its texts are shown without control characters, and nothing that
+it says is run.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zo_bilevel.support.printable import printable
+
 if TYPE_CHECKING:
-    from zo_bilevel.comparison.stored_runs import Found, Row
-    from zo_bilevel.store.store import Store
+    from zo_bilevel.run.runs import Run
+    from zo_bilevel.store.records import StoredRun
+    from zo_bilevel.store.sqlite import SQLiteStore
 
 MOST_PARAMETERS = 20
 MOST_ERROR = 200
-RESUMABLE = ("run", "compare")
 UNFINISHED = "unfinished"
 """What the store calls "running": still at it, or killed."""
 store_argument = click.argument("store", metavar="STORE")
@@ -25,10 +31,10 @@ run_argument = click.argument("run", metavar="RUN", type=int)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def _open(path: str) -> Store:
-    from zo_bilevel.store.store import Store
+def _open(path: str) -> SQLiteStore:
+    from zo_bilevel.store.sqlite import SQLiteStore
 
-    return Store(path, read_only=True)
+    return SQLiteStore(path, read_only=True)
 
 
 @click.command("runs")
@@ -37,26 +43,33 @@ def _open(path: str) -> Store:
 def runs_command(store: str, as_json: bool) -> None:
     """List the runs that STORE holds."""
     from zo_bilevel.support.json_data import to_json
-    from zo_bilevel.support.tables import Grid, number
+    from zo_bilevel.support.tables import Grid
 
     with _open(store) as opened:
-        found = opened.runs()
+        runs, records = opened.runs(), opened.records()
     if as_json:
-        click.echo(to_json([_plain(run) for run in found]))
+        pairs = zip(runs, records, strict=True)
+        click.echo(to_json([_plain(facts, run) for facts, run in pairs]))
         return
-    rows = tuple(
-        (
-            *(str(run["id"]), run["problem"], run["method"], _status(run), _day(run["updated"])),
-            *(str(run["seed"]), str(run["solves"]), str(run["failures"] or 0)),
-            number(run["best_loss"] if run.get("loss") is None else run["loss"]),
-        )
-        for run in found
-    )
     header = ("run", "problem", "method", "status", "updated", "seed", "solves", "failed", "loss")
     notes = ["details: zo-bilevel show STORE RUN"]
-    if any(_status(run) == UNFINISHED for run in found):
+    if any(run["status"] == "running" for run in runs):
         notes.append("unfinished: still at it, or killed; zo-bilevel resume STORE RUN goes on")
-    click.echo(Grid(f"{len(found)} runs in {store}", header, rows, tuple(notes), labels=5).text())
+    if any(run["status"] == "damaged" for run in runs):
+        notes.append("damaged: run what made it again with this store, which keeps its solves")
+    rows = tuple(map(_row, runs))
+    click.echo(Grid(f"{len(runs)} runs in {store}", header, rows, tuple(notes), labels=5).text())
+
+
+def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    from zo_bilevel.support.tables import number
+
+    if "problem" not in run:
+        return (str(run["id"]), "-", "-", run["status"], *("-" * 5))
+    status, updated = _status(run["status"]), _day(run["updated"])
+    counts = (str(run[name]) for name in ("seed", "solves", "failures"))
+    loss = "-" if run["loss"] is None else number(run["loss"])
+    return (str(run["id"]), run["problem"], run["method"], status, updated, *counts, loss)
 
 
 @click.command("show")
@@ -65,73 +78,74 @@ def runs_command(store: str, as_json: bool) -> None:
 @json_option
 def show_command(store: str, run: int, as_json: bool) -> None:
     """Show one run of STORE and the best point that it found."""
-    from zo_bilevel.comparison.stored_runs import failures, find_run, found_by
-    from zo_bilevel.support.json_data import to_json, to_plain
+    from zo_bilevel.comparison.stored_runs import found_by, quoted_failures
+    from zo_bilevel.store.listing import summary_of
+    from zo_bilevel.support.json_data import to_json
 
     with _open(store) as opened:
-        row = find_run(opened, run)
-        found = found_by(opened, row)
-        failed = failures(opened, row)
+        stored = opened.find_run(run)
+        facts, found = summary_of(opened, stored), found_by(opened, stored)
+        quoted = quoted_failures(opened, stored) if found.failures else {}
     if as_json:
-        best = {"phi": {}} if found is None else to_plain(found)
-        click.echo(to_json({**_plain(row), **best, "failed": failed}))
+        failed = [
+            {"status": status, "count": count, "error": quoted.get(status, "")}
+            for status, count in found.failures.items()
+        ]
+        click.echo(to_json({**_plain(facts, stored), "phi": found.phi, "failed": failed}))
         return
-    click.echo(_facts(row, found, failed))
-    if found is not None:
-        click.echo(f"\n{_best_point(row, found.phi)}")
+    click.echo(_facts(stored, found, quoted))
+    if found.phi:
+        click.echo(f"\n{_best_point(run, found.phi)}")
 
 
-def _facts(run: Row, found: Found | None, failed: list[Row]) -> str:
-    from zo_bilevel.comparison.stored_runs import command_of
+def _facts(run: StoredRun, found: Run, quoted: Mapping[str, str]) -> str:
+    from zo_bilevel.comparison.stored_runs import command_of, settings_of
     from zo_bilevel.support.tables import Grid, number
 
-    words = command_of(run)
-    lost = ", ".join(f"{row['count']} {row['status']}" for row in failed)
+    words, lowest = command_of(run), _lowest(found)
+    lost = ", ".join(f"{count} {status}" for status, count in found.failures.items())
     facts = [
-        ("problem", f"{run['problem']}, version {run['version']}"),
-        ("method", f"{run['method']}, seed {run['seed']}"),
-        ("status", _status(run)),
-        ("stopped", run["stop_reason"]),
-        ("started", _day(run["created"])),
-        ("updated", _day(run["updated"])),
-        ("solves", f"{run['solves']}"),
+        ("problem", f"{run.problem}, version {run.version}"),
+        ("method", f"{run.method}, seed {run.seed}"),
+        ("status", _status(run.status)),
+        ("stopped", run.stop_reason),
+        ("started", _day(run.created)),
+        ("updated", _day(run.updated)),
+        ("solves", f"{found.solves}"),
         ("failed solves", lost or "0"),
-        *((f"one {row['status']}", row["error"][:MOST_ERROR]) for row in failed if row["error"]),
-        ("cost", number(run["cost"]) if run["cost"] else ""),
+        *((f"one {status}", error[:MOST_ERROR]) for status, error in quoted.items() if error),
+        ("cost", number(found.cost) if found.cost else ""),
         ("loss", _judged_loss(found)),
-        ("lowest loss", number(run["best_loss"], 6)),
-        ("settings", _settings(run)),
+        ("lowest loss", "" if lowest is None else number(lowest, 6)),
+        ("settings", ", ".join(f"{name} {value}" for name, value in settings_of(run).items())),
         ("command", shlex.join(["zo-bilevel", *words]) if words else "a Python program"),
     ]
     rows = tuple(fact for fact in facts if fact[1])
-    return Grid(f"run {run['id']}", ("what", "value"), rows, labels=2).text()
+    return Grid(f"run {run.number}", ("what", "value"), rows, labels=2).text()
 
 
-def _judged_loss(found: Found | None) -> str:
+def _lowest(found: Run) -> float | None:
+    return min((step.loss for step in found.improvements), default=None)
+
+
+def _judged_loss(found: Run) -> str:
     """The loss of a final point that was judged afresh; else it is the lowest one."""
     from zo_bilevel.support.tables import number
 
-    if found is None or found.standard_error is None:
-        return ""
+    if found.standard_error is None:
+        return f"{number(found.loss, 6)} without noise" if found.judged_by == "exact" else ""
     error = number(found.standard_error, 2)
     return f"{number(found.loss, 6)} ± {error}, the mean of fresh solves of the final point"
 
 
-def _settings(run: Row) -> str:
-    import json
-
-    given = json.loads(run["settings"])
-    return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-
-
-def _best_point(run: Row, phi: Mapping[str, Any]) -> str:
+def _best_point(number: int, phi: Mapping[str, Any]) -> str:
     from zo_bilevel.support.parameter_text import shown
     from zo_bilevel.support.tables import Grid
 
     rows = tuple((name, shown(value)) for name, value in list(phi.items())[:MOST_PARAMETERS])
     left_out = len(phi) - len(rows)
     notes = (f"... and {left_out} more parameters; --json has them all",) if left_out else ()
-    return Grid(f"best point of run {run['id']}", ("parameter", "found"), rows, notes).text()
+    return Grid(f"best point of run {number}", ("parameter", "found"), rows, notes).text()
 
 
 @click.command("export")
@@ -148,68 +162,44 @@ def _best_point(run: Row, phi: Mapping[str, Any]) -> str:
 )
 def export_command(store: str, run: int, path: str) -> None:
     """Write all solves of one run of STORE as a table: named parameters, loss, status, seconds."""
-    from zo_bilevel.comparison.stored_runs import exported, find_run
+    from zo_bilevel.comparison.stored_runs import exported
     from zo_bilevel.support.errors import InputError
 
     page = io.StringIO()
     with _open(store) as opened:
-        csv.writer(page, lineterminator="\n").writerows(exported(opened, find_run(opened, run)))
+        rows = exported(opened, opened.find_run(run))
+        csv.writer(page, lineterminator="\n").writerows(rows)
+    table = printable(page.getvalue())
     if path == "-":
-        click.echo(page.getvalue(), nl=False)
+        click.echo(table, nl=False)
         return
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
-            file.write(page.getvalue())
+            file.write(table)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
-@click.command("resume")
-@store_argument
-@run_argument
-@click.pass_context
-def resume_command(context: click.Context, store: str, run: int) -> None:
-    """Go on with a run of STORE: the command that started it, in the same folder as then."""
-    words = _resumable(store, run)
-    click.echo(f"resuming: {shlex.join(['zo-bilevel', *words, '--store', store])}", err=True)
-    program = context.find_root().command
-    code = program.main([*words, "--store", store], "zo-bilevel", standalone_mode=False)
-    context.exit(code or 0)
+def _plain(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:
+    """A run as JSON data."""
+    from zo_bilevel.comparison.stored_runs import command_of, json_of, settings_of
+
+    if "problem" not in facts:
+        return facts
+    return {
+        **facts,
+        "command": command_of(run),
+        "settings": settings_of(run),
+        "space": json_of(run, "space", list),
+    }
 
 
-def _resumable(store: str, run: int) -> list[str]:
-    from zo_bilevel.cli.command_line_words import HIDDEN_WORD
-    from zo_bilevel.comparison.stored_runs import command_of, find_run
-    from zo_bilevel.support.errors import InputError, StoreError
-
-    with _open(store) as opened:
-        words = command_of(find_run(opened, run))
-    if not words:
-        raise InputError(
-            f"run {run} was started from Python: run that script again with the same store, and "
-            "it goes on where it stopped"
-        )
-    if words[0] not in RESUMABLE:
-        raise StoreError(f"the command of run {run} is damaged: {shlex.join(words)}")
-    if any(word.endswith(HIDDEN_WORD) for word in words):
-        raise InputError(
-            f"the command of run {run} held a secret, which no store keeps: give it again with "
-            f"zo-bilevel {shlex.join(words)} --store {store}"
-        )
-    return words
-
-
-def _plain(run: Row) -> dict[str, Any]:
-    import json
-
-    parts = {name: json.loads(run[name]) for name in ("command", "settings", "space")}
-    hidden = ("identity", "start", "point", *parts)
-    return {name: value for name, value in run.items() if name not in hidden} | parts
-
-
-def _status(run: Row) -> str:
-    return UNFINISHED if run["status"] == "running" else str(run["status"])
+def _status(status: str) -> str:
+    return UNFINISHED if status == "running" else status
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):  # a file may say anything
+        return "-"

@@ -31,14 +31,14 @@ def report_command(
     store: str, path: str, problem: str | None, target: float | None, live: bool
 ) -> None:
     """Write a page about the runs of STORE."""
-    from zo_bilevel.comparison.runs import Target
     from zo_bilevel.comparison.stored_comparison import stored_comparisons
     from zo_bilevel.report.page import check_report_path, write_report
-    from zo_bilevel.store.store import Store
+    from zo_bilevel.run.runs import Target
+    from zo_bilevel.store.sqlite import SQLiteStore
 
     check_report_path(path)
     goal = None if target is None else Target("loss", target)
-    with Store(store, read_only=True) as opened:
+    with SQLiteStore(store, read_only=True) as opened:
         found = stored_comparisons(opened, problem, target=goal, is_live=live)
     title = Path(store).name if len(found) > 1 else ""
     click.echo(f"report: {write_report(found, path, title=title)}")

@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.comparison.runs import Axis, Improvement, Run
+from zo_bilevel.run.runs import Axis, Improvement, Run
 from zo_bilevel.support.arrays import FloatArray
 
 Quantity: TypeAlias = Callable[[Improvement], float]

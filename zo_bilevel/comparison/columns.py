@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from zo_bilevel.comparison.runs import Run, Target
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS, Duel
 from zo_bilevel.comparison.summaries import MethodSummary, Quartiles, Reached
+from zo_bilevel.run.runs import Run, Target
 from zo_bilevel.support.tables import number, percent, spread
 
 if TYPE_CHECKING:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.provenance import environment
 from zo_bilevel.comparison.runner import ComparisonCallback, ComparisonRunner
-from zo_bilevel.comparison.runs import Target
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
+from zo_bilevel.run.identity import Initial
 from zo_bilevel.run.ledger import Budget
+from zo_bilevel.run.runs import Target
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.serial import Serial
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.support.errors import InputError
-
-Initial: TypeAlias = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 
 
 def compare(
@@ -38,7 +36,7 @@ def compare(
     target_error: float | None = None,
     tolerance: float | None = None,
     dispatcher: Dispatcher | None = None,
-    store: Store | str | os.PathLike[str] | None = None,
+    store: AbstractStore | str | os.PathLike[str] | None = None,
     round_width: int = 1,
     callback: ComparisonCallback | None = None,
     command: Sequence[str] = (),

@@ -9,9 +9,9 @@ from typing import Any, final
 
 from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.provenance import Environment
-from zo_bilevel.comparison.runs import Run, Target
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS
 from zo_bilevel.comparison.summaries import MethodSummary, summarize
+from zo_bilevel.run.runs import Run, Target
 from zo_bilevel.support.json_data import to_json, to_plain
 from zo_bilevel.support.tables import Grid, listed
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
 
 from zo_bilevel.comparison.rescoring import Repeats
-from zo_bilevel.comparison.runs import Improvement, Run, RunStatus
 from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.result import Record, Result
+from zo_bilevel.run.runs import Improvement, Run, RunStatus
 from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.arrays import FloatArray
 

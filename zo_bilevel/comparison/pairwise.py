@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Axis, Run
 from zo_bilevel.comparison.statistics import Duel, corrected, duel
+from zo_bilevel.run.runs import Axis, Run
 
 
 def scores(comparison: Comparison, by: Axis = "solves") -> dict[str, dict[int, float]]:

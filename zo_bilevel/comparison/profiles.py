@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Axis, Run
+from zo_bilevel.run.runs import Axis, Run
 from zo_bilevel.support.errors import InputError
 
 TAUS = (1e-1, 1e-3, 1e-5)

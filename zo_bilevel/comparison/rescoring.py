@@ -20,10 +20,10 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.comparison.runs import Improvement, Run
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
 from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.solve.dispatch.base import Dispatcher, takes_seed
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import JUDGE_STREAM

@@ -9,14 +9,17 @@ from typing import TypeAlias, final
 
 from zo_bilevel.comparison.observed_method import ObservedMethod
 from zo_bilevel.comparison.rescoring import Judge, Repeats
-from zo_bilevel.comparison.runs import Run
+from zo_bilevel.comparison.stored_runs import keep
 from zo_bilevel.comparison.uncallable_solver import guarded
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.task import Task
+from zo_bilevel.run.identity import facts_of_run
+from zo_bilevel.run.lifecycle import opened
 from zo_bilevel.run.loop import minimize
 from zo_bilevel.run.result import Record
+from zo_bilevel.run.runs import Run
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.support.errors import (
     InnerSolverError,
     InputError,
@@ -56,7 +59,7 @@ class ComparisonRunner:
         max_solves: int,
         tolerance: float | None,
         dispatcher: Dispatcher,
-        store: Store | str | os.PathLike[str] | None,
+        store: AbstractStore | str | os.PathLike[str] | None,
         round_width: int,
         callback: ComparisonCallback | None,
         command: Sequence[str] = (),
@@ -115,6 +118,22 @@ class ComparisonRunner:
         finally:
             is_noisy = self._repeats is not None and self._repeats.differ
             self.runs = self.judge.by_fresh_solves(self.runs, is_noisy=is_noisy)
+            self._keep_judged()
+
+    def _keep_judged(self) -> None:
+        """Let the store know what was judged after the runs had ended."""
+        judged = [run for run in self.runs if run.judged_by or run.held_out_loss is not None]
+        if self.store is None or not (judged or self.task.error):
+            return
+        with opened(self.store) as store:
+            known = {run.identity: run for run in store.records()}
+            for run in self.runs:
+                keep(store, known.get(self._identity(run)), run)
+
+    def _identity(self, run: Run) -> str:
+        settings = {"round_width": self.round_width}
+        facts = self.task.problem, run.method, run.seed, self.task.start, settings
+        return facts_of_run(*facts).identity
 
     def _run_all(self, seeds: tuple[int, ...]) -> None:
         first_error: Exception | None = None
@@ -170,7 +189,7 @@ class ComparisonRunner:
         result = minimize(
             self.task.problem,
             traced,
-            initial=self.task.start(seed),
+            initial=self.task.start,
             max_solves=self.max_solves,
             tolerance=self.tolerance,
             seed=seed,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from zo_bilevel.comparison.runs import Run, Target
 from zo_bilevel.comparison.statistics import expected_running_time
+from zo_bilevel.run.runs import Run, Target
 
 Quartiles: TypeAlias = tuple[float, float, float]
 """First quartile, median, third quartile."""

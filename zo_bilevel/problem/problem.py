@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.functions import (
@@ -80,7 +81,7 @@ class Problem:
             raise InputError(f"outer must be callable or an objective, got {type(outer).__name__}")
         object.__setattr__(self, "outer", outer)
         if not self.name:
-            object.__setattr__(self, "name", solver_name(self.inner))
+            object.__setattr__(self, "name", DerivedName(solver_name(self.inner)))
         if self.valid is not None and not callable(self.valid):
             raise InputError(f"valid must be callable, got {type(self.valid).__name__}")
         if self.expected_length is not None:

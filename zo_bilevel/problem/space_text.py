@@ -37,7 +37,7 @@ def space_to_text(space: Space) -> str:
 def _facts(name: str, parameter: Parameter) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": name, "kind": type(parameter).__name__}
     if isinstance(parameter, Choice):
-        facts["options"] = [_plain(option) for option in parameter.options]
+        facts["options"] = [plain_option(option) for option in parameter.options]
     else:
         number = int if isinstance(parameter, Integer) else float
         facts |= {"lower": number(parameter.lower), "upper": number(parameter.upper)}
@@ -47,7 +47,12 @@ def _facts(name: str, parameter: Parameter) -> dict[str, Any]:
     return facts
 
 
-def _plain(option: object) -> str | int | float | bool | None:
+def plain_option(option: object) -> str | int | float | bool | None:
+    """An option of a choice as JSON can say it: as it is, or by its `repr`.
+
+    Args:
+        option: Any value.
+    """
     plain = option is None or isinstance(option, str | int | float | bool)
     return option if plain else repr(option)  # type: ignore[return-value] # checked above
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from zo_bilevel.comparison.bands import Quantity, band
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Axis
+from zo_bilevel.run.runs import Axis
 from zo_bilevel.support.arrays import FloatArray
 
 Chart: TypeAlias = dict[str, Any]

@@ -13,9 +13,9 @@ from typing import Any
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.profiles import Case, Profile, data_profiles, performance_profiles
-from zo_bilevel.comparison.runs import Axis, Improvement, Run, Target
 from zo_bilevel.report.bands import BY_TITLES, Chart, band_chart, plain_numbers
 from zo_bilevel.report.parameters import parameter_charts
+from zo_bilevel.run.runs import Axis, Improvement, Run, Target
 from zo_bilevel.support.tables import number, percent
 
 PROFILE_TAU = 1e-3

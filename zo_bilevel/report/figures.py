@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Improvement, Run
 from zo_bilevel.comparison.summaries import quantile
+from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, MissingPackageError
 

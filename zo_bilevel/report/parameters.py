@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Improvement
 from zo_bilevel.report.bands import Chart, band_chart, plain_numbers
+from zo_bilevel.run.runs import Improvement
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.tables import number
 

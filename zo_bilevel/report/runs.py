@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.runs import Run
 from zo_bilevel.report.charts import run_chart
+from zo_bilevel.run.runs import Run
 from zo_bilevel.support.tables import number
 
 MOST_PARAMETERS = 30

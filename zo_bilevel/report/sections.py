@@ -13,13 +13,13 @@ from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.comparison import LUCKY_DRAWS_NOTE, Comparison
 from zo_bilevel.comparison.pairwise import duels, is_repeated
 from zo_bilevel.comparison.profiles import cases_of
-from zo_bilevel.comparison.runs import Run
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS
 from zo_bilevel.comparison.summaries import quartiles
 from zo_bilevel.report.bands import Chart
 from zo_bilevel.report.charts import charts_of, profile_charts, shared_axes
 from zo_bilevel.report.runs import MOST_PARAMETERS, groups_of
 from zo_bilevel.report.words import conclusion
+from zo_bilevel.run.runs import Run
 from zo_bilevel.support.tables import Grid, listed, number, percent, spread
 
 

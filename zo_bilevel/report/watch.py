@@ -11,7 +11,7 @@ from typing import Any
 
 from zo_bilevel.comparison.stored_comparison import stored_comparisons
 from zo_bilevel.report.page import check_report_packages, plotly_script, render_report
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import InputError, MissingPackageError, StoreError
 
 HOST, PORT = "127.0.0.1", 8765
@@ -77,13 +77,8 @@ def stamp_of(path: Path) -> str:
         InputError: If it does not exist.
         StoreError: If it is no store.
     """
-    with Store(path, read_only=True) as store:
-        rows = store.query(
-            "SELECT (SELECT COUNT(*) FROM evaluations WHERE judged <> '') AS solves,"
-            " (SELECT MAX(updated) FROM runs) AS updated,"
-            " (SELECT GROUP_CONCAT(status) FROM runs) AS status"
-        )
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+    with SQLiteStore(path, read_only=True) as store:
+        return hashlib.sha256(store.stamp().encode()).hexdigest()[:16]
 
 
 def live_page(path: Path) -> str:
@@ -96,11 +91,10 @@ def live_page(path: Path) -> str:
         HTML; a page that waits while there is no solve.
     """
     stamp = stamp_of(path)
-    with Store(path, read_only=True) as store:
-        has_solves = store.query("SELECT 1 AS found FROM evaluations WHERE judged <> '' LIMIT 1")
-        if not has_solves:
-            return _WAITING
-        comparisons = stored_comparisons(store, is_live=True)
+    with SQLiteStore(path, read_only=True) as store:
+        comparisons = stored_comparisons(store, is_live=True) if store.records() else []
+    if not any(run.solves for comparison in comparisons for run in comparison.runs):
+        return _WAITING
     return render_report(comparisons, title=path.name, live=stamp)
 
 

@@ -1,20 +1,37 @@
-"""What makes two runs the same run, and opening one in a store."""
+"""What makes two runs the same run, what makes them comparable, and opening one in a store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from zo_bilevel.problem.problem import OBJECTIVES, Problem
-from zo_bilevel.problem.solver_identity import content_text, short_hash
+from zo_bilevel.problem.solver_identity import fingerprint, solver_identity
+from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_to_text
+from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.recorder import Recorder
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.records import StoredRun
 from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.json_data import to_plain
+from zo_bilevel.support.tables import number
+
+Initial: TypeAlias = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
+"""A start by name, or a function from a seed to one."""
+LIMITS: Final = {
+    "solves a run": "max_solves",
+    "seconds a run": "max_seconds",
+    "cost a run": "max_cost",
+    "runs stop at loss": "tolerance",
+    "round width": "round_width",
+}
+EACH_SEED: Final = "another for each seed"
+SHORT: Final = 8
 
 
 def objective_text(problem: Problem) -> str:
@@ -26,21 +43,22 @@ def objective_text(problem: Problem) -> str:
     Returns:
         The kind of objective and a hash of what it holds; the same in every process.
 
+    Raises:
+        InputError: If it cannot be told from others.
+
     Example:
         >>> from zo_bilevel import Real, Space
         >>> objective_text(Problem(Space(a=Real(0, 1)), lambda phi: phi["a"]))
         'Identity'
     """
     outer = problem.outer
-    if isinstance(outer, OBJECTIVES):
-        # the last bits of data that were computed depend on the machine
-        held = {name: _coarse(value) for name, value in vars(outer).items()}
-        text, kind = content_text(tuple(sorted(held.items())), depth=1), type(outer).__name__
-        found = f"{kind} #{short_hash(text)}" if held else kind
-    else:
-        kind = getattr(outer, "__name__", type(outer).__name__)
-        found = f"{kind} #{short_hash(content_text(outer, depth=1))}"
-    return f"{found}, seen as its loss only" if problem.is_scalar else found
+    # the last bits of data that were computed depend on the machine
+    is_ours = isinstance(outer, OBJECTIVES)
+    held = {name: _coarse(part) for name, part in vars(outer).items()} if is_ours else outer
+    kind = type(outer).__name__ if is_ours else getattr(outer, "__name__", type(outer).__name__)
+    if held:
+        kind = f"{kind} #{fingerprint(held, 'the outer objective')[:SHORT]}"
+    return f"{kind}, seen as its loss only" if problem.is_scalar else kind
 
 
 def _coarse(value: Any) -> Any:  # noqa: ANN401 - whatever an objective holds
@@ -48,77 +66,129 @@ def _coarse(value: Any) -> Any:  # noqa: ANN401 - whatever an objective holds
     return value.astype(np.float32) if is_numbers else value
 
 
-def run_identity(
+def start_at(initial: Initial, seed: int) -> Mapping[str, Any] | None:
+    """The start of a run by name.
+
+    Args:
+        initial: A start, a function from a seed to one, or `None`.
+        seed: Seed of the run.
+    """
+    return initial(seed) if callable(initial) else initial
+
+
+def facts_of_run(
     problem: Problem,
     method: str,
     seed: int,
-    start: FloatArray,
-    round_width: int,
-    objective: str,
-) -> str:
-    """What makes two runs the same run: everything but the budget and the machine.
+    initial: Initial,
+    settings: Mapping[str, Any],
+    command: Sequence[str] = (),
+) -> StoredRun:
+    """What a store keeps of a run before its first solve.
 
     Args:
         problem: The problem.
         method: Name of the method.
         seed: Seed of the run.
-        start: Scaled start, shape `(N,)`.
-        round_width: Solves a round.
-        objective: From `objective_text`; empty as in stores of the schemas before 3.
+        initial: Its start, or the function that gave it.
+        settings: Budget and round width, shown by `zo-bilevel show`.
+        command: Command line that repeats the run.
 
-    Returns:
-        A hash as text.
+    Raises:
+        InputError: If the inner solver, the space or the outer objective cannot be told from
+            others.
     """
-    parts = [
-        problem.name,
-        problem.version,
-        repr(problem.space),
-        str(problem.is_scalar),
-        method,
-        str(seed),
-        start.tobytes().hex(),
-        str(round_width),
-        *([objective] if objective else []),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    solver, objective = _solver(problem), objective_text(problem)
+    start = problem.space.encode(start_at(initial, seed))
+    parts = [solver, problem.is_scalar, method, seed, start.tobytes().hex()]
+    return StoredRun(
+        identity=_hash(*parts, settings.get("round_width", 1), objective),
+        problem=problem.name,
+        version=problem.version,
+        method=method,
+        seed=seed,
+        space=space_to_text(problem.space),
+        start=pack_array(start),
+        conditions=conditions_text(problem, solver, objective, initial, seed, settings),
+        settings=json.dumps(to_plain(settings)),
+        command=json.dumps(list(command)),
+    )
 
 
-def open_recorder(
-    store: Store,
-    problem: Problem,
-    method: str,
-    seed: int,
-    start: FloatArray,
-    settings: dict[str, Any],
-    command: Sequence[str] | None = None,
-) -> Recorder:
+def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: Any) -> Recorder:  # noqa: ANN401
     """Open the run that these arguments name, new or to be resumed.
 
     Args:
         store: The open store.
         problem: The problem.
-        method: Name of the method.
+        *facts: As for `facts_of_run`.
+        **more: Likewise.
+
+    Raises:
+        InputError: As `facts_of_run`.
+        StoreError: If somebody else is working on the run.
+    """
+    run = facts_of_run(problem, *facts, **more)
+    return Recorder(store, run, problem, _solver(problem))
+
+
+def _solver(problem: Problem) -> str:
+    """What tells inner solver and space from others."""
+    space = fingerprint(problem.space.parameters, "the space")
+    return f"{solver_identity(problem.inner, problem.name, problem.version)}\0{space}"
+
+
+def conditions_text(
+    problem: Problem,
+    solver: str,
+    objective: str,
+    initial: Initial,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> str:
+    """What must be the same for runs to be compared: all but the method and the seed.
+
+    Args:
+        problem: The problem.
+        solver: From `solver_identity`.
+        objective: From `objective_text`.
+        initial: The start, or the function that gave it.
         seed: Seed of the run.
-        start: Scaled start, shape `(N,)`.
-        settings: Budget and round width, shown by `zo-bilevel show`.
-        command: Command line that repeats the run, or `None`.
+        settings: Its limits.
 
     Returns:
-        The run's recorder.
+        JSON: by name, what it is in words, and a hash of what it is exactly.
     """
-    width = int(settings.get("round_width", 1))
-    objective = objective_text(problem)
-    facts = {
-        "problem": problem.name,
-        "version": problem.version,
-        "method": method,
-        "seed": seed,
-        "space": space_to_text(problem.space),
-        "start": pack_array(start),
-        "objective": objective,
-    }
-    identity, former = (
-        run_identity(problem, method, seed, start, width, known) for known in (objective, "")
-    )
-    run = store.begin_run(identity, facts, settings, command or [], former)
-    return Recorder(store, problem, run)
+    limits = {name: settings.get(key) for name, key in LIMITS.items()}
+    words = {name: "none" if limit is None else f"{limit:g}" for name, limit in limits.items()}
+    space = space_to_text(problem.space)
+    words |= {"outer objective": objective, "version": problem.version, "space": space}
+    exact = {name: [text] for name, text in words.items()}
+    exact |= {**{name: [repr(limit)] for name, limit in limits.items()}, "inner solver": [solver]}
+    words["inner solver"] = f"{problem.name} {_hash(solver)[:SHORT]}"
+    words["start"], exact["start"] = _start(problem.space, initial, seed)
+    return json.dumps({name: [text, _hash(*exact[name])[:16]] for name, text in words.items()})
+
+
+def _start(space: Space, initial: Initial, seed: int) -> tuple[str, list[str]]:
+    """A start in words and exactly; of a function of the seed, what it gives for two of them."""
+    starts = [space.encode(start_at(initial, seed))]
+    if callable(initial):
+        try:
+            starts = [space.encode(initial(probe)) for probe in (0, 1)]
+        except Exception:  # noqa: BLE001 - the user's function may know its own seeds only
+            return EACH_SEED, [fingerprint(initial, "initial")]
+    exact = [start.tobytes().hex() for start in starts]
+    if exact[0] != exact[-1]:
+        return EACH_SEED, exact
+    return _shown(space, starts[0]), exact[:1]
+
+
+def _shown(space: Space, start: FloatArray) -> str:
+    phi = space.decode(start)
+    shown = {n: number(v, 4) if isinstance(v, float) else str(v) for n, v in phi.items()}
+    return ", ".join(f"{name}={' '.join(value.split())}" for name, value in shown.items())
+
+
+def _hash(*parts: Any) -> str:  # noqa: ANN401 - anything with a text
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()

@@ -6,10 +6,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
+from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.result import Record
+from zo_bilevel.run.run_text import single_values
+from zo_bilevel.run.runs import Improvement
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
@@ -61,10 +64,23 @@ class Budget:
 
 @final
 class Ledger:
-    """Counts what a run has spent, the same way for every method, and keeps its history."""
+    """Counts what a run has spent, the same way for every method, and keeps its history.
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.perf_counter) -> None:
+    Args:
+        budget: The limits.
+        clock: Gives seconds.
+        space: Of the problem, to keep single values of the best points.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        clock: Callable[[], float] = time.perf_counter,
+        space: Space | None = None,
+    ) -> None:
         self.budget = budget
+        self.improvements: list[Improvement] = []
+        self._space = space
         self.solves = 0
         self.rounds = 0
         self.cost = 0.0
@@ -169,7 +185,18 @@ class Ledger:
             self.cost,
         )
         self.history.append(record)
+        if evaluation is self.best:
+            self._improve(evaluation, record)
         return record
+
+    def phi_of(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The meta-parameters of a solve by name; none where the space is not known."""
+        return {} if self._space is None else self._space.decode(evaluation.point.x)
+
+    def _improve(self, evaluation: Evaluation, record: Record) -> None:
+        values = {} if self._space is None else single_values(self._space, self.phi_of(evaluation))
+        at = record.solve, record.round, record.seconds
+        self.improvements.append(Improvement(*at, record.loss, values=values))
 
     def charge_all(
         self, evaluations: Sequence[Evaluation], callback: Callable[[Record], None] | None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.problem.problem import Problem
-from zo_bilevel.run.ledger import Ledger
+from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.result import Result
+from zo_bilevel.run.run_text import run_to_text
+from zo_bilevel.run.runs import Run, RunStatus
+from zo_bilevel.store.abstract import AbstractStore
+from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.recorder import Recorder
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.sqlite import SQLiteStore
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import (
     InnerSolverError,
     InputError,
@@ -21,13 +26,35 @@ from zo_bilevel.support.errors import (
     UnsupportedProblemError,
 )
 
-Place: TypeAlias = Store | str | os.PathLike[str] | None
-OpenRun: TypeAlias = Callable[[Store], Recorder]
-INTERRUPTED = "interrupted"
+Place: TypeAlias = AbstractStore | str | os.PathLike[str] | None
+OpenRun: TypeAlias = Callable[[AbstractStore], Recorder]
+INTERRUPTED: Final = "interrupted"
 
 
 @contextmanager
-def noting_refusals(store: Place, open_run: OpenRun, method: Method) -> Iterator[None]:
+def opened(store: AbstractStore | str | os.PathLike[str]) -> Iterator[AbstractStore]:
+    """A store, closed at the end if it was opened here.
+
+    Args:
+        store: An open store, or a file.
+
+    Yields:
+        The open store.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(store, AbstractStore):
+        yield store
+        return
+    if not isinstance(store, str | os.PathLike):
+        raise InputError(f"store must be a file or an open store, got {type(store).__name__}")
+    with SQLiteStore(store) as found:
+        yield found
+
+
+@contextmanager
+def noting_refusals(store: Place, open_run: OpenRun, method: Method, seed: int) -> Iterator[None]:
     """Let the store know of a method that cannot even begin.
 
     Arguments that break a rule are no run, and nothing is opened before they are known to be good.
@@ -36,6 +63,7 @@ def noting_refusals(store: Place, open_run: OpenRun, method: Method) -> Iterator
         store: The store, its file, or `None`.
         open_run: Opens the run in it.
         method: The method that is about to begin.
+        seed: Seed of the run.
     """
     try:
         yield
@@ -43,14 +71,14 @@ def noting_refusals(store: Place, open_run: OpenRun, method: Method) -> Iterator
         raise
     except Exception as error:
         if store is not None:
-            with _opened(store) as opened:
-                open_run(opened).end(*_ending(method, error))
+            with opened(store) as found:
+                _fail(open_run(found), method, seed, Ledger(Budget()), error)
         raise
 
 
 @contextmanager
 def recording(
-    store: Place, open_run: OpenRun, method: Method, problem: Problem, ledger: Ledger
+    store: Place, open_run: OpenRun, method: Method, seed: int, ledger: Ledger
 ) -> Iterator[Recorder | None]:
     """Open the run in its store and note how it failed if it does.
 
@@ -58,8 +86,8 @@ def recording(
         store: The store, its file, or `None`.
         open_run: Opens the run in it.
         method: The method that searches.
-        problem: The problem.
-        ledger: Knows the best point so far, for the message when the store breaks.
+        seed: Seed of the run.
+        ledger: Knows the best point so far.
 
     Yields:
         The run's recorder; `None` without a store.
@@ -70,52 +98,87 @@ def recording(
     if store is None:
         yield None
         return
-    with _opened(store) as opened:
-        recorder = open_run(opened)
+    with opened(store) as found:
+        recorder = open_run(found)
         try:
             yield recorder
         except StoreError as error:
-            best = ledger.best
-            found = (
-                ""
-                if best is None
-                else (
-                    f"; best so far: loss {best.loss:.6g} at {problem.space.decode(best.point.x)}"
-                )
-            )
-            raise StoreError(f"{error}{found}") from error
+            raise StoreError(f"{error}{_best_so_far(ledger)}") from error
         except BaseException as error:
-            recorder.end(*_ending(method, error))
+            _fail(recorder, method, seed, ledger, error)
             raise
+        finally:
+            found.release(recorder.run.number)
 
 
-@contextmanager
-def _opened(store: Store | str | os.PathLike[str]) -> Iterator[Store]:
-    """The store, closed at the end if it was opened here."""
-    if isinstance(store, Store):
-        yield store
-        return
-    with Store(store) as opened:
-        yield opened
+def _best_so_far(ledger: Ledger) -> str:
+    if ledger.best is None:
+        return ""
+    return f"; best so far: loss {ledger.best.loss:.6g} at {ledger.phi_of(ledger.best)}"
 
 
-def end(recorder: Recorder, method: Method, result: Result) -> None:
+def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> None:
     """Note a result in the store.
 
     Args:
         recorder: Of the run.
         method: The method that searched; one that broke a rule has found nothing.
         result: What the run gave.
+        ledger: Knows how its best point came about.
     """
+    status: RunStatus = "interrupted" if result.stop_reason == INTERRUPTED else "finished"
     if method.violation:
-        recorder.end("disqualified", method.violation)
-        return
-    status = INTERRUPTED if result.stop_reason == INTERRUPTED else "finished"
-    found = result.x, result.loss, result.standard_error
-    recorder.end(status, result.stop_reason, found)
+        status = "disqualified"
+    run = Run(
+        method=method.name,
+        seed=result.seed,
+        status=status,
+        loss=result.loss,
+        solves=result.solves,
+        rounds=result.rounds,
+        seconds=result.seconds,
+        cost=result.cost,
+        stop_reason=status if method.violation else result.stop_reason,
+        failures=result.failures,
+        error=method.violation,
+        improvements=tuple(ledger.improvements),
+        standard_error=result.standard_error,
+    )
+    reason = method.violation or result.stop_reason
+    _keep(recorder, run, reason, result.x, is_whole=not method.violation)
 
 
-def _ending(method: Method, error: BaseException) -> tuple[str, str]:
+def _fail(
+    recorder: Recorder, method: Method, seed: int, ledger: Ledger, error: BaseException
+) -> None:
+    """Note in the store that an exception ended the run, and what it had found until then."""
+    status, reason = _ending(method, error)
+    best = ledger.best
+    run = Run(
+        method=method.name,
+        seed=seed,
+        status=status,
+        loss=math.inf if best is None else best.loss,
+        solves=ledger.solves,
+        rounds=ledger.rounds,
+        seconds=ledger.seconds,
+        cost=ledger.cost,
+        stop_reason=status,
+        failures=dict(ledger.failures),
+        error="" if status == INTERRUPTED else reason,
+        improvements=tuple(ledger.improvements),
+    )
+    _keep(recorder, run, reason, None if best is None else best.point.x, is_whole=False)
+
+
+def _keep(
+    recorder: Recorder, run: Run, reason: str, x: FloatArray | None, *, is_whole: bool
+) -> None:
+    point = b"" if x is None else pack_array(x)
+    recorder.end(run.status, reason, run_to_text(run), point, is_whole=is_whole)
+
+
+def _ending(method: Method, error: BaseException) -> tuple[RunStatus, str]:
     """Status and reason of a run that an exception ended."""
     if method.violation:
         return "disqualified", method.violation

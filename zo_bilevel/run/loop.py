@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
-from zo_bilevel.run.identity import open_recorder
+from zo_bilevel.run.identity import Initial, open_recorder, start_at
 from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, noting_refusals, recording
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, check_asked
-from zo_bilevel.store.store import Store
+from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.memory import process_memory
@@ -30,14 +30,14 @@ def minimize(
     problem: Problem,
     method: Method | None = None,
     *,
-    initial: Mapping[str, Any] | None = None,
+    initial: Initial = None,
     max_solves: int | None = None,
     max_seconds: float | None = None,
     max_cost: float | None = None,
     tolerance: float | None = None,
     seed: int = 0,
     dispatcher: Dispatcher | None = None,
-    store: Store | str | os.PathLike[str] | None = None,
+    store: AbstractStore | str | os.PathLike[str] | None = None,
     round_width: int = 1,
     max_failure_rate: float = 0.8,
     callback: Callback | None = None,
@@ -49,7 +49,8 @@ def minimize(
         problem: Space, inner solver, outer objective.
         method: How to search; default `DefaultMethod()`, Gauss-Newton when the inner solution is
             a vector whose outer objective is known, else a scalar trust region.
-        initial: Start by name, partial or absent; missing names take the middle of their range.
+        initial: Start by name, partial or absent, or a function from the seed to one; missing
+            names take the middle of their range.
         max_solves: Budget in solves; 1000 when no budget is given at all.
         max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
             A solve that runs is killed under `Joblib` on this machine; in this process it is not
@@ -61,8 +62,8 @@ def minimize(
         seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
         dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
             initialised `torch.distributed` group.
-        store: SQLite file that remembers every solve: the same call again finds its finished
-            solves and goes on, to the last bit, wherever it was stopped.
+        store: SQLite file that remembers every solve, or an open store: the same call again finds
+            its finished solves and goes on, to the last bit, wherever it was stopped.
         round_width: Solves that may run at once at no extra time: set it to the number of
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
@@ -91,7 +92,9 @@ def minimize(
     method = _checked(problem, method, max_failure_rate)
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
-    ledger = Ledger(Budget(max_solves, max_seconds, max_cost))
+    ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
+    start = start_at(initial, seed)
+    problem.space.encode(start)
     rules = _StopRules(tolerance, max_failure_rate)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -105,19 +108,19 @@ def minimize(
         problem=problem,
         method=method.name,
         seed=seed,
-        start=problem.space.encode(initial),
+        initial=initial,
         settings=settings,
         command=command,
     )
-    with noting_refusals(store, open_run, method):
+    with noting_refusals(store, open_run, method, seed):
         state = method.start(
             problem,
             seed,
-            initial=initial,
+            initial=start,
             round_width=round_width,
             max_solves=ledger.budget.max_solves,
         )
-    with recording(store, open_run, method, problem, ledger) as recorder:
+    with recording(store, open_run, method, seed, ledger) as recorder:
         evaluator = Evaluator(
             problem,
             dispatcher,
@@ -139,7 +142,7 @@ def minimize(
             state.close()
         result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
         if recorder is not None:
-            end(recorder, method, result)
+            end(recorder, method, result, ledger)
     return result
 
 

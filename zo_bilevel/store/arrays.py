@@ -1,34 +1,35 @@
 """How arrays and inner solutions lie in a store: little-endian float64 bytes, never a pickle.
 
 Bytes are compressed where that pays; the mantissas of most simulations are as good as random, and
-trying to compress them costs more than writing them. Inner solutions above `LARGE_THETA_BYTES` go
-to a file of their own in the directory `<store>.theta`, named by their content.
+trying to compress them costs more than writing them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import math
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 
 from zo_bilevel.problem.theta import ThetaLayout
-from zo_bilevel.solve.evaluation import Outcome
-from zo_bilevel.store.store import explained
+from zo_bilevel.solve.evaluation import Outcome, Status
+from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import StoreError
 
-LITTLE_ENDIAN = np.dtype("<f8")
-LARGE_THETA_BYTES = 1 << 20
-AS_THEY_ARE = b"\0"
+LITTLE_ENDIAN: Final = np.dtype("<f8")
+AS_THEY_ARE: Final = b"\0"
 """First byte of an array that is not compressed; zlib's own streams begin with another."""
-SAMPLE_BYTES = 1024
-WORTH_IT = 0.8
+SAMPLE_BYTES: Final = 1024
+WORTH_IT: Final = 0.8
+MOST_INFLATED_BYTES: Final = 1 << 30
+"""Larger arrays are never compressed, so that no stored bytes may claim to hold more."""
+
+MOST_NUMBERS: Final = 1 << 40
 
 
 def pack_array(values: FloatArray) -> bytes:
@@ -41,22 +42,35 @@ def pack_array(values: FloatArray) -> bytes:
     middle = len(data) // 2 // 8 * 8
     sample = data[: SAMPLE_BYTES // 2] + data[middle : middle + SAMPLE_BYTES // 2]
     is_short = len(data) < SAMPLE_BYTES  # points of few parameters, mostly
-    if is_short or len(zlib.compress(sample, 1)) > WORTH_IT * len(sample):
-        return AS_THEY_ARE + zlib.crc32(data).to_bytes(4, "little") + data
+    is_wide = len(data) > MOST_INFLATED_BYTES
+    if is_short or is_wide or len(zlib.compress(sample, 1)) > WORTH_IT * len(sample):
+        return AS_THEY_ARE + data
     return zlib.compress(data, 1)
 
 
-def unpack_array(data: bytes) -> FloatArray:
+def unpack_array(data: bytes, size: int) -> FloatArray:
     """Undo `pack_array`.
 
+    Args:
+        data: What it gave.
+        size: How many numbers there must be; not more than that is inflated.
+
     Raises:
-        StoreError: If the bytes are damaged.
+        StoreError: If there are more or fewer, or the bytes are damaged.
     """
+    length = LITTLE_ENDIAN.itemsize * size
     try:
-        if data[:1] != AS_THEY_ARE:
-            plain = zlib.decompress(data)  # which has a checksum of its own
-        elif zlib.crc32(plain := data[5:]).to_bytes(4, "little") != data[1:5]:
-            raise ValueError("its checksum is wrong")
+        if data[:1] == AS_THEY_ARE:
+            plain = data[1:]
+        elif length > MOST_INFLATED_BYTES:
+            raise ValueError(f"{length} bytes are too many to be compressed")
+        else:
+            stream = zlib.decompressobj()
+            plain = stream.decompress(data, length + 1)
+            if not stream.eof or stream.unused_data:
+                raise ValueError("it is cut short or too long")
+        if len(plain) != length:
+            raise ValueError(f"it has not {size} numbers")
         return np.frombuffer(plain, LITTLE_ENDIAN).astype(np.float64)
     except (zlib.error, ValueError) as error:
         raise StoreError(f"an array in the store is damaged: {error}") from error
@@ -82,78 +96,56 @@ def layout_from_json(text: str) -> tuple[ThetaLayout, tuple[int, ...] | None]:
         names, shapes, dtype, is_torch, *rest = json.loads(text)
         derivative, labels = rest[0] if rest else None, rest[1] if len(rest) > 1 else ()
         layout = ThetaLayout(
-            tuple(names),
-            tuple(map(tuple, shapes)),
-            dtype,
-            bool(is_torch),
-            tuple(map(tuple, labels)),
+            tuple(map(str, names)),
+            tuple(map(_shape, shapes)),
+            str(dtype),
+            is_torch,
+            tuple(tuple(map(str, part)) for part in labels),
         )
-        return layout, None if derivative is None else tuple(derivative)
-    except (ValueError, TypeError) as error:
+        is_known = type(is_torch) is bool and np.dtype(layout.dtype).kind == "f"
+        if not is_known or len(layout.shapes) != max(len(layout.names), 1):
+            raise ValueError("it has no structure")
+        return layout, None if derivative is None else _shape(derivative)
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"a structure of theta in the store is damaged: {error}") from error
 
 
-def write_theta_file(store: Path, data: bytes) -> str:
-    """Put a large inner solution beside the store; the name is its content's hash.
+def _shape(lengths: Sequence[Any]) -> tuple[int, ...]:
+    is_shape = all(type(length) is int and length >= 0 for length in lengths)
+    if not is_shape or math.prod(lengths) > MOST_NUMBERS:
+        raise ValueError(f"{lengths!r} is no shape")
+    return tuple(lengths)
+
+
+def outcome_of_solve(solve: StoredSolve) -> Outcome:
+    """A stored solve as the dispatcher gave it.
 
     Args:
-        store: The store file.
-        data: Compressed bytes.
-
-    Returns:
-        The file's name inside `<store>.theta`.
-    """
-    folder = store.with_name(store.name + ".theta")
-    name = hashlib.sha256(data).hexdigest() + ".f8z"
-    folder.mkdir(exist_ok=True)
-    if not (folder / name).exists():
-        partial = folder / f"{name}.{os.getpid()}.part"
-        partial.write_bytes(data)
-        partial.replace(folder / name)
-    return name
-
-
-def read_theta_file(store: Path, name: str) -> bytes:
-    """Bytes of a large inner solution.
+        solve: With its inner solution.
 
     Raises:
-        StoreError: If the file is gone.
+        StoreError: If it holds what no solve gives.
     """
-    path = store.with_name(store.name + ".theta") / Path(name).name
-    with explained(store, "read a large inner solution of"):
-        return path.read_bytes()
-
-
-def outcome_from_row(store: Path, row: dict[str, Any]) -> Outcome:
-    """Rebuild an outcome from a row of the table `evaluations`.
-
-    Args:
-        store: The store file, for large inner solutions.
-        row: The row.
-
-    Returns:
-        The outcome as the dispatcher gave it.
-
-    Raises:
-        StoreError: If the row is damaged.
-    """
+    if solve.status not in get_args(Status):
+        raise StoreError(f"a solve in the store has the status {solve.status!r}")
     theta = derivative = layout = None
-    if row["theta_file"]:
-        theta = unpack_array(read_theta_file(store, row["theta_file"]))
-    elif row["theta"] is not None:
-        theta = unpack_array(row["theta"])
-    if row["layout"] is not None:
-        layout, shape = layout_from_json(row["layout"])
-        if theta is not None and shape is not None:
-            theta, behind = theta[: layout.size], theta[layout.size :]
-            derivative = behind.reshape(shape)
-    facts = (row["seconds"], row["cost"], row["error"], row["worker"])
-    return Outcome(row["status"], theta, layout, *facts, derivative)
+    if solve.layout:
+        layout, shape = layout_from_json(solve.layout)
+    if solve.theta is not None and layout is not None:
+        behind = 0 if shape is None else math.prod(shape)
+        both = unpack_array(solve.theta, layout.size + behind)
+        theta = both[: layout.size]
+        derivative = None if shape is None else both[layout.size :].reshape(shape)
+    if (solve.status == "ok") != (theta is not None):
+        raise StoreError(f"a solve in the store is {solve.status} and lacks its answer, or has one")
+    facts = (solve.seconds, solve.cost, solve.error, solve.worker)
+    return Outcome(cast(Status, solve.status), theta, layout, *facts, derivative)
 
 
-def with_derivative(outcome: Outcome) -> FloatArray | None:
+def packed_theta(outcome: Outcome) -> bytes | None:
     """Theta as it is stored: its derivative, where it has one, flat behind it."""
-    if outcome.theta is None or outcome.derivative is None:
-        return outcome.theta
-    both: FloatArray = np.concatenate([outcome.theta, outcome.derivative.ravel()])
-    return both
+    if outcome.theta is None:
+        return None
+    if outcome.derivative is None:
+        return pack_array(outcome.theta)
+    return pack_array(np.concatenate([outcome.theta, outcome.derivative.ravel()]))

@@ -1,104 +1,71 @@
 """One run's view of the store: finds what is already solved, writes what is new.
 
-A stored answer stands in for a solve only when the inner solver (name and version), the point
-and the seed are the same, and what is derived from them too: the directions of a derivative, and
-the outer objective of a gradient that was pulled back. The n-th request of a run for one key is
-answered by the run's own n-th row, so that a resumed run sees the numbers it saw before, even when
-the inner solver draws random numbers of its own. A solve taken over from another run gets a row
-that names its source, for the same reason. Failures are taken over only from the run itself.
+A stored answer stands in for a solve only when the inner solver, the point and the seed are the
+same, and what is derived from them too: the directions of a derivative, and the outer objective of
+a gradient that was pulled back. A request of a run is answered by the solve that the run itself
+stored at that place, or else by its oldest one that is not yet used, so that a resumed run sees the
+numbers it saw before, even when the inner solver draws random numbers of its own. A solve of
+another run is copied, and says where from, for the same reason. Failures are taken over only from
+the run itself. What is damaged is solved again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import math
-import sqlite3
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias, final
+from collections.abc import Iterable, Mapping
+from typing import Final, final
 
-import cloudpickle
 import numpy as np
 
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.solver_identity import fingerprint
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
 from zo_bilevel.store.arrays import (
-    LARGE_THETA_BYTES,
     LITTLE_ENDIAN,
     layout_to_json,
-    outcome_from_row,
+    outcome_of_solve,
     pack_array,
-    with_derivative,
-    write_theta_file,
+    packed_theta,
 )
-from zo_bilevel.store.store import Store, explained
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.store.records import StoredRun, StoredSolve, digest_of
+from zo_bilevel.support.errors import StoreError
 
-Found: TypeAlias = tuple[FloatArray, float, float | None]
-"""The final point, scaled, its loss, and its standard error where it was solved again."""
-
-PATIENCE_S = 0.2
+PATIENCE_S: Final = 0.2
 """Losses are written along with the next solve, or at once when solves are slower than this."""
-ROWS_AHEAD = 32
-"""A replay asks for its rows nearly in their order: reading some at once saves most of the time."""
-# the plus sign keeps SQLite from sorting all rows of the run by another index
-_OWN = (
-    "SELECT e.status, e.seconds, e.cost, e.worker, e.error, d.layout, d.theta, d.theta_file,"
-    " e.judged, e.id FROM evaluations e JOIN evaluations d ON d.id = COALESCE(e.source, e.id)"
-    " WHERE e.id >= ? AND +e.run = ? ORDER BY e.id LIMIT ?"
-)
-_OTHERS = (
-    "SELECT status, seconds, cost, worker, error, layout, theta, theta_file, id FROM evaluations"
-    " WHERE key = ?1 AND run <> ?2 AND status = 'ok' AND source IS NULL AND id NOT IN"
-    " (SELECT source FROM evaluations WHERE key = ?1 AND run = ?2 AND source IS NOT NULL)"
-    " ORDER BY id LIMIT 1"
-)
-_COLUMNS = ("status", "seconds", "cost", "worker", "error", "layout", "theta", "theta_file", "last")
-_ADD = (
-    "INSERT INTO evaluations (run, step, place, key, point, seed, role, status, seconds, cost,"
-    " worker, error, layout, theta, theta_file, source) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-)
-_JUDGE = "UPDATE evaluations SET judged = ?, loss = ? WHERE id = ?"
-_FORGET = "UPDATE evaluations SET judged = '', loss = NULL WHERE id = ?"
+ROWS_AHEAD: Final = 32
+"""A replay asks for its solves nearly in order: reading some at once saves most of the time."""
 
 
 @final
 class Recorder:
-    """Reads and writes one run.
+    """Reads and writes one run, which it has opened.
 
     Args:
         store: The open store.
-        problem: Gives the inner solver's name and version.
-        run: The run's number.
+        run: The run's facts.
+        problem: The problem.
+        solver: What tells its inner solver and space from others.
+
+    Raises:
+        StoreError: If somebody else is working on the run.
     """
 
-    def __init__(self, store: Store, problem: Problem, run: int) -> None:
+    def __init__(self, store: AbstractStore, run: StoredRun, problem: Problem, solver: str) -> None:
         self.store = store
-        self.run = run
         self.replayed = 0
-        prefix = f"{problem.name}\0{problem.version}\0{problem.space!r}\0"
-        self._digest = hashlib.sha256(prefix.encode())
+        self.run = store.begin(run)
+        self._digest = hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
         self._outer = problem.outer
         self._outer_digest = b""
-        self._own = self._own_rows()
-        self._ahead: dict[int, tuple[Any, ...]] = {}
+        self._own = _OwnSolves(store, self.run.number)
+        self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
-        self._unjudged: dict[int, int] = {}
-        self._losses: list[tuple[str, float | None, int]] = []
+        self._unjudged: dict[int, StoredSolve] = {}
+        self._judged: list[StoredSolve] = []
         self._written = time.monotonic()
-
-    def _own_rows(self) -> dict[bytes, deque[int]]:
-        """Rows of this run by key, in the order in which they were asked for."""
-        found: dict[bytes, deque[int]] = {}
-        with explained(self.store.path, "read"):
-            for key, row in self.store.connection.execute(
-                "SELECT key, id FROM evaluations WHERE run = ? ORDER BY step, place, id",
-                (self.run,),
-            ):
-                found.setdefault(key, deque()).append(row)
-        return found
 
     def _key(self, point: Point, seed: int) -> bytes:
         digest = self._digest.copy()
@@ -111,9 +78,8 @@ class Recorder:
         return digest.digest()
 
     def _objective(self) -> bytes:
-        """Tells outer objectives apart; at worst the same one looks different, and is solved."""
         if not self._outer_digest:
-            self._outer_digest = hashlib.sha256(cloudpickle.dumps(self._outer)).digest()
+            self._outer_digest = fingerprint(self._outer, "outer").encode()
         return self._outer_digest
 
     def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
@@ -129,37 +95,38 @@ class Recorder:
             The outcome, or `None` when it has to be solved.
         """
         key = self._keys[place] = self._key(point, seed)
-        own = self._own.get(key)
-        number = own.popleft() if own else 0
-        row = self._own_row(number) if number else self._row_of_others(key)
-        if row is None:
-            return None
-        found = dict(zip(_COLUMNS, row, strict=True))
-        self.replayed += 1
-        outcome = outcome_from_row(self.store.path, found)
-        if not number:
-            self._write((step, place, point, seed), outcome, source=found["last"])
-        elif not found["last"]:  # killed between the solve and its judgement
-            self._unjudged[place] = number
-        return outcome
+        for solve, is_own in self._candidates(step, place, key):
+            try:
+                outcome = outcome_of_solve(solve)
+            except StoreError:  # it holds what no solve gives
+                self._own.damaged += [solve.number] if is_own else []
+                continue
+            self.replayed += 1
+            if not is_own:
+                self._write(self._solve(step, place, point, seed, outcome, solve.seal))
+            elif not solve.judged:  # killed between the solve and its judgement
+                self._unjudged[place] = dataclasses.replace(solve, theta=None)
+            return outcome
+        return None
 
-    def _own_row(self, number: int) -> tuple[Any, ...] | None:
-        if number not in self._ahead:
-            if len(self._ahead) > 4 * ROWS_AHEAD:
-                self._ahead.clear()
-            with explained(self.store.path, "read"):
-                rows = self.store.connection.execute(_OWN, (number, self.run, ROWS_AHEAD))
-                self._ahead.update((row[-1], row[:-1]) for row in rows)
-        return self._ahead.pop(number, None)
+    def _candidates(self, step: int, place: int, key: bytes) -> Iterable[tuple[StoredSolve, bool]]:
+        own = self._own.take(step, place, key)
+        if own is not None:
+            yield own, True
+        for number in self.store.others(self.run.number, key):
+            solve = self.store.read([number]).get(number)
+            if solve is not None and solve.key == key and solve.seal not in self._taken():
+                self._taken().add(solve.seal)
+                yield solve, False
 
-    def _row_of_others(self, key: bytes) -> tuple[Any, ...] | None:
-        with explained(self.store.path, "read"):
-            cursor = self.store.connection.execute(_OTHERS, (key, self.run))
-            row: tuple[Any, ...] | None = cursor.fetchone()
-        return row
+    def _taken(self) -> set[bytes]:
+        """Seals of the solves of other runs that this run has taken over."""
+        if self._sources is None:
+            self._sources = self._own.sources()
+        return self._sources
 
     def add(self, step: int, place: int, point: Point, seed: int, outcome: Outcome) -> None:
-        """Write one finished solve that `find` did not have; it is on disk when this returns.
+        """Write one finished solve that `find` did not have; it is stored when this returns.
 
         Args:
             step: Round, from 1.
@@ -171,100 +138,146 @@ class Recorder:
         Raises:
             StoreError: If it cannot be written; what was written before stays.
         """
-        self._write((step, place, point, seed), outcome)
+        self._write(self._solve(step, place, point, seed, outcome))
 
-    def _write(
-        self, what: tuple[int, int, Point, int], outcome: Outcome, source: int | None = None
-    ) -> None:
-        step, place, point, seed = what
-        layout = data = theta_file = None
-        with explained(self.store.path, "write to"):
-            theta = with_derivative(outcome) if source is None else None
-            if theta is not None:
-                data = pack_array(theta)
-            if data is not None and len(data) > LARGE_THETA_BYTES:
-                theta_file, data = write_theta_file(self.store.path, data), None
-            if outcome.layout is not None and source is None:
-                shape = None if outcome.derivative is None else outcome.derivative.shape
-                layout = layout_to_json(outcome.layout, shape)
-            values = (
-                *(self.run, step, place, self._keys[place], pack_array(point.x), seed, point.role),
-                *(outcome.status, outcome.seconds, outcome.cost, outcome.worker, outcome.error),
-                *(layout, data, theta_file, source),
-            )
-            with self._one_transaction() as connection:
-                self._unjudged[place] = int(connection.execute(_ADD, values).lastrowid or 0)
+    def _solve(
+        self, step: int, place: int, point: Point, seed: int, outcome: Outcome, source: bytes = b""
+    ) -> StoredSolve:
+        theta = packed_theta(outcome)
+        shape = None if outcome.derivative is None else outcome.derivative.shape
+        return StoredSolve(
+            run=self.run.number,
+            step=step,
+            place=place,
+            key=self._keys[place],
+            point=pack_array(point.x),
+            seed=seed,
+            role=point.role,
+            charge=point.solves,
+            status=outcome.status,
+            seconds=outcome.seconds,
+            cost=outcome.cost,
+            worker=outcome.worker,
+            error=outcome.error,
+            layout="" if outcome.layout is None else layout_to_json(outcome.layout, shape),
+            theta_digest=b"" if theta is None else digest_of(theta),
+            source=source,
+            theta=theta,
+        )
 
-    @contextmanager
-    def _one_transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write the losses that wait, and whatever the block writes, at the price of one."""
-        connection = self.store.connection
+    def _write(self, *new: StoredSolve) -> None:
+        """Write solves, and the losses that wait, at the price of one."""
         self._written = time.monotonic()
-        if not self._losses:
-            yield connection
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany(_JUDGE, self._losses)
-            yield connection
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        except BaseException:
-            connection.execute("COMMIT")  # Ctrl-C: what is written by now is right
-            raise
-        connection.execute("COMMIT")
-        self._losses.clear()
+        numbers = self.store.write(new, judged=self._judged, dropped=self._own.damaged)
+        self._judged, self._own.damaged = [], []
+        for solve, number in zip(new, numbers, strict=True):
+            self._unjudged[solve.place] = dataclasses.replace(solve, number=number, theta=None)
 
     def judged(self, evaluations: Mapping[int, Evaluation]) -> None:
-        """Add the loss and the final status of the round's new rows, for people to read.
+        """Add the loss and the final status of the round's new solves, for people to read.
 
         Args:
             evaluations: By place in the round.
         """
-        self._losses += [
-            (evaluations[place].status, _finite(evaluations[place].loss), row)
-            for place, row in self._unjudged.items()
-            if place in evaluations
-        ]
+        for place, solve in self._unjudged.items():
+            if place in evaluations:
+                found = evaluations[place]
+                loss = float(found.loss) if np.isfinite(found.loss) else None
+                self._judged.append(dataclasses.replace(solve, judged=found.status, loss=loss))
         self._unjudged.clear()
         self._keys.clear()
-        if time.monotonic() - self._written > PATIENCE_S:
-            self._flush()
+        if self._judged and time.monotonic() - self._written > PATIENCE_S:
+            self._write()
 
-    def _flush(self) -> None:
-        if self._losses:
-            with explained(self.store.path, "write to"), self._one_transaction():
-                pass
-
-    def end(self, status: str, stop_reason: str, found: Found | None = None) -> None:
-        """Note how the run ended.
+    def end(
+        self, status: str, stop_reason: str, found: str, point: bytes, *, is_whole: bool
+    ) -> None:
+        """Note how the run ended, and let others work on it.
 
         Args:
-            status: As in `Store.end_run`.
+            status: As in `StoredRun`.
             stop_reason: Why, in words.
-            found: The point, its loss and standard error, if it came to that. Solves of an
-                earlier and longer run that it did not ask for are then no longer judged: they
-                are kept, but no part of it.
+            found: From `run_to_text`.
+            point: The point it reports, packed.
+            is_whole: Whether it came to its end. Solves of an earlier and longer run that it did
+                not ask for are then no longer judged: they are kept, but no part of it.
         """
-        self._flush()
-        if found is None:
-            self.store.end_run(self.run, status, stop_reason)
-            return
-        unused = [(row,) for rows in self._own.values() for row in rows]
-        if unused:
-            with explained(self.store.path, "write to"):
-                self.store.connection.executemany(_FORGET, unused)
-        x, loss, standard_error = found
-        stored = pack_array(x), loss, _storable(standard_error)
-        self.store.end_run(self.run, status, stop_reason, stored)
+        if is_whole:
+            self._judged += self._own.forgotten()
+        if self._judged or self._own.damaged:
+            self._write()
+        kept = len(self.store.index(self.run.number))
+        ending = {
+            "kept": kept,
+            "status": status,
+            "stop_reason": stop_reason,
+            "found": found,
+            "point": point,
+        }
+        self.run = dataclasses.replace(self.run, **ending)  # type: ignore[arg-type] # by their names
+        self.store.save(self.run)
+        self.store.release(self.run.number)
 
 
-def _storable(standard_error: float | None) -> float | None:
-    """Of a mean of one solve it is NaN, which SQLite would take for nothing: infinity instead."""
-    return math.inf if standard_error is not None and math.isnan(standard_error) else standard_error
+@final
+class _OwnSolves:
+    """What the run stored before, each given out once.
 
+    Args:
+        store: The store.
+        run: The run's number.
+    """
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    def __init__(self, store: AbstractStore, run: int) -> None:
+        self.damaged: list[int] = []
+        self._store, self._run = store, run
+        self._order: list[int] = []
+        self._rank: dict[int, int] = {}
+        self._free: dict[bytes, dict[tuple[int, int], int]] = {}
+        self._ahead: dict[int, StoredSolve] = {}
+        for number, step, place, key in store.index(run):
+            self._rank[number] = len(self._order)
+            self._order.append(number)
+            if self._free.setdefault(key, {}).setdefault((step, place), number) != number:
+                self.damaged.append(number)  # there twice
+
+    def take(self, step: int, place: int, key: bytes) -> StoredSolve | None:
+        """The solve of that place, or the oldest one under the key that is not yet used."""
+        free = self._free.get(key)
+        if not free:
+            return None
+        at = (step, place)
+        if at not in free:
+            if self.damaged:
+                return None  # the numbers of later places must not move up
+            at = next(iter(free))
+        number = free.pop(at)
+        solve = self._read(number)
+        if solve is None or not solve.is_at(self._run, *at, key):
+            self.damaged.append(number)
+            return None
+        return solve
+
+    def _read(self, number: int) -> StoredSolve | None:
+        if number not in self._ahead:
+            first = self._rank[number]
+            self._ahead = self._store.read(self._order[first : first + ROWS_AHEAD])
+        return self._ahead.pop(number, None)
+
+    def sources(self) -> set[bytes]:
+        """Seals of what was taken over from other runs."""
+        return {solve.source for solve in self._whole(self._order) if solve.source}
+
+    def forgotten(self) -> list[StoredSolve]:
+        """What was not asked for, as no part of the run."""
+        left = [number for free in self._free.values() for number in free.values()]
+        solves = [solve for solve in self._whole(left) if solve.judged]
+        return [dataclasses.replace(solve, judged="", loss=None) for solve in solves]
+
+    def _whole(self, numbers: list[int]) -> Iterable[StoredSolve]:
+        """Those that are not damaged; the others are to be dropped."""
+        for first in range(0, len(numbers), ROWS_AT_ONCE):
+            asked = numbers[first : first + ROWS_AT_ONCE]
+            found = self._store.read(asked, with_theta=False)
+            self.damaged += [n for n in asked if n not in found and n not in self.damaged]
+            yield from found.values()

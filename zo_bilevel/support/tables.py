@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import final
 
+from zo_bilevel.support.printable import printable
+
 WIDTH = 100
 """Columns that a table may take."""
 LONGEST_WORD = 40
@@ -21,7 +23,7 @@ RULES = "    \n    \n -- \n    \n    \n    \n    \n    \n"
 @final
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table before it is drawn.
+    """A table before it is drawn; control characters in it become escapes.
 
     Args:
         title: One line above it.
@@ -36,6 +38,12 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     labels: int = 1
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(printable, row)) for row in self.rows)
+        notes = tuple(map(printable, self.notes))
+        for name, value in (("title", printable(self.title)), ("rows", rows), ("notes", notes)):
+            object.__setattr__(self, name, value)
 
     def text(self, width: int = WIDTH) -> str:
         """Draw the table for a terminal.

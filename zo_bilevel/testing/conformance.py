@@ -31,7 +31,16 @@ from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 BUDGETS = (1, 3, 24)
 
 
-def _require(condition: bool, rule: str) -> None:
+def require(condition: bool, rule: str) -> None:
+    """Say which rule a part breaks.
+
+    Args:
+        condition: Whether the rule is kept.
+        rule: In words.
+
+    Raises:
+        AssertionError: If it is not.
+    """
     if not condition:
         raise AssertionError(rule)
 
@@ -94,13 +103,13 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
         >>> check_method(RandomSearch())
     """
     problem = sample_problem() if problem is None else problem
-    _require(bool(method.name) and method.name == method.name.strip(), "a method has a name")
+    require(bool(method.name) and method.name == method.name.strip(), "a method has a name")
     for budget in BUDGETS:
         watch = _Watched(problem, lambda _: False)
         result = minimize(watch.watched(), method, max_solves=budget)
-        _require(watch.calls == result.solves, "every solve is counted")
-        _require(result.solves <= budget, f"a budget of {budget} is not overrun")
-        _require(bool(result.stop_reason), "a run says why it stopped")
+        require(watch.calls == result.solves, "every solve is counted")
+        require(result.solves <= budget, f"a budget of {budget} is not overrun")
+        require(bool(result.stop_reason), "a run says why it stopped")
     _check_reproducible(method, problem)
     _check_failures(method, problem)
 
@@ -113,7 +122,7 @@ def _losses(method: Method, problem: Problem, seed: int, width: int = 1) -> list
 def _check_reproducible(method: Method, problem: Problem) -> None:
     for width in (1, 4):
         first = _losses(method, problem, 5, width)
-        _require(first == _losses(method, problem, 5, width), "same seed, same numbers")
+        require(first == _losses(method, problem, 5, width), "same seed, same numbers")
     state = method.start(problem, 5, max_solves=BUDGETS[-1])
     evaluator = Evaluator(problem, Serial(), 5)
     by_hand: list[float] = []
@@ -123,14 +132,14 @@ def _check_reproducible(method: Method, problem: Problem) -> None:
         state = method.tell(state, evaluations)
     state.close()
     expected = _losses(method, problem, 5)
-    _require(by_hand[: len(expected)] == expected, "ask and tell by hand agree with minimize")
+    require(by_hand[: len(expected)] == expected, "ask and tell by hand agree with minimize")
 
 
 def _check_failures(method: Method, problem: Problem) -> None:
     watch = _Watched(problem, lambda call: call % 4 == 3)
     result = minimize(watch.watched(), method, max_solves=BUDGETS[-1])
-    _require(watch.calls == result.solves, "failed solves are counted")
-    _require(np.isfinite(result.loss), "a run survives failed solves")
+    require(watch.calls == result.solves, "failed solves are counted")
+    require(np.isfinite(result.loss), "a run survives failed solves")
 
 
 def check_estimator(estimator: GradientEstimator, draws: int = 200) -> None:
@@ -157,7 +166,7 @@ def check_estimator(estimator: GradientEstimator, draws: int = 200) -> None:
     gradients = []
     for seed in range(draws):
         plan = estimator.plan(problem.space, x, np.random.default_rng(seed), (0,))
-        _require(all((np.abs(p.x) <= 3).all() for p in plan.points), "probes respect bounds")
+        require(all((np.abs(p.x) <= 3).all() for p in plan.points), "probes respect bounds")
         evaluator = Evaluator(problem, Serial(), 0)
         evaluations = evaluator.evaluate(plan.points)
         if evaluator.bound is None:
@@ -167,8 +176,8 @@ def check_estimator(estimator: GradientEstimator, draws: int = 200) -> None:
     spread = np.std(gradients, axis=0, ddof=1) / np.sqrt(draws) + 1e-6 * np.linalg.norm(exact)
     far = np.max(np.abs(np.mean(gradients, axis=0) - exact) / spread)
     half = np.max(np.abs(0.5 * np.mean(gradients, axis=0) - exact) / spread)
-    _require(bool(far < 5.0), f"the mean is the hypergradient, but is {far:.1f} errors away")
-    _require(bool(half > 5.0), "a wrong factor of one half must be seen: use more draws")
+    require(bool(far < 5.0), f"the mean is the hypergradient, but is {far:.1f} errors away")
+    require(bool(half > 5.0), "a wrong factor of one half must be seen: use more draws")
 
 
 def check_dispatcher(dispatcher: Dispatcher, solver: Callable[..., Any] | None = None) -> None:
@@ -191,16 +200,16 @@ def check_dispatcher(dispatcher: Dispatcher, solver: Callable[..., Any] | None =
     phis = [space.decode(rng.uniform(-3, 3, 2)) for _ in range(9)]
     jobs = [Job(place, phi, place) for place, phi in enumerate(phis)]
     answers = list(dispatcher.run(solve, jobs))
-    _require(sorted(place for place, _ in answers) == list(range(9)), "each job answered once")
+    require(sorted(place for place, _ in answers) == list(range(9)), "each job answered once")
     expected = dict(Serial().run(solve, jobs))
     for place, outcome in answers:
-        _require(outcome.status == "ok", f"a good solve is ok, got {outcome.error}")
+        require(outcome.status == "ok", f"a good solve is ok, got {outcome.error}")
         same = np.array_equal(outcome.theta, expected[place].theta)  # type: ignore[arg-type]
-        _require(same, "the numbers of Serial")
-    _require(list(dispatcher.run(solve, [])) == [], "an empty round is answered at once")
+        require(same, "the numbers of Serial")
+    require(list(dispatcher.run(solve, [])) == [], "an empty round is answered at once")
     dispatcher.close()
     again = list(dispatcher.run(solve, jobs[:2]))
-    _require(len(again) == 2, "a closed dispatcher can be used again")
+    require(len(again) == 2, "a closed dispatcher can be used again")
     dispatcher.close()
 
 
@@ -225,11 +234,11 @@ def check_inner_solver(inner: Callable[..., Any], space: Space, *, picklable: bo
     for x in (np.zeros(space.size), *rng.uniform(-1, 1, (2, space.size))):
         job = Job(0, space.decode(x), 11)
         first, second = solve(job), solve(job)
-        _require(first.status == "ok", f"a solve succeeds, got {first.status}: {first.error}")
+        require(first.status == "ok", f"a solve succeeds, got {first.status}: {first.error}")
         same = np.array_equal(first.theta, second.theta)  # type: ignore[arg-type]
-        _require(same, "the same point and seed give the same theta")
+        require(same, "the same point and seed give the same theta")
         layouts.add(first.layout)
-    _require(len(layouts) == 1, f"theta keeps its structure, got {layouts}")
+    require(len(layouts) == 1, f"theta keeps its structure, got {layouts}")
 
 
 def check_task(task: Task) -> None:
@@ -241,7 +250,7 @@ def check_task(task: Task) -> None:
     Raises:
         AssertionError: Naming the rule that is broken.
     """
-    _require(bool(task.summary) and len(task.summary) <= 70, "a summary of at most 70 characters")
+    require(bool(task.summary) and len(task.summary) <= 70, "a summary of at most 70 characters")
     problem = task.problem
     losses = {}
     points = {"start": problem.space.encode(task.start(0))}
@@ -249,18 +258,18 @@ def check_task(task: Task) -> None:
         points["truth"] = problem.space.encode(task.truth)
     for name, x in points.items():
         solved = Solve(problem.inner)(Job(0, problem.space.decode(x), 0))
-        _require(solved.status == "ok", f"the {name} solves, got {solved.error}")
+        require(solved.status == "ok", f"the {name} solves, got {solved.error}")
         theta, layout = flatten_theta(solved.theta)[0], solved.layout
         if layout is None:
             raise AssertionError("a solve that is ok has a structure")
         losses[name] = problem.bind(theta, layout, x).value(theta, x)
     if task.truth is not None:
-        _require(losses["truth"] < losses["start"], f"the truth is better: {losses}")
+        require(losses["truth"] < losses["start"], f"the truth is better: {losses}")
     if task.error is not None and task.truth is not None:
         found = problem.space.decode(points["truth"])
-        _require(task.error(found) < 1e-6, "the truth has no error")
+        require(task.error(found) < 1e-6, "the truth has no error")
     if task.target_loss is not None and "truth" in losses:
-        _require(losses["truth"] <= task.target_loss, "the truth reaches the target loss")
+        require(losses["truth"] <= task.target_loss, "the truth reaches the target loss")
 
 
 def refuses(method: Method, problem: Problem) -> str:

@@ -78,7 +78,7 @@ class Joblib(WithBlock):
         self._limits = Limits(timeout_s, self.retries)
         self._pool: WorkerPool | None = None
         self._cluster: Cluster | None = None
-        self._shipped: tuple[Callable[..., Any], Shipment] | None = None
+        self._shipped: tuple[Solve, Shipment] | None = None
         self._finalizer: Callable[[], Any] | None = None
 
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
@@ -151,8 +151,8 @@ class Joblib(WithBlock):
         return self._cluster
 
     def _ship(self, solve: Solve) -> Shipment:
-        """Pickle the solver, once for as long as it is the same object."""
-        if self._shipped is None or self._shipped[0] is not solve.inner:
+        """Pickle the solver, once a run: between two runs the same object may have changed."""
+        if self._shipped is None or self._shipped[0] is not solve:
             if "__mp_main__" in sys.modules:  # what a script is called in a spawned child
                 cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
             try:
@@ -161,7 +161,7 @@ class Joblib(WithBlock):
                 raise InputError(unpicklable_message(solve.inner, self.backend, error)) from error
             digest = hashlib.blake2b(body, digest_size=16).digest()
             shipment = Shipment(digest, body, tuple(sys.path), os.getcwd())
-            self._shipped = solve.inner, shipment
+            self._shipped = solve, shipment
         return self._shipped[1]
 
     def __repr__(self) -> str:
