@@ -14,6 +14,7 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
 from zo_bilevel.solve.streams import LOOP_KEY, generator
@@ -101,8 +102,7 @@ class AskTell:
             max_solves=budget,
         )
         self._evaluator = Evaluator(self.problem, Serial(), seed)
-        self._best: FloatArray | None = None
-        self._best_rank = (math.inf, 0)
+        self._best = BestSoFar()
         self._asked: dict[str, _Asked] = {}
         self._unjudged: list[tuple[_Asked, Outcome]] = []
         self._is_first_told = False
@@ -185,9 +185,7 @@ class AskTell:
 
     def _judge(self, asked: _Asked, outcome: Outcome) -> None:
         evaluation = self._evaluator.judge(asked.point, outcome)
-        rank = (evaluation.loss, asked.number)
-        if evaluation.ok and rank < self._best_rank:
-            self._best, self._best_rank = asked.point.x, rank
+        self._best.see(evaluation, asked.number)
         if asked.place is None:
             return
         self._told[asked.place] = evaluation
@@ -199,7 +197,7 @@ class AskTell:
     def _recommended(self) -> FloatArray | None:
         notes = self._state.notes
         is_better = notes.noisy and notes.recommended is not None
-        return notes.recommended if is_better else self._best
+        return notes.recommended if is_better else self._best.x
 
     def provide_recommendation(self) -> Any:  # noqa: ANN401 - a Nevergrad parameter
         """The best candidate so far, or what a noisy search recommends.

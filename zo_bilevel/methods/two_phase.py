@@ -24,6 +24,7 @@ from zo_bilevel.methods.switches import (
     Switch,
     check_solves,
 )
+from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import PHASE_KEY, solve_seed
 from zo_bilevel.support.arrays import FloatArray
@@ -107,7 +108,7 @@ class TwoPhase(Method):
         Returns:
             Why the last phase stopped.
         """
-        best: Evaluation | None = None
+        best = BestSoFar()
         start, reason = search.start, ""
         for place, (method, limit) in enumerate(self.phases):
             later = self.phases[place + 1][0] if place + 1 < len(self.phases) else None
@@ -115,14 +116,13 @@ class TwoPhase(Method):
             while points := phase.points:
                 evaluations = yield points
                 for evaluation in evaluations:
-                    if evaluation.ok and (best is None or evaluation.loss < best.loss):
-                        best = evaluation
+                    best.see(evaluation)
                 phase.tell(evaluations)
                 yield from phase.look(evaluations[0])
             reason = phase.reason
             start = phase.last
-            if self.start_from == "best" and best is not None:
-                start = best.point.x
+            if self.start_from == "best" and best.x is not None:
+                start = best.x
         return reason
 
 

@@ -13,6 +13,7 @@ from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.result import Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
+from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
@@ -87,13 +88,18 @@ class Ledger:
         self.highest_price = 0.0
         self.num_priced = 0
         self.failures: Counter[str] = Counter()
-        self.best: Evaluation | None = None
+        self._best = BestSoFar()
         self.reserve = 0
         self.cost_reserve = 0.0
         self.first_error = ""
         self.history: list[Record] = []
         self._clock = clock
         self._started = clock()
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The solve of lowest loss, those that judge the final point apart."""
+        return self._best.evaluation
 
     @property
     def seconds(self) -> float:
@@ -170,10 +176,8 @@ class Ledger:
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
-        elif evaluation.point.role != CONFIRM_ROLE and (
-            self.best is None or evaluation.loss < self.best.loss
-        ):
-            self.best = evaluation
+        elif evaluation.point.role != CONFIRM_ROLE:
+            self._best.see(evaluation)
         record = Record(
             self.solves,
             self.rounds,
@@ -181,7 +185,7 @@ class Ledger:
             evaluation.point.role,
             evaluation.status,
             evaluation.loss,
-            math.inf if self.best is None else self.best.loss,
+            self._best.loss,
             self.cost,
         )
         self.history.append(record)
