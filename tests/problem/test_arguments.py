@@ -163,3 +163,13 @@ def test_other_words_are_refused_with_their_place(text):
 def test_every_dispatcher_closes_at_the_end_of_a_with_block(dispatcher):
     with dispatcher as same:
         assert same is dispatcher
+
+
+def test_names_that_collide_where_arrays_are_written_out_are_refused():
+    for order in (1, -1):
+        named = {"a": zb.Real(0, 1, 2), "a[0]": zb.Real(0, 1)}
+        with pytest.raises(
+            zb.InputError, match=r"'a\[0\]' is named as one number of the array 'a'"
+        ):
+            zb.Space(dict(list(named.items())[::order]))
+    assert zb.Space({"a": zb.Real(0, 1), "a[0]": zb.Real(0, 1)}).size == 2

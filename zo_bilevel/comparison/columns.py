@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
@@ -217,4 +217,20 @@ def run_values(run: Run, target: Target | None) -> dict[str, Any]:
     if target is not None:
         values["solves_to_target"] = run.solves_to(target)
     single = {n: value for n, value in run.phi.items() if not getattr(value, "shape", ())}
-    return values | single
+    names = apart_from(values, single)
+    return values | dict(zip(names, single.values(), strict=True))
+
+
+def apart_from(taken: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Names of meta-parameters as columns: `phi.loss` beside a column `loss`.
+
+    Args:
+        taken: Other columns.
+        names: Of the meta-parameters.
+
+    Example:
+        >>> apart_from(["loss", "solves"], ["nu", "loss"])
+        ['nu', 'phi.loss']
+    """
+    others = set(taken)
+    return [f"phi.{name}" if name in others else name for name in names]

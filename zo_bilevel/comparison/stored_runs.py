@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zo_bilevel.comparison.columns import apart_from
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.run.ledger import CONFIRM_ROLE
@@ -165,7 +166,7 @@ def exported(store: AbstractStore, run: StoredRun) -> Iterator[list[Any]]:
         StoreError: If a solve is damaged or gone.
     """
     space = space_from_text(run.space)
-    yield [*FACTS, *_columns(space)]
+    yield [*FACTS, *apart_from(FACTS, _columns(space))]
     for solve in store.solves(run):
         values = decoded(space, solve.point).values()
         flat = [part for value in values for part in np.asarray(value, dtype=object).ravel()]

@@ -308,6 +308,12 @@ def _layout(parameters: Mapping[str, Parameter]) -> list[Block]:
             raise InputError(
                 f"parameter {name!r} must be Real, Log, Integer or Choice, got {parameter!r}"
             )
+        array = name.rpartition("[")[0] if name.endswith("]") else ""
+        if getattr(parameters.get(array), "shape", ()):
+            raise InputError(
+                f"parameter {name!r} is named as one number of the array {array!r} is where arrays "
+                "are written out"
+            )
         stop = start + _block_size(parameter)
         blocks.append(Block(name, parameter, start, stop))
         start = stop
