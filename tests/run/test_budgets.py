@@ -1,5 +1,7 @@
 """Budgets in money: prices are learnt before rounds widen, and no method is ended by one."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,17 @@ def test_a_share_of_failures_equal_to_the_limit_goes_on():
     problem = zb.Problem(SPACE, half, zb.SquaredError([0.2]))
     found = zb.minimize(problem, zb.RandomSearch(), max_solves=60, max_failure_rate=0.5)
     assert found.solves == 60
+
+
+def test_seconds_that_an_interrupted_run_spent_are_spent(tmp_path):
+    def slow(phi):
+        time.sleep(0.3)
+        return np.array([phi["a"], phi["b"]])
+
+    problem = zb.Problem(SPACE, slow, zb.SquaredError([0.1, 0.2]), name="slow")
+    store, method = tmp_path / "runs.sqlite", zb.RandomSearch()
+    first = zb.minimize(problem, method, max_solves=4, store=store)
+    assert sum(record.status == "ok" for record in first.history) == 4
+    again = zb.minimize(problem, method, max_seconds=1.0, store=store)
+    assert again.stop_reason == "budget of 1 seconds spent"
+    assert again.solves <= 4  # each took 0.3 s when it was made

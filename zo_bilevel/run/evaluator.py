@@ -34,6 +34,7 @@ class Evaluator:
         recorder: Remembers every solve; `None` for no store.
         seconds_left: Of the run. When none are left the rest of the round is given up; solves that
             run are killed where the dispatcher can.
+        spent_before: Told the seconds that stored solves of this run took when they were made.
         decode: From a point to named values; default the space's own.
     """
 
@@ -44,6 +45,7 @@ class Evaluator:
         seed: int,
         recorder: Recorder | None = None,
         seconds_left: Callable[[], float] = lambda: math.inf,
+        spent_before: Callable[[float], None] = lambda _: None,
         *,
         decode: Callable[[Point], dict[str, Any]] | None = None,
     ) -> None:
@@ -52,6 +54,7 @@ class Evaluator:
         self.seed = seed
         self.recorder = recorder
         self.seconds_left = seconds_left
+        self.spent_before = spent_before
         self.step = 0
         self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
@@ -87,6 +90,7 @@ class Evaluator:
                 stored = self.recorder.find(self.step, place, point, self.seed_of(point))
                 if stored is not None:
                     found[place] = stored
+            self._note_time_before()
         pending = [self.job(place, point) for place, point in places.items() if place not in found]
         if not pending:
             return found
@@ -100,6 +104,14 @@ class Evaluator:
                 if self.seconds_left() <= 0:
                     break
         return found
+
+    def _note_time_before(self) -> None:
+        """Count what the stored solves of this run took, at once where they ran at once."""
+        before = [] if self.recorder is None else self.recorder.paid_before
+        if before:
+            workers = max(int(getattr(self.dispatcher, "num_workers", 1)), 1)
+            self.spent_before(max(max(before), sum(before) / workers))
+            before.clear()
 
     def _dispatched(self, jobs: Sequence[Job]) -> Iterable[tuple[int, Outcome]]:
         left = self.seconds_left()

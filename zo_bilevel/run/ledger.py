@@ -95,6 +95,7 @@ class Ledger:
         self.history: list[Record] = []
         self._clock = clock
         self._started = clock()
+        self._seconds_before = 0.0
 
     @property
     def best(self) -> Evaluation | None:
@@ -107,9 +108,13 @@ class Ledger:
         return self._clock() - self._started
 
     def seconds_left(self) -> float:
-        """Of the budget in seconds; infinite without one."""
+        """Of the budget in seconds, earlier sessions of the run included; infinite without one."""
         limit = self.budget.max_seconds
-        return math.inf if limit is None else limit - self.seconds
+        return math.inf if limit is None else limit - self.seconds - self._seconds_before
+
+    def spent_before(self, seconds: float) -> None:
+        """Count what was spent when the run was interrupted and is now gone on with."""
+        self._seconds_before += seconds
 
     def room(self, wanted: int) -> int:
         """How many of the solves wanted may still be started without overrunning a limit."""

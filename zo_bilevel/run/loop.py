@@ -52,7 +52,8 @@ def minimize(
         initial: Start by name, partial or absent, or a function from the seed to one; missing
             names take the middle of their range.
         max_solves: Budget in solves; 1000 when no budget is given at all.
-        max_seconds: Budget in wall-clock seconds: when it is over, the rest of a round is given up.
+        max_seconds: Budget in wall-clock seconds, with a store those of the solves that an
+            interrupted run had made included: when it is over, the rest of a round is given up.
             A solve that runs is killed under `Joblib` on this machine; in this process it is not
             cut short.
             Refused with `Distributed`, whose ranks' clocks differ.
@@ -127,6 +128,7 @@ def minimize(
             seed,
             recorder,
             ledger.seconds_left,
+            ledger.spent_before,
         )
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)

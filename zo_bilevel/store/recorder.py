@@ -56,6 +56,7 @@ class Recorder:
     def __init__(self, store: AbstractStore, run: StoredRun, problem: Problem, solver: str) -> None:
         self.store = store
         self.replayed = 0
+        self.paid_before: list[float] = []
         self.run = store.begin(run)
         self._digest = hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
         self._outer = problem.outer
@@ -102,6 +103,8 @@ class Recorder:
                 self._own.damaged += [solve.number] if is_own else []
                 continue
             self.replayed += 1
+            if is_own and not solve.source:
+                self.paid_before.append(outcome.seconds)
             if not is_own:
                 self._write(self._solve(step, place, point, seed, outcome, solve.seal))
             elif not solve.judged:  # killed between the solve and its judgement
