@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check examples wheel benchmarks docs clean
+.PHONY: demo test test-slow check examples wheel benchmarks docs clean gpu
 
 demo: $(DEMO_STAMP)
 	$(BIN)/zo-bilevel demo
@@ -42,6 +42,11 @@ wheel: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# every check and figure of a GPU in at most eight minutes, in gpu.json; without one, on the CPU
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py --out gpu.json
+	$(BIN)/python -m pytest -q -m gpu
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

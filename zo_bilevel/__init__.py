@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from zo_bilevel.run.result import Result as Result
     from zo_bilevel.run.runs import Run as Run
     from zo_bilevel.run.uncertainty import uncertainty as uncertainty
+    from zo_bilevel.run.zeroth_order_sgd import ZerothOrderSGD as ZerothOrderSGD
     from zo_bilevel.solve.dispatch.base import WithCost as WithCost
     from zo_bilevel.solve.dispatch.batched import Batched as Batched
     from zo_bilevel.solve.dispatch.distributed import Distributed as Distributed
@@ -89,6 +90,7 @@ _HOMES = {
     "zo_bilevel.methods.two_phase": ["TwoPhase"],
     "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
     "zo_bilevel.run.black_box": ["BlackBox"],
+    "zo_bilevel.run.zeroth_order_sgd": ["ZerothOrderSGD"],
     "zo_bilevel.estimators.implicit": ["ConjugateGradient", "HessianFree", "Implicit", "Neumann"],
     "zo_bilevel.estimators.unroll": ["ReverseUnroll", "TruncatedUnroll"],
     "zo_bilevel.estimators.fg2u": ["FG2U"],

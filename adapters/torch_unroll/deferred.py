@@ -67,6 +67,10 @@ class Deferred:
         """Run the loop."""
         return self.built.loop(phi, seed=seed)
 
+    def solve_batch(self, phis: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401
+        """Run the loop at many phi at once."""
+        return self.built.loop.solve_batch(phis, seed=seed)
+
     def jvp(self, phi: Any, tangents: Any, *, seed: int | None = None) -> Any:  # noqa: ANN401
         """Run it with tangents."""
         return self.built.loop.jvp(phi, tangents, seed=seed)

@@ -179,6 +179,20 @@ class TorchUnroll:
             check_finite(run, found)
             return leave(found.tree, "read")
 
+    def solve_batch(self, phis: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401
+        """Run the loop at many phi at once, for `Batched`.
+
+        Args:
+            phis: Per name the rows' values, stacked.
+            seed: Of all rows.
+
+        Returns:
+            The inner solutions, with the batch as the first axis.
+        """
+        from zo_bilevel.adapters.torch_unroll.batched_runs import run_batch
+
+        return run_batch(self, phis, seed)
+
     def jvp(
         self, phi: Mapping[str, Any], tangents: Mapping[str, Any], *, seed: int | None = None
     ) -> tuple[Any, Any]:

@@ -678,3 +678,37 @@ class TestThreads:
         again = pickle.loads(pickle.dumps(call))
         module.eval()
         torch.testing.assert_close(again.module.state_dict(), before)
+
+
+class TestBatches:
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_rows_of_a_batch_are_the_runs_alone(self, network, size):
+        rng = np.random.default_rng(0)
+        x = rng.uniform(-1, 1, size=(size, network.space.size))
+        rows = [network.space.decode(row) for row in x]
+        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        together = network.loop.solve_batch(stacked, seed=5)
+        for k, row in enumerate(rows):
+            for name, part in network.loop(row, seed=5).items():
+                torch.testing.assert_close(together[name][k], part, rtol=1e-12, atol=1e-14)
+
+    def test_zeroth_order_directions_run_in_one_call(self, network):
+        estimator = zb.FG2UZO(4, difference="central")
+        alone = zb.hypergradient(network.problem, network.phi, estimator=estimator)
+        together = zb.hypergradient(
+            network.problem, network.phi, estimator=estimator, dispatcher=zb.Batched()
+        )
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name], value, rtol=1e-6, atol=1e-9)
+
+    def test_integers_are_run_one_after_the_other(self):
+        def step(theta, phi, t, batch):
+            return {"w": theta["w"] + (phi["a"] if phi["kind"] > 2 else -phi["a"])}
+
+        loop = loop_of(step)
+        space = zb.Space(a=zb.Real(0, 2), kind=zb.Integer(1, 4))
+        problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: theta["w"].sum()))
+        evaluator = Evaluator(problem, zb.Batched(), 0)
+        points = [Point(space.encode({"a": 1.0, "kind": kind})) for kind in (1, 4)]
+        losses = [evaluation.loss for evaluation in evaluator.evaluate(points)]
+        assert losses == pytest.approx([-6.0, 6.0])

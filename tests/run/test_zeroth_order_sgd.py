@@ -1,0 +1,164 @@
+"""Fine-tuning by forward passes: unbiased steps, replayed perturbations, resumed training."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import zo_bilevel as zb
+
+KINDS = ["low_rank", "gaussian"]
+
+
+def weights(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+        for shape in ((4, 3), (5,), (2, 3, 2))
+    ]
+
+
+def quadratic(parts):
+    """matrix loss whose gradient is known: `sum_i c_i w_i + w_i^2 / 2`."""
+    return sum(
+        ((k + 1.0) * w + 0.5 * w**2).sum() * (1.0 if w.ndim != 1 else 0.5)
+        for k, w in enumerate(parts)
+    )
+
+
+def exact_gradient(parts):
+    leaves = [w.detach().clone().requires_grad_() for w in parts]
+    return [g.numpy() for g in torch.autograd.grad(quadratic(leaves), leaves)]
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_mean_step_is_that_of_gradient_descent(kind, count):
+    exact = np.concatenate([g.ravel() for g in exact_gradient(weights())])
+    moved = []
+    for seed in range(600):
+        parts = weights()
+        optimizer = zb.ZerothOrderSGD(
+            parts, lr=0.1, num_directions=count, perturbation=kind, seed=seed
+        )
+        optimizer.step(lambda parts=parts: quadratic(parts))
+        change = [(a - b).detach().numpy() / 0.1 for a, b in zip(weights(), parts, strict=True)]
+        moved.append(np.concatenate([c.ravel() for c in change]))
+    moved = np.array(moved)
+    error = moved.std(axis=0, ddof=1) / np.sqrt(len(moved))
+    assert np.max(np.abs(moved.mean(axis=0) - exact) / error) < 4.5
+    along = moved @ exact / (exact @ exact)  # all components in one number: more power
+    error = along.std(ddof=1) / np.sqrt(len(along))
+    assert abs(along.mean() - 1.0) < 4.0 * error
+    for factor in (0.5, np.sqrt(0.5), np.sqrt(2.0)):
+        assert abs(factor * along.mean() - 1.0) > 4.0 * factor * error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_put_back_and_two_passes_a_direction_are_made(kind):
+    parts, seen = weights(), []
+
+    def flat_loss():
+        seen.append(torch.cat([w.detach().ravel() for w in parts]))
+        return torch.tensor(3.0)
+
+    optimizer = zb.ZerothOrderSGD(parts, lr=1.0, num_directions=3, perturbation=kind)
+    assert optimizer.step(flat_loss) == 3.0
+    assert len(seen) == 6
+    for w, before in zip(parts, weights(), strict=True):
+        torch.testing.assert_close(w, before, rtol=0, atol=1e-14)
+    middle = 0.5 * (seen[0] + seen[1])
+    torch.testing.assert_close(middle, torch.cat([w.detach().ravel() for w in parts]))
+    assert not torch.equal(seen[0] - seen[1], seen[2] - seen[3])
+
+
+def test_a_low_rank_perturbation_has_that_rank():
+    w, seen = torch.nn.Parameter(torch.zeros(20, 30)), []
+
+    def loss():
+        seen.append(w.detach().clone())
+        return 0.0
+
+    zb.ZerothOrderSGD([w], rank=2, radius=1.0).step(loss)
+    assert torch.linalg.matrix_rank(seen[0]) == 2
+    assert float(seen[0].square().mean()) == pytest.approx(1.0, abs=0.4)
+
+
+def test_the_right_factor_stays_for_as_many_steps_as_it_is_told():
+    w, rows = torch.nn.Parameter(torch.zeros(6, 8, dtype=torch.float64)), []
+
+    def loss():
+        rows.append(w.detach().clone())
+        return 0.0
+
+    optimizer = zb.ZerothOrderSGD([w], rank=1, refresh=2)
+    for _ in range(3):
+        optimizer.step(loss)
+    first, second, third = rows[0], rows[2], rows[4]
+    assert torch.linalg.matrix_rank(torch.cat([first, second])) == 1
+    assert torch.linalg.matrix_rank(torch.cat([second, third])) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_training_goes_on_with_the_same_numbers(kind):
+    options = {"lr": 0.01, "perturbation": kind, "refresh": 3}
+    if kind == "low_rank":
+        options["momentum"] = 0.9
+    whole = weights()
+    optimizer = zb.ZerothOrderSGD(whole, **options)
+    for _ in range(4):
+        optimizer.step(lambda: quadratic(whole))
+    saved, state = copy.deepcopy(whole), copy.deepcopy(optimizer.state_dict())
+    for _ in range(5):
+        optimizer.step(lambda: quadratic(whole))
+    again = zb.ZerothOrderSGD(saved, **options)
+    again.load_state_dict(state)
+    for _ in range(5):
+        again.step(lambda: quadratic(saved))
+    for left, right in zip(whole, saved, strict=True):
+        assert torch.equal(left, right)
+
+
+def test_momentum_adds_up_what_was_seen():
+    """With V fixed, steps of a linear loss are sums of `U`-steps with weights 1, 1 + beta, ..."""
+
+    def run(momentum, steps):
+        w = torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))
+        slope = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+        optimizer = zb.ZerothOrderSGD([w], lr=1.0, momentum=momentum)
+        path = [w.detach().clone()]
+        for _ in range(steps):
+            optimizer.step(lambda: (w * slope).sum())
+            path.append(w.detach().clone())
+        return path
+
+    plain, heavy = run(0.0, 2), run(0.5, 2)
+    torch.testing.assert_close(heavy[1], plain[1])
+    torch.testing.assert_close(heavy[2] - heavy[1], plain[2] - plain[1] + 0.5 * plain[1])
+
+
+def test_frozen_weights_stay():
+    parts = weights()
+    parts[0].requires_grad_(False)
+    optimizer = zb.ZerothOrderSGD(parts, lr=0.1)
+    optimizer.step(lambda: quadratic(parts))
+    assert torch.equal(parts[0], weights()[0])
+    assert not torch.equal(parts[1], weights()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "lr must be finite and > 0, got 0"),
+        ({"radius": -1.0}, "radius must be finite and > 0"),
+        ({"num_directions": 0}, "num_directions must be a whole number >= 1"),
+        ({"perturbation": "sparse"}, "perturbation must be one of"),
+        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\)"),
+        ({"momentum": 0.5, "perturbation": "gaussian"}, "momentum needs low_rank"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(zb.InputError, match=message):
+        zb.ZerothOrderSGD(weights(), **options)
