@@ -131,12 +131,14 @@ class Ledger:
         """How many solves may run at once on so much money.
 
         As many as are known to be payable, but no more than have had a price so far, and, of
-        several, at a price twice the highest seen: the first prices may not be typical.
+        several, at a price above the highest seen, by twice or by as much as that is above the
+        mean: the first prices may not be typical, and those that vary have not shown their highest.
         """
         if self.highest_price == 0.0:
             return max(1, len(self.history) // 4)
         one_by_one = math.floor(left / self.highest_price * (1 + 1e-12))
-        at_once = max(1, one_by_one // PRICE_SAFETY_FACTOR)
+        caution = max(PRICE_SAFETY_FACTOR, self.highest_price * self.num_priced / self.cost)
+        at_once = max(1, math.floor(one_by_one / caution))
         return min(one_by_one, at_once, self.num_priced)
 
     def affordable(self, points: Sequence[Point]) -> int:
