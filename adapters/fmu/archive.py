@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from zo_bilevel.support.errors import InputError
 
 INTERFACES = ("co-simulation", "model-exchange")
 _KINDS = dict(zip(INTERFACES, ("CoSimulation", "ModelExchange"), strict=True))
+MAX_UNPACKED_BYTES = 1 << 33
 _unpacked: dict[str, str] = {}
 _lock = threading.Lock()
 
@@ -38,6 +40,7 @@ class FMUArchive:
         self.path = path.absolute()
         if not self.path.is_file():
             raise InputError(f"there is no FMU file {str(self.path)!r}")
+        _check_size(self.path)
         self.digest = hashlib.blake2b(self.path.read_bytes(), digest_size=6).hexdigest()
         try:
             self.description: Any = fmpy.read_model_description(str(self.path), validate=False)
@@ -78,6 +81,17 @@ class FMUArchive:
                 f"got {interface!r}"
             )
         return _KINDS[interface]
+
+
+def _check_size(path: Path) -> None:
+    """Refuse an archive that would fill the disk when it is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{path.name} is no FMU that FMPy can read: {error}") from error
+    if size > MAX_UNPACKED_BYTES:
+        raise InputError(f"{path.name} would unpack to {size} bytes, at most {MAX_UNPACKED_BYTES}")
 
 
 @contextmanager

@@ -216,3 +216,9 @@ def test_an_fmu_that_fails_to_load_leaves_the_working_directory(spring, tmp_path
     with pytest.raises(SolveError, match=r"FMU broken\.fmu failed"):
         unit({})
     assert Path.cwd() == before
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(spring, monkeypatch):
+    monkeypatch.setattr("zo_bilevel.adapters.fmu.archive.MAX_UNPACKED_BYTES", 1000)
+    with pytest.raises(InputError, match=r"Spring\.fmu would unpack to \d+ bytes, at most 1000"):
+        FMU(spring, outputs="x", times_s=TIMES)
