@@ -8,6 +8,7 @@ and of installed packages counts by its name, what it holds by its content. What
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -153,8 +154,9 @@ def _as_array(value: Any) -> Any:  # noqa: ANN401 - an array or None
         return None
     try:
         tensor = value.detach().cpu()
+        tensor = tensor if tensor.layout is module.strided else tensor.to_dense()
         return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
-    except (TypeError, RuntimeError):  # sparse, or quantized
+    except (TypeError, RuntimeError):  # quantized, for one
         return None
 
 
@@ -244,8 +246,9 @@ def _object_parts(value: Any) -> Iterable[Any]:  # noqa: ANN401
             return [str(name)]  # it ends with a hash of all that the adapter is made of
     if isinstance(value, functools._lru_cache_wrapper):
         return [value.__wrapped__]
+    reduce = copyreg.dispatch_table.get(type(value))
     try:
-        reduced = value.__reduce_ex__(4)
+        reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
     except Exception as error:
         raise UntellableError(f"a {_name_of(type(value))}") from error
     if isinstance(reduced, str):

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
+import numpy as np
+
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import plain_option, space_from_text
 from zo_bilevel.run.runs import Improvement, Run, RunStatus
@@ -101,7 +103,7 @@ def _number(value: Any) -> Any:  # noqa: ANN401 - a field of a run
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a parameter's value
-    return plain_option(value.item() if hasattr(value, "item") else value)
+    return plain_option(value.item() if isinstance(value, np.generic) else value)
 
 
 def _made(kind: type, facts: dict[str, Any], **own: Any) -> Any:  # noqa: ANN401 - of that kind
