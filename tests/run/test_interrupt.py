@@ -10,9 +10,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from processes import gone_within, marked
 
 import zo_bilevel as zb
+from zo_bilevel.cli.main import main
 from zo_bilevel.store.sqlite import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -78,3 +80,29 @@ def test_a_second_interrupt_stops_at_once(mark):
     assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in errors
     assert gone_within(mark, 2.0)
+
+
+def test_a_run_can_be_asked_to_stop_from_elsewhere_and_goes_on_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("zo_bilevel.store.recorder.LOOK_S", 0.0)
+    path, calls = tmp_path / "runs.sqlite", []
+
+    def inner(phi):
+        calls.append(phi["a"])
+        if len(calls) == 5:
+            answer = CliRunner().invoke(main, ["stop", str(path), "1"])
+            assert answer.exit_code == 0, answer.output
+        return phi["a"]
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
+    result = zb.minimize(problem, zb.RandomSearch(), max_solves=12, store=path)
+    assert (result.stop_reason, result.solves, len(calls)) == ("interrupted", 4, 5)
+    with Store(path, read_only=True) as store:
+        assert store.find_run(1).status == "interrupted"
+    answer = CliRunner().invoke(main, ["stop", str(path), "1"])
+    assert answer.exit_code == 2
+    assert "run 1 of store" in answer.stderr
+    assert "is not running: it is interrupted" in answer.stderr
+    assert zb.minimize(problem, zb.RandomSearch(), max_solves=12, store=path).solves == 12
+    assert len(calls) == 12
+    answer = CliRunner().invoke(main, ["stop", str(tmp_path / "none.sqlite"), "1"])
+    assert (answer.exit_code, "does not exist" in answer.stderr) == (2, True)

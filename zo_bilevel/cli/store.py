@@ -148,6 +148,25 @@ def _best_point(number: int, phi: Mapping[str, Any]) -> str:
     return Grid(f"best point of run {number}", ("parameter", "found"), rows, notes).text()
 
 
+@click.command("stop")
+@store_argument
+@run_argument
+def stop_command(store: str, run: int) -> None:
+    """Ask whoever works on a run of STORE to stop, as Ctrl-C would there.
+
+    Solves that are running are given up; what was solved is kept, and the run can be resumed. A
+    run of a comparison ends the comparison.
+    """
+    from zo_bilevel.store.sqlite import SQLiteStore
+    from zo_bilevel.support.errors import InputError
+
+    with SQLiteStore(store, must_exist=True) as opened:
+        status = opened.find_run(run).status
+        if not opened.stop(run):
+            raise InputError(f"run {run} of store {store} is not running: it is {status}")
+    click.echo(f"run {run} stops before its next solve")
+
+
 @click.command("export")
 @store_argument
 @run_argument

@@ -12,7 +12,7 @@ from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.run.runs import Run, Target
 from zo_bilevel.store.abstract import AbstractStore
-from zo_bilevel.store.records import RUNNING, StoredRun
+from zo_bilevel.store.records import RUNNING, STOPPING, StoredRun
 from zo_bilevel.support.errors import InputError, unknown_name_message
 from zo_bilevel.support.tables import listed
 
@@ -108,7 +108,7 @@ def _several(store: AbstractStore, names: Sequence[str]) -> InputError:
 
 
 def _check_ended(store: AbstractStore, runs: Sequence[StoredRun], *, is_live: bool) -> None:
-    running = [run for run in runs if run.status == RUNNING]
+    running = [run for run in runs if not run.found]
     if running and not is_live:
         named = [f"{run.method} seed {run.seed} (run {run.number})" for run in running]
         raise InputError(
@@ -158,7 +158,7 @@ def _commands(runs: Sequence[StoredRun]) -> str:
 
 def _doubts(store: AbstractStore, group: Group, runs: Sequence[Run]) -> list[str]:
     """What a store does not know but the ranking depends on."""
-    ended = [run for run in runs if run.is_counted and run.stop_reason != RUNNING]
+    ended = [run for run in runs if run.is_counted and run.stop_reason not in (RUNNING, STOPPING)]
     lowest = [run for run in ended if run.standard_error is None and not run.judged_by]
     unjudged = [run for run in lowest if run.improvements]
     if not unjudged or (len(unjudged) == len(ended) and not _is_noisy(store, group)):

@@ -1,4 +1,4 @@
-"""What a store can do: ten verbs, whatever is behind them.
+"""What a store can do: eleven verbs, whatever is behind them.
 
 `zo_bilevel.testing.check_store` tells whether an implementation keeps its promises.
 """
@@ -60,8 +60,23 @@ class AbstractStore(ABC):
         """
 
     @abstractmethod
-    def records(self) -> list[StoredRun]:
-        """All runs, the oldest first; of one that is damaged, number and status only."""
+    def records(self, number: int | None = None) -> list[StoredRun]:
+        """All runs, the oldest first; of one that is damaged, number and status only.
+
+        Args:
+            number: Only the run of this number, if there is one.
+        """
+
+    @abstractmethod
+    def stop(self, number: int) -> bool:
+        """Ask whoever works on a run to stop: its status becomes "stopping", if it was "running".
+
+        Args:
+            number: Of the run.
+
+        Returns:
+            Whether it was.
+        """
 
     @abstractmethod
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
@@ -140,13 +155,12 @@ class AbstractStore(ABC):
             InputError: If there is no such run, with the nearest numbers.
             StoreError: If it is damaged.
         """
+        for run in self.records(number):
+            self.check_run(run)
+            return run
         runs = self.records()
         if not runs:
             raise InputError(f"store {self.name} holds no runs")
-        for run in runs:
-            if run.number == number:
-                self.check_run(run)
-                return run
         near = sorted((run.number for run in runs), key=lambda known: abs(known - number))
         named = ", ".join(str(known) for known in sorted(near[:MOST_NAMED]))
         raise InputError(

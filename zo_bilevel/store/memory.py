@@ -10,7 +10,7 @@ from threading import RLock
 from typing import final
 
 from zo_bilevel.store.abstract import AbstractStore
-from zo_bilevel.store.records import StoredRun, StoredSolve
+from zo_bilevel.store.records import RUNNING, STOPPING, StoredRun, StoredSolve
 from zo_bilevel.support.errors import StoreError
 
 
@@ -71,10 +71,19 @@ class MemoryStore(AbstractStore):
             self._changes += 1
             self._runs[run.number] = dataclasses.replace(run, updated=time.time())
 
-    def records(self) -> list[StoredRun]:
-        """All runs, the oldest first."""
+    def records(self, number: int | None = None) -> list[StoredRun]:
+        """All runs, the oldest first, or the one of a number."""
         with self._lock:
-            return list(self._runs.values())
+            return [run for run in self._runs.values() if number in (None, run.number)]
+
+    def stop(self, number: int) -> bool:
+        """Ask whoever works on a run to stop."""
+        with self._lock:
+            run = self._runs.get(number)
+            if run is None or run.status != RUNNING:
+                return False
+            self.save(dataclasses.replace(run, status=STOPPING))
+        return True
 
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
         """Number, step, place and key of each solve of a run, in its order."""

@@ -30,11 +30,13 @@ from zo_bilevel.store.arrays import (
     pack_array,
     packed_theta,
 )
-from zo_bilevel.store.records import StoredRun, StoredSolve, digest_of
+from zo_bilevel.store.records import STOPPING, StoredRun, StoredSolve, digest_of
 from zo_bilevel.support.errors import StoreError
 
 PATIENCE_S: Final = 0.2
 """Losses are written along with the next solve, or at once when solves are slower than this."""
+LOOK_S: Final = 1.0
+"""How often a run looks whether it is asked to stop."""
 ROWS_AHEAD: Final = 32
 """A replay asks for its solves nearly in order: reading some at once saves most of the time."""
 
@@ -66,7 +68,7 @@ class Recorder:
         self._keys: dict[int, bytes] = {}
         self._unjudged: dict[int, StoredSolve] = {}
         self._judged: list[StoredSolve] = []
-        self._written = time.monotonic()
+        self._written = self._looked = time.monotonic()
 
     def _key(self, point: Point, seed: int) -> bytes:
         digest = self._digest.copy()
@@ -94,7 +96,11 @@ class Recorder:
 
         Returns:
             The outcome, or `None` when it has to be solved.
+
+        Raises:
+            KeyboardInterrupt: If somebody asked the run to stop.
         """
+        self._stop_if_asked()
         key = self._keys[place] = self._key(point, seed)
         for solve, is_own in self._candidates(step, place, key):
             try:
@@ -140,8 +146,19 @@ class Recorder:
 
         Raises:
             StoreError: If it cannot be written; what was written before stays.
+            KeyboardInterrupt: If somebody asked the run to stop.
         """
         self._write(self._solve(step, place, point, seed, outcome))
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """End as at Ctrl-C, once `zo-bilevel stop` was called for this run."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        if any(run.status == STOPPING for run in self.store.records(self.run.number)):
+            raise KeyboardInterrupt
 
     def _solve(
         self, step: int, place: int, point: Point, seed: int, outcome: Outcome, source: bytes = b""

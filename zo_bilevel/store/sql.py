@@ -56,7 +56,7 @@ STAMP: Final = (
 )
 FIND: Final = "SELECT number, created FROM runs WHERE identity = ?"
 NEXT_RUN: Final = "SELECT IFNULL(MAX(number), 0) + 1 FROM runs"
-RUNS: Final = f"SELECT number, {RUN} FROM runs ORDER BY number"
+RUNS: Final = f"SELECT number, {RUN} FROM runs WHERE ? IS NULL OR number = ? ORDER BY number"
 DROP: Final = "DELETE FROM solves WHERE number = ?"
 
 

@@ -18,7 +18,7 @@ from typing import Any, final
 
 from zo_bilevel.store import sql
 from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
-from zo_bilevel.store.records import DAMAGED, StoredRun, StoredSolve, digest_of
+from zo_bilevel.store.records import DAMAGED, RUNNING, STOPPING, StoredRun, StoredSolve, digest_of
 from zo_bilevel.store.rows import row_of, run_of, solve_of
 from zo_bilevel.store.run_locks import lock_run, unlock_run
 from zo_bilevel.store.sqlite_file import explained, open_file
@@ -34,6 +34,7 @@ class SQLiteStore(AbstractStore):
         path: The file; made when missing, in a directory that exists.
         read_only: Only look: the file must exist, and nothing is written; works on a read-only
             disk, too.
+        must_exist: Refuse a file that is missing.
 
     Raises:
         InputError: If the path is a directory or its directory does not exist.
@@ -47,13 +48,19 @@ class SQLiteStore(AbstractStore):
         []
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        must_exist: bool = False,
+    ) -> None:
         self.path = Path(path)
         if self.path.is_dir():
             raise InputError(f"store must be a file, got the directory {self.path}")
         if not self.path.parent.is_dir():
             raise InputError(f"store must lie in a directory that exists, got {self.path}")
-        if read_only and not self.path.exists():
+        if (read_only or must_exist) and not self.path.exists():
             raise InputError(f"store does not exist: {self.path}")
         self.read_only = read_only
         # a solver may change the working directory
@@ -121,15 +128,24 @@ class SQLiteStore(AbstractStore):
         row = row_of(dataclasses.replace(run, updated=time.time()))
         self.connection.execute(sql.SAVE, (*row, run.number))
 
-    def records(self) -> list[StoredRun]:
+    def records(self, number: int | None = None) -> list[StoredRun]:
         """All runs, the oldest first; of one that is damaged, number and status only."""
         with explained(self.path, "read"):
-            rows = self.connection.execute(sql.RUNS).fetchall()
+            rows = self.connection.execute(sql.RUNS, (number, number)).fetchall()
         damaged = StoredRun(status=DAMAGED)
         return [
             run_of(row, number) or dataclasses.replace(damaged, number=number)
             for number, *row in rows
         ]
+
+    def stop(self, number: int) -> bool:
+        """Ask whoever works on a run to stop."""
+        with self._transaction():  # nobody may write how it ended in between
+            for run in self.records(number):
+                if run.status == RUNNING:
+                    self._save(dataclasses.replace(run, status=STOPPING))
+                    return True
+        return False
 
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
         """Number, step, place and key of each solve of a run, in its order; not yet checked."""

@@ -80,6 +80,12 @@ def _check_runs(open_store: Callable[[], AbstractStore]) -> None:
         require(again.created == found.created, "a run keeps the time when it was created")
         (kept,) = (run for run in store.records() if run.number == first.number)
         require(kept.found == "" and "9" in kept.settings, "a run that is begun again starts anew")
+        require(store.records(first.number) == [kept], "one run can be asked for by its number")
+        require(store.records(first.number + 99) == [], "a run that is not there is none")
+        require(store.stop(first.number), "a run that goes on can be asked to stop")
+        (asked,) = store.records(first.number)
+        require(asked.status == "stopping", f"such a run is stopping, got {asked.status}")
+        require(not store.stop(first.number), "only a run that goes on can be asked to stop")
         other = store.begin(_run("second"))
         require(other.number != first.number, "another identity must be another run")
         for run in (first, other):
