@@ -32,7 +32,6 @@ DISPATCHERS = {
     "processes": lambda: zb.Joblib(2),
     "batched": zb.Batched,
 }
-IN_ONE_PROCESS = ("names in another order",)
 
 
 @pytest.mark.parametrize("kind", PERVERSIONS)

@@ -64,7 +64,12 @@ class Perverse:
             raise InputError(unknown_name_message("perversion", kind, _ACTS))
         self.kind = kind
         self.name = f"perverse: {kind}"
-        self.buffers: Parts = {}
+        self._kept: dict[int, Parts] = {}
+
+    @property
+    def kept(self) -> Parts:
+        """What it keeps between solves: of each thread its own, or two would write one array."""
+        return self._kept.setdefault(threading.get_ident(), {})
 
     def __call__(self, phi: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever it likes
         """Solve, and misbehave."""
@@ -147,17 +152,19 @@ def _same(kind: str, what: str, plain: object, found: object) -> None:
 
 
 def _reused_buffers(solver: Perverse, _: Any, parts: Parts) -> Any:  # noqa: ANN401
+    kept = solver.kept
     for name, part in parts.items():
-        if getattr(solver.buffers.get(name), "shape", None) != part.shape:
-            solver.buffers[name] = np.zeros_like(part)
-        solver.buffers[name][...] = part
-    return solver.buffers
+        if getattr(kept.get(name), "shape", None) != part.shape:
+            kept[name] = np.zeros_like(part)
+        kept[name][...] = part
+    return kept
 
 
 def _spoiled_later(solver: Perverse, _: Any, parts: Parts) -> Any:  # noqa: ANN401
-    for part in solver.buffers.values():
+    kept = solver.kept
+    for part in kept.values():
         part[...] = np.nan
-    solver.buffers = parts
+    kept.update(parts)
     return dict(parts)
 
 
@@ -223,8 +230,9 @@ def _labelled(_: Perverse, __: Any, parts: Parts) -> Any:  # noqa: ANN401
 
 
 def _other_order(solver: Perverse, _: Any, parts: Parts) -> Any:  # noqa: ANN401
-    solver.buffers["calls"] = solver.buffers.get("calls", 0) + 1
-    return dict(reversed(parts.items())) if solver.buffers["calls"] % 2 else parts
+    kept = solver.kept
+    kept["calls"] = kept.get("calls", 0) + 1
+    return dict(reversed(parts.items())) if kept["calls"] % 2 else parts
 
 
 def _keeping_threads(_: Perverse, __: Any, parts: Parts) -> Any:  # noqa: ANN401
