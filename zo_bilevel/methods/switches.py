@@ -64,7 +64,7 @@ class Plateau:
     Example:
         >>> seen = Progress([4.0, 2.0, 1.1, 1.0, 1.0, 1.0], [1, 2, 3, 4, 5, 6])
         >>> Plateau(window=2).reason(seen)
-        'a solve gained 0.0485 times what it did before'
+        'a solve gained 0.0212 times what it did before'
     """
 
     below: float = 0.1

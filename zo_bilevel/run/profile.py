@@ -104,7 +104,7 @@ def profile(
         ...                   zb.SquaredError([1.1, 1.9, 3.2, 3.8, 5.1, 5.9]))
         >>> found = zb.profile(line, zb.minimize(line, max_solves=20), "b")
         >>> [round(end, 3) for end in found.interval]
-        [0.876, 1.067]
+        [0.867, 1.088]
     """
     objective = checked_fit(problem, None)
     names = flat_names(problem.space)
