@@ -88,6 +88,8 @@ def memory(device, **_):
         for count in (1, 4, 16):
             runs[f"FG2U({count})"] = (run_estimator, steps, device, zb.FG2U(count, chunk=count))
         runs["RGU"] = (run_estimator, steps, device, zb.ReverseUnroll())
+        runs["RGU sqrt"] = (run_estimator, steps, device, zb.ReverseUnroll("sqrt"))
+        runs["Implicit"] = (run_estimator, steps, device, zb.Implicit(20, 1e-3))
         for name, (function, *arguments) in runs.items():
             seconds, peak = zb.peak_memory(function, *arguments)
             held = (peak.gpu_bytes or peak.cpu_bytes) / MIB
