@@ -86,12 +86,16 @@ def test_shapes_are_plain_tuples():
 
 @pytest.mark.parametrize("upper", [10**7, 2**53, 2**60, 2**60 - 1, 10**19])
 def test_wide_integers_need_no_memory(upper):
+    def run(space):
+        problem = zb.Problem(
+            space, lambda phi: np.array([phi["a"] / upper, 1.0]), zb.SquaredError([0.3, 1.0])
+        )
+        return zb.minimize(problem, max_solves=5)
+
+    run(zb.Space(a=zb.Integer(0, 9)))  # imports take memory too
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     space = zb.Space(a=zb.Integer(0, upper))
-    problem = zb.Problem(
-        space, lambda phi: np.array([phi["a"] / upper, 1.0]), zb.SquaredError([0.3, 1.0])
-    )
-    found = zb.minimize(problem, max_solves=5)
+    found = run(space)
     assert 0 <= found.phi["a"] <= upper
     assert space.decode(space.upper) == {"a": upper}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kilobytes
