@@ -10,14 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
-from zo_bilevel.support.arrays import FloatArray, own
+from zo_bilevel.problem.space_values import (
+    checked_values,
+    decode_choice,
+    encode_choice,
+    is_integer,
+    whole_value,
+)
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 HALF_RANGE = 3.0
@@ -147,13 +154,13 @@ class Space:
         for block in self.blocks:
             parameter = block.parameter
             if isinstance(parameter, Choice):
-                phi[block.name] = _decode_choice(parameter, x[block.section])
+                phi[block.name] = decode_choice(parameter, x[block.section])
             elif parameter.shape:
                 array = values[block.section].reshape(parameter.shape)
-                phi[block.name] = array.astype(np.int64) if _is_integer(parameter) else array
+                phi[block.name] = array.astype(np.int64) if is_integer(parameter) else array
             else:
                 value = values.item(block.start)
-                phi[block.name] = _whole(parameter, value) if _is_integer(parameter) else value
+                phi[block.name] = whole_value(parameter, value) if is_integer(parameter) else value
         return phi
 
     def values(self, x: FloatArray) -> FloatArray:
@@ -206,9 +213,9 @@ class Space:
             if block.name not in phi:
                 continue
             if isinstance(block.parameter, Choice):
-                x[block.section] = _encode_choice(block.name, block.parameter, phi[block.name])
+                x[block.section] = encode_choice(block.name, block.parameter, phi[block.name])
             else:
-                wanted[block.section] = _checked(block.name, block.parameter, phi[block.name])
+                wanted[block.section] = checked_values(block.name, block.parameter, phi[block.name])
         return self._invert(wanted, x)
 
     def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
@@ -289,16 +296,6 @@ class Space:
         return f"Space({inner})"
 
 
-def _whole(parameter: Parameter, value: float) -> int:
-    """The whole number of a value; beyond 2**53 rounding may lead out of the bounds."""
-    low, high = cast(Integer, parameter).lower, cast(Integer, parameter).upper
-    return min(max(int(value), low), high)
-
-
-def _is_integer(parameter: Parameter) -> bool:
-    return isinstance(parameter, Integer)
-
-
 def _layout(parameters: Mapping[str, Parameter]) -> list[Block]:
     blocks, start = [], 0
     for name, parameter in parameters.items():
@@ -318,52 +315,3 @@ def _layout(parameters: Mapping[str, Parameter]) -> list[Block]:
         blocks.append(Block(name, parameter, start, stop))
         start = stop
     return blocks
-
-
-def _decode_choice(parameter: Choice, scores: FloatArray) -> Any:  # noqa: ANN401 - any option
-    count = len(parameter.options)
-    picks = np.argmax(scores.reshape(-1, count), axis=1)
-    if not parameter.shape:
-        return own(parameter.options[int(picks[0])])
-    chosen = np.empty(len(picks), dtype=object)
-    for index, pick in enumerate(picks):
-        chosen[index] = own(parameter.options[int(pick)])
-    return chosen.reshape(parameter.shape)
-
-
-def _encode_choice(name: str, parameter: Choice, value: Any) -> FloatArray:  # noqa: ANN401
-    if parameter.shape:
-        array = np.asarray(value, dtype=object)
-        if array.shape != parameter.shape:
-            raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
-        items = list(array.ravel())
-    else:
-        items = [value]
-    scores = np.zeros((len(items), len(parameter.options)))
-    for row, item in enumerate(items):
-        place = parameter.index(item)
-        if place is None:
-            raise InputError(f"{name} must be one of {list(parameter.options)}, got {item!r}")
-        scores[row, place] = 1.0
-    return scores.ravel()
-
-
-def _checked(name: str, parameter: Real | Log | Integer, value: Any) -> FloatArray:  # noqa: ANN401
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiubO":
-            raise TypeError
-        array = array.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{name} must be a number or array of numbers, got {value!r}") from error
-    if array.shape != parameter.shape:
-        raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
-    outside = ~((array >= parameter.lower) & (array <= parameter.upper))
-    if outside.any():
-        raise InputError(
-            f"{name} must lie in [{parameter.lower}, {parameter.upper}], "
-            f"got {array[outside].ravel()[0]}"
-        )
-    if isinstance(parameter, Integer) and (array != np.round(array)).any():
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    return array.ravel()

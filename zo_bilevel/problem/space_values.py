@@ -1,0 +1,82 @@
+"""Single values of a space: checked, and to and from the numbers of the flat vector."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
+from zo_bilevel.support.arrays import FloatArray, own
+from zo_bilevel.support.errors import InputError
+
+
+def whole_value(parameter: Parameter, value: float) -> int:
+    """The whole number of a value; beyond 2**53 rounding may lead out of the bounds."""
+    low, high = cast(Integer, parameter).lower, cast(Integer, parameter).upper
+    return min(max(int(value), low), high)
+
+
+def is_integer(parameter: Parameter) -> bool:
+    """Whether a parameter is a whole number or an array of them."""
+    return isinstance(parameter, Integer)
+
+
+def decode_choice(parameter: Choice, scores: FloatArray) -> Any:  # noqa: ANN401 - any option
+    """The options of highest score, the first on a tie."""
+    count = len(parameter.options)
+    picks = np.argmax(scores.reshape(-1, count), axis=1)
+    if not parameter.shape:
+        return own(parameter.options[int(picks[0])])
+    chosen = np.empty(len(picks), dtype=object)
+    for index, pick in enumerate(picks):
+        chosen[index] = own(parameter.options[int(pick)])
+    return chosen.reshape(parameter.shape)
+
+
+def encode_choice(name: str, parameter: Choice, value: Any) -> FloatArray:  # noqa: ANN401
+    """Scores of an option, or of an array of them: 1 for it and 0 for the others.
+
+    Raises:
+        InputError: If a value is no option, or the shape is wrong.
+    """
+    if parameter.shape:
+        array = np.asarray(value, dtype=object)
+        if array.shape != parameter.shape:
+            raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
+        items = list(array.ravel())
+    else:
+        items = [value]
+    scores = np.zeros((len(items), len(parameter.options)))
+    for row, item in enumerate(items):
+        place = parameter.index(item)
+        if place is None:
+            raise InputError(f"{name} must be one of {list(parameter.options)}, got {item!r}")
+        scores[row, place] = 1.0
+    return scores.ravel()
+
+
+def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> FloatArray:  # noqa: ANN401
+    """A value as flat numbers.
+
+    Raises:
+        InputError: If it is no number, outside the bounds or of a wrong shape.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be a number or array of numbers, got {value!r}") from error
+    if array.shape != parameter.shape:
+        raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
+    outside = ~((array >= parameter.lower) & (array <= parameter.upper))
+    if outside.any():
+        raise InputError(
+            f"{name} must lie in [{parameter.lower}, {parameter.upper}], "
+            f"got {array[outside].ravel()[0]}"
+        )
+    if isinstance(parameter, Integer) and (array != np.round(array)).any():
+        raise InputError(f"{name} must be a whole number, got {value!r}")
+    return array.ravel()
