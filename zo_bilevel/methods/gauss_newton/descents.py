@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
@@ -23,22 +22,21 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     Returns:
         The best solve.
     """
+    outer, first = probing.outer, probing.best.loss
     restarts = Restarts(probing.lower, probing.upper, probing.search.seed, probing.width)
     best: LocalSearch | None = None
     following: Start | None = probing.start
     while following is not None:
-        explorer = Explorer(probing.lower, probing.upper, probing.directions)
-        search = LocalSearch(probing, *following, explorer)
-        yield from search.run(may_give_up=may_restart and restarts.cheap)
-        restarts.remember(search.center)
-        best = search if best is None or search.loss < best.loss else best
-        if not restarts.cheap and not best.is_finished:
-            yield from best.run(may_give_up=False)
-        if not may_restart or not restarts.worth_it(best.loss, best.theta):
+        search = LocalSearch(probing, *following)
+        yield from search.run()
+        restarts.remember(search.model.center)
+        best = search if best is None or search.model.loss < best.model.loss else best
+        left = outer.unexplained(best.model.loss, first)
+        if not may_restart or search.noise.found or not restarts.worth_it(left):
             break
-        plan = StepPlan(points=restarts.round())
+        plan = StepPlan(points=restarts.round(), role="restart")
         if plan.points:
-            answers = probing.answers(plan, (yield probing.points(plan)))
-            restarts.learn(probing.model, plan.points, answers.trials)
+            answers = probing.answers(plan, (yield probing.points(plan)), best.model.theta)
+            restarts.learn(outer, plan.points, answers.thetas)
         following = restarts.next_start()
     return probing.best

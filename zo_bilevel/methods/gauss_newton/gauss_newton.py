@@ -1,4 +1,4 @@
-"""Gauss-Newton on a growing sketch of the inner solution: the default for vector problems."""
+"""Gauss-Newton on a model of the inner solution: the default for vector problems."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 class GaussNewton(Method):
     """Trust-region Gauss-Newton in the span of the directions explored so far.
 
-    Each solve, a difference or a trial step, is one observation of an affine model of the inner
-    solution; the model knows how far to believe each of its columns. A step is tried as soon as it
-    promises enough, until then solves explore further directions. Bounds are held by an active
-    set; a search that stalls at a loss that is not explained starts again elsewhere.
+    Each solve, a difference or a trial step, is one observation of a smooth function; their
+    regression gives theta's slopes, its curvature along the residuals, and how far to believe
+    both. A step is tried as soon as it promises enough, until then solves explore further
+    directions. Bounds are held by an active set; a search that ends with much unexplained starts
+    again elsewhere. The algorithm is described in docs/methods/gauss-newton.md.
 
     Args:
         estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`, or
@@ -49,8 +50,9 @@ class GaussNewton(Method):
 
     Source:
         Sketch: arXiv 2406.14095. Growing subspaces: Cartis, Roberts (2023), "Scalable
-        subspace methods for derivative-free nonlinear least-squares optimization". Secant
-        updates: Broyden (1965).
+        subspace methods for derivative-free nonlinear least-squares optimization". Models of
+        every output: Wild (2017), on POUNDERS; Astudillo, Frazier (2019), "Bayesian optimization
+        of composite functions".
     """
 
     def __init__(self, estimator: FG2UZO | FG2U | None = None) -> None:
@@ -71,12 +73,6 @@ class GaussNewton(Method):
     def name(self) -> str:
         """Name in tables and on the command line."""
         return "gauss-newton"
-
-    @property
-    def _radius(self) -> float | None:
-        """The user's radius, or `None` to choose it."""
-        given = getattr(self.estimator, "radius", "auto")
-        return None if given == "auto" else float(given)
 
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
@@ -117,8 +113,8 @@ class GaussNewton(Method):
         bound = search.bind(first)
 
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
-            model = OuterModel(bound, start, self._radius)
-            probing = Probing(self.estimator, search, model, start, detector)
+            outer = OuterModel(bound, start)
+            probing = Probing(self.estimator, search, outer, start, detector)
             return descents(probing, may_restart=may_restart)
 
         return mixed_search(search, first, descend)

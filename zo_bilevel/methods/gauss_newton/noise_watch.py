@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.gauss_newton.affine_model import AffineModel
-from zo_bilevel.methods.gauss_newton.local_model import LocalModel
+from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.support.arrays import FloatArray
 
-RADIUS = 1e-5
+FINEST_RADIUS = 1e-5
 """Of a difference without noise, in units of a sixth of a parameter's range."""
-NOISE_RADIUS = 6.0
+NOISE_RADIUS = 2.0
 """Times the square root of noise over spread of theta: the radius under noise."""
 LARGEST_RADIUS = 0.4
-WIDER, WIDEST = 30.0, 1e-2
-"""Factor of the radius when a search is revived, and where it begins again at the least."""
-REPEAT_DISTANCE = 1e-8
-"""From the center, of the solve that tells noise from steepness."""
+WIDER, WIDEST_REVIVAL = 30.0, 1e-2
+"""Factor of the radius when a search is revived, and the radius above which it begins again."""
+REPEAT_DISTANCE = 1e-10
+"""From the center, of the solve that tells noise from steepness; less where theta is steep."""
+STEEPER = 1e3
+"""By this factor slopes not yet measured may be steeper than those that are."""
 SUSPICIOUS = 5.0
-"""A difference quotient of this many spreads of theta, or misfits, may be noise."""
+"""A slope of this many spreads of theta, or misfits, may be noise."""
 HARMLESS = 0.003
 """Noise that is a smaller share of the change over one radius, at one spread a unit, is none."""
 FROZEN = 1e3
 """Rounding errors that a solve next to the center must move by if it is smooth."""
-FEW_PARAMETERS, MOST_DISAPPOINTMENTS = 4, 2
+FEW_PARAMETERS, MOST_DISAPPOINTMENTS = 4, 1
 """With so few parameters that many disappointing steps in a row are no reason to suspect noise."""
+BENT = 1e-2
+"""A difference that changes theta by this many spreads is too long to be a derivative."""
+SHORTEST_RADIUS = 1e-12
 
 
 @final
@@ -34,7 +39,7 @@ class NoiseWatch:
     """Suspects, then measures noise.
 
     Args:
-        theta: Modelled vector at the start, shape `(m,)`.
+        spread: Scale by which theta changes.
         rounding: Error of rounding of one component.
         radius: Length of a difference without noise, scaled, or `None` to choose it.
 
@@ -42,12 +47,13 @@ class NoiseWatch:
         variance: Of one component of one solve.
         radius: Length of a difference.
         wants_repeat: Whether a solve next to the center shall tell noise from steepness.
+        is_coarse: Whether answers were found to be rounded, without knowing how.
     """
 
-    def __init__(self, theta: FloatArray, rounding: float, radius: float | None = None) -> None:
+    def __init__(self, spread: float, rounding: float, radius: float | None = None) -> None:
         self.variance = 0.0
         self._is_given = radius is not None
-        chosen = max(RADIUS, best_radius(rounding, theta))
+        chosen = max(FINEST_RADIUS, best_radius(rounding, spread))
         self._least = chosen if radius is None else radius
         self.radius = self._least
         self._rounding = rounding
@@ -56,28 +62,41 @@ class NoiseWatch:
         self.wants_repeat = False
         self._is_measured = False
         self._has_looked = False
+        self._steepness = 0.0
+        self.is_coarse = False
 
     @property
     def found(self) -> bool:
         """Whether solves are noisy."""
         return self.variance > 0.0
 
-    def follow(self, rounding: float, theta: FloatArray) -> None:
+    def follow(self, rounding: float, spread: float) -> None:
         """Choose the radius anew when more is known of how answers are rounded.
 
         Args:
             rounding: Error of rounding of one component.
-            theta: At the center.
+            spread: Scale by which theta changes.
         """
         is_news = not 0.5 * self._rounding < rounding < 2.0 * self._rounding
         if not is_news or self._is_given:
             return
         self._rounding = rounding
-        self._least = max(RADIUS, best_radius(rounding, theta))
-        self.radius = max(self._least, best_radius(float(np.sqrt(self.variance)), theta))
+        self._least = max(FINEST_RADIUS, best_radius(rounding, spread))
+        self.radius = max(self._least, best_radius(math.sqrt(self.variance), spread))
+
+    def fit(self, model: AnswerModel) -> None:
+        """Balance noise with curvature as the model has found them.
+
+        Args:
+            model: Fitted.
+        """
+        if self.found and not self._is_given:
+            bend = model.steepness / model.length + 1e-300
+            best = math.sqrt(2.0 * math.sqrt(model.noise) / bend)
+            self.radius = min(max(best, self._least), LARGEST_RADIUS)
 
     def is_too_short(self, change: FloatArray) -> bool:
-        """Whether a difference says nothing because the radius is below the grain of the answers.
+        """Whether a difference says nothing because the radius is below the rounding of answers.
 
         While no difference has moved a single component, each that does not is asked for again
         with a larger radius; what moves then shows how large it must be.
@@ -97,7 +116,7 @@ class NoiseWatch:
         self.radius = min(WIDER * self.radius, LARGEST_RADIUS)
         return True
 
-    def suspect(self, model: LocalModel, disappointments: int) -> None:
+    def suspect(self, model: AnswerModel, disappointments: int) -> None:
         """Ask for a repeat when differences look too steep, or steps disappoint.
 
         Args:
@@ -106,71 +125,83 @@ class NoiseWatch:
         """
         if self._is_measured or not model.size:
             return
-        affine, steep = model.affine, False
         if not self._has_looked:
-            limit = SUSPICIOUS * model.outer.scale(affine.theta)
-            steep = bool(np.sqrt(affine.powers.max()) > limit)
+            spread = model.outer.spread(model.theta)
+            self._steepness = model.steepness / spread if spread > 0.0 else 0.0
             self._has_looked = True
-        most = MOST_DISAPPOINTMENTS if affine.center.size <= FEW_PARAMETERS else 0
-        self.wants_repeat = steep or disappointments > most
+        most = MOST_DISAPPOINTMENTS if model.center.size <= FEW_PARAMETERS else 0
+        self.wants_repeat = self._steepness > SUSPICIOUS or disappointments > most
 
     def widen(self) -> None:
         """Take a larger radius for the differences of a search revived, the least in the end."""
-        if not self.found:
+        if not self.found and not self._is_given:
             wider = WIDER * self.radius
-            self.radius = wider if wider <= WIDEST else self._least
+            self.radius = wider if wider <= WIDEST_REVIVAL else self._least
+
+    @property
+    def _repeat_distance(self) -> float:
+        return REPEAT_DISTANCE / max(1.0, self._steepness)
 
     def nearby(self, center: FloatArray) -> FloatArray:
         """A point so close to the center that only noise can tell them apart."""
-        distance = REPEAT_DISTANCE / np.sqrt(center.size)
+        distance = self._repeat_distance / math.sqrt(center.size)
         nearby: FloatArray = center + np.where(center > 0.0, -distance, distance)
         return nearby
 
-    def measure(self, model: AffineModel, theta: FloatArray | None, size: int) -> bool:
+    def measure(self, model: AnswerModel, theta: FloatArray | None) -> bool:
         """Compare the solve next to the center with the center.
 
         Args:
             model: At the center.
             theta: The solve, or `None` when it failed.
-            size: How many of its components the inner solver answered.
 
         Returns:
-            Whether they differ by more than a smooth solution would, and by enough to matter; or
-            not at all, where a smooth one would: then answers have a grain, and the radius is
-            larger from now on.
+            Whether differences so far are worth nothing: solves are noisy, the radius was shorter
+            than answers are rounded, or so long that the solution bends along it.
         """
         self.wants_repeat, self._is_measured = False, True
         if theta is None:
             return False
-        if self._is_frozen(model, theta, size):
+        if self._is_frozen(model, theta):
             self.radius = min(WIDER * self.radius, LARGEST_RADIUS)
             self._least = max(self._least, self.radius)
             self._is_measured = self._has_looked = False
+            self.is_coarse = True
             return True
         variance = 0.5 * float(np.mean((theta - model.theta) ** 2))
-        smooth = 100.0 * float(model.powers.max()) * REPEAT_DISTANCE**2
-        spread = float(np.std(theta))
-        if variance <= smooth or np.sqrt(variance) <= HARMLESS * self.radius * spread:
-            return False
-        self.variance = variance
-        self.radius = max(self.radius, best_radius(float(np.sqrt(variance)), theta))
-        return True
+        smooth = (STEEPER * model.steepness * self._repeat_distance) ** 2
+        spread = model.outer.spread(theta)
+        if variance > smooth and math.sqrt(variance) > HARMLESS * self.radius * spread:
+            self.variance = variance
+            self.radius = max(self.radius, best_radius(math.sqrt(variance), spread))
+            return True
+        return self._shorten()
 
-    def _is_frozen(self, model: AffineModel, theta: FloatArray, size: int) -> bool:
+    def _shorten(self) -> bool:
+        """Where the solution is smooth but steep, as in bounds far too wide."""
+        if self._steepness <= SUSPICIOUS or self._is_given:
+            return False
+        is_bent = self.radius * self._steepness > BENT
+        self._least = max(self.radius / self._steepness, SHORTEST_RADIUS)
+        self.radius = self._least
+        if is_bent:
+            self._has_looked = self._is_measured = False
+        return is_bent
+
+    def _is_frozen(self, model: AnswerModel, theta: FloatArray) -> bool:
         """Whether nothing moved, though by the differences far more than rounding should have."""
         if self._is_given or self.radius >= LARGEST_RADIUS or self.found:
             return False
-        moved = float(np.sqrt(model.powers.max())) * REPEAT_DISTANCE
+        moved = model.steepness * self._repeat_distance
         least = FROZEN * float(np.finfo(float).eps) * float(np.sqrt(np.mean(theta**2)))
-        return moved > least and np.array_equal(theta[:size], model.theta[:size])
+        return moved > least and np.array_equal(theta, model.theta)
 
 
-def best_radius(noise: float, theta: FloatArray) -> float:
+def best_radius(noise: float, spread: float) -> float:
     """The radius that balances noise with curvature.
 
     Args:
         noise: Standard deviation of one component of a solve.
-        theta: Shape `(m,)`; its spread stands for the scale of change.
+        spread: Scale by which theta changes.
     """
-    spread = float(np.std(theta)) + 1e-300
-    return min(NOISE_RADIUS * float(np.sqrt(noise / spread)), LARGEST_RADIUS)
+    return min(NOISE_RADIUS * math.sqrt(noise / (spread + 1e-300)), LARGEST_RADIUS)

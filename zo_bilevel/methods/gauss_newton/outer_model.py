@@ -1,9 +1,7 @@
-"""The outer objective as Gauss-Newton sees it: value, slope and curvature of what is modelled.
+"""The outer objective as Gauss-Newton sees it: value, slope and curvature in what is modelled.
 
-What is modelled is the inner solution; scaled by the square roots of the weights, when the
-objective is a weighted squared error, so that all components count the same; with the scaled
-parameters appended, when the objective depends on phi beside theta: their derivative is known
-exactly, and the affine model keeps it exact.
+What is modelled is the inner solution, scaled by the square roots of the weights when the
+objective is a weighted squared error, so that all components count the same.
 """
 
 from __future__ import annotations
@@ -11,56 +9,42 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf
 
-from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-ROUNDING = 0.3
-"""Standard deviation of rounding, in units of the type's resolution."""
-
 
 @final
 class OuterModel:
-    """A function of the modelled vector.
+    """A function of the modelled vector and the continuous coordinates.
 
     Args:
         bound: The problem, vector-valued.
-        evaluation: A first solve: tells whether the objective depends on phi explicitly.
-        radius: Length of a difference, scaled, or `None` to choose it from the noise.
+        first: A solve: the discrete coordinates, and whether the objective depends on phi itself.
 
     Attributes:
-        is_quadratic: Whether the loss is `constant / 2 |values - target|^2`.
-        is_convex: Whether the Hessian is known to have no negative eigenvalue.
-        is_explicit: Whether the scaled parameters are part of the modelled vector.
-        grain: How coarsely answers are rounded.
+        is_quadratic: Whether the loss is `constant / 2 |theta - target|^2`.
     """
 
-    def __init__(
-        self, bound: BoundProblem, evaluation: Evaluation, radius: float | None = None
-    ) -> None:
-        self.bound = bound
-        self.radius = radius
-        theta, x = evaluation.theta, evaluation.point.x
+    def __init__(self, bound: BoundProblem, first: Evaluation) -> None:
+        theta, self._whole = first.theta, first.point.x
         if theta is None:
             raise ValueError("the first solve must be ok")
-        self._size = theta.size
-        self._nowhere = np.zeros(x.size)
+        self.bound = bound
+        self._free = ~bound.space.discrete
         self._scale: FloatArray | None = None
         self._target = np.zeros(0)
         self.constant = 0.0
-        self.is_explicit = False
-        self.grain = OutputRounding()
-        self._resolution = float(np.finfo(bound.layout.dtype).eps)
+        self.resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
-        self.is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
+        self._is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
+        self._is_explicit = not self._is_convex and _depends_on_phi(bound, theta, self._whole)
         if isinstance(bound.outer, SquaredError):
             self._set_quadratic(bound.outer)
-        elif not isinstance(bound.outer, CrossEntropy):
-            self.is_explicit = _depends_on_phi(bound, theta, x)
 
     def _set_quadratic(self, outer: SquaredError) -> None:
         weights, self._target = outer.weights, outer.target
@@ -70,91 +54,135 @@ class OuterModel:
             self._target = self._scale * outer.target
             self.constant = 2.0 * float(weights.mean()) / weights.size
 
+    def embed(self, point: FloatArray) -> FloatArray:
+        """The whole scaled vector of a point of the continuous coordinates, or of their block."""
+        if self._free.all():
+            return point
+        whole = (
+            self._whole.copy() if point.ndim == 1 else np.zeros((self._free.size, point.shape[1]))
+        )
+        whole[self._free] = point
+        return whole
+
     def observe(self, evaluation: Evaluation) -> FloatArray | None:
         """The modelled vector of a solve, or `None` when it failed."""
-        if evaluation.theta is None:
+        if not evaluation.ok or evaluation.theta is None:
             return None
-        self.grain.see(evaluation.theta)
-        if self._scale is not None:
-            scaled: FloatArray = self._scale * evaluation.theta
-            return scaled
-        if not self.is_explicit:
-            return evaluation.theta
-        joined: FloatArray = np.concatenate([evaluation.theta, evaluation.point.x])
-        return joined
+        return evaluation.theta if self._scale is None else self._scale * evaluation.theta
 
-    def rounding(self, values: FloatArray) -> float:
-        """Error of rounding of one component: of the type of theta, or what is seen of it."""
-        size = float(np.sqrt(np.mean(values**2)))
-        return max(ROUNDING * self._resolution * size, self.grain.noise)
+    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:  # noqa: ARG002
+        """Derivatives of the modelled vector from those of theta, `(m, c)`."""
+        return derivative if self._scale is None else self._scale[:, None] * derivative
 
-    def inner(self, values: FloatArray) -> FloatArray:
-        """The part of a modelled vector that the inner solver answered."""
-        return values[: self._size]
-
-    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:
-        """Derivatives of the modelled vector from those of theta, `(m, c)`, along `(N, c)`."""
-        if self._scale is not None:
-            scaled: FloatArray = self._scale[:, None] * derivative
-            return scaled
-        return np.vstack([derivative, directions]) if self.is_explicit else derivative
-
-    def _split(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if self.is_explicit:
-            return values[: self._size], values[self._size :]
-        if values.ndim == 1:
-            return values, self._nowhere
-        return values, np.zeros((self._nowhere.size, values.shape[1]))
-
-    def loss(self, values: FloatArray) -> float:
+    def loss(self, theta: FloatArray, point: FloatArray) -> float:
         """The value; infinity where it is not finite."""
         if self.is_quadratic:
-            difference = values - self._target
-            return 0.5 * self.constant * float(difference @ difference)
-        value = self.bound.value(*self._split(values))
+            difference = theta - self._target
+            value = 0.5 * self.constant * float(difference @ difference)
+        else:
+            value = self.bound.value(theta, self.embed(point))
         return value if np.isfinite(value) else np.inf
 
-    def scale(self, values: FloatArray) -> float:
+    def spread(self, theta: FloatArray) -> float:
         """By how much the modelled vector may be expected to change: its spread, or its misfit."""
-        spread = float(np.std(values))
+        spread = float(np.std(theta))
         if not self.is_quadratic:
             return spread
-        misfit = values - self._target
+        misfit = theta - self._target
         return max(spread, float(np.sqrt(misfit @ misfit / misfit.size)))
 
-    def gradient(self, values: FloatArray) -> FloatArray:
-        """Its derivative, of the length of the modelled vector."""
-        if self.is_quadratic:
-            return self.constant * (values - self._target)
-        in_theta, in_x = self.bound.gradient(*self._split(values))
-        return np.concatenate([in_theta, in_x]) if self.is_explicit else in_theta
+    def unexplained(self, loss: float, first: float) -> float:
+        """Share of what there is to explain that is left: of the data's variance, or of the loss.
 
-    def bend(self, values: FloatArray, tangent: FloatArray) -> FloatArray:
-        """Its Hessian times one vector, shape `(m,)`."""
-        if self.is_quadratic:
-            return self.constant * tangent
-        return self._product(values, tangent[:, None])[:, 0]
+        Args:
+            loss: Of the best point.
+            first: At the start.
+        """
+        if not self.is_quadratic:
+            return loss / first if first > 0.0 else 0.0
+        variance = 0.5 * self.constant * self._target.size * float(np.var(self._target))
+        return loss / max(min(variance, first) if variance > 0.0 else first, 1e-300)
 
-    def curvature(self, values: FloatArray, jacobian: FloatArray) -> FloatArray:
-        """Its Hessian between the columns of a Jacobian, `(b, b)` from `(m, b)`; symmetric."""
+    def gradient(self, theta: FloatArray, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Its derivatives in the modelled vector, `(m,)`, and in the coordinates, `(N,)`."""
+        if self.is_quadratic:
+            return self.constant * (theta - self._target), np.zeros(point.size)
+        in_theta, in_x = self.bound.gradient(theta, self.embed(point))
+        return in_theta, in_x[self._free]
+
+    def curvature(
+        self, theta: FloatArray, point: FloatArray, jacobian: FloatArray, basis: FloatArray
+    ) -> FloatArray:
+        """Its Hessian along directions, `(b, b)`, without negative eigenvalues.
+
+        Args:
+            theta: Modelled vector.
+            point: Shape `(N,)`.
+            jacobian: How the modelled vector changes along the directions, `(m, b)`.
+            basis: The directions, `(N, b)`.
+        """
         if self.is_quadratic:
             return self.constant * (jacobian.T @ jacobian)
-        between = jacobian.T @ self._product(values, jacobian)
-        return 0.5 * (between + between.T)
+        x = self.embed(point)
+        in_theta, in_x = self.bound.hessian_product(theta, x, jacobian, self.embed(basis))
+        between = jacobian.T @ in_theta
+        if self._is_explicit:
+            between = between + basis.T @ in_x[self._free]
+        between = 0.5 * (between + between.T)
+        if not self._is_convex:
+            between = between + self._concave_part(theta, x, jacobian)
+            between = nearest_convex(between)
+        return between
 
-    def trace(self, values: FloatArray) -> float:
-        """Trace of its Hessian in theta, estimated by one vector of signs; 0 or more."""
+    def _concave_part(self, theta: FloatArray, x: FloatArray, jacobian: FloatArray) -> FloatArray:
+        """What takes a concave transform of a convex objective back to that objective.
+
+        Of `t(f)` the Hessian is `t' H + t'' g g'`: the second term, negative for logarithms and
+        roots, is known by a curvature along the gradient below that of other directions.
+        """
+        slope = self.bound.gradient(theta, x)[0]
+        length = float(np.linalg.norm(slope))
+        if length == 0.0:
+            return np.zeros((jacobian.shape[1],) * 2)
+        unit = slope / length
+        along = float(unit @ self._product(theta, x, unit))
+        other = (self._trace(theta, x) - along) / max(theta.size - 1, 1)
+        if along >= 0.0 or other <= 0.0:
+            return np.zeros((jacobian.shape[1],) * 2)
+        turned = jacobian.T @ unit
+        return np.asarray((other - along) * np.outer(turned, turned), dtype=np.float64)
+
+    def trace(self, theta: FloatArray, point: FloatArray) -> float:
+        """Trace of its Hessian in the modelled vector, estimated by one vector of signs; >= 0."""
         if self.is_quadratic:
-            return self.constant * self._size
-        signs = np.where(np.arange(values.size) % 2, 1.0, -1.0)
-        signs[self._size :] = 0.0
-        return max(float(signs @ self.bend(values, signs)), 0.0)
+            return self.constant * theta.size
+        return max(self._trace(theta, self.embed(point)), 0.0)
 
-    def _product(self, values: FloatArray, block: FloatArray) -> FloatArray:
-        theta, x = self._split(values)
-        theta_block, x_block = self._split(block)
-        in_theta, in_x = self.bound.hessian_product(theta, x, theta_block, x_block)
-        return np.vstack([in_theta, in_x]) if self.is_explicit else in_theta
+    def _trace(self, theta: FloatArray, x: FloatArray) -> float:
+        signs = np.where(np.arange(theta.size) % 2, 1.0, -1.0)
+        return float(signs @ self._product(theta, x, signs))
+
+    def _product(self, theta: FloatArray, x: FloatArray, vector: FloatArray) -> FloatArray:
+        nowhere = np.zeros((x.size, 1))
+        product: FloatArray = self.bound.hessian_product(theta, x, vector[:, None], nowhere)[0][
+            :, 0
+        ]
+        return product
+
+
+def nearest_convex(hessian: FloatArray) -> FloatArray:
+    """A symmetric matrix with its negative eigenvalues set to zero.
+
+    Args:
+        hessian: Shape `(b, b)`.
+    """
+    shift = 1e-12 * float(np.abs(hessian.diagonal()).max(initial=0.0))
+    _, failed = dpotrf(hessian + shift * np.eye(len(hessian)))
+    if not failed:
+        return hessian
+    values, vectors = np.linalg.eigh(hessian)
+    clipped: FloatArray = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return clipped
 
 
 def _depends_on_phi(bound: BoundProblem, theta: FloatArray, x: FloatArray) -> bool:

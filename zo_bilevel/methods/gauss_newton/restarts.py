@@ -17,14 +17,12 @@ Start: TypeAlias = tuple[FloatArray, FloatArray]
 MOST_PARAMETERS = 16
 """With more, a space-filling round finds nothing."""
 MOST_RESTARTS = 8
-CHEAP_RESTARTS = 4
-"""So many searches may be given up early."""
 ROUND = 8
 """Least points of a space-filling round."""
 APART = 0.5
 """A start this close to where a search ended leads there again, in scaled units."""
-EXPLAINED = 1e-16
-"""Loss, in variances of theta, that is no reason to look elsewhere."""
+EXPLAINED = 1e-2
+"""Share left of what there was to explain that is no reason to look elsewhere."""
 
 
 @final
@@ -47,19 +45,13 @@ class Restarts:
         self._used = 0
         self._ends: list[FloatArray] = []
 
-    @property
-    def cheap(self) -> bool:
-        """Whether few restarts were made so far."""
-        return self._possible and self._used < CHEAP_RESTARTS
-
     def remember(self, point: FloatArray) -> None:
         """A local search ended here: do not begin again close by."""
         self._ends.append(point)
 
-    def worth_it(self, loss: float, theta: FloatArray) -> bool:
-        """Whether to look elsewhere after a local search that ended at this loss."""
-        unexplained = loss > EXPLAINED * (float(np.var(theta)) + 1e-300)
-        return unexplained and self._possible and self._used < MOST_RESTARTS
+    def worth_it(self, unexplained: float) -> bool:
+        """Whether to look elsewhere after a local search that left this share unexplained."""
+        return unexplained > EXPLAINED and self._possible and self._used < MOST_RESTARTS
 
     def round(self) -> list[FloatArray]:
         """A space-filling round every other time, or when no good start is waiting; else none."""
@@ -80,7 +72,7 @@ class Restarts:
         """
         for point, theta in zip(points, thetas, strict=True):
             if theta is not None:
-                self._waiting.append((outer.loss(theta), point, theta))
+                self._waiting.append((outer.loss(theta, point), point, theta))
 
     def next_start(self) -> Start | None:
         """The best point not yet used and its modelled vector; `None` when there is none."""

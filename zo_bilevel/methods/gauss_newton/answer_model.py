@@ -1,0 +1,321 @@
+"""The model of the inner solution: everything solved so far, weighed by the Taylor prior.
+
+Every solve, whether a difference or a trial step, is one observation of the same smooth function,
+and the model is what they say together: no column is ever renewed, or grows old, by a rule. From
+the model come, in the coordinates of the directions explored so far, the Jacobian, the curvature of
+theta along the residuals, and how far to believe the slopes. Equation numbers are those of
+docs/methods/gauss-newton.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from scipy.linalg import cho_solve
+from scipy.linalg.lapack import dpotrf
+
+from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
+from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
+from zo_bilevel.methods.shared.exploration import orthogonal_part
+from zo_bilevel.support.arrays import FloatArray
+
+FIRST_LENGTH = 3.0
+"""Length of the prior before anything is known: half the range of each parameter."""
+FARTHEST = 3.0
+"""Observations farther away, in lengths, are left out."""
+SPARE_ROWS, ROWS_PER_DIRECTION, NOISY_ROWS_PER_DIRECTION = 10, 3, 8
+"""The nearest observations are used, up to so many."""
+LENGTH_FACTOR = 2.0
+"""Step of the search for the likeliest length."""
+NOISE_FACTOR = 3.0
+"""Step of the search for the likeliest variance of noise."""
+NEW_DIRECTION = 1e-7
+"""A displacement has a new direction when this share of it lies outside the basis."""
+SHORTEST_VALUE = 1e-3
+"""Differences this long or longer are kept as values: they tell of curvature too."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Quadratic:
+    """gradient . s + s . hessian s / 2, and what doubt about the slopes adds to the Hessian.
+
+    Args:
+        gradient: Shape `(b,)`.
+        hessian: Shape `(b, b)`.
+        doubt: Shape `(b, b)`.
+        ignorance: What the doubt about a direction would be if nothing were known of it.
+    """
+
+    gradient: FloatArray
+    hessian: FloatArray
+    doubt: FloatArray
+    ignorance: float
+
+    def change(self, step: FloatArray, *, doubt: bool = False) -> float:
+        """Of the loss, along a step."""
+        matrix = self.hessian + self.doubt if doubt else self.hessian
+        return float(step @ (self.gradient + 0.5 * (matrix @ step)))
+
+
+@final
+@dataclass(slots=True)
+class _Row:
+    """One observation: theta at a point, or its derivative there along a way."""
+
+    place: FloatArray
+    way: FloatArray | None
+    values: FloatArray
+    error: float
+
+
+@final
+class AnswerModel:
+    """The inner solution around the best point so far.
+
+    Args:
+        outer: The outer objective.
+        center: Shape `(N,)`.
+        theta: The answer there, shape `(m,)`.
+
+    Attributes:
+        center: The best point, shape `(N,)`.
+        theta: The answer there.
+        smooth_theta: The same, freed of noise by its neighbours.
+        loss: At `smooth_theta`.
+        noise: Variance of a component of one answer, as the answers have it.
+        least_noise: The least it can be: that of rounding.
+        is_noisy: Whether solves were found to be noisy.
+        length: Of the prior.
+        scale: Variance of a slope.
+    """
+
+    def __init__(self, outer: OuterModel, center: FloatArray, theta: FloatArray) -> None:
+        self.outer, self.center, self.theta, self.smooth_theta = outer, center, theta, theta
+        self.loss = outer.loss(theta, center)
+        self.noise, self.least_noise, self.scale = 0.0, 0.0, 0.0
+        self.is_noisy = False
+        self.length = FIRST_LENGTH * math.sqrt(center.size)
+        self._origin = center
+        self._basis = np.empty((center.size, 0), order="F")
+        self._place = np.empty(0)
+        self._rows: list[_Row] = [_Row(self._place, None, theta, 1.0)]
+        self._fitted: tuple[Observations, FloatArray, Quadratic] | None = None
+        self._is_length_due = False
+        self._factor = np.zeros((0, 0))
+
+    @property
+    def basis(self) -> FloatArray:
+        """Orthonormal directions, shape `(N, b)`."""
+        return self._basis
+
+    @property
+    def size(self) -> int:
+        """How many directions are known."""
+        return self._basis.shape[1]
+
+    # ---- observations ------------------------------------------------------------------------
+
+    def add_value(self, point: FloatArray, theta: FloatArray) -> None:
+        """Take in an answer.
+
+        Args:
+            point: Shape `(N,)`.
+            theta: Shape `(m,)`.
+        """
+        self._rows.append(_Row(self._coordinates(point - self._origin), None, theta, 1.0))
+        self._fitted, self._is_length_due = None, True
+
+    def add_derivative(
+        self, point: FloatArray, displacement: FloatArray, change: FloatArray, error: float
+    ) -> None:
+        """Take in a difference over a short distance.
+
+        Args:
+            point: Where, shape `(N,)`.
+            displacement: Shape `(N,)`.
+            change: Of the answer along it, shape `(m,)`.
+            error: Variance of the change, in variances of one answer.
+        """
+        length = math.sqrt(displacement @ displacement)
+        way = self._coordinates(displacement / length)
+        place = self._coordinates(point - self._origin)
+        self._rows.append(_Row(place, way, change / length, error / length**2))
+        self._fitted = None
+
+    def move(self, point: FloatArray, theta: FloatArray) -> None:
+        """Make a point that was taken in the center."""
+        self._place = self._coordinates(point - self._origin)
+        self.center, self.theta, self.smooth_theta = point, theta, theta
+        self.loss = self.outer.loss(theta, point)
+        self._fitted = None
+
+    def forget(self, *, values: bool = False) -> None:
+        """Drop all derivatives, and with `values` the answers away from the center too."""
+        kept = [] if values else [row for row in self._rows if row.way is None]
+        points = [self._origin + self._basis @ self._padded(row.place) for row in kept]
+        self.length, self.scale = FIRST_LENGTH * math.sqrt(self.center.size), 0.0
+        self._origin, self._basis = self.center, np.empty((self.center.size, 0), order="F")
+        self._place = np.empty(0)
+        self._rows = [_Row(self._place, None, self.theta, 1.0)]
+        self._fitted = None
+        for row, point in zip(kept, points, strict=True):
+            if not np.array_equal(point, self.center):
+                self.add_value(point, row.values)
+
+    def _coordinates(self, displacement: FloatArray) -> FloatArray:
+        """Coordinates in the basis, which grows when the displacement needs it."""
+        whole = math.sqrt(displacement @ displacement)
+        if self.size < displacement.size and whole > 0.0:
+            rest = orthogonal_part(displacement, self._basis)
+            length = math.sqrt(rest @ rest)
+            if length > NEW_DIRECTION * whole:
+                self._basis = np.asfortranarray(np.column_stack([self._basis, rest / length]))
+        found: FloatArray = self._basis.T @ displacement
+        return found
+
+    def _padded(self, place: FloatArray) -> FloatArray:
+        return np.pad(place, (0, self.size - place.size))
+
+    # ---- the model ---------------------------------------------------------------------------
+
+    def quadratic(self) -> Quadratic:
+        """The loss around the center, from the likeliest theta."""
+        return self._fit()[2]
+
+    @property
+    def steepness(self) -> float:
+        """Root mean square over theta of its steepest slope among the directions explored."""
+        observations, weights, _ = self._fit()
+        jacobian = weights.T @ observations.slopes
+        return float(np.sqrt(np.mean(jacobian**2, axis=0).max(initial=0.0)))
+
+    def predict(self, step: FloatArray) -> FloatArray:
+        """The likeliest theta at center + basis @ step, shape `(m,)`."""
+        observations, weights, _ = self._fit()
+        return self.smooth_theta + observations.covariance_with(step, self.length) @ weights
+
+    def unknown_curvature(self, step: FloatArray) -> float:
+        """Share of what the prior expects theta to bend by along a step that is not known, 0 to 1.
+
+        Args:
+            step: Shape `(b,)`.
+        """
+        observations, _, quadratic = self._fit()
+        square = float(step @ step)
+        bend = 0.5 * square * square / self.length**2
+        if bend == 0.0 or quadratic.ignorance == 0.0:
+            return 1.0
+        known = observations.covariance_with(step, self.length)
+        known_share = float(known @ cho_solve((self._factor, True), known))
+        slope = float(step @ quadratic.doubt @ step) / quadratic.ignorance
+        third = square**3 / (6.0 * self.length**4)
+        left = square + bend + third - known_share - slope
+        return min(max(left / (bend + third), 0.0), 1.0)
+
+    def _fit(self) -> tuple[Observations, FloatArray, Quadratic]:
+        if self._fitted is None:
+            observations, changes = self._observations()
+            if not len(changes):
+                none = np.zeros((0, 0))
+                quadratic = Quadratic(np.zeros(self.size), np.zeros((self.size,) * 2), none, 0.0)
+                self._fitted = observations, changes, quadratic
+                return self._fitted
+            factor = self._choose_length(observations, changes)
+            weights = cho_solve((factor, True), changes)  # (2)
+            if self.is_noisy:
+                share = self.noise / self.scale
+                self.smooth_theta = self.theta + share * (observations.center_shares @ weights)
+                self.loss = self.outer.loss(self.smooth_theta, self.center)
+            self._factor = factor
+            self._fitted = observations, weights, self._quadratic(observations, weights, factor)
+        return self._fitted
+
+    def _observations(self) -> tuple[Observations, FloatArray]:
+        """The nearest rows as changes from the center per unit length."""
+        places = np.zeros((len(self._rows), self.size))
+        for row, place in zip(self._rows, places, strict=True):
+            place[: row.place.size] = row.place
+        places -= self._padded(self._place)
+        distances = np.sqrt(np.einsum("ij,ij->i", places, places))
+        derivative = np.array([row.way is not None for row in self._rows])
+        usable = np.flatnonzero(derivative | (distances > 0.0))
+        order = usable[np.argsort(distances[usable], kind="stable")]
+        per_direction = NOISY_ROWS_PER_DIRECTION if self.is_noisy else ROWS_PER_DIRECTION
+        near = order[: SPARE_ROWS + per_direction * self.size]
+        count = max(int((distances[near] <= FARTHEST * self.length).sum()), 1)
+        chosen = near[:count]
+        rows = [self._rows[index] for index in chosen]
+        ways = np.zeros((len(rows), self.size))
+        for row, way in zip(rows, ways, strict=True):
+            if row.way is not None:
+                way[: row.way.size] = row.way
+        shortest = 1e-2 * float(np.median(distances[chosen])) if self.is_noisy and rows else 0.0
+        norms = np.where(derivative[chosen], 1.0, np.maximum(distances[chosen], shortest))
+        changes = [
+            row.values if row.way is not None else (row.values - self.theta) / norm
+            for row, norm in zip(rows, norms, strict=True)
+        ]
+        errors = np.array([row.error for row in rows]) / norms**2
+        observations = Observations(places[chosen], ways, derivative[chosen], norms, errors)
+        return observations, np.array(changes).reshape(len(rows), self.theta.size)
+
+    def _choose_length(self, observations: Observations, changes: FloatArray) -> FloatArray:
+        """Set length and scale to the likeliest; give back the Cholesky factor of the rows."""
+        products = changes @ changes.T
+        if self.scale == 0.0:
+            self.scale = float(np.trace(products)) / changes.size + 1e-300
+        best = self._likelihood(observations, products, changes.shape[1], self.length)
+        if self._is_length_due:
+            self._is_length_due = False
+            outputs, length, noise = changes.shape[1], self.length, self.noise
+            for factor in (1.0 / LENGTH_FACTOR, LENGTH_FACTOR):
+                best = min(
+                    best,
+                    self._likelihood(observations, products, outputs, factor * length),
+                    key=lambda tried: tried[0],
+                )
+            self.length = best[1]
+            for factor in (1.0 / NOISE_FACTOR, NOISE_FACTOR) if noise > 0.0 else ():
+                self.noise = max(factor * noise, self.least_noise)
+                tried = self._likelihood(observations, products, outputs, self.length)
+                if tried[0] < best[0]:
+                    best, noise = tried, self.noise
+            self.noise = noise
+        _, self.length, self.scale, cholesky = best
+        return cholesky
+
+    def _likelihood(
+        self, observations: Observations, products: FloatArray, outputs: int, length: float
+    ) -> tuple[float, float, float, FloatArray]:
+        """Minus twice the log likelihood of the rows, the scale that makes it least, the factor."""
+        matrix = observations.covariance(length, self.noise / self.scale)
+        cholesky, failed = dpotrf(matrix, lower=1)
+        if failed:
+            jitter = 1e-9 * np.trace(matrix) / len(matrix)
+            cholesky, failed = dpotrf(matrix + jitter * np.eye(len(matrix)), lower=1)
+            if failed:
+                return np.inf, length, self.scale, np.diag(np.sqrt(matrix.diagonal()))
+        scale = float(np.trace(cho_solve((cholesky, True), products)))
+        scale = scale / (outputs * len(matrix)) + 1e-300
+        logarithm = 2.0 * float(np.log(cholesky.diagonal()).sum())
+        score = outputs * (logarithm + len(matrix) * math.log(scale))
+        return score, length, scale, cholesky
+
+    def _quadratic(
+        self, observations: Observations, weights: FloatArray, factor: FloatArray
+    ) -> Quadratic:
+        outer, theta = self.outer, self.smooth_theta
+        slopes = observations.slopes
+        jacobian = weights.T @ slopes  # (2)
+        in_theta, in_x = outer.gradient(theta, self.center)
+        gradient = jacobian.T @ in_theta + self._basis.T @ in_x
+        hessian = outer.curvature(theta, self.center, jacobian, self._basis)
+        hessian = hessian + observations.second_order(weights @ in_theta, self.length)  # (3)
+        known = slopes.T @ cho_solve((factor, True), slopes)
+        doubt = np.eye(self.size) - 0.5 * (known + known.T)
+        ignorance = outer.trace(theta, self.center) * self.scale
+        return Quadratic(gradient, hessian, ignorance * doubt, ignorance)
