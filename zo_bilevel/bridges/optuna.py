@@ -11,8 +11,8 @@ from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.run.run_text import decoded
+from zo_bilevel.store.places import open_store
 from zo_bilevel.store.records import StoredSolve
-from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
@@ -45,7 +45,7 @@ def export_study(
             of that name already.
     """
     library = import_optional("optuna", "export_study", "integrations")
-    with SQLiteStore(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         stored = opened.find_run(run)
         solves = [solve for solve in opened.solves(stored) if solve.judged]
     space = space_from_text(stored.space)

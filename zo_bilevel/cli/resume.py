@@ -47,8 +47,8 @@ def resume_command(
     given = words if is_task or task is None else (task, *words)
     task = task if is_task else None
     program = context.find_root().command
-    command = _command(program, store, run, task, given)
-    shown = shlex.join(["zo-bilevel", *command, "--store", store])
+    command, name = _command(program, store, run, task, given)
+    shown = shlex.join(["zo-bilevel", *command, "--store", name])
     click.echo(f"resuming: {printable(shown)}", err=True)
     code = program.main([*command, "--store", store], "zo-bilevel", standalone_mode=False)
     context.exit(code or 0)
@@ -56,13 +56,14 @@ def resume_command(
 
 def _command(
     program: click.Command, store: str, number: int, task: str | None, given: Sequence[str]
-) -> list[str]:
+) -> tuple[list[str], str]:
+    """The words to run, and what the store is called: its address may hold a password."""
     from zo_bilevel.comparison.stored_runs import command_of
-    from zo_bilevel.store.sqlite import SQLiteStore
+    from zo_bilevel.store.places import open_store
     from zo_bilevel.support.errors import InputError, StoreError
 
-    with SQLiteStore(store, read_only=True) as opened:
-        run = opened.find_run(number)
+    with open_store(store, read_only=True) as opened:
+        run, name = opened.find_run(number), opened.name
     words = command_of(run)
     if not words:
         raise InputError(
@@ -78,7 +79,8 @@ def _command(
     except click.ClickException as error:
         raise InputError(f"run {number} cannot be resumed: {error.format_message()}") from error
     subject = task or _named_task(run, str(context.params["subject"]))
-    return [words[0], subject, *_options(run, command, context.params, ours.params), *given]
+    options = _options(run, command, context.params, ours.params)
+    return [words[0], subject, *options, *given], name
 
 
 def _named_task(run: StoredRun, subject: str) -> str:

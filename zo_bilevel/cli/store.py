@@ -19,8 +19,8 @@ from zo_bilevel.support.printable import printable
 
 if TYPE_CHECKING:
     from zo_bilevel.run.runs import Run
+    from zo_bilevel.store.abstract import AbstractStore
     from zo_bilevel.store.records import StoredRun
-    from zo_bilevel.store.sqlite import SQLiteStore
 
 MOST_PARAMETERS = 20
 MOST_ERROR = 200
@@ -31,10 +31,10 @@ run_argument = click.argument("run", metavar="RUN", type=int)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def _open(path: str) -> SQLiteStore:
-    from zo_bilevel.store.sqlite import SQLiteStore
+def _open(path: str) -> AbstractStore:
+    from zo_bilevel.store.places import open_store
 
-    return SQLiteStore(path, read_only=True)
+    return open_store(path, read_only=True)
 
 
 @click.command("runs")
@@ -157,10 +157,10 @@ def stop_command(store: str, run: int) -> None:
     Solves that are running are given up; what was solved is kept, and the run can be resumed. A
     run of a comparison ends the comparison.
     """
-    from zo_bilevel.store.sqlite import SQLiteStore
+    from zo_bilevel.store.places import open_store
     from zo_bilevel.support.errors import InputError
 
-    with SQLiteStore(store, must_exist=True) as opened:
+    with open_store(store, must_exist=True) as opened:
         status = opened.find_run(run).status
         if not opened.stop(run):
             raise InputError(f"run {run} of store {store} is not running: it is {status}")

@@ -34,11 +34,11 @@ def report_command(
     from zo_bilevel.comparison.stored_comparison import stored_comparisons
     from zo_bilevel.report.page import check_report_path, write_report
     from zo_bilevel.run.runs import Target
-    from zo_bilevel.store.sqlite import SQLiteStore
+    from zo_bilevel.store.places import open_store
 
     check_report_path(path)
     goal = None if target is None else Target("loss", target)
-    with SQLiteStore(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         found = stored_comparisons(opened, problem, target=goal, is_live=live)
     title = Path(store).name if len(found) > 1 else ""
     click.echo(f"report: {write_report(found, path, title=title)}")

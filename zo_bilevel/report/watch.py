@@ -11,7 +11,7 @@ from typing import Any
 
 from zo_bilevel.comparison.stored_comparison import stored_comparisons
 from zo_bilevel.report.page import check_report_packages, plotly_script, render_report
-from zo_bilevel.store.sqlite import SQLiteStore
+from zo_bilevel.store.places import open_store
 from zo_bilevel.support.errors import InputError, MissingPackageError, StoreError
 
 HOST, PORT = "127.0.0.1", 8765
@@ -67,7 +67,7 @@ def check_binding(host: str, token: str | None) -> None:
         )
 
 
-def stamp_of(path: Path) -> str:
+def stamp_of(path: str | os.PathLike[str]) -> str:
     """What tells one state of a store from the next.
 
     Args:
@@ -77,11 +77,11 @@ def stamp_of(path: Path) -> str:
         InputError: If it does not exist.
         StoreError: If it is no store.
     """
-    with SQLiteStore(path, read_only=True) as store:
+    with open_store(path, read_only=True) as store:
         return hashlib.sha256(store.stamp().encode()).hexdigest()[:16]
 
 
-def live_page(path: Path) -> str:
+def live_page(path: str | os.PathLike[str]) -> str:
     """The report of everything in a store, as it stands.
 
     Args:
@@ -91,11 +91,11 @@ def live_page(path: Path) -> str:
         HTML; a page that waits while there is no solve.
     """
     stamp = stamp_of(path)
-    with SQLiteStore(path, read_only=True) as store:
+    with open_store(path, read_only=True) as store:
         comparisons = stored_comparisons(store, is_live=True) if store.records() else []
     if not any(run.solves for comparison in comparisons for run in comparison.runs):
         return _WAITING
-    return render_report(comparisons, title=path.name, live=stamp)
+    return render_report(comparisons, title=Path(path).name, live=stamp)
 
 
 def make_app(path: str | os.PathLike[str], token: str | None = None) -> Any:  # noqa: ANN401 - Starlette
@@ -111,7 +111,7 @@ def make_app(path: str | os.PathLike[str], token: str | None = None) -> Any:  # 
         MissingPackageError: If a package is missing.
     """
     starlette = _starlette()
-    store = Path(path)
+    store = os.fspath(path)
     stamp_of(store)
     script = plotly_script()
     check_report_packages()

@@ -15,8 +15,8 @@ from zo_bilevel.run.run_text import run_to_text
 from zo_bilevel.run.runs import Run, RunStatus
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
+from zo_bilevel.store.places import open_store
 from zo_bilevel.store.recorder import Recorder
-from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import (
     InnerSolverError,
@@ -36,7 +36,7 @@ def opened(store: AbstractStore | str | os.PathLike[str]) -> Iterator[AbstractSt
     """A store, closed at the end if it was opened here.
 
     Args:
-        store: An open store, or a file.
+        store: An open store, a file, or the address of a database.
 
     Yields:
         The open store.
@@ -49,7 +49,7 @@ def opened(store: AbstractStore | str | os.PathLike[str]) -> Iterator[AbstractSt
         return
     if not isinstance(store, str | os.PathLike):
         raise InputError(f"store must be a file or an open store, got {type(store).__name__}")
-    with SQLiteStore(store) as found:
+    with open_store(store) as found:
         yield found
 
 

@@ -63,8 +63,9 @@ def minimize(
         seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
         dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
             initialised `torch.distributed` group.
-        store: SQLite file that remembers every solve, or an open store: the same call again finds
-            its finished solves and goes on, to the last bit, wherever it was stopped.
+        store: SQLite file that remembers every solve, "postgresql://..." for a database, or an
+            open store: the same call again finds its finished solves and goes on, to the last bit,
+            wherever it was stopped.
         round_width: Solves that may run at once at no extra time: set it to the number of
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].

@@ -45,7 +45,7 @@ def row_of(record: StoredRun | StoredSolve) -> tuple[Value, ...]:
     """A record's columns in order, its seal last.
 
     Args:
-        record: The record; texts that are not UTF-8 are written with escapes.
+        record: The record; what is not UTF-8 or a NUL is written as an escape.
     """
     columns = RUN_COLUMNS if isinstance(record, StoredRun) else SOLVE_COLUMNS
     values = [_STORED[kind](getattr(record, name)) for name, kind in columns.items()]
@@ -99,7 +99,9 @@ def seal_of(values: Sequence[Value]) -> bytes:
 
 
 def _text(value: str) -> str:
-    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if value.isascii() and "\0" not in value:
+        return value
+    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _number(value: float | None) -> float | None:

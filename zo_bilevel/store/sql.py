@@ -36,31 +36,34 @@ SCHEMA: Final = {
 RUN: Final = ", ".join([*RUN_COLUMNS, SEAL])
 SOLVE: Final = ", ".join([*SOLVE_COLUMNS, SEAL])
 SAVE: Final = (
-    f"INSERT OR REPLACE INTO runs ({RUN}, number)"
-    f" VALUES ({', '.join('?' * (len(RUN_COLUMNS) + 2))})"
+    f"INSERT INTO runs ({RUN}, number) VALUES ({', '.join('?' * (len(RUN_COLUMNS) + 2))})"
+    " ON CONFLICT (number) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in [*RUN_COLUMNS, SEAL])
 )
 ADD: Final = (
     f"INSERT INTO solves ({SOLVE}, theta) VALUES ({', '.join('?' * (len(SOLVE_COLUMNS) + 2))})"
+    " RETURNING number"
 )
 JUDGE: Final = "UPDATE solves SET judged = ?, loss = ?, seal = ? WHERE number = ?"
 INDEX: Final = (
     "SELECT number, step, place, key FROM solves WHERE run = ? ORDER BY step, place, number"
 )
 OTHERS: Final = (
-    "SELECT number FROM solves WHERE key = ? AND run <> ? AND status = 'ok' AND source = x''"
+    "SELECT number FROM solves WHERE key = ? AND run <> ? AND status = 'ok' AND LENGTH(source) = 0"
     " ORDER BY number"
 )
 STAMP: Final = (
     "SELECT (SELECT MAX(number) FROM solves), (SELECT COUNT(*) FROM solves WHERE judged <> ''),"
-    " (SELECT MAX(updated) FROM runs), (SELECT GROUP_CONCAT(status) FROM runs)"
+    " (SELECT MAX(updated) FROM runs)"
 )
 FIND: Final = "SELECT number, created FROM runs WHERE identity = ?"
-NEXT_RUN: Final = "SELECT IFNULL(MAX(number), 0) + 1 FROM runs"
-RUNS: Final = f"SELECT number, {RUN} FROM runs WHERE ? IS NULL OR number = ? ORDER BY number"
+NEXT_RUN: Final = "SELECT COALESCE(MAX(number), 0) + 1 FROM runs"
+RUNS: Final = f"SELECT number, {RUN} FROM runs ORDER BY number"
+ONE_RUN: Final = f"SELECT number, {RUN} FROM runs WHERE number = ?"
 DROP: Final = "DELETE FROM solves WHERE number = ?"
 
 
-def read_statement(count: int, *, with_theta: bool) -> str:
+def read(count: int, *, with_theta: bool) -> str:
     """What reads some solves by number.
 
     Args:

@@ -59,8 +59,13 @@ def _facts(record: StoredRun | StoredSolve) -> dict[str, Any]:
     """What must come back as it was written."""
     given = {"updated", "created", "number", "seal"}
     facts = {n: getattr(record, n) for n in type(record).__slots__ if n not in given}
-    texts = {n: v.encode("utf-8", "backslashreplace") for n, v in facts.items() if type(v) is str}
+    texts = {n: _escaped(v) for n, v in facts.items() if type(v) is str}
     return {n: repr(value) for n, value in {**facts, **texts}.items()}
+
+
+def _escaped(text: str) -> str:
+    """A text as it may come back: what not every database can hold is an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _check_runs(open_store: Callable[[], AbstractStore]) -> None:

@@ -1,0 +1,128 @@
+"""A store in a real PostgreSQL server, on loopback, where its programs are installed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from click.testing import CliRunner
+
+import zo_bilevel as zb
+from zo_bilevel.cli.main import main
+from zo_bilevel.testing.stores import check_store
+
+pytest.importorskip("psycopg", reason="needs the extra postgres")
+
+PROGRAMS = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:]
+USER = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+
+
+def program(name):
+    return shutil.which(name, path=os.pathsep.join([*PROGRAMS, os.environ["PATH"]]))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address of a server without databases of ours."""
+    if program("initdb") is None or program("postgres") is None:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents[:3]):
+        os.chmod(parent, 0o755)
+    if USER:
+        shutil.chown(folder, "postgres")
+    data = str(folder / "data")
+    made = [program("initdb"), "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8"]
+    subprocess.run([*USER, *made], check=True, capture_output=True, cwd="/")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    control = [*USER, program("pg_ctl"), "-D", data, "-w", "-l", str(folder / "data" / "log")]
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {data} -c fsync=off"
+    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd="/")
+    yield f"postgresql://tester@127.0.0.1:{port}"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
+
+
+@pytest.fixture
+def address(server, request):
+    import psycopg
+
+    name = f"d{abs(hash(request.node.name))}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
+def minimize(store, inner=lambda phi: phi["a"], **options):
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
+    return zb.minimize(problem, zb.RandomSearch(), max_solves=6, store=store, **options)
+
+
+def test_it_keeps_the_promises_of_a_store(address):
+    check_store(lambda: zb.PostgresStore(address))
+
+
+def test_runs_resume_and_are_read_on_the_command_line(address):
+    first = minimize(address)
+    again = minimize(address, lambda phi: 1 / 0)
+    assert first.loss == again.loss
+    for words in (["runs", address], ["show", address, "1"], ["export", address, "1"]):
+        answer = CliRunner().invoke(main, words)
+        assert answer.exit_code == 0, answer.output
+    assert answer.stdout.count("\n") == 7
+
+
+WORKING = """
+    import sys, time, zo_bilevel as zb
+
+    def inner(phi):
+        print("solving", flush=True)
+        time.sleep(60)
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
+    zb.minimize(problem, zb.RandomSearch(), max_solves=6, store=sys.argv[1])
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_has_died(address):
+    command = [sys.executable, "-c", textwrap.dedent(WORKING), address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "solving\n"
+        with pytest.raises(zb.StoreError, match=r"run 1 of store 127\S+ is being worked on"):
+            minimize(address)
+        assert minimize(address, seed=1).solves == 6
+        process.kill()
+        process.wait()
+    for _ in range(100):  # the server notices a moment later
+        try:
+            assert minimize(address).solves == 6
+            break
+        except zb.StoreError:
+            continue
+
+
+def test_a_damaged_row_is_solved_again(address):
+    import psycopg
+
+    first = minimize(address)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("UPDATE solves SET cost = 9 WHERE number = 3")
+    calls = []
+    again = minimize(address, lambda phi: calls.append(1) or phi["a"])
+    assert (len(calls), again.loss) == (1, first.loss)
+
+
+@pytest.mark.parametrize(
+    "place", ["postgresql://u:secret@127.0.0.1:1/d", "postgresql://u:secret@nowhere.invalid/d"]
+)
+def test_a_database_that_is_not_there_is_refused_by_name_and_no_password_is_shown(place):
+    with pytest.raises(zb.StoreError, match=r"cannot open store (127\.0\.0\.1|nowhere)") as told:
+        minimize(place)
+    assert "secret" not in str(told.value)

@@ -1,0 +1,145 @@
+"""The verbs of a store in a database, whichever it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from zo_bilevel.store import sql
+from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
+from zo_bilevel.store.records import (
+    DAMAGED,
+    RUNNING,
+    STOPPING,
+    StoredRun,
+    StoredSolve,
+    digest_of,
+)
+from zo_bilevel.store.rows import Value, row_of, run_of, solve_of
+from zo_bilevel.support.errors import StoreError
+
+
+class SQLStore(AbstractStore):
+    """A store whose rows lie in two tables of a database."""
+
+    def __init__(self) -> None:
+        self._held: set[int] = set()
+
+    @abstractmethod
+    def _ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives; outside of a transaction it is one by itself."""
+
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[object]:
+        """All statements of the block, or none; nobody else writes meanwhile."""
+
+    @abstractmethod
+    def _lock(self, run: int) -> bool:
+        """Take a run, until this process ends at the latest; whether it was free."""
+
+    @abstractmethod
+    def _unlock(self, run: int) -> None:
+        """Give a run back."""
+
+    def begin(self, run: StoredRun) -> StoredRun:
+        """Open a run, or the one of the same identity to go on with, and keep others off it."""
+        with self._transaction():
+            known = self._ask(sql.FIND, (run.identity,)) or [(*self._ask(sql.NEXT_RUN)[0], None)]
+            number, created = known[0]
+            if number in self._held or not self._lock(number):
+                raise StoreError(
+                    f"run {number} of store {self.name} is being worked on by somebody else: wait "
+                    "for it, or use another seed or store"
+                )
+            self._held.add(number)
+            created = created if isinstance(created, float) else time.time()
+            opened = dataclasses.replace(run, number=number, created=created)
+            self.save(opened)
+        return opened
+
+    def release(self, run: int) -> None:
+        """Let others work on a run."""
+        if run in self._held:
+            self._held.discard(run)
+            self._unlock(run)
+
+    def save(self, run: StoredRun) -> None:
+        """Write a run's record anew."""
+        row = row_of(dataclasses.replace(run, updated=time.time()))
+        self._ask(sql.SAVE, (*row, run.number))
+
+    def records(self, number: int | None = None) -> list[StoredRun]:
+        """All runs, the oldest first; of one that is damaged, number and status only."""
+        rows = self._ask(sql.RUNS) if number is None else self._ask(sql.ONE_RUN, (number,))
+        damaged = StoredRun(status=DAMAGED)
+        return [
+            run_of(row, number) or dataclasses.replace(damaged, number=number)
+            for number, *row in rows
+        ]
+
+    def stop(self, number: int) -> bool:
+        """Ask whoever works on a run to stop."""
+        with self._transaction():  # nobody may write how it ended in between
+            for run in self.records(number):
+                if run.status == RUNNING:
+                    self.save(dataclasses.replace(run, status=STOPPING))
+                    return True
+        return False
+
+    def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
+        """Number, step, place and key of each solve of a run, in its order; not yet checked."""
+        return self._ask(sql.INDEX, (run,))
+
+    def others(self, run: int, key: bytes) -> list[int]:
+        """Numbers of the solves of other runs that were asked for under a key."""
+        return [number for (number,) in self._ask(sql.OTHERS, (key, run))]
+
+    def read(self, numbers: Sequence[int], *, with_theta: bool = True) -> dict[int, StoredSolve]:
+        """Solves by number; those that are damaged or gone are left out."""
+        asked = numbers[:ROWS_AT_ONCE]
+        if not asked:
+            return {}
+        found = {}
+        for number, data, *row in self._ask(sql.read(len(asked), with_theta=with_theta), asked):
+            solve = solve_of(row, number, data)
+            if solve is not None and with_theta:
+                solve = self._with_theta(solve)
+            if solve is not None:
+                found[number] = solve
+        return found
+
+    def _with_theta(self, solve: StoredSolve) -> StoredSolve | None:
+        """The solve with its inner solution, or nothing when that is damaged."""
+        if not solve.theta_digest:
+            return solve if solve.theta is None else None
+        is_whole = isinstance(solve.theta, bytes) and digest_of(solve.theta) == solve.theta_digest
+        return solve if is_whole else None
+
+    def write(
+        self,
+        new: Sequence[StoredSolve] = (),
+        *,
+        judged: Sequence[StoredSolve] = (),
+        dropped: Sequence[int] = (),
+    ) -> list[int]:
+        """Write all of it, or nothing; it survives the end of this process."""
+        rows = [(*row_of(solve), self._inline(solve)) for solve in new]
+        with self._transaction():
+            for solve in judged:
+                values = (solve.judged, solve.loss, row_of(solve)[-1], solve.number)
+                self._ask(sql.JUDGE, values)
+            for number in dropped:
+                self._ask(sql.DROP, (number,))
+            return [self._ask(sql.ADD, row)[0][0] for row in rows]
+
+    def _inline(self, solve: StoredSolve) -> bytes | None:
+        """What of the inner solution lies in the row."""
+        return solve.theta
+
+    def stamp(self) -> str:
+        """What tells one state of the store from the next."""
+        return repr(self._ask(sql.STAMP))
