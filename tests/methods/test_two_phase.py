@@ -301,6 +301,16 @@ class TestBiasSeen:
             zb.BiasSeen(every=0)
 
 
+def test_signal_to_noise_does_not_stay_at_a_biased_point_for_ever():
+    """Exact hypergradients have no noise, wherever they lead."""
+    first = zb.GradientMethod(zb.TruncatedUnroll(3), lr=0.1)
+    second = Fixed([[0, 0]])
+    method = zb.TwoPhase([(first, zb.SignalToNoise(1e-9, window=5)), (second, None)])
+    asked, _ = points_of(method, slow_and_fast_loop(), rounds=200)
+    assert len(asked) < 150
+    assert second.started_at is not None
+
+
 def test_auto_ends_the_first_phase_by_itself():
     problem = slow_and_fast_loop()
     biased = zb.GradientMethod(zb.TruncatedUnroll(3), lr=0.1)

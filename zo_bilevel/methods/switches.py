@@ -131,8 +131,9 @@ class SignalToNoise:
     """Ends a phase when its hypergradients no longer agree on a direction.
 
     Over the last `window` hypergradients, `|mean|^2 / (total variance / window)` compares their
-    mean with its own standard error; 1 is what noise alone gives. Exact hypergradients, biased or
-    not, have no noise: for them take `Plateau` or `BiasSeen`.
+    mean with its own standard error; 1 is what noise alone gives. Exact hypergradients that are
+    biased agree for ever, at a point that they cannot leave: there a `Plateau` of the loss ends
+    the phase.
 
     Args:
         below: The phase ends when the ratio falls below this, > 0.
@@ -163,13 +164,13 @@ class SignalToNoise:
         return float(np.round(signal / noise, 12)) if noise > 0 else np.inf
 
     def reason(self, progress: Progress) -> str:
-        """Whether hypergradients are mostly noise."""
+        """Whether hypergradients are mostly noise, or lead nowhere."""
         if len(progress.gradients) < self.window:
             return ""
         ratio = self.ratio(progress.gradients[-self.window :])
-        if ratio >= self.below:
-            return ""
-        return f"signal-to-noise {ratio:.3g} fell below {self.below:g}"
+        if ratio < self.below:
+            return f"signal-to-noise {ratio:.3g} fell below {self.below:g}"
+        return Plateau(window=self.window).reason(progress)
 
 
 def check_solves(limit: object) -> None:
