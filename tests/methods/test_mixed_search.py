@@ -45,7 +45,7 @@ def test_moves_change_something_and_integers_at_least_by_one():
 
 
 def test_draws_cover_every_option_and_level():
-    features = Features(zb.Space(k=zb.Integer(0, 3), c=zb.Choice("abc")))
+    features = Features(zb.Space(k=zb.Integer(0, 3), c=zb.Choice(list("abc"))))
     assert features.settings == 12
     rows = features.draw(300, np.random.default_rng(0))
     assert len(np.unique(rows, axis=0)) == 12
@@ -196,7 +196,7 @@ def test_a_small_space_is_solved_whole_and_no_setting_twice():
         seen.append((phi["k"], phi["c"]))
         return float((phi["k"] - 2) ** 2 + (phi["c"] == "b"))
 
-    space = zb.Space(k=zb.Integer(0, 4), c=zb.Choice("abc"))
+    space = zb.Space(k=zb.Integer(0, 4), c=zb.Choice(list("abc")))
     result = zb.minimize(zb.Problem(space, loss), max_solves=100)
     assert result.stop_reason == ("converged: every setting of the integers and choices is solved")
     assert len(seen) == len(set(seen)) == 15
@@ -209,7 +209,7 @@ def test_settings_that_fail_are_left_out():
             raise RuntimeError("no mesh")
         return float((phi["x"] + 1) ** 2 + {"a": 1.0, "b": 0.0, "c": 2.0}[phi["c"]])
 
-    space = zb.Space(c=zb.Choice("abc"), x=zb.Real(-3, 3))
+    space = zb.Space(c=zb.Choice(list("abc")), x=zb.Real(-3, 3))
     result = zb.minimize(zb.Problem(space, loss), initial={"c": "a"}, max_solves=80)
     assert result.loss < 1e-6
     assert result.phi["c"] == "b"

@@ -4,7 +4,7 @@ The kernel is a weighted sum of what parameters do alone and what they do togeth
 `k = w mean_i exp(-d_i / 2) + (1 - w) m(mean_i d_i)`, with `d_i` the squared distance in parameter i
 over its squared length, and m the Matern kernel of order 5/2. Two options of a choice are
 `OPTION_DISTANCE` apart. Lengths, w and the noise are learnt by maximum likelihood under a prior,
-one step of one scale at a time.
+one step of one scale at a time. Equation numbers: docs/methods/integers-and-choices.md.
 
 Source: Rasmussen, Williams (2006), "Gaussian Processes for Machine Learning", chapters 4 and 5;
 additive kernels: Duvenaud, Nickisch, Rasmussen (2011), "Additive Gaussian processes".
@@ -113,7 +113,7 @@ class MixedModel:
         root = np.sqrt(5.0 * scaled.mean(axis=0))
         together = (1.0 + root + root * root / 3.0) * np.exp(-root)
         weight = 1.0 / (1.0 + np.exp(-scales[size]))
-        return np.asarray(weight * alone + (1.0 - weight) * together)
+        return np.asarray(weight * alone + (1.0 - weight) * together)  # (eq. 1)
 
     def _fit(self, apart: FloatArray, scales: FloatArray) -> float:
         """Factor and weights; the logarithm of the likelihood, amplitude and mean at their best."""
@@ -123,6 +123,7 @@ class MixedModel:
         if failed:
             return -np.inf
         ones = lapack.dpotrs(factor, np.ones(len(gram)), lower=1)[0]
+        # (eq. 2)
         self._mean = float(ones @ self._targets / ones.sum())
         centred = self._targets - self._mean
         self._factor, self._weights = factor, lapack.dpotrs(factor, centred, lower=1)[0]

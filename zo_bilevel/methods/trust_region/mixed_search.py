@@ -2,7 +2,8 @@
 
 A Gaussian process over all parameters proposes the setting of highest expected improvement; where
 solves draw random numbers, a draw of its losses (Thompson sampling) proposes instead. When nothing
-has improved for a while, a trust region takes the reals of the best setting further.
+has improved for a while, a trust region takes the reals of the best setting further. Equation
+numbers: docs/methods/integers-and-choices.md.
 
 Source: expected improvement: Jones, Schonlau, Welch (1998), "Efficient global optimization of
 expensive black-box functions"; Thompson (1933).
@@ -218,14 +219,14 @@ class MixedSearch:
 
 
 def _compressed(losses: FloatArray) -> FloatArray:
-    """Losses above the median brought nearer, by the logarithm of how far above the best."""
+    """Losses above the median brought nearer, by the logarithm of how far above (eq. 3)."""
     best, middle = float(losses.min()), float(np.median(losses))
     height = (losses - best) / (middle - best) if middle > best else losses - best
     return np.where(height > 1.0, 1.0 + np.log(np.maximum(height, 1.0)), height)
 
 
 def _log_improvement(gain: FloatArray, deviation: FloatArray) -> FloatArray:
-    """Logarithm of the expected improvement, from the mean gain and its deviation."""
+    """Logarithm of the expected improvement, from the mean gain and its deviation (eq. 4)."""
     z = gain / deviation
     clear = norm.pdf(z) + z * norm.cdf(z)
     far = norm.logpdf(z) - 2.0 * np.log(np.maximum(-z, 1.0))

@@ -156,7 +156,7 @@ class NoisyModel:
     def _errors(self, square: FloatArray, heights: FloatArray, scales: FloatArray) -> FloatArray:
         """Variances of losses around the quadratic, at squared distances."""
         flat, share, bend = np.exp(2 * scales[:3])
-        return np.asarray(flat + share * heights**2 + bend * square**3)
+        return np.asarray(flat + share * heights**2 + bend * square**3)  # (eq. 6)
 
     def _fitted(self, window: NDArray[np.intp], scales: FloatArray) -> Fit:
         rows, values = self.rows[window] - self.centre, self.values[window] - self._level

@@ -6,6 +6,8 @@ regression of the model's error with `k(u, v) = GRADIENT_WEIGHT u.v + (u.v)^2 / 
 this is the least-Frobenius-change update of NEWUOA; with fewer points than directions it is the
 minimum-norm model, so that a model exists from the first two values on.
 
+Equation numbers: docs/methods/trust-region.md.
+
 Source: Powell (2006), "The NEWUOA software for unconstrained optimization without derivatives".
 """
 
@@ -111,7 +113,7 @@ class QuadraticModel:
     def _cross(self, point: FloatArray) -> tuple[FloatArray, float]:
         """Kernel of a point with all rows, and with itself."""
         inner = self.rows @ point / self.scale**2
-        own = float(point @ point) / self.scale**2
+        own = float(point @ point) / self.scale**2  # (eq. 2)
         cross = inner * (GRADIENT_WEIGHT + 0.5 * inner)
         return np.asarray(cross), own * (GRADIENT_WEIGHT + 0.5 * own)
 
@@ -128,7 +130,7 @@ class QuadraticModel:
         own = np.einsum("ij,ij->i", rows, rows) / self.scale**2
         diagonal = self._inverse.diagonal()[: self.count]
         known = diagonal * own * (GRADIENT_WEIGHT + 0.5 * own)
-        return np.asarray(known * np.maximum(1.0, square) ** 2)
+        return np.asarray(known * np.maximum(1.0, square) ** 2)  # (eq. 3)
 
     def lagrange(self, index: int, centre: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The Lagrange quadratic of a point: gradient at `centre`, curvature weights of rows."""

@@ -2,7 +2,7 @@
 
 Points are `x = base + frame @ y`: the frame's columns are the directions taken up so far, in a
 metric learnt from the curvature. Of two models, one of the nearest points and one of every point,
-the one that foresaw the steps better is used.
+the one that foresaw the steps better is used. Equation numbers: docs/methods/trust-region.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ Box: TypeAlias = tuple[FloatArray, FloatArray]
 TWIN_LIMIT = 40
 """Directions up to which a second model keeps every point."""
 TWIN_POINTS = 250
+MOST_NARROW = 12
+"""Directions up to which the metric may be narrow: with more, curvatures have changed before there
+are points enough to see them."""
+ROUND_SHARE, NARROW_SHARE = 1.0, 0.01
+"""Added to curvatures that measure lengths, in units of their mean: before and after there are as
+many points as coefficients, lest chance is taken for a narrow valley."""
 
 
 @final
@@ -73,6 +79,11 @@ class RegionModel:
     def full(self) -> int:
         """Points that determine a quadratic."""
         return (self.size + 1) * (self.size + 2) // 2
+
+    @property
+    def is_determined(self) -> bool:
+        """Whether there are as many points as a quadratic of few directions has coefficients."""
+        return self.size <= MOST_NARROW and self.whole.count >= self.full
 
     def best(self) -> int:
         """The row of the best point."""
@@ -137,7 +148,8 @@ class RegionModel:
         self._trim(radius)
 
     def _trim(self, radius: float) -> None:
-        most = max(3, min(self.full, 2 * self.size + 1))
+        each = 3 if self.is_determined else 2
+        most = max(3, min(self.full, each * self.size + 1))
         while self.local.count > most:
             score = self.local.redundancy(self.centre()[0], radius)
             score[self.local.newest] = score[self.best()] = -1.0
@@ -167,12 +179,15 @@ class RegionModel:
             steps: Recent steps in x, at least 4 of them: their mean length is kept.
             radius: Of the trust region.
         """
-        original = self._metric.T @ self.local.hessian() @ self._metric
+        narrow = self.is_determined
+        hessian = (self.chosen if narrow else self.local).hessian()
+        original = self._metric.T @ hessian @ self._metric
         curvatures, vectors = np.linalg.eigh(original)
         curvatures = np.abs(curvatures)
         if len(steps) <= 3 or not curvatures.mean() > 0:
             return
-        least = curvatures.mean()
+        least = (NARROW_SHARE if narrow else ROUND_SHARE) * curvatures.mean()
+        # (eq. 4)
         wanted = np.linalg.cholesky((vectors * (curvatures + least)) @ vectors.T).T
         transform = wanted @ np.linalg.inv(self._metric)
         recent = np.array(steps[-max(self.size, 4) :]) @ self.back.T

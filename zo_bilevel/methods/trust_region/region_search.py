@@ -1,7 +1,8 @@
 """The local search of the scalar method: a trust region that takes up directions one by one.
 
 Each round either tries the model's best step, mends the model's geometry, or takes up a new
-direction: whichever is predicted to gain more per solve. Points and losses are plain numbers.
+direction: whichever is predicted to gain more per solve. Equation numbers:
+docs/methods/trust-region.md.
 
 Source: geometry rules and the two radii: Powell (2006), "The NEWUOA software for unconstrained
 optimization without derivatives".
@@ -278,7 +279,7 @@ class RegionSearch:
         length = step.length
         if ratio > 0.1:
             self._failed_shrinks = 0
-        if ratio > 0.7:
+        if ratio > 0.7:  # (eq. 5)
             self._radius = max(self._radius, 2 * length)
         elif ratio > 0.1:
             self._radius = max(0.5 * self._radius, length)
