@@ -61,8 +61,8 @@ class Recorder:
         self.paid_before: list[float] = []
         self.run = store.begin(run)
         self._digest = hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
-        self._outer = problem.outer
-        self._outer_digest = b""
+        # now: what the objective holds may change while the run goes on
+        self._outer = fingerprint(problem.outer, "the outer objective").encode()
         self._own = _OwnSolves(store, self.run.number)
         self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
@@ -77,13 +77,8 @@ class Recorder:
         if point.derivative is not None:
             digest.update(b"\0derivative\0" + point.derivative.key())
             if point.derivative.uses_outer:
-                digest.update(self._objective())
+                digest.update(self._outer)
         return digest.digest()
-
-    def _objective(self) -> bytes:
-        if not self._outer_digest:
-            self._outer_digest = fingerprint(self._outer, "outer").encode()
-        return self._outer_digest
 
     def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
         """Look for a stored answer.
