@@ -43,4 +43,7 @@ def test_every_dispatcher_survives(name):
 def test_every_method_on_every_dispatcher_survives(method, name, with_store):
     with DISPATCHERS[name]() as dispatcher:
         for kind in FAULTS:
-            check_survives(METHODS[method], kind, dispatcher, with_store=with_store)
+            is_ours = method != "dfols"  # which puts a large residual where a solve failed
+            check_survives(
+                METHODS[method], kind, dispatcher, with_store=with_store, must_find=is_ours
+            )
