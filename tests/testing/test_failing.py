@@ -17,6 +17,9 @@ METHODS = {
     "dfols": zb.DFOLS(),
     "esmda": zb.ESMDA(),
 }
+SETTLING = ("dfols", "least-squares")
+"""Libraries that see large residuals where a solve failed, and may call a point beside the minimum
+converged."""
 DISPATCHERS = {
     "serial": zb.Serial,
     "threads": lambda: zb.Joblib(3, "threading"),
@@ -43,7 +46,7 @@ def test_every_dispatcher_survives(name):
 def test_every_method_on_every_dispatcher_survives(method, name, with_store):
     with DISPATCHERS[name]() as dispatcher:
         for kind in FAULTS:
-            is_ours = method != "dfols"  # which puts a large residual where a solve failed
+            must_find = method not in SETTLING
             check_survives(
-                METHODS[method], kind, dispatcher, with_store=with_store, must_find=is_ours
+                METHODS[method], kind, dispatcher, with_store=with_store, must_find=must_find
             )
