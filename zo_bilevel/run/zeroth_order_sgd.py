@@ -43,8 +43,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
 
     Example:
         >>> weights = torch.nn.Parameter(torch.zeros(4, 3))
-        >>> optimizer = ZerothOrderSGD([weights], lr=0.02, num_directions=4)
-        >>> losses = [float(optimizer.step(lambda: ((weights - 1) ** 2).sum())) for _ in range(150)]
+        >>> optimizer = ZerothOrderSGD([weights], lr=0.03, num_directions=4)
+        >>> losses = [float(optimizer.step(lambda: ((weights - 1) ** 2).sum())) for _ in range(200)]
         >>> losses[-1] < 0.01 * losses[0]
         True
     """
