@@ -17,6 +17,7 @@ from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, nearest_convex
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.propose import propose
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.gauss_newton.trust_step import Trust, ball_step, trial_step
 from zo_bilevel.methods.names import method_from_name
@@ -625,16 +626,16 @@ def test_slopes_in_doubt_are_renewed_when_steps_disappoint():
     away = np.ones(size) + 0.5
     for unit in np.eye(size):
         search.model.add_derivative(away, 1e-5 * unit, 1e-5 * unit, 0.0)
-    search.explorer.left, search.model.length = False, 1.0
-    search._renewals = size
+    search.state.explorer.left, search.model.length = False, 1.0
+    search.state.renewals = size
     probes = []
     for _ in range(size):
-        plan = search._plan()
+        plan = propose(search.state)
         assert not plan.points
         probes += plan.probes
         search.model.add_derivative(plan.base, plan.probes[0], plan.probes[0], 0.0)
     assert np.linalg.matrix_rank(np.array(probes) / 1e-5) == size
-    assert search._plan().points  # nothing is in doubt any more
+    assert propose(search.state).points  # nothing is in doubt any more
 
 
 @pytest.mark.parametrize("transform", ["log", "sqrt"])

@@ -18,6 +18,7 @@ from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpotrf
 
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
+from zo_bilevel.methods.gauss_newton.quadratic import Quadratic
 from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray
@@ -36,29 +37,6 @@ NEW_DIRECTION = 1e-7
 """A displacement has a new direction when this share of it lies outside the basis."""
 SHORTEST_VALUE = 1e-3
 """Differences this long or longer are kept as values: they tell of curvature too."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Quadratic:
-    """gradient . s + s . hessian s / 2, and what doubt about the slopes adds to the Hessian.
-
-    Args:
-        gradient: Shape `(b,)`.
-        hessian: Shape `(b, b)`.
-        doubt: Shape `(b, b)`.
-        ignorance: What the doubt about a direction would be if nothing were known of it.
-    """
-
-    gradient: FloatArray
-    hessian: FloatArray
-    doubt: FloatArray
-    ignorance: float
-
-    def change(self, step: FloatArray, *, doubt: bool = False) -> float:
-        """Of the loss, along a step."""
-        matrix = self.hessian + self.doubt if doubt else self.hessian
-        return float(step @ (self.gradient + 0.5 * (matrix @ step)))
 
 
 @final
