@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check examples wheel benchmarks docs clean gpu
+.PHONY: demo test test-slow mutants check examples wheel benchmarks docs clean gpu
 
 demo: $(DEMO_STAMP)
 	$(BIN)/zo-bilevel demo
@@ -47,6 +47,12 @@ test-slow: $(STAMP)
 gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py --out gpu.json
 	$(BIN)/python -m pytest -q -m gpu
+
+# changes code where a wrong factor costs most, and counts the changes that no unit test notices
+mutants: $(STAMP)
+	$(PIP) --editable '.[mutants]'
+	$(BIN)/mutmut run
+	$(BIN)/python tests/run_mutants.py
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

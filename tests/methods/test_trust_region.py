@@ -14,7 +14,7 @@ from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_model import NoisyModel
 from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
-from zo_bilevel.methods.trust_region.trust_step import ball_step, box_step
+from zo_bilevel.methods.trust_region.trust_step import ball_step
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.testing.conformance import check_method, sample_problem
@@ -401,25 +401,6 @@ def test_the_model_reproduces_a_quadratic_and_forgets_on_request():
     model.rebuild(points[5], 0.5)
     assert model.hessian() == pytest.approx(hessian, abs=1e-6)
     assert model.value_at(points[2] - points[5]) == pytest.approx(loss(points[2]), abs=1e-6)
-
-
-@pytest.mark.parametrize("dense", [True, False])
-def test_the_step_solves_the_trust_region_problem(dense):
-    rng = np.random.default_rng(1)
-    root = rng.normal(size=(6, 6))
-    hessian, gradient = root @ root.T, rng.normal(size=6)
-    full = ball_step(gradient, lambda v: hessian @ v, 1e9, hessian if dense else None)
-    assert full == pytest.approx(-np.linalg.solve(hessian, gradient), rel=1e-2)
-    short = ball_step(gradient, lambda v: hessian @ v, 0.1, hessian if dense else None)
-    assert np.linalg.norm(short) == pytest.approx(0.1, rel=0.02)
-
-
-def test_the_step_stays_in_the_box():
-    hessian = np.diag([1.0, 2.0, 3.0])
-    gradient = -np.array([10.0, 2.0, 0.3])
-    box = np.full(3, -1.0), np.full(3, 1.0)
-    step = box_step(gradient, lambda v: hessian @ v, 5.0, np.eye(3), box, hessian)
-    assert step == pytest.approx([1.0, 1.0, 0.1], abs=1e-9)
 
 
 def part_of(size, width=1):

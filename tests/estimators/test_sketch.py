@@ -1,0 +1,92 @@
+"""What follows from a sketch, by hand."""
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+from zo_bilevel.estimators.sketch import Observed, Sketch
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.errors import InnerSolverError
+
+MATRIX = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]])
+TARGET, WEIGHTS = np.array([1.0, -2.0, 0.5]), np.array([1.0, 0.5, 2.0])
+X = np.array([0.4, -0.3])
+
+
+def bound(outer=None, is_scalar=False):
+    space = zb.Space(a=zb.Real(-3, 3), b=zb.Real(-3, 3))
+    objective = zb.SquaredError(TARGET, WEIGHTS) if outer is None else outer
+    problem = zb.Problem(space, lambda phi: MATRIX @ [phi["a"], phi["b"]], objective)
+    theta, layout = flatten_theta(MATRIX @ X)
+    return (problem.scalar if is_scalar else problem).bind(theta, layout, X)
+
+
+def sketch(V, **options):
+    V = np.asarray(V, dtype=float)
+    return Sketch(X, MATRIX @ X, V, MATRIX @ V, V, **options)
+
+
+def gradient():
+    return MATRIX.T @ (2 * WEIGHTS * (MATRIX @ X - TARGET) / 3)
+
+
+def test_slopes_are_the_gradient_along_each_direction():
+    V = np.array([[1.0, 0.5, -2.0], [0.0, 1.0, 1.0]])
+    np.testing.assert_allclose(sketch(V).slopes(bound()), gradient() @ V, rtol=1e-12)
+
+
+def test_slopes_hold_what_depends_on_phi_directly():
+    def outer(theta, phi):
+        return (theta**2).sum() + 3.0 * phi["a"] - phi["b"] ** 2
+
+    V = np.array([[1.0, 0.5], [0.0, 1.0]])
+    expected = (MATRIX.T @ (2 * MATRIX @ X) + np.array([3.0, -2 * X[1]])) @ V
+    np.testing.assert_allclose(sketch(V).slopes(bound(outer)), expected, rtol=1e-9)
+
+
+def test_a_scalar_problem_has_the_derivatives_of_its_loss_as_slopes():
+    V = np.eye(2)
+    loss = Sketch(X, np.array([2.0]), V, np.array([[5.0, -7.0]]), V)
+    np.testing.assert_array_equal(loss.slopes(bound(is_scalar=True)), [5.0, -7.0])
+
+
+def test_the_hypergradient_is_the_mean_and_its_error_that_of_the_mean():
+    V = np.sqrt(2) * np.array([[1.0, 0.6, -0.8], [0.0, 0.8, 0.6]])
+    found, error = sketch(V).hypergradient(bound())
+    terms = V * (gradient() @ V)
+    np.testing.assert_allclose(found, terms.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(error, terms.std(axis=1, ddof=1) / np.sqrt(3), rtol=1e-12)
+    _, smaller = sketch(V, correction=0.25).hypergradient(bound())
+    np.testing.assert_allclose(smaller, error / 2, rtol=1e-12)
+
+
+def test_a_whole_frame_is_exact_and_one_direction_alone_has_no_error_to_give():
+    whole = np.sqrt(2) * np.eye(2)
+    found, error = sketch(whole, correction=0.0).hypergradient(bound())
+    np.testing.assert_allclose(found, gradient(), rtol=1e-12)
+    np.testing.assert_array_equal(error, 0.0)
+    one = sketch(np.array([[1.0], [1.0]]))
+    assert one.num_directions == 1
+    found, error = one.hypergradient(bound())
+    np.testing.assert_allclose(found, gradient().sum() * np.ones(2), rtol=1e-12)
+    assert np.isnan(error).all()
+
+
+def test_no_direction_no_gradient():
+    with pytest.raises(InnerSolverError, match="no direction of the sketch came back"):
+        sketch(np.empty((2, 0))).hypergradient(bound())
+
+
+def test_the_model_is_the_quadratic_itself_for_a_linear_solver():
+    V = np.array([[1.0, 0.5], [0.0, 1.0]])
+    slopes, hessian = sketch(V).model(bound())
+    np.testing.assert_allclose(slopes, gradient() @ V, rtol=1e-12)
+    full = MATRIX.T @ np.diag(2 * WEIGHTS / 3) @ MATRIX
+    np.testing.assert_allclose(hessian, V.T @ full @ V, rtol=1e-12)
+
+
+def test_methods_see_theta_or_the_loss():
+    evaluation = Evaluation(Point(X), "ok", MATRIX @ X, 4.5)
+    np.testing.assert_array_equal(Observed(bound()).observe(evaluation), MATRIX @ X)
+    np.testing.assert_array_equal(Observed(bound(is_scalar=True)).observe(evaluation), [4.5])
