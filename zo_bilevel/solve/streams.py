@@ -13,6 +13,8 @@ START_STREAM = 1 << 15
 """Of solves: further starts, where the first fails."""
 OTHER_SEED_STREAM = 1 << 16
 """Of solves: the seeds that a scalar search averages minima over."""
+MIXED_STREAM = 1 << 17
+"""Of solves: one for each round of a search over integers and choices that sees draws."""
 JUDGE_STREAM, CONFIRM_STREAM = 1 << 18, 1 << 19
 """Of solves that judge final points, of a comparison and of a run; no method may ask for them."""
 METHOD_KEY = 1 << 20

@@ -24,6 +24,7 @@ from zo_bilevel.methods.trust_region.mixed_model import MOST_POINTS, MixedModel
 from zo_bilevel.methods.trust_region.region_search import SMALLEST_RADIUS, RegionSearch
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import MIXED_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
 FEWEST_FIRST = 4
@@ -41,7 +42,6 @@ DESCENT_RADIUS, ROUGH_RADIUS = 0.5, 1e-3
 """First and last trust radius of the first descent at a setting."""
 MOST_STALLS = 12
 """Stalls in a row, without any gain, after which the search ends."""
-DRAW_STREAM = 1 << 17
 
 
 @final
@@ -94,7 +94,7 @@ class MixedSearch:
 
     def _asked(self, rows: FloatArray) -> list[Point]:
         self._round += 1
-        stream = (DRAW_STREAM, self._round) if self._is_noisy else self._search.stream
+        stream = (MIXED_STREAM, self._round) if self._is_noisy else self._search.stream
         return [Point(self._features.point(row), stream, "trial") for row in rows]
 
     # ---- learning
