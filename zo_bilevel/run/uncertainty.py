@@ -77,7 +77,7 @@ def uncertainty(
         ...                   zb.SquaredError([1.1, 1.9, 3.2, 3.8, 5.1, 5.9]))
         >>> found = zb.uncertainty(line, zb.minimize(line, max_solves=20))
         >>> round(float(found.standard_error["b"]), 5)
-        0.0345
+        0.0398
     """
     objective = checked_fit(problem, relative_step)
     x = problem.space.encode(at.phi if isinstance(at, Result) else at)
