@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from zo_bilevel.adapters.http.deadline import raw_chunks
 from zo_bilevel.adapters.http.retry_after import retry_after
-from zo_bilevel.support.errors import SolveError
+from zo_bilevel.support.errors import StopRunError
 from zo_bilevel.support.redaction import hide
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_ANSWER_BYTES = 1 << 23
 SHOWN_CHARACTERS = 200
+REFUSALS_OF_ONE = {
+    "filtered": ("content_filter", "content management policy", "content_policy"),
+    "too_long": ("context_length", "context length", "context too long", "maximum context"),
+}
+"""Marks of refusals that concern one example and not the run."""
+QUOTA_MARKS = ("quota", "billing", "insufficient funds", "credit balance")
+RATE_MARKS = ("per minute", "per second", "rate limit", "rate_limit")
+REASONS = {"length": "cut_short", "content_filter": "filtered", "tool_calls": "tool_calls"}
+REASONING = re.compile(r"\A.*</think>|\A\s*<think>.*", re.DOTALL)
+TEXT_PARTS = ("text", "output_text")
 
 Alternatives: TypeAlias = Sequence[Mapping[str, Any]]
 Usage: TypeAlias = Mapping[str, Any]
@@ -26,14 +37,16 @@ class Answer:
     """One answer.
 
     Args:
-        text: What the model wrote.
-        alternatives: Log-probabilities of its first token, where given.
+        text: What the model wrote, without its reasoning.
+        alternatives: Log-probabilities of the first token of that, where given.
+        unread_as: What an answer that names no class is counted as, a field of `Spent`.
         cost: Of the call, its lost attempts included.
     """
 
-    text: str
-    alternatives: Alternatives
-    cost: float
+    text: str = ""
+    alternatives: Alternatives = ()
+    unread_as: str = "unparsable"
+    cost: float = 0.0
 
 
 class FaultError(Exception):
@@ -46,11 +59,12 @@ class FaultError(Exception):
         may_be_charged: bool,
         wait_s: float = 0.0,
         is_slow: bool = False,
+        is_away: bool = False,
         usage: Usage | None = None,
     ) -> None:
         super().__init__(what)
         self.may_be_charged, self.wait_s, self.is_slow = may_be_charged, wait_s, is_slow
-        self.usage = usage
+        self.is_away, self.usage = is_away, usage
 
 
 def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
@@ -58,7 +72,7 @@ def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
 
     Raises:
         FaultError: If it is not.
-        SolveError: If it is compressed.
+        StopRunError: If it is compressed.
     """
     content = bytearray()
     for chunk in raw_chunks(response):
@@ -69,47 +83,75 @@ def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
     return bytes(content)
 
 
-def check_status(response: Any, content: bytes, key: str) -> None:  # noqa: ANN401
-    """Refuse an answer that is no success.
+def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage | None]:  # noqa: ANN401
+    """Understand an answer, and what the server counted.
 
     Raises:
         FaultError: If it may be asked for again.
-        SolveError: If it may not.
+        StopRunError: If every further request would be answered like this one.
     """
-    if response.is_success:
-        return
-    shown = hide(content.decode(errors="replace"), [key])[:SHOWN_CHARACTERS].strip()
-    what = f"answered with status {response.status_code}: {shown!r}"
-    if response.status_code in RETRIED_STATUSES:
-        wait_s = retry_after(response.headers.get("Retry-After", ""))
-        raise FaultError(what, may_be_charged=False, wait_s=wait_s)
-    raise SolveError(what)
-
-
-def read_answer(content: bytes, key: str) -> tuple[str, Alternatives, Usage | None]:
-    """Read an answer; one that cannot be read is a fault, and may have been charged."""
+    shown = hide(content.decode(errors="replace"), [key])
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        shown = hide(content.decode(errors="replace"), [key])[:SHOWN_CHARACTERS]
-        raise FaultError(f"gave no JSON: {shown!r}", may_be_charged=True) from None
-    usage = document.get("usage") if isinstance(document, dict) else None
+        document = None
+    fields = document if isinstance(document, dict) else {}
+    if not response.is_success or ("error" in fields and not fields.get("choices")):
+        return _refusal(response, fields, shown[:SHOWN_CHARACTERS].strip()), None
+    if document is None:
+        raise FaultError(f"gave no JSON: {shown[:SHOWN_CHARACTERS]!r}", may_be_charged=True)
+    usage = fields.get("usage")
     usage = usage if isinstance(usage, dict) else None
     try:
-        choice = document["choices"][0]
-        text = choice["message"].get("content") or ""
-        if not isinstance(text, str):
-            raise TypeError("content is no text")
+        return _answer_of(fields["choices"][0]), usage
     except (KeyError, IndexError, TypeError, AttributeError):
         what = "gave an answer without choices"
         raise FaultError(what, may_be_charged=True, usage=usage) from None
-    return text, _alternatives(choice), usage
 
 
-def _alternatives(choice: Mapping[str, Any]) -> Alternatives:
+def _refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # noqa: ANN401
+    """What a refusal means: for this example, for this moment, or for the run."""
+    error, status = fields.get("error"), response.status_code
+    code = error.get("code") if isinstance(error, dict) else None
+    words, what = shown.casefold(), f"answered with status {status}: {shown!r}"
+    if response.is_success and isinstance(code, int):
+        status = code
+    for name, marks in REFUSALS_OF_ONE.items():
+        if status in (200, 400, 403, 413, 422) and any(mark in words for mark in marks):
+            return Answer(unread_as=name)
+    is_over = any(mark in words for mark in QUOTA_MARKS) and not any(
+        mark in words for mark in RATE_MARKS
+    )
+    if not is_over and (status in RETRIED_STATUSES or status == 200):
+        wait_s = retry_after(response.headers.get("Retry-After", ""))
+        raise FaultError(what, may_be_charged=False, wait_s=wait_s)
+    hint = "; None leaves a setting out" if status in (400, 422) else ""
+    raise StopRunError(f"{what}{hint}")
+
+
+def _answer_of(choice: Mapping[str, Any]) -> Answer:
+    message, reason = choice["message"], choice.get("finish_reason")
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(part["text"] for part in content if part.get("type") in TEXT_PARTS)
+    text = REASONING.sub("", content).strip()
+    unread_as = REASONS.get(reason, "unparsable" if text else "no_content")
+    if message.get("refusal"):
+        unread_as = "refused"
+    elif message.get("tool_calls"):
+        unread_as = "tool_calls"
+    return Answer(text, _alternatives(choice, content, text) if text else (), unread_as)
+
+
+def _alternatives(choice: Mapping[str, Any], content: str, text: str) -> Alternatives:
+    """Those of the first token that is part of the answer: after reasoning and empty lines."""
+    begin, end = content.rfind(text), 0
     try:
-        first = choice["logprobs"]["content"][0]
-        found = first.get("top_logprobs") or [first]
-        return [part for part in found if isinstance(part, dict)]
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return ()
+        for token in choice["logprobs"]["content"]:
+            end += len(token["token"])
+            if token["token"].strip() and end > begin:
+                found = token.get("top_logprobs") or [token]
+                return [part for part in found if isinstance(part, dict)]
+    except (KeyError, TypeError, AttributeError):
+        pass
+    return ()

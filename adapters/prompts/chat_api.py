@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -19,6 +21,8 @@ from zo_bilevel.adapters.prompts.chat_checks import (
     check_limits,
     checked_classes,
     endpoint,
+    most_tokens,
+    request_options,
 )
 from zo_bilevel.adapters.prompts.chat_client import ChatClient
 from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
@@ -34,7 +38,8 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.support.packages import import_optional
 
-OWN_FIELDS = ("model", "messages", "stream", "seed", "temperature", "logprobs", "top_logprobs")
+MOST_UNREAD = 0.1
+"""Share of a solve's answers above which a warning says why they cannot be read."""
 
 
 @final
@@ -54,10 +59,10 @@ class ChatAPI:
         classes: Names of the classes as the model should write them; default those of `labels`.
         key_variable: Environment variable that holds the key, or `None` for none.
         prices: From names of models to the prices of a million tokens read and written.
-        max_cost: Refuse every call that might exceed this sum, or `None`. It holds within one
-            process: calls from others are refused.
-        temperature: Of sampling, >= 0. Answers at 0 are remembered and not asked for twice.
-        max_tokens: Tokens an answer may have, >= 1.
+        max_cost: End the run before a call that might exceed this sum, or `None`. It holds for all
+            processes of a run and, where it has a store, for all runs there with this solver.
+        temperature: Of sampling, >= 0; `None` sends none. Answers at 0 are remembered.
+        max_tokens: Tokens an answer may have, >= 1; `None` sends no limit.
         logprobs: Ask for log-probabilities of the first token; where they come they are used.
         send_seed: Send the seed of each solve as `seed`.
         extra: Further fields of the request ("top_p", for instance).
@@ -88,8 +93,8 @@ class ChatAPI:
         key_variable: str | None = "OPENAI_API_KEY",
         prices: Mapping[str, tuple[float, float]] | None = None,
         max_cost: float | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 16,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 16,
         logprobs: bool = False,
         send_seed: bool = False,
         extra: Mapping[str, Any] | None = None,
@@ -107,33 +112,25 @@ class ChatAPI:
         self.classes = checked_classes(texts, labels, classes)
         self.texts, self._labels = tuple(texts), tuple(self.classes.index(k) for k in labels)
         self.examples_per_class = examples_per_class
-        check_counts(
-            {"max_tokens": max_tokens, "max_concurrent": max_concurrent, "retries": retries}
+        counts = {"max_tokens": max_tokens} if max_tokens is not None else {}
+        check_counts({**counts, "max_concurrent": max_concurrent, "retries": retries})
+        check_limits(0.0 if temperature is None else temperature, timeout_s, requests_per_minute)
+        self.parser, self.send_seed, self.temperature = parser, send_seed, temperature
+        self.options = request_options(
+            {"temperature": temperature, max_tokens_field: max_tokens}, logprobs, dict(extra or {})
         )
-        check_limits(temperature, timeout_s, requests_per_minute)
-        self.parser, self.send_seed, self.temperature = parser, send_seed, float(temperature)
-        self.options = self._options(max_tokens_field, max_tokens, logprobs, dict(extra or {}))
-        self.ledger = ChatLedger(model, prices, max_tokens, max_cost)
+        most = most_tokens(self.options)
+        if max_cost is not None and not most:
+            raise InputError("max_cost needs max_tokens: an answer could cost any sum")
+        self.ledger = ChatLedger(model, prices, most, max_cost)
         limits = (timeout_s, retries, max_concurrent, requests_per_minute)
         self.client = ChatClient(f"{self.url}/chat/completions", key_variable, *limits)
         self.client.key()
         self._check_draws()
         self.__signature__ = solver_signature(with_seed=send_seed or examples_per_class is not None)
-        self._known: dict[str, FloatArray] = {}
-        self.name = self._name()
-
-    def _options(
-        self, field: str, max_tokens: int, logprobs: bool, extra: dict[str, Any]
-    ) -> dict[str, Any]:
-        for name in extra:
-            if name in (*OWN_FIELDS, field):
-                raise InputError(f"extra must not hold {name!r}: it has an argument of its own")
-        try:
-            json.dumps(extra, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"extra must be JSON: {error}") from error
-        asked = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
-        return {"temperature": self.temperature, field: max_tokens, **asked, **extra}
+        self._known: dict[str, tuple[FloatArray, str]] = {}
+        self._has_warned = False
+        self.name = self.ledger.bill.name = self._name()
 
     def _check_draws(self) -> None:
         count = self.examples_per_class
@@ -200,6 +197,10 @@ class ChatAPI:
         picks = self.logits(phi, texts).argmax(axis=1)
         return [self.classes[k] if k < len(self.classes) else None for k in picks]
 
+    def keep_books(self, file: Path) -> None:
+        """Keep the bill in a file; a run with a store does so by itself."""
+        self.ledger.bill.keep_in(file)
+
     def close(self) -> None:
         """Close idle connections."""
         self.client.close()
@@ -219,13 +220,13 @@ class ChatAPI:
         self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None
     ) -> tuple[FloatArray, float]:
         """All examples, several at once; after a failure none is begun any more."""
-        failed, costs = threading.Event(), [0.0] * len(texts)
+        failed, costs, unread = threading.Event(), [0.0] * len(texts), [""] * len(texts)
 
         def ask(place: int) -> FloatArray | Exception | None:
             if failed.is_set():
                 return None
             try:
-                row, costs[place] = self._ask(phi, texts[place], seed)
+                row, unread[place], costs[place] = self._ask(phi, texts[place], seed)
                 return row
             except Exception as error:  # noqa: BLE001 - what was paid for the others must be told
                 failed.set()
@@ -240,32 +241,50 @@ class ChatAPI:
                 error = type(found)(f"{self.url} {found}") if is_own else found
                 error.cost = math.fsum(costs)  # type: ignore[attr-defined]  # for the dispatcher
                 raise error
+        self._judge_unread([name for name in unread if name], len(texts), math.fsum(costs))
         return np.array(answers), math.fsum(costs)
 
-    def _ask(self, phi: Mapping[str, Any], text: str, seed: int | None) -> tuple[FloatArray, float]:
+    def _judge_unread(self, unread: list[str], total: int, cost: float) -> None:
+        """Warn once of many answers that name no class; without any text at all it is an error."""
+        if len(unread) <= MOST_UNREAD * total:
+            return
+        kinds = ", ".join(f"{name}: {unread.count(name)}" for name in dict.fromkeys(unread))
+        what = f"{len(unread)} of {total} answers name no class ({kinds})"
+        if len(unread) == total and set(unread) != {"unparsable"}:
+            error = SolveError(f"{self.url}: {what}")
+            error.cost = cost  # type: ignore[attr-defined]  # for the dispatcher
+            raise error
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"{self.url}: {what}; they count as wrong", stacklevel=2)
+
+    def _ask(
+        self, phi: Mapping[str, Any], text: str, seed: int | None
+    ) -> tuple[FloatArray, str, float]:
         body = {"model": self.model, "messages": self.template.messages(phi, text), **self.options}
         if self.send_seed and seed is not None:
             body["seed"] = seed
         key = json.dumps(body, sort_keys=True)
         if key in self._known:
             self.ledger.count("cached")
-            return self._known[key], 0.0
+            return *self._known[key], 0.0
         answer = self.client.ask(body, self.ledger)
         try:
-            row = self._row(answer)
+            found = self._row(answer)
         except Exception as error:
             error.cost = answer.cost  # type: ignore[attr-defined]  # the answer was paid
             raise
         if self.temperature == 0.0 or "seed" in body:
-            self._known[key] = row
-        return row, answer.cost
+            self._known[key] = found
+        return *found, answer.cost
 
-    def _row(self, answer: Answer) -> FloatArray:
-        """Log-probabilities of the classes, and of none of them, from one answer."""
+    def _row(self, answer: Answer) -> tuple[FloatArray, str]:
+        """Log-probabilities of the classes and of none of them, and why an answer names none."""
         row = row_of_logprobs(answer.alternatives, self.classes)
-        if row is None:
-            found = parsed(answer.text, self.classes, self.parser)
-            row = row_of_class(found, len(self.classes))
-            if found is None:
-                self.ledger.count("unparsable")
-        return row
+        if row is not None:
+            return row, ""
+        found = parsed(answer.text, self.classes, self.parser) if answer.text else None
+        unread = answer.unread_as if found is None else ""
+        if unread:
+            self.ledger.count(unread)
+        return row_of_class(found, len(self.classes)), unread

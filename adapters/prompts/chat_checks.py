@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from zo_bilevel.support.errors import InputError
+
+OWN_FIELDS = ("model", "messages", "stream", "seed", "temperature", "logprobs", "top_logprobs")
+
+
+def request_options(
+    own: Mapping[str, Any], logprobs: bool, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of a request: those with an argument of their own unless `None`, and others.
+
+    Raises:
+        InputError: If the others hold one of the first, or are no JSON.
+    """
+    for name in extra:
+        if name in (*OWN_FIELDS, *own):
+            raise InputError(f"extra must not hold {name!r}: it has an argument of its own")
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"extra must be JSON: {error}") from error
+    asked = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
+    return {name: value for name, value in own.items() if value is not None} | asked | dict(extra)
+
+
+def most_tokens(options: Mapping[str, Any]) -> int:
+    """The most tokens that the answers to one request can have; 0 when nothing limits them.
+
+    Example:
+        >>> most_tokens({"max_tokens": 16, "n": 8, "thinking": {"budget_tokens": 100}})
+        928
+    """
+    answers = [options[name] for name in ("n", "best_of") if isinstance(options.get(name), int)]
+    return _token_limits(options) * max([1, *answers])
+
+
+def _token_limits(options: Mapping[str, Any]) -> int:
+    total = 0
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            total += _token_limits(value)
+        elif "tokens" in name and isinstance(value, int) and not isinstance(value, bool):
+            total += value
+    return total
 
 
 def endpoint(url: str) -> str:

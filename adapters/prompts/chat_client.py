@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, final
 from zo_bilevel.adapters.http.deadline import deadline
 from zo_bilevel.adapters.http.pool import HTTPPool
 from zo_bilevel.adapters.prompts.chat_answer import (
-    Alternatives,
     Answer,
     FaultError,
     Usage,
-    check_status,
     read_answer,
     read_body,
 )
 from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
-from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError
+from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError, StopRunError
 from zo_bilevel.support.redaction import hide
 
 if TYPE_CHECKING:
@@ -128,9 +126,9 @@ class ChatClient:
         self, body: Mapping[str, Any], key: str, ledger: ChatLedger, costs: list[float]
     ) -> Answer:
         """One attempt; what it cost is added to the costs, whatever becomes of it."""
-        amount = ledger.reserve(body["messages"])
+        amount = ledger.reserve(body)
         try:
-            text, alternatives, usage = self._attempt(body, key)
+            answer, usage = self._attempt(body, key)
         except FaultError as fault:
             costs.append(_book(fault, amount, ledger))
             raise
@@ -141,7 +139,7 @@ class ChatClient:
             ledger.lose(amount, may_be_charged=True)
             raise
         costs.append(ledger.settle(amount, usage))
-        return Answer(text, alternatives, 0.0)
+        return answer
 
     def _let_all_wait(self, seconds: float) -> None:
         """What the server asks one request to wait holds for every request."""
@@ -160,7 +158,7 @@ class ChatClient:
         if turn > now:
             time.sleep(turn - now)
 
-    def _attempt(self, body: Mapping[str, Any], key: str) -> tuple[str, Alternatives, Usage | None]:
+    def _attempt(self, body: Mapping[str, Any], key: str) -> tuple[Answer, Usage | None]:
         import httpx
 
         client = self._pool.client()
@@ -175,7 +173,7 @@ class ChatClient:
                 content = read_body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             what = hide(f"cannot be reached: {error}", [key])
-            raise FaultError(what, may_be_charged=False) from None
+            raise FaultError(what, may_be_charged=False, is_away=True) from None
         except httpx.TimeoutException:
             what = f"gave no answer within timeout_s={self.timeout_s:g}"
             raise FaultError(what, may_be_charged=True, is_slow=True) from None
@@ -185,8 +183,7 @@ class ChatClient:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             what = hide(f"could not be asked: {type(error).__name__}: {error}", [key])
             raise SolveError(what) from None
-        check_status(response, content, key)
-        return read_answer(content, key)
+        return read_answer(response, content, key)
 
     def close(self) -> None:
         """Close idle connections; the client may be used again afterwards."""
@@ -199,7 +196,7 @@ def _fault_of(state: tenacity.RetryCallState) -> FaultError:
 
 
 def _final(fault: FaultError, attempts: int, paid: float) -> SolveError:
-    kind = SolveTimeoutError if fault.is_slow else SolveError
+    kind = StopRunError if fault.is_away else SolveTimeoutError if fault.is_slow else SolveError
     waits = f"; it asks to wait {fault.wait_s:g} s" if fault.wait_s > LONGEST_WAIT_S else ""
     return _priced(kind(f"{fault} ({attempts} attempts{waits})"), paid)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
-from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
+from zo_bilevel.adapters.prompts.bill import Bill
+from zo_bilevel.support.errors import InputError, StopRunError, unknown_name_message
 
 TOKENS_A_PRICE = 1_000_000
 TOKENS_A_MESSAGE = 64
 """Tokens that a server may put around a message, for the bound on the price of a call."""
 
 
-class CostLimitError(SolveError):
-    """The next call might exceed `max_cost`: it was not made."""
+class CostLimitError(StopRunError):
+    """The next call might exceed `max_cost`: it was not made, and the run ends."""
 
 
 @final
@@ -34,6 +35,12 @@ class Spent:
         lost: Attempts whose answer did not arrive whole, though the server may have counted it.
         unmetered: Answers without a `usage`.
         unparsable: Answers that name no class.
+        no_content: Answers without any text.
+        tool_calls: Answers that call a tool instead.
+        refused: Refusals.
+        cut_short: Answers that end at the limit of tokens before they name a class.
+        filtered: Requests or answers that a content filter held back.
+        too_long: Requests that are longer than the model takes.
         cached: Answers that were known already, at no cost.
     """
 
@@ -45,6 +52,12 @@ class Spent:
     lost: int = 0
     unmetered: int = 0
     unparsable: int = 0
+    no_content: int = 0
+    tool_calls: int = 0
+    refused: int = 0
+    cut_short: int = 0
+    filtered: int = 0
+    too_long: int = 0
     cached: int = 0
 
 
@@ -55,7 +68,7 @@ class ChatLedger:
     Args:
         model: Name of the model.
         prices: From names of models to the prices of a million tokens read and written.
-        max_tokens: Most tokens of an answer.
+        max_tokens: Most tokens of all answers to one call.
         max_cost: Limit in the unit of the prices, > 0, or `None`.
 
     Raises:
@@ -77,50 +90,59 @@ class ChatLedger:
         self.price = (0.0, 0.0) if prices is None else _price(model, prices)
         self.max_tokens, self.max_cost = max_tokens, max_cost
         self.spent = Spent()
-        self._reserved, self._extra, self._owner = 0.0, 0, os.getpid()
-        self._lock = threading.Lock()
+        self.bill = Bill()
+        self._surplus, self._in_flight, self._lock = 0.0, 0, threading.Condition()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        left_out = ("_lock", "_in_flight", *(() if self.max_cost is not None else ("bill",)))
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self.__dict__.update({"bill": Bill(), **state})
+        self._in_flight, self._lock = 0, threading.Condition()
 
     def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Money for so many tokens."""
         read, written = self.price
         return (prompt_tokens * read + completion_tokens * written) / TOKENS_A_PRICE
 
-    def most(self, messages: Sequence[Mapping[str, str]]) -> float:
-        """The most that one call can cost: no token is shorter than a byte."""
-        size = sum(len(m["content"].encode()) + TOKENS_A_MESSAGE for m in messages)
-        return self.cost_of(size + self._extra, self.max_tokens)
+    def most(self, body: Mapping[str, Any]) -> float:
+        """The most that one call can cost: no token is shorter than a byte.
 
-    def reserve(self, messages: Sequence[Mapping[str, str]]) -> float:
-        """Set aside what a call can cost.
+        Args:
+            body: The request; whatever it holds besides messages may be read by the model, too.
+        """
+        size = len(json.dumps(body, ensure_ascii=False).encode())
+        size += TOKENS_A_MESSAGE * len(body["messages"])
+        return self.cost_of(size, self.max_tokens) + self._surplus
+
+    def reserve(self, body: Mapping[str, Any]) -> float:
+        """Set aside what a call can cost; where that is too much, wait for the calls in flight.
 
         Returns:
             The amount, for `settle` or `lose`.
 
         Raises:
-            CostLimitError: If that might exceed the limit, or the limit is watched elsewhere.
+            CostLimitError: If the limit might be exceeded.
         """
-        if self.max_cost is not None and os.getpid() != self._owner:
-            raise CostLimitError(
-                "max_cost holds within one process: use Serial() or Joblib(backend='threading')"
-            )
         with self._lock:
-            amount = self.most(messages)
-            if self.max_cost is not None:
-                left = self.max_cost - self.spent.cost - self._reserved
-                if amount > left:
+            while missing := self.bill.add(amount := self.most(body), self.max_cost):
+                if not self._in_flight:
+                    limit = self.max_cost or 0.0
                     raise CostLimitError(
-                        f"max_cost={self.max_cost:g} might be exceeded: {self.spent.cost:.6g} are "
-                        f"spent, the next call may cost {amount:.3g}"
+                        f"max_cost={limit:g} might be exceeded: "
+                        f"{missing + limit - amount:.6g} are spent, the next call may cost "
+                        f"{amount:.3g}"
                     )
-            self._reserved += amount
+                self._lock.wait(1.0)
+            self._in_flight += 1
             return amount
+
+    def _close_call(self, correction: float) -> None:
+        self._in_flight -= 1
+        if correction:
+            self.bill.add(correction)
+        self._lock.notify_all()
 
     def settle(self, amount: float, usage: Mapping[str, Any] | None) -> float:
         """Book an answer by the server's own count; without one at the most it can have cost.
@@ -130,8 +152,8 @@ class ChatLedger:
         """
         counts = _counts(usage)
         with self._lock:
-            self._reserved -= amount
             if counts is None:
+                self._close_call(0.0)
                 self.spent.unmetered += 1
                 self.spent.cost += amount
                 return amount
@@ -140,8 +162,8 @@ class ChatLedger:
             self.spent.prompt_tokens += counts[0]
             self.spent.completion_tokens += counts[1]
             self.spent.cost += cost
-            if cost > amount:  # the server adds more around messages than was allowed for
-                self._extra += counts[0]
+            self._surplus += max(cost - amount, 0.0)  # more than was allowed for
+            self._close_call(cost - amount)
             return cost
 
     def lose(self, amount: float, *, may_be_charged: bool) -> float:
@@ -155,7 +177,7 @@ class ChatLedger:
             What it may have cost.
         """
         with self._lock:
-            self._reserved -= amount
+            self._close_call(0.0 if may_be_charged else -amount)
             if not may_be_charged:
                 return 0.0
             self.spent.lost += 1
@@ -190,6 +212,7 @@ def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int] | None:
     if not isinstance(usage, Mapping):
         return None
     found = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
+    found = [int(n) if isinstance(n, str) and n.isdecimal() else n for n in found]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in found):
         return None
     return int(found[0] or 0), int(found[1] or 0)

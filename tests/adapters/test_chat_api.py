@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore:.*answers name no class:UserWarning")
 
 import chat_servers
 from chat_servers import completion
@@ -114,7 +115,7 @@ def test_the_ledger_equals_the_servers_count_under_retries(server, chat):
     assert api.ledger.spent.calls == 5  # one of them had a usage but no choices
     assert api.ledger.spent.retries == len(FAULTS)
     metered = api.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
-    lost = 2 * api.ledger.most([{"content": f"{GOOD['ask']} {TEXTS[0]}"}])
+    lost = 2 * api.ledger.most(server.seen[0][1])
     assert api.ledger.spent.lost == 2  # a cut connection and half an answer may be on the bill
     assert answer.cost == pytest.approx(api.ledger.spent.cost)
     assert metered < answer.cost
@@ -212,24 +213,116 @@ def test_max_cost_is_never_exceeded(server, chat):
             billed = api.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
             assert billed <= api.ledger.spent.cost * (1 + 1e-12) <= limit
             assert sum(o.cost for o in outcomes) == pytest.approx(api.ledger.spent.cost)
-            assert outcomes[-1].status == "failed"
+            assert outcomes[-1].status == "stopped"
             assert "might be exceeded" in outcomes[-1].error
     ledger = ChatLedger("tiny", PRICES, 1, 1e-9)
     with pytest.raises(CostLimitError, match="max_cost=1e-09 might be exceeded"):
-        ledger.reserve([{"content": "a"}])
+        ledger.reserve({"messages": [{"content": "a"}]})
 
 
-def test_max_cost_is_refused_in_other_processes(server, chat):
-    same, other, unlimited = (
-        pickle.loads(pickle.dumps(chat(**given))) for given in ({"max_cost": 1.0},) * 2 + ({},)
-    )
-    other.ledger._owner += 1  # as in a worker
-    unlimited.ledger._owner += 1
-    assert Solve(same)(Job(0, GOOD, 0)).status == "ok"
-    assert "use Serial()" in Solve(other)(Job(0, GOOD, 0)).error
-    assert Solve(unlimited)(Job(0, GOOD, 0)).status == "ok"
-    for copy in (same, other, unlimited):
+def test_max_cost_holds_across_copies_and_restarts(server, chat, tmp_path):
+    one = chat()(GOOD).cost
+    api = chat(max_cost=7 * one, temperature=1.0, max_tokens=1)
+    copies = [pickle.loads(pickle.dumps(api)) for _ in range(3)]
+    server.prompt_tokens = server.completion_tokens = 0
+    ended = [Solve(copy)(Job(k, GOOD, k)).status for k in range(4) for copy in copies]
+    assert ended.count("ok") >= 3
+    assert ended[-3:] == ["stopped"] * 3
+    assert api.ledger.cost_of(server.prompt_tokens, server.completion_tokens) <= 7 * one
+    for copy in copies:
         copy.close()
+    server.prompt_tokens = server.completion_tokens = 0
+    store, limit = tmp_path / "runs.sqlite", 7 * one
+    for cap in (limit, limit, 100 * limit):
+        again = chat(max_cost=cap, temperature=1.0, max_tokens=1)
+        result = zb.minimize(again.problem(), zb.RandomSearch(), max_solves=20, store=store)
+        billed = again.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
+        assert billed <= cap
+        assert ("max_cost" in result.stop_reason) == (cap == limit)
+        assert not result.failures
+    assert result.solves == 20
+
+
+def test_max_cost_counts_every_answer_and_token_that_the_settings_allow(server, chat):
+    def wordy(body):
+        return 200, completion("files", completion_tokens=8 * 64)
+
+    server.model = wordy
+    api = chat(max_cost=0.02, max_tokens=64, extra={"n": 8}, temperature=1.0)
+    assert [Solve(api)(Job(k, GOOD, k)).status for k in range(3)][-1] == "stopped"
+    assert server.answers > 1
+    assert api.ledger.cost_of(server.prompt_tokens, server.completion_tokens) <= 0.02
+    with pytest.raises(InputError, match="max_cost needs max_tokens"):
+        chat(max_cost=1.0, max_tokens=None)
+
+
+def test_a_refused_key_ends_the_run_and_is_not_stored(server, chat, tmp_path):
+    server.plan = ["ok"] * 4 + ["status:401"] * 4
+    store = tmp_path / "runs.sqlite"
+    first = zb.minimize(chat().problem(), max_solves=6, seed=0, store=store)
+    assert (first.solves, first.failures) == (1, {})
+    assert "answered with status 401" in first.stop_reason
+    server.plan = []
+    again = zb.minimize(chat().problem(), max_solves=6, seed=0, store=store)
+    assert (again.solves, again.failures) == (6, {})
+    server.model = lambda body: (200, {"error": {"message": "your quota is used up"}})
+    with pytest.raises(zb.InnerSolverError, match="your quota is used up"):
+        zb.minimize(chat().problem(), max_solves=6, seed=1)
+
+
+def answer_with(message, finish="stop", **more):
+    choice = {"message": message, "finish_reason": finish, **more}
+    return lambda body: (200, {**completion(""), "choices": [choice]})
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "counted"),
+    [
+        ({"content": None}, "stop", "no_content"),
+        ({"content": None, "tool_calls": [{}]}, "tool_calls", "tool_calls"),
+        ({"content": None, "refusal": "no"}, "stop", "refused"),
+        ({"content": "<think>files or"}, "length", "cut_short"),
+        ({"content": ""}, "content_filter", "filtered"),
+    ],
+)
+def test_answers_without_text_fail_the_solve_under_their_own_name(
+    server, chat, message, finish, counted
+):
+    server.model = answer_with(message, finish)
+    api = chat()
+    with pytest.raises(SolveError, match=rf"4 of 4 answers name no class \({counted}: 4\)"):
+        api(GOOD)
+    assert getattr(api.ledger.spent, counted) == 4
+
+
+def test_answers_in_parts_and_after_reasoning_are_read(server, chat):
+    server.model = answer_with({"content": [{"type": "text", "text": "files"}]})
+    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
+    server.model = answer_with({"content": "<think>numbers?</think>\nfiles"})
+    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
+    first = {"token": "\n", "logprob": -0.001, "top_logprobs": [{"token": "num", "logprob": -9}]}
+    second = {"token": "files", "logprob": -0.1}
+    server.model = answer_with({"content": "\nfiles"}, logprobs={"content": [first, second]})
+    row = chat(logprobs=True)(GOOD).theta[0]
+    assert row[0] == pytest.approx(-0.1, abs=1e-5)
+
+
+def test_one_refused_example_costs_that_example(server, chat):
+    def model(body):
+        if "adds" in body["messages"][-1]["content"]:
+            return 400, {"error": {"message": "filtered", "code": "content_filter"}}
+        return topics(body)
+
+    server.model = model
+    api = chat()
+    with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(filtered: 1\)"):
+        assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
+    assert api.ledger.spent.filtered == 1
+
+
+def test_any_setting_can_be_left_out(server, chat):
+    chat(temperature=None, max_tokens=None)(GOOD)
+    assert set(server.seen[0][1]) == {"model", "messages"}
 
 
 def test_the_loop_stops_before_its_own_max_cost(server, chat):
@@ -243,7 +336,8 @@ def test_the_loop_stops_before_its_own_max_cost(server, chat):
 
 def test_known_answers_cost_nothing_and_what_names_no_class_is_counted(server, chat):
     api = chat()
-    assert api(POOR).theta.argmax(axis=1).tolist() == [2, 2, 2, 2]
+    with pytest.warns(UserWarning, match="4 of 4 answers name no class"):
+        assert api(POOR).theta.argmax(axis=1).tolist() == [2, 2, 2, 2]
     assert api.ledger.spent.unparsable == 4
     before = len(server.seen)
     assert api(POOR).cost == 0.0
@@ -309,11 +403,10 @@ def test_mini_batches_are_drawn_by_the_seed(server, chat):
 
 def test_no_key_anywhere(server, chat, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    server.plan = ["status:500", "cut-before", "status:400", "status:401"]
+    server.plan = ["status:500", "cut-before"]
     api = chat(max_concurrent=1, max_cost=1.0)
     store = tmp_path / "runs.sqlite"
     result = zb.minimize(api.problem(), max_solves=8, seed=0, store=store)
-    assert sum(result.failures.values()) == 2
     folder = save_prompt(tmp_path / "saved", api, result, {"accuracy": 1.0})
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) >= 3

@@ -20,7 +20,7 @@ from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import WrongShapeError, described
+from zo_bilevel.support.errors import InnerSolverError, WrongShapeError, described
 
 
 @final
@@ -58,6 +58,7 @@ class Evaluator:
         self.step = 0
         self.solve = Solve(problem.inner, outer_part(problem))
         self.bound: BoundProblem | None = None
+        self.stopped: Outcome | None = None
         self._base: Evaluation | None = None
         self._decode = decode
 
@@ -82,8 +83,27 @@ class Evaluator:
             places: Independent points by their place in the round.
 
         Returns:
-            Outcomes by place; all places, unless time ran out.
+            Outcomes by place; all places, unless time ran out or a solve ended the run.
         """
+        found = self._stored(places)
+        pending = [self.job(place, point) for place, point in places.items() if place not in found]
+        if not pending:
+            return found
+        # closing the round kills what is still running when the store or the user stops it
+        with closing(as_generator(self._dispatched(pending))) as answers:
+            for index, outcome in answers:
+                if outcome.status == "stopped":
+                    self.stopped = outcome
+                    break
+                if self.recorder is not None:
+                    point = places[index]
+                    self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
+                found[index] = outcome
+                if self.seconds_left() <= 0:
+                    break
+        return found
+
+    def _stored(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         found: dict[int, Outcome] = {}
         if self.recorder is not None:
             for place, point in places.items():
@@ -91,18 +111,6 @@ class Evaluator:
                 if stored is not None:
                     found[place] = stored
             self._note_time_before()
-        pending = [self.job(place, point) for place, point in places.items() if place not in found]
-        if not pending:
-            return found
-        # closing the round kills what is still running when the store or the user stops it
-        with closing(as_generator(self._dispatched(pending))) as answers:
-            for index, outcome in answers:
-                if self.recorder is not None:
-                    point = places[index]
-                    self.recorder.add(self.step, index, point, self.seed_of(point), outcome)
-                found[index] = outcome
-                if self.seconds_left() <= 0:
-                    break
         return found
 
     def _note_time_before(self) -> None:
@@ -119,7 +127,26 @@ class Evaluator:
             return self.dispatcher.run_within(self.solve, jobs, left)
         return self.dispatcher.run(self.solve, jobs)
 
-    def evaluate(self, points: Sequence[Point], first: int = 0) -> list[Evaluation]:
+    def evaluate(self, points: Sequence[Point]) -> list[Evaluation]:
+        """Run one round and judge it.
+
+        Args:
+            points: Independent points.
+
+        Returns:
+            Evaluations in the order of the points; fewer when time ran out.
+
+        Raises:
+            InputError: If the outer objective or the user's rule can never work.
+            InnerSolverError: If the inner solution can never fit the outer objective, or a solve
+                failed for a reason that would fail every further one.
+        """
+        evaluations = self.evaluate_part(points)
+        if self.stopped is not None:
+            raise InnerSolverError(self.stopped.error)
+        return evaluations
+
+    def evaluate_part(self, points: Sequence[Point], first: int = 0) -> list[Evaluation]:
         """Run one round, or a part of it, and judge it.
 
         Args:
@@ -127,7 +154,8 @@ class Evaluator:
             first: Place of the first of them in its round; above 0 the round goes on.
 
         Returns:
-            Evaluations in the order of the points; fewer when time ran out.
+            Evaluations in the order of the points; fewer when time ran out or a solve ended the
+            run: `stopped` is then its outcome.
 
         Raises:
             InputError: If the outer objective or the user's rule can never work.

@@ -93,7 +93,7 @@ def confirm(
         for repeat in range(repeats)
     ]
     ledger.rounds += 1
-    evaluations = evaluator.evaluate(points)
+    evaluations = evaluator.evaluate_part(points)
     with suppress(StopIteration):  # the run has ended already
         ledger.charge_all(evaluations, callback)
     return chosen([evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)])

@@ -13,6 +13,7 @@ from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import run_to_text
 from zo_bilevel.run.runs import Run, RunStatus
+from zo_bilevel.solve.books import KeepsBooks
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.places import open_store
@@ -109,6 +110,18 @@ def recording(
             raise
         finally:
             found.release(recorder.run.number)
+
+
+def keep_books(store: AbstractStore, inner: object) -> None:
+    """Let an inner solver that pays keep its bill beside the store, for restarts and processes.
+
+    Args:
+        store: The open store; one that is no file keeps no bill.
+        inner: The inner solver.
+    """
+    if isinstance(store, SQLiteStore) and isinstance(inner, KeepsBooks):
+        file = store.path.resolve()
+        inner.keep_books(file.with_name(f"{file.name}.bill"))
 
 
 def _best_so_far(ledger: Ledger) -> str:

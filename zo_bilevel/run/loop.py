@@ -13,7 +13,7 @@ from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.identity import Initial, open_recorder, start_at
 from zo_bilevel.run.ledger import Budget, Ledger
-from zo_bilevel.run.lifecycle import INTERRUPTED, end, noting_refusals, recording
+from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
@@ -131,11 +131,17 @@ def minimize(
             ledger.seconds_left,
             ledger.spent_before,
         )
+        if recorder is not None:
+            keep_books(recorder.store, problem.inner)
         try:
             reason = _loop(method, state, evaluator, ledger, rules, callback)
             verdict = None
-            if evaluator.solve.with_seed or state.notes.noisy:
+            is_noisy = evaluator.solve.with_seed or state.notes.noisy
+            if is_noisy and evaluator.stopped is None:
                 verdict = confirm(evaluator, ledger, state.notes, callback)
+            if evaluator.stopped is not None:
+                reason = evaluator.stopped.error
+                ledger.cost += evaluator.stopped.cost
         except KeyboardInterrupt:
             evaluator.dispatcher.close()
             if ledger.best is None:
@@ -198,14 +204,14 @@ def _loop(
             if room == 0:
                 return ledger.spent_reason()
             ledger.rounds += first == 0
-            part = evaluator.evaluate(points[first : first + room], first)
+            part = evaluator.evaluate_part(points[first : first + room], first)
             try:
                 ledger.charge_all(part, callback)
             except StopIteration as stop:
                 return str(stop) or "stopped by the callback"
             if reason := rules.reason(ledger):
                 return reason
-            if len(part) < room:
+            if len(part) < room:  # time ran out, or a solve ended the run
                 return ledger.spent_reason()
             evaluations += part
         state = method.tell(state, evaluations)
@@ -225,6 +231,8 @@ def _result(
     if best is None or best.theta is None or evaluator.bound is None:
         if not ledger.solves:
             raise InnerSolverError(f"not one solve was made: {reason}")
+        if evaluator.stopped is not None:
+            raise InnerSolverError(f"no solve had succeeded: {reason}")
         raise InnerSolverError(
             f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
         )

@@ -13,11 +13,11 @@ from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InputError
 
 Status: TypeAlias = Literal[
-    "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected"
+    "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected", "stopped"
 ]
 """`failed`: raised; `timed_out`: killed at its limit; `crashed`: its process died;
 `invalid`: values that are not finite; `wrong_shape`: another length or shape than expected or than
-before; `rejected`: refused by the user's own rule."""
+before; `rejected`: refused by the user's own rule; `stopped`: it ends the run."""
 
 
 @final

@@ -17,7 +17,7 @@ FOREIGN = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "site-p
 """Marks of code that is not the user's."""
 LONGEST_MESSAGE = 10_000
 """Characters of an exception that are kept."""
-SolveStatus: TypeAlias = Literal["failed", "timed_out", "crashed", "wrong_shape"]
+SolveStatus: TypeAlias = Literal["failed", "timed_out", "crashed", "wrong_shape", "stopped"]
 
 
 class ZoBilevelError(Exception):
@@ -51,6 +51,15 @@ class SolveCrashError(SolveError):
     """The program behind a solve was killed by a signal."""
 
     status: ClassVar[SolveStatus] = "crashed"
+
+
+class StopRunError(SolveError):
+    """A solve failed for a reason that would fail every further one: the run ends with its words.
+
+    The solve is not stored, so the same call goes on from here once the reason is gone.
+    """
+
+    status: ClassVar[SolveStatus] = "stopped"
 
 
 class WrongShapeError(SolveError):

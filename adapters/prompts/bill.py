@@ -1,0 +1,114 @@
+"""One sum of money that threads, processes and restarts of a program share."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+from zo_bilevel.support.errors import StopRunError
+
+BUSY_SECONDS = 60.0
+
+
+@final
+class Bill:
+    """What was spent under a name: in a file once there is one, until then in memory.
+
+    What a call can cost is added before it is made and corrected afterwards, so a program that is
+    killed in between has booked the most that the call can have cost.
+
+    Args:
+        name: Whose bill it is; a file may hold several.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._file: Path | None = None
+        self._spent = 0.0
+        self._in_file: dict[Path, float] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock, self._owner = threading.Lock(), os.getpid()
+        self._connection: sqlite3.Connection | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process adds to the same file: a temporary one if there is no other."""
+        if self._file is None:
+            handle, name = tempfile.mkstemp(".bill")
+            os.close(handle)
+            weakref.finalize(self, Path(name).unlink, missing_ok=True)
+            self.keep_in(Path(name))
+        return {"name": self.name, "file": self._file}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["name"])  # type: ignore[misc]  # the same fields as a new one
+        self._file = state["file"]
+
+    def keep_in(self, file: Path) -> None:
+        """Go on in a file, adding to it what was spent here and does not stand there yet."""
+        with self._lock:
+            missing = self._spent - self._in_file.get(file, 0.0)
+            self._in_file[file] = self._spent
+            if self._connection is not None and file != self._file:
+                self._connection.close()
+                self._connection = None
+            self._file = file
+        if missing:
+            self._change(missing)
+
+    def add(self, amount: float, limit: float | None = None) -> float:
+        """Add to the sum unless it would exceed the limit; a correction may be negative.
+
+        Returns:
+            What is missing: 0 where the amount was added.
+        """
+        missing = self._change(amount, limit)
+        if not missing:
+            with self._lock:
+                self._spent += amount
+                if self._file is not None:
+                    self._in_file[self._file] = self._in_file.get(self._file, 0.0) + amount
+        return missing
+
+    def _change(self, amount: float, limit: float | None = None) -> float:
+        with self._lock:
+            if self._file is None:
+                return 0.0 if limit is None else max(self._spent + amount - limit, 0.0)
+            with self._transaction() as connection:
+                found = connection.execute("SELECT spent FROM bills WHERE name = ?", (self.name,))
+                spent = (found.fetchone() or (0.0,))[0] + amount
+                if limit is not None and spent > limit:
+                    return float(spent - limit)
+                add = "INSERT OR REPLACE INTO bills (name, spent) VALUES (?, ?)"
+                connection.execute(add, (self.name, spent))
+        return 0.0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if self._connection is None:
+                self._connection = self._opened()
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StopRunError(f"cannot keep the bill in {self._file}: {error}") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            str(self._file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        table = "CREATE TABLE IF NOT EXISTS bills (name TEXT PRIMARY KEY, spent REAL NOT NULL)"
+        connection.execute(table)
+        return connection
