@@ -49,7 +49,7 @@ class Bill:
         return {"name": self.name, "file": self._file}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["name"])  # type: ignore[misc]  # the same fields as a new one
+        self.__init__(state["name"])
         self._file = state["file"]
 
     def keep_in(self, file: Path) -> None:

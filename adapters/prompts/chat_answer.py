@@ -135,7 +135,7 @@ def _answer_of(choice: Mapping[str, Any]) -> Answer:
     if not isinstance(content, str):
         content = "".join(part["text"] for part in content if part.get("type") in TEXT_PARTS)
     text = REASONING.sub("", content).strip()
-    unread_as = REASONS.get(reason, "unparsable" if text else "no_content")
+    unread_as = REASONS.get(str(reason), "unparsable" if text else "no_content")
     if message.get("refusal"):
         unread_as = "refused"
     elif message.get("tool_calls"):

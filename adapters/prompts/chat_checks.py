@@ -39,7 +39,9 @@ def most_tokens(options: Mapping[str, Any]) -> int:
         >>> most_tokens({"max_tokens": 16, "n": 8, "thinking": {"budget_tokens": 100}})
         928
     """
-    answers = [options[name] for name in ("n", "best_of") if isinstance(options.get(name), int)]
+    answers: list[int] = [
+        options[name] for name in ("n", "best_of") if isinstance(options.get(name), int)
+    ]
     return _token_limits(options) * max([1, *answers])
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:.*answers name no class:UserWarning")
 
 import chat_servers
 from chat_servers import completion
@@ -26,6 +25,7 @@ from zo_bilevel.solve.dispatch.base import Solve, takes_seed
 from zo_bilevel.solve.evaluation import Job
 from zo_bilevel.support.errors import InputError, MissingPackageError, SolveError, SolveTimeoutError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*answers name no class:UserWarning")
 KEY = "sk-very-secret-0123456789"
 TEXTS = ["a file opens", "adds one number", "the file closes", "the sum of two numbers"]
 LABELS = ["files", "numbers", "files", "numbers"]
