@@ -18,6 +18,7 @@ from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.places import open_store
 from zo_bilevel.store.recorder import Recorder
+from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import (
     InnerSolverError,
