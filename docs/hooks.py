@@ -19,7 +19,7 @@ PAGES = (
     ("Clusters", "cluster.md"),
     ("Stores", "store.md"),
     ("How it works", "how-it-works.md"),
-    ("Gauss–Newton", "methods/gauss-newton.md"),
+    ("Gauss-Newton", "methods/gauss-newton.md"),
     ("Trust region", "methods/trust-region.md"),
     ("Integers and choices", "methods/integers-and-choices.md"),
     ("Architecture", "architecture.md"),
