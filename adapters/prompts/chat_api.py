@@ -128,7 +128,7 @@ class ChatAPI:
         self.client.key()
         self._check_draws()
         self.__signature__ = solver_signature(with_seed=send_seed or examples_per_class is not None)
-        self._known: dict[str, tuple[FloatArray, str]] = {}
+        self._known: dict[str, tuple[FloatArray, str, bool]] = {}
         self._has_warned = False
         self.name = self.ledger.bill.name = self._name()
 
@@ -220,13 +220,16 @@ class ChatAPI:
         self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None
     ) -> tuple[FloatArray, float]:
         """All examples, several at once; after a failure none is begun any more."""
-        failed, costs, unread = threading.Event(), [0.0] * len(texts), [""] * len(texts)
+        failed, costs = threading.Event(), [0.0] * len(texts)
+        unread, is_mute = [""] * len(texts), [False] * len(texts)
 
         def ask(place: int) -> FloatArray | Exception | None:
             if failed.is_set():
                 return None
             try:
-                row, unread[place], costs[place] = self._ask(phi, texts[place], seed)
+                row, unread[place], is_mute[place], costs[place] = self._ask(
+                    phi, texts[place], seed
+                )
                 return row
             except Exception as error:  # noqa: BLE001 - what was paid for the others must be told
                 failed.set()
@@ -241,16 +244,17 @@ class ChatAPI:
                 error = type(found)(f"{self.url} {found}") if is_own else found
                 error.cost = math.fsum(costs)  # type: ignore[attr-defined]  # for the dispatcher
                 raise error
-        self._judge_unread([name for name in unread if name], len(texts), math.fsum(costs))
+        self._judge_unread([name for name in unread if name], is_mute, math.fsum(costs))
         return np.array(answers), math.fsum(costs)
 
-    def _judge_unread(self, unread: list[str], total: int, cost: float) -> None:
+    def _judge_unread(self, unread: list[str], is_mute: list[bool], cost: float) -> None:
         """Warn once of many answers that name no class; without any text at all it is an error."""
+        total = len(is_mute)
         if len(unread) <= MOST_UNREAD * total:
             return
         kinds = ", ".join(f"{name}: {unread.count(name)}" for name in dict.fromkeys(unread))
         what = f"{len(unread)} of {total} answers name no class ({kinds})"
-        if len(unread) == total and set(unread) != {"unparsable"}:
+        if all(is_mute):
             error = SolveError(f"{self.url}: {what}")
             error.cost = cost  # type: ignore[attr-defined]  # for the dispatcher
             raise error
@@ -260,7 +264,7 @@ class ChatAPI:
 
     def _ask(
         self, phi: Mapping[str, Any], text: str, seed: int | None
-    ) -> tuple[FloatArray, str, float]:
+    ) -> tuple[FloatArray, str, bool, float]:
         body = {"model": self.model, "messages": self.template.messages(phi, text), **self.options}
         if self.send_seed and seed is not None:
             body["seed"] = seed
@@ -278,13 +282,13 @@ class ChatAPI:
             self._known[key] = found
         return *found, answer.cost
 
-    def _row(self, answer: Answer) -> tuple[FloatArray, str]:
-        """Log-probabilities of the classes and of none of them, and why an answer names none."""
+    def _row(self, answer: Answer) -> tuple[FloatArray, str, bool]:
+        """Log-probabilities of the classes and of none, why it is none, and if there is no text."""
         row = row_of_logprobs(answer.alternatives, self.classes)
         if row is not None:
-            return row, ""
+            return row, "", False
         found = parsed(answer.text, self.classes, self.parser) if answer.text else None
         unread = answer.unread_as if found is None else ""
         if unread:
             self.ledger.count(unread)
-        return row_of_class(found, len(self.classes)), unread
+        return row_of_class(found, len(self.classes)), unread, not answer.text
