@@ -1,5 +1,7 @@
 """Standard errors, intervals, open combinations and profiles of least-squares fits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -124,6 +126,45 @@ def test_parameters_on_a_bound_are_named_and_differenced_inwards():
     assert found.on_bound == ("a", "c")
     assert all(phi["a"] >= 0 and phi["c"] <= 1 for phi in seen)
     assert np.isfinite(found.deviations).all()
+
+
+def decay(answer):
+    def model(phi):
+        return phi["a"] * np.exp(-phi["k"] * TIMES) + phi["c"]
+
+    data = model({"a": 2.0, "k": 0.8, "c": 0.3}) + 0.02 * np.cos(9 * TIMES)
+    space = zb.Space(a=zb.Real(0, 5), k=zb.Log(0.01, 10), c=zb.Real(-1, 1))
+    return zb.Problem(space, lambda phi: answer(model(phi)), zb.SquaredError(data))
+
+
+@pytest.mark.parametrize(
+    ("answer", "within"),
+    [
+        (lambda theta: np.round(theta, 3), 0.25),
+        (lambda theta: np.round(theta, 5), 0.05),
+        (lambda theta: np.round(theta, 8), 0.01),
+        (lambda theta: theta.astype(np.float32).astype(float), 0.01),
+        (lambda theta: theta.astype(np.float32), 0.01),
+    ],
+)
+def test_coarse_answers_are_differenced_over_longer_steps(answer, within):
+    at = zb.minimize(decay(lambda theta: theta), max_solves=60).phi
+    exact = zb.uncertainty(decay(lambda theta: theta), at)
+    coarse = zb.uncertainty(decay(answer), at)
+    np.testing.assert_allclose(coarse.deviations, exact.deviations, rtol=within)
+    low, high = zb.profile(decay(answer), at, "k").interval
+    np.testing.assert_allclose(
+        (low, high), zb.profile(decay(lambda t: t), at, "k").interval, rtol=0.1 * within
+    )
+
+
+def test_noise_that_a_result_shows_is_differenced_over_longer_steps():
+    draws = np.random.default_rng(0)
+    noisy_problem = decay(lambda theta: theta + draws.normal(0, 1e-4, theta.size))
+    exact = zb.minimize(decay(lambda theta: theta), max_solves=60)
+    expected = zb.uncertainty(decay(lambda theta: theta), exact).deviations
+    other = dataclasses.replace(exact, theta=noisy_problem.inner(exact.phi))
+    np.testing.assert_allclose(zb.uncertainty(noisy_problem, other).deviations, expected, rtol=0.25)
 
 
 @pytest.mark.parametrize(

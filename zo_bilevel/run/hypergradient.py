@@ -9,12 +9,13 @@ from typing import Any
 from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.sketch import Hypergradient, Sketch
+from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.streams import METHOD_KEY, generator
-from zo_bilevel.support.errors import InnerSolverError
+from zo_bilevel.support.errors import InnerSolverError, UnsupportedProblemError
 
 
 def hypergradient(
@@ -42,6 +43,7 @@ def hypergradient(
     Raises:
         InputError: If `phi` breaks a rule.
         InnerSolverError: If the base solve or every direction failed.
+        UnsupportedProblemError: If a parameter is an integer or a choice.
 
     Example:
         >>> from zo_bilevel import Real, Space, SquaredError
@@ -49,6 +51,11 @@ def hypergradient(
         >>> round(float(hypergradient(problem, {"a": 3.0})["a"]), 3)
         4.0
     """
+    for name, parameter in problem.space.parameters.items():
+        if isinstance(parameter, Integer | Choice):
+            raise UnsupportedProblemError(
+                f"a hypergradient needs parameters that vary continuously, got {name}={parameter!r}"
+            )
     estimator = FG2UZO() if estimator is None else estimator
     x = problem.space.encode(phi)
     rng = generator(seed, METHOD_KEY, 0)

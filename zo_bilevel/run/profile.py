@@ -33,10 +33,12 @@ from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Side: TypeAlias = Generator[FloatArray, FloatArray | None, None]
 """Yields scaled points, is sent weighted residuals (`None` for a failed solve)."""
-NUM_STEPS_TO_END = 6
+NUM_STEPS_TO_END = 4
 """Into which the way to the end of the interval is cut, were the model linear."""
 MIN_PROMISE = 0.01
 """A correction is solved when it promises to lower S by this many residual variances."""
+WORTHY_SHARE = 0.5
+"""Of its promise that a correction must keep for another one to follow."""
 MOST_CORRECTIONS = 2
 """Solves that let the other parameters follow, at one value of the profiled one."""
 
@@ -116,7 +118,7 @@ def profile(
         raise InputError(f"max_solves must be >= 1, got {max_solves}")
     x = problem.space.encode(at.phi if isinstance(at, Result) else at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
-    theta, jacobian = jacobian_at(evaluator, x, None)
+    theta, jacobian = jacobian_at(evaluator, x, at)
     roots = np.sqrt(objective.weights)
     residuals = roots * (theta - objective.target)
     place, freedom = names.index(name), int(np.count_nonzero(roots)) - x.size
@@ -187,8 +189,11 @@ class _Valley:
                 if answer is None:
                     break
                 self._learn(correction, answer)
-                if answer @ answer < self.residuals @ self.residuals:
+                gain = float(self.residuals @ self.residuals - answer @ answer)
+                if gain > 0:
                     self.x, self.residuals = self.x + correction, answer
+                if gain < WORTHY_SHARE * promise:
+                    break  # what is left is rounding or noise of the answers
             self._note()
 
     def _step(self) -> FloatArray:

@@ -10,15 +10,18 @@ Regression Analysis, 1988, section 2.2):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.confidence import Uncertainty, describe_direction, flat_names
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.result import Result
@@ -28,6 +31,8 @@ from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedProblemError
 
+LARGEST_STEP = 0.1
+"""However coarse the answers are, relative."""
 FORWARD_STEP = 2.0**-25
 """Relative step of a difference in double precision, about the root of the rounding error."""
 SINGULAR_SHARE = 1e-7
@@ -55,8 +60,8 @@ def uncertainty(
         at: The answer: a result, or parameters by name. Means nothing away from a minimum.
         relative_step: Step of the differences, relative to the size of a parameter (to its range
             where that is larger than a thousand times the parameter). Default the root of the
-            rounding error of the solver's own floating type; set it larger than the relative noise
-            for solvers that print few digits.
+            relative error of answers: of their floating type, of the digits that they show, or of
+            noise, which is seen when `at` is a result. Set it for noisy solvers otherwise.
         dispatcher: Runs the solves; default `Serial()`.
         seed: Seed of the solves: all of them get the same one.
 
@@ -82,7 +87,7 @@ def uncertainty(
     objective = checked_fit(problem, relative_step)
     x = problem.space.encode(at.phi if isinstance(at, Result) else at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
-    theta, jacobian = jacobian_at(evaluator, x, relative_step)
+    theta, jacobian = jacobian_at(evaluator, x, at, relative_step)
     return linear_uncertainty(problem.space, x, objective, theta, jacobian)
 
 
@@ -170,9 +175,16 @@ def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:
 
 
 def jacobian_at(
-    evaluator: Evaluator, x: FloatArray, relative_step: float | None
+    evaluator: Evaluator,
+    x: FloatArray,
+    at: Result | Mapping[str, Any],
+    relative_step: float | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Theta at x, `(m,)`, and its derivative per unit of phi, `(m, N)`, by forward differences.
+
+    The step is the root of the relative error of answers, where the two errors of a difference
+    balance: of the floating type, or of the digits that answers show, or of noise, where a result
+    holds another answer of the same point.
 
     Raises:
         InnerSolverError: If a solve failed.
@@ -182,7 +194,10 @@ def jacobian_at(
         raise InnerSolverError(f"the solve at the answer failed: {base.error}")
     step = relative_step
     if step is None:
-        step = FORWARD_STEP if base.layout.dtype == "float64" else 1e-3
+        answers = [base.theta]
+        if isinstance(at, Result):
+            answers.append(flatten_theta(at.theta)[0])
+        step = min(max(FORWARD_STEP, math.sqrt(_relative_error(answers))), LARGEST_STEP)
     moves = np.diag(_inward(evaluator.problem, x, step * _sizes(evaluator.problem, x)))
     solved = evaluator.evaluate([Point(x + move, role="sketch") for move in moves])
     failed = [evaluation.error for evaluation in solved if not evaluation.ok]
@@ -195,6 +210,20 @@ def jacobian_at(
         if evaluation.theta is not None
     ]
     return base.theta, np.stack(columns, axis=1)
+
+
+def _relative_error(answers: Sequence[FloatArray]) -> float:
+    """Of the answers of one point: what rounding and noise leave open, over their size."""
+    theta = answers[0]
+    rounding = OutputRounding()
+    rounding.see(theta)
+    error = rounding.noise
+    size = float(np.sqrt(np.mean(theta**2)))
+    if np.array_equal(theta.astype(np.float32), theta):
+        error = max(error, float(np.finfo(np.float32).eps) * size)
+    if len(answers) > 1 and answers[1].shape == theta.shape:
+        error = max(error, float(np.sqrt(np.mean((answers[1] - theta) ** 2) / 2)))
+    return error / size if size else 0.0
 
 
 def _sizes(problem: Problem, x: FloatArray) -> FloatArray:
