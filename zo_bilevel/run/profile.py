@@ -181,20 +181,23 @@ class _Valley:
             if answer is None:
                 return
             self._move(step, answer)
-            for _ in range(MOST_CORRECTIONS):
-                correction, promise = self._correction()
-                if promise < MIN_PROMISE * self.variance:
-                    break
-                answer = yield self.x + correction
-                if answer is None:
-                    break
-                self._learn(correction, answer)
-                gain = float(self.residuals @ self.residuals - answer @ answer)
-                if gain > 0:
-                    self.x, self.residuals = self.x + correction, answer
-                if gain < WORTHY_SHARE * promise:
-                    break  # what is left is rounding or noise of the answers
+            yield from self._let_others_follow()
             self._note()
+
+    def _let_others_follow(self) -> Side:
+        for _ in range(MOST_CORRECTIONS):
+            correction, promise = self._correction()
+            if promise < MIN_PROMISE * self.variance:
+                return
+            answer = yield self.x + correction
+            if answer is None:
+                return
+            self._learn(correction, answer)
+            gain = float(self.residuals @ self.residuals - answer @ answer)
+            if gain > 0:
+                self.x, self.residuals = self.x + correction, answer
+            if gain < WORTHY_SHARE * promise:
+                return  # what is left is rounding or noise of the answers
 
     def _step(self) -> FloatArray:
         """Along the valley, as far as one part of the way to the limit."""
