@@ -1,0 +1,213 @@
+"""Runs a method on a problem once, and remembers the run on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import zo_bilevel as zb
+from benchmarks.arena.best import smallest_loss
+from benchmarks.arena.peers import PEERS, peer_version, run_peer
+from benchmarks.arena.problem import ArenaProblem
+from benchmarks.arena.watching import Watched
+from zo_bilevel.methods.names import method_from_name
+
+FINEST = 1e-8
+"""Share of the possible gain at which a run without noise may end: finer than any score."""
+
+
+@dataclass(frozen=True)
+class ArenaRun:
+    """One method on one problem.
+
+    Args:
+        problem: Its name.
+        method: Its name.
+        seed: Of the run and of the noise.
+        solves: Spent.
+        best: Pairs of a solve and the lowest noiseless loss so far, where it falls.
+        incumbent: Pairs of a solve and the noiseless loss of the point whose measured loss is
+            the lowest so far, where that point changes.
+        returned: Noiseless loss of the point that the method gave back; its incumbent's where
+            the arena ended the run.
+        own_seconds: Spent outside the solver.
+        reason: Why it stopped.
+    """
+
+    problem: str
+    method: str
+    seed: int
+    solves: int
+    best: tuple[tuple[int, float], ...]
+    incumbent: tuple[tuple[int, float], ...]
+    returned: float
+    own_seconds: float
+    reason: str
+
+
+def run_once(problem: ArenaProblem, method: str, seed: int = 0) -> ArenaRun:
+    """Run, without looking at what is remembered.
+
+    Args:
+        problem: What is solved.
+        method: A peer, or a method's name on the project's command line.
+        seed: Of the run and of the noise.
+    """
+    watched = Watched(problem, seed, _enough(problem))
+    begin = time.perf_counter()
+    returned: float | None = None
+    if method in PEERS:
+        reason = run_peer(method, problem, watched, seed)
+    else:
+        reason, returned = _run_own(problem, method, seed, watched)
+    own = time.perf_counter() - begin - watched.seconds
+    best, incumbent = _falls(watched)
+    if returned is None:
+        returned = incumbent[-1][1] if incumbent else float("inf")
+    solves = len(watched.true_losses)
+    return ArenaRun(problem.name, method, seed, solves, best, incumbent, returned, own, reason)
+
+
+def _enough(problem: ArenaProblem) -> float:
+    if problem.noise is not None:
+        return -float("inf")
+    lowest, first = smallest_loss(problem), problem.true_loss(problem.start)
+    return lowest + FINEST * (first - lowest)
+
+
+def _run_own(
+    problem: ArenaProblem, method: str, seed: int, watched: Watched
+) -> tuple[str, float | None]:
+    def inner(phi: dict[str, Any]) -> Any:
+        return watched(problem.from_phi(phi))
+
+    outer = zb.SquaredError(problem.target) if problem.outer is None else problem.outer
+    try:
+        result = zb.minimize(
+            zb.Problem(problem.space(), inner, outer, name=problem.name),
+            method_from_name(method),
+            initial=problem.to_phi(problem.start),
+            max_solves=problem.max_solves,
+            tolerance=None if problem.noise else watched.enough,
+            seed=seed,
+        )
+    except zb.ZoBilevelError as error:
+        return f"refused: {error}", None
+    return result.stop_reason, problem.true_loss(problem.from_phi(result.phi))
+
+
+def _falls(watched: Watched) -> tuple[tuple[tuple[int, float], ...], ...]:
+    best: list[tuple[int, float]] = []
+    incumbent: list[tuple[int, float]] = []
+    lowest = measured_lowest = float("inf")
+    pairs = zip(watched.true_losses, watched.measured_losses, strict=True)
+    for solve, (true, measured) in enumerate(pairs, start=1):
+        if true < lowest:
+            lowest = true
+            best.append((solve, true))
+        if measured < measured_lowest:
+            measured_lowest = measured
+            incumbent.append((solve, true))
+    return tuple(best), tuple(incumbent)
+
+
+def version_of(method: str) -> str:
+    """What runs are remembered under: a package's version, or a digest of the project's sources.
+
+    Args:
+        method: A peer's or the project's.
+    """
+    if method in PEERS:
+        return peer_version(method)
+    digest = hashlib.sha256()
+    for file in sorted(Path(zb.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Finished runs, a file each.
+
+    Args:
+        folder: Where; made when missing.
+        versions: Version by method.
+    """
+
+    folder: Path
+    versions: dict[str, str]
+
+    def _file(self, problem: ArenaProblem, method: str, seed: int) -> Path:
+        place = self.folder / f"{method.replace(':', '-')}@{self.versions[method]}"
+        stem = problem.name.replace("/", "__")
+        return place / f"{stem}__{problem.key}__{problem.max_groups}__{seed}.json"
+
+    def load(self, problem: ArenaProblem, method: str, seed: int) -> ArenaRun | None:
+        """The run, or `None` when it was not made yet."""
+        file = self._file(problem, method, seed)
+        if not file.exists():
+            return None
+        data = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("best", "incumbent"):
+            data[name] = tuple((int(solve), float(loss)) for solve, loss in data[name])
+        return ArenaRun(**data)
+
+    def save(self, problem: ArenaProblem, run: ArenaRun) -> None:
+        """Remember a run."""
+        file = self._file(problem, run.method, run.seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        waiting = file.with_suffix(".part")
+        waiting.write_text(json.dumps(asdict(run)), encoding="utf-8")
+        waiting.replace(file)
+
+
+def run_all(
+    problems: Iterable[ArenaProblem],
+    methods: Sequence[str],
+    cache: Cache,
+    *,
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
+) -> Iterator[ArenaRun]:
+    """Every method on every problem, remembered ones first.
+
+    Args:
+        problems: With or without noise; without noise only the first seed is run.
+        methods: Names.
+        cache: What is remembered.
+        seeds: Of runs with noise.
+        jobs: Processes.
+
+    Yields:
+        Runs, in the order in which they are ready.
+    """
+    missing = []
+    for problem in problems:
+        for method in methods:
+            for seed in seeds if problem.noise else seeds[:1]:
+                run = cache.load(problem, method, seed)
+                if run is not None:
+                    yield run
+                else:
+                    missing.append((problem.name, method, seed, cache))
+    if jobs == 1:
+        yield from map(_run_and_save, missing)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_run_and_save, missing)
+
+
+def _run_and_save(work: tuple[str, str, int, Cache]) -> ArenaRun:
+    from benchmarks.arena.catalogue import problem_named
+
+    name, method, seed, cache = work
+    problem = problem_named(name)
+    run = run_once(problem, method, seed)
+    cache.save(problem, run)
+    return run
