@@ -6,21 +6,28 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from benchmarks.arena.fields import field_problems
 from benchmarks.arena.large import large_problems
 from benchmarks.arena.more_wild import more_wild_problems
 from benchmarks.arena.nist import FOLDER, nist_problems
-from benchmarks.arena.problem import ArenaProblem, Half
-from benchmarks.arena.variants import noisy_variants, wide_variants
+from benchmarks.arena.outer import outer_problems
+from benchmarks.arena.problem import ArenaProblem, Half, Noise
+from benchmarks.arena.simulators import simulator_problems
+from benchmarks.arena.variants import noisy_variants, wide_variants, with_noise
 
 GROUPS = (
     "more-wild",
     "nist",
     "large",
+    "simulators",
+    "fields",
+    "outer",
     "additive-noise",
     "proportional-noise",
     "step-noise",
     "wide",
 )
+FIELD_NOISE = Noise("additive", 1e-3)
 
 
 @cache
@@ -31,9 +38,12 @@ def all_problems(nist_folder: Path = FOLDER) -> tuple[ArenaProblem, ...]:
         nist_folder: Where NIST's files are.
     """
     small, regressions = more_wild_problems(), nist_problems(nist_folder)
-    plain = [*small, *regressions, *large_problems()]
-    noisy = noisy_variants([*small, *regressions[::2]])
-    return (*plain, *noisy, *wide_variants([*small[::2], *regressions[1::4]]))
+    simulators, fields = simulator_problems(), field_problems()
+    plain = [*small, *regressions, *large_problems(), *simulators, *fields]
+    noisy = noisy_variants([*small, *regressions[::2], *simulators[::2]])
+    noisy += [with_noise(field, FIELD_NOISE) for field in fields[::3]]
+    wide = wide_variants([*small[::2], *regressions[1::4]])
+    return (*plain, *outer_problems(plain), *noisy, *wide)
 
 
 def chosen(

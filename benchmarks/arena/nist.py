@@ -146,6 +146,7 @@ def nist_problems(folder: Path = FOLDER) -> list[ArenaProblem]:
                     lower=start - reach,
                     upper=start + reach,
                     smallest=known.smallest,
+                    truth=known.values,
                 )
             )
     return problems

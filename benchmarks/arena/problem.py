@@ -58,6 +58,8 @@ class ArenaProblem:
         noise: Noise of the solver.
         max_groups: Budget in groups of N + 1 solves.
         correlation_length: Of a field; see `zb.Real`.
+        shape: Of a field; `()` for a row of N numbers.
+        truth: Where the data come from or a certified minimum, from where `best` searches too.
         outer: Torch function `f(theta, phi)` in place of the mean square.
     """
 
@@ -74,6 +76,8 @@ class ArenaProblem:
     noise: Noise | None = None
     max_groups: int = 200
     correlation_length: float | None = None
+    shape: tuple[int, ...] = ()
+    truth: FloatArray | None = None
     outer: Callable[..., Any] | None = None
 
     @property
@@ -147,8 +151,8 @@ class ArenaProblem:
         alike = np.ptp(self.lower) == 0 and np.ptp(self.upper) == 0
         if alike:
             low, high = float(self.lower[0]), float(self.upper[0])
-            length = self.correlation_length
-            return zb.Space(x=zb.Real(low, high, shape=(self.size,), correlation_length=length))
+            shape, length = self.shape or (self.size,), self.correlation_length
+            return zb.Space(x=zb.Real(low, high, shape=shape, correlation_length=length))
         pairs = zip(self.lower, self.upper, strict=True)
         return zb.Space(
             {f"x{k}": zb.Real(float(low), float(high)) for k, (low, high) in enumerate(pairs)}
@@ -157,13 +161,13 @@ class ArenaProblem:
     def to_phi(self, x: FloatArray) -> dict[str, Any]:
         """Values by name."""
         if np.ptp(self.lower) == 0 and np.ptp(self.upper) == 0:
-            return {"x": x}
+            return {"x": x.reshape(self.shape or x.shape)}
         return {f"x{k}": float(value) for k, value in enumerate(x)}
 
     def from_phi(self, phi: Mapping[str, Any]) -> FloatArray:
         """The other way round, shape `(N,)`."""
         if "x" in phi:
-            return np.asarray(phi["x"], dtype=np.float64)
+            return np.asarray(phi["x"], dtype=np.float64).ravel()
         return np.array([phi[f"x{k}"] for k in range(self.size)], dtype=np.float64)
 
 

@@ -18,6 +18,8 @@ from benchmarks.arena.problem import ArenaProblem
 from benchmarks.arena.watching import Watched
 from zo_bilevel.methods.names import method_from_name
 
+SCALAR = "scalar"
+"""`METHOD/scalar` sees only the loss."""
 FINEST = 1e-8
 """Share of the possible gain at which a run without noise may end: finer than any score."""
 
@@ -88,10 +90,12 @@ def _run_own(
         return watched(problem.from_phi(phi))
 
     outer = zb.SquaredError(problem.target) if problem.outer is None else problem.outer
+    name, _, view = method.partition("/")
+    bilevel = zb.Problem(problem.space(), inner, outer, name=problem.name)
     try:
         result = zb.minimize(
-            zb.Problem(problem.space(), inner, outer, name=problem.name),
-            method_from_name(method),
+            bilevel.scalar if view == SCALAR else bilevel,
+            method_from_name(name),
             initial=problem.to_phi(problem.start),
             max_solves=problem.max_solves,
             tolerance=None if problem.noise else watched.enough,
@@ -144,7 +148,9 @@ class Cache:
     versions: dict[str, str]
 
     def _file(self, problem: ArenaProblem, method: str, seed: int) -> Path:
-        place = self.folder / f"{method.replace(':', '-')}@{self.versions[method]}"
+        place = (
+            self.folder / f"{method.replace(':', '-').replace('/', '-')}@{self.versions[method]}"
+        )
         stem = problem.name.replace("/", "__")
         return place / f"{stem}__{problem.key}__{problem.max_groups}__{seed}.json"
 
