@@ -1,4 +1,7 @@
-"""`python -m benchmarks.arena`: run, remember, and print the scores."""
+"""Run what is missing, remember it, print the scores.
+
+python -m benchmarks.arena --method default --half tune --groups more-wild,nist
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +17,21 @@ from rich.console import Console
 
 from benchmarks.arena.catalogue import GROUPS, chosen
 from benchmarks.arena.nist import FOLDER
-from benchmarks.arena.problem import FloatArray
+from benchmarks.arena.page import write_page
+from benchmarks.arena.peers import peers_of
+from benchmarks.arena.problem import ArenaProblem, FloatArray, Half
 from benchmarks.arena.running import ArenaRun, Cache, run_all, version_of
 from benchmarks.arena.scores import share_table
-from benchmarks.arena.table import print_group, print_summary
+from benchmarks.arena.table import print_group, print_problems, print_summary
 
-PEERS = ("dfols", "dfols-scaled", "trf", "lm")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "zo_bilevel" / "arena"
 
 
 def arguments() -> argparse.Namespace:
     """The command line's words."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arena", description=__doc__)
     parser.add_argument("--method", nargs="*", default=["default"], help="the project's, by name")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", help="default: those that suit each group")
     parser.add_argument("--half", choices=["tune", "held", "both"], default="tune")
     parser.add_argument("--groups", default=",".join(GROUPS), help="separated by commas")
     parser.add_argument("--only", default="", help="problems whose name has this in it")
@@ -37,38 +42,82 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--nist", type=Path, default=FOLDER, help="folder of NIST's files")
     parser.add_argument("--brief", action="store_true", help="only the summary")
-    parser.add_argument("--problems", action="store_true", help="a line for each problem")
+    parser.add_argument("--problems", action="store_true", help="a line for each problem too")
+    parser.add_argument("--page", type=Path, help="HTML file to write")
     return parser.parse_args()
 
 
-def main() -> None:
-    """Run what is missing, then print."""
-    options = arguments()
-    console, begin = Console(width=110), time.perf_counter()
-    half = None if options.half == "both" else options.half
+Runs = dict[str, dict[tuple[str, int], ArenaRun]]
+
+
+def gather(problems: Sequence[ArenaProblem], options: argparse.Namespace) -> Runs:
+    """Every run by method, made or remembered."""
+    runs: Runs = defaultdict(dict)
+    for group in dict.fromkeys(problem.group for problem in problems):
+        members = [problem for problem in problems if problem.group == group]
+        methods = methods_of(group, options)
+        versions = {
+            name: options.version
+            if name in options.method and options.version
+            else version_of(name, is_peer=name not in options.method)
+            for name in methods
+        }
+        cache, seeds = Cache(options.cache, versions), range(options.seeds)
+        for run in run_all(members, methods, cache, seeds=seeds, jobs=options.jobs):
+            runs[run.method][run.problem, run.seed] = run
+    return runs
+
+
+def methods_of(group: str, options: argparse.Namespace) -> list[str]:
+    """The methods asked for, and the peers of a group."""
+    peers = peers_of(group) if options.peers is None else options.peers
+    return list(dict.fromkeys([*options.method, *peers]))
+
+
+def show(
+    console: Console, half: Half, options: argparse.Namespace
+) -> dict[str, dict[str, FloatArray]]:
+    """Run and print one half; groups to solve by group and method."""
     groups = options.groups.split(",")
     problems = [p for p in chosen(half, groups, options.nist) if options.only in p.name]
-    methods = [*options.method, *options.peers]
-    versions = {m: (m in options.method and options.version) or version_of(m) for m in methods}
-    cache, seeds = Cache(options.cache, versions), range(options.seeds)
-    runs: dict[str, dict[tuple[str, int], ArenaRun]] = defaultdict(dict)
-    for run in run_all(problems, methods, cache, seeds=seeds, jobs=options.jobs):
-        runs[run.method][run.problem, run.seed] = run
-    found: dict[str, dict[str, FloatArray]] = {}
+    runs, found = gather(problems, options), {}
     for group in groups:
         members = [problem for problem in problems if problem.group == group]
-        if members:
-            found[group] = {m: share_table(members, runs[m], options.judged) for m in methods}
-            if not options.brief:
-                title = f"{group}, {options.half}: {len(members)} problems"
-                print_group(console, title, found[group])
-    everything = {m: np.concatenate([tables[m] for tables in found.values()]) for m in methods}
+        if not members:
+            continue
+        methods = methods_of(group, options)
+        found[group] = {m: share_table(members, runs[m], options.judged) for m in methods}
+        if not options.brief:
+            print_group(console, f"{group}, {half}: {len(members)} problems", found[group])
+        if options.problems:
+            print_problems(console, members, {m: runs[m] for m in methods}, options.judged)
     for own in options.method:
-        print_summary(console, own, options.peers, {**found, "all": everything})
-    for name in methods:
-        solves = sum(run.solves for run in runs[name].values())
-        own_time = sum(run.own_seconds for run in runs[name].values())
-        console.print(f"{name}: {solves} solves, {own_time / max(solves, 1) * 1e6:.0f} µs a solve")
+        print_summary(console, own, {**found, "all": _together(found)})
+    for name, done in runs.items():
+        solves = sum(run.solves for run in done.values())
+        seconds = sum(run.own_seconds for run in done.values())
+        console.print(
+            f"{name}: {solves} solves, own time {seconds / max(solves, 1) * 1e6:.0f} µs each"
+        )
+    return found
+
+
+def _together(found: dict[str, dict[str, FloatArray]]) -> dict[str, FloatArray]:
+    """Groups of all methods that ran in every group."""
+    common = set.intersection(*(set(tables) for tables in found.values())) if found else set()
+    return {m: np.concatenate([tables[m] for tables in found.values()]) for m in common}
+
+
+def main() -> None:
+    """The command."""
+    options = arguments()
+    console, begin = Console(width=120), time.perf_counter()
+    halves: tuple[Half, ...] = ("tune", "held")
+    halves = tuple(half for half in halves if options.half in (half, "both"))
+    found = {half: show(console, half, options) for half in halves}
+    if options.page is not None:
+        write_page(options.page, found)
+        console.print(f"written to {options.page}")
     console.print(f"{time.perf_counter() - begin:.0f} s; runs remembered under {options.cache}")
 
 

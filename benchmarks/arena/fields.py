@@ -79,7 +79,7 @@ def basin(x: FloatArray) -> FloatArray:
 
 
 def sounding(x: FloatArray) -> FloatArray:
-    """Resistivity of 40 layers from above: Koefoed's recursion at 40 wave numbers, as logarithms."""
+    """Log resistivity seen from above 40 layers, at 40 wave numbers: Koefoed's recursion."""
     resistivity = np.exp(np.clip(x, -5, 5))
     damping = np.tanh(np.geomspace(0.2, 60, 40) / x.size)
     seen = np.full(damping.size, resistivity[-1])
@@ -89,7 +89,7 @@ def sounding(x: FloatArray) -> FloatArray:
 
 
 def transient_heat(x: FloatArray) -> FloatArray:
-    """A rod of 50 log diffusivities heated at one end: three sensors at 40 times, implicit steps."""
+    """A rod of 50 log diffusivities, heated at one end: three sensors, 40 implicit steps."""
     n = x.size
     k = 0.05 * n**2 * np.exp(np.clip(x, -5, 5))
     links = np.append(2 * k[0], 2 * k[1:] * k[:-1] / (k[1:] + k[:-1]))  # to the left of each cell

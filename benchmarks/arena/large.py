@@ -10,27 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.arena.more_wild import brown_almost_linear
 from benchmarks.arena.problem import ArenaProblem, FloatArray, box_around
-
-
-def broyden_tridiagonal(x: FloatArray) -> FloatArray:
-    """(30)."""
-    padded = np.pad(x, 1)
-    return (3 - 2 * x) * x - padded[:-2] - 2 * padded[2:] + 1
+from zo_bilevel.tasks.more_garbow_hillstrom import PROBLEMS
 
 
 def broyden_banded(x: FloatArray) -> FloatArray:
     """(31), five below and one above the diagonal."""
     near = np.convolve(x * (1 + x), [1.0, 0, 1, 1, 1, 1, 1])[1 : x.size + 1]
     return x * (2 + 5 * x**2) + 1 - near
-
-
-def discrete_boundary_value(x: FloatArray) -> FloatArray:
-    """(28)."""
-    h = 1 / (x.size + 1)
-    t, padded = h * np.arange(1, x.size + 1), np.pad(x, 1)
-    return 2 * x - padded[:-2] - padded[2:] + h**2 * (x + t + 1) ** 3 / 2
 
 
 def discrete_integral(x: FloatArray) -> FloatArray:
@@ -59,12 +46,6 @@ def extended_powell(x: FloatArray) -> FloatArray:
     a, b, c, d = x.reshape(-1, 4).T
     linear = [a + 10 * b, np.sqrt(5) * (c - d)]
     return np.concatenate([*linear, (b - 2 * c) ** 2, np.sqrt(10) * (a - d) ** 2])
-
-
-def variably_dimensioned(x: FloatArray) -> FloatArray:
-    """(25)."""
-    total = float(np.arange(1, x.size + 1) @ (x - 1))
-    return np.append(x - 1, [total, total**2])
 
 
 def penalty_one(x: FloatArray) -> FloatArray:
@@ -113,11 +94,6 @@ def bratu(x: FloatArray) -> FloatArray:
     return (4 * inner - around - 5 / (side + 1) ** 2 * np.exp(inner)).ravel()
 
 
-def almost_linear(x: FloatArray) -> FloatArray:
-    """(27)."""
-    return brown_almost_linear(x, x.size)
-
-
 def _ends(n: int) -> FloatArray:
     t = np.arange(1, n + 1) / (n + 1)
     return t * (t - 1)
@@ -125,16 +101,21 @@ def _ends(n: int) -> FloatArray:
 
 # name, model, start, smallest known sum of squares; arrowhead's first terms vanish at
 ROWS: tuple[tuple[str, Callable[[FloatArray], FloatArray], FloatArray, float | None], ...] = (
-    ("broyden-tridiagonal", broyden_tridiagonal, np.full(100, -1.0), 0.0),
+    ("broyden-tridiagonal", PROBLEMS["broyden-tridiagonal"].residuals, np.full(100, -1.0), 0.0),
     ("broyden-banded", broyden_banded, np.full(60, -1.0), 0.0),
-    ("discrete-boundary-value", discrete_boundary_value, _ends(80), 0.0),
+    ("discrete-boundary-value", PROBLEMS["discrete-boundary-value"].residuals, _ends(80), 0.0),
     ("discrete-integral", discrete_integral, _ends(60), 0.0),
     ("trigonometric", trigonometric, np.full(50, 1 / 50), 0.0),
     ("extended-rosenbrock", extended_rosenbrock, np.tile([-1.2, 1.0], 50), 0.0),
     ("extended-powell", extended_powell, np.tile([3.0, -1, 0, 1], 20), 0.0),
-    ("variably-dimensioned", variably_dimensioned, 1 - np.arange(1, 61) / 60, 0.0),
+    (
+        "variably-dimensioned",
+        PROBLEMS["variably-dimensioned"].residuals,
+        1 - np.arange(1, 61) / 60,
+        0.0,
+    ),
     ("penalty-one", penalty_one, np.arange(1, 51.0), None),
-    ("brown-almost-linear", almost_linear, np.full(50, 0.5), 0.0),
+    ("brown-almost-linear", PROBLEMS["brown-almost-linear"].residuals, np.full(50, 0.5), 0.0),
     ("chandrasekhar", chandrasekhar, np.full(100, 1.0), 0.0),
     ("chained-rosenbrock", chained_rosenbrock, np.tile([-1.2, 1.0], 25), 0.0),
     ("chained-wood", chained_wood, np.tile([-3.0, -1], 26), None),

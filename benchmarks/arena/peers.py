@@ -94,6 +94,18 @@ PEERS: dict[str, tuple[Peer, str]] = {
 """By name: the call, and the package whose version the runs are remembered under."""
 
 
+SQUARES = ("dfols", "dfols-scaled", "trf", "lm")
+SUITED = {
+    "fields": ("dfols", "dfols-scaled", "trf", "dfols:prior", "esmda"),
+    "outer": ("default/scalar", "bobyqa", "scipy:L-BFGS-B", "nevergrad:Cobyla"),
+}
+
+
+def peers_of(group: str) -> tuple[str, ...]:
+    """Peers that suit a group; names beyond `PEERS` are the project's, behind its own seam."""
+    return SUITED.get(group, SQUARES)
+
+
 def peer_version(name: str) -> str:
     """Version of a peer's package."""
     return importlib.metadata.version(PEERS[name][1])

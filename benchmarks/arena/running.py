@@ -121,14 +121,18 @@ def _falls(watched: Watched) -> tuple[tuple[tuple[int, float], ...], ...]:
     return tuple(best), tuple(incumbent)
 
 
-def version_of(method: str) -> str:
+def version_of(method: str, *, is_peer: bool = False) -> str:
     """What runs are remembered under: a package's version, or a digest of the project's sources.
 
     Args:
-        method: A peer's or the project's.
+        method: Its name.
+        is_peer: Whether a method behind the project's seam is another library's, whose runs an
+            edit of the project does not change.
     """
     if method in PEERS:
         return peer_version(method)
+    if is_peer and not method.endswith(SCALAR):
+        return "peer"
     digest = hashlib.sha256()
     for file in sorted(Path(zb.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())

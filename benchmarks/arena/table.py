@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arena.problem import FloatArray
-from benchmarks.arena.scores import BUDGETS, TAUS, area, shares
+from benchmarks.arena.problem import ArenaProblem, FloatArray
+from benchmarks.arena.running import ArenaRun
+from benchmarks.arena.scores import BUDGETS, TAUS, Judged, area, groups_to_solve, shares
 
 MARGIN = 0.02
 """How far below the best peer a share may lie before it is shown as behind."""
@@ -44,22 +45,49 @@ def print_group(console: Console, title: str, tables: Mapping[str, FloatArray]) 
     console.print(table)
 
 
+def print_problems(
+    console: Console,
+    problems: Sequence[ArenaProblem],
+    runs: Mapping[str, Mapping[tuple[str, int], ArenaRun]],
+    judged: Judged,
+) -> None:
+    """A line a problem: groups of N + 1 solves to each tau, by method.
+
+    Args:
+        console: Where to.
+        problems: Of one group.
+        runs: By method, then problem and seed.
+        judged: See `scores.groups_to_solve`.
+    """
+    table = Table(title=f"groups of N + 1 solves to {', '.join(f'{tau:.0e}' for tau in TAUS)}")
+    table.add_column("problem")
+    for name in runs:
+        table.add_column(name)
+    for problem in problems:
+        cells = []
+        for done in runs.values():
+            run = done.get((problem.name, 0))
+            counts = [] if run is None else [groups_to_solve(problem, run, t, judged) for t in TAUS]
+            cells.append(" ".join("-" if c == float("inf") else f"{c:.3g}" for c in counts))
+        table.add_row(problem.name, *cells)
+    console.print(table)
+
+
 def print_summary(
-    console: Console, own: str, peers: Sequence[str], groups: Mapping[str, Mapping[str, FloatArray]]
+    console: Console, own: str, groups: Mapping[str, Mapping[str, FloatArray]]
 ) -> None:
     """How a method stands against the best peer of each cell and in the area.
 
     Args:
         console: Where to.
-        own: The method.
-        peers: Those it is held against.
+        own: The method; all others in a group are its peers.
         groups: By group, groups to solve by method.
     """
     table = Table(title=f"{own} against the best peer of each cell", title_justify="left")
     for name in ("group", "runs", "area", "best peer's", "ratio", "behind by > 0.02", "worst cell"):
         table.add_column(name, justify="left" if name == "group" else "right")
     for group, tables in groups.items():
-        rivals = {name: tables[name] for name in peers if name in tables and tables[name].size}
+        rivals = {name: rival for name, rival in tables.items() if name != own and rival.size}
         if own not in tables or not rivals or not tables[own].size:
             continue
         mine = shares(tables[own])

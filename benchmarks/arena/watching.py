@@ -9,6 +9,9 @@ import numpy as np
 
 from benchmarks.arena.problem import HUGE, ArenaProblem, FloatArray
 
+LONGEST_SECONDS = 300.0
+"""Of a library's run: POUNDERS and Py-BOBYQA take a tenth of a second a step at N = 12."""
+
 
 class DoneError(BaseException):
     """Ends a library from within its own call: budget spent, or nothing left to measure."""
@@ -31,6 +34,7 @@ class Watched:
         self.true_losses: list[float] = []
         self.measured_losses: list[float] = []
         self._spoil = problem.spoiler(seed)
+        self._begin = time.process_time()
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """The noisy answer, as a simulator gives it: not finite where it overflows."""
@@ -45,8 +49,9 @@ class Watched:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run may end."""
-        spent = len(self.true_losses) >= self.problem.max_solves
+        """Whether a library's run may end."""
+        late = time.process_time() - self._begin > LONGEST_SECONDS
+        spent = late or len(self.true_losses) >= self.problem.max_solves
         return spent or (bool(self.true_losses) and self.true_losses[-1] <= self.enough)
 
     def residuals(self, x: FloatArray) -> FloatArray:
