@@ -124,7 +124,8 @@ def smallest_outer(problem: ArenaProblem, known: Mapping[str, float]) -> float:
     """
     stem, name = problem.name.removeprefix("outer/").split("--")
     if name in TRANSFORMS:
-        root = next(n for n in (f"simulators/{stem}", f"nist/{stem}") if n in known)
+        model = stem.rpartition("-start")[0]
+        root = next(name for name in known if name.endswith(f"/{model}"))
         return TRANSFORMS[name](known[root], problem.target)
     x = problem.start if problem.truth is None else problem.truth
     for scale in np.geomspace(1.0, 1e-9, 28) * np.ptp(problem.target):
