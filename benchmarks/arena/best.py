@@ -4,9 +4,9 @@
 
 Systems that have a root, and data without error, have 0. Of the others, each is the lowest that
 scipy's `least_squares` finds with three-point differences and tolerances of rounding: `trf`,
-`dogbox` and `lm` in turn, from the start, five starts near it, the truth or the certified values, and
-the best of those again, inside the box where it belongs to the problem. Delete a line to search
-that problem anew.
+`dogbox` and `lm` in turn, from the start, five starts near it, the truth or the certified values,
+and the best of those again, inside the box where it belongs to the problem. Delete a line to
+search that problem anew.
 """
 
 from __future__ import annotations

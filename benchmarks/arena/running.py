@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -93,14 +94,16 @@ def _run_own(
     name, _, view = method.partition("/")
     bilevel = zb.Problem(problem.space(), inner, outer, name=problem.name)
     try:
-        result = zb.minimize(
-            bilevel.scalar if view == SCALAR else bilevel,
-            method_from_name(name),
-            initial=problem.to_phi(problem.start),
-            max_solves=problem.max_solves,
-            tolerance=None if problem.noise else watched.enough,
-            seed=seed,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of answers that overflow, hundreds a run
+            result = zb.minimize(
+                bilevel.scalar if view == SCALAR else bilevel,
+                method_from_name(name),
+                initial=problem.to_phi(problem.start),
+                max_solves=problem.max_solves,
+                tolerance=None if problem.noise else watched.enough,
+                seed=seed,
+            )
     except zb.ZoBilevelError as error:
         return f"refused: {error}", None
     return result.stop_reason, problem.true_loss(problem.from_phi(result.phi))
