@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from zo_bilevel.estimators.unroll import ReverseUnroll as ReverseUnroll
     from zo_bilevel.estimators.unroll import TruncatedUnroll as TruncatedUnroll
     from zo_bilevel.methods.base import Method as Method
+    from zo_bilevel.methods.baselines.bobyqa import BOBYQA as BOBYQA
     from zo_bilevel.methods.baselines.cma import CMA as CMA
     from zo_bilevel.methods.baselines.dfols import DFOLS as DFOLS
     from zo_bilevel.methods.baselines.esmda import ESMDA as ESMDA
     from zo_bilevel.methods.baselines.nevergrad import Nevergrad as Nevergrad
+    from zo_bilevel.methods.baselines.pounders import POUNDERS as POUNDERS
     from zo_bilevel.methods.baselines.random_search import RandomSearch as RandomSearch
     from zo_bilevel.methods.baselines.scipy import Scipy as Scipy
     from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
@@ -120,6 +122,8 @@ _HOMES = {
     "zo_bilevel.methods.base": ["Method"],
     "zo_bilevel.methods.baselines.cma": ["CMA"],
     "zo_bilevel.methods.baselines.dfols": ["DFOLS"],
+    "zo_bilevel.methods.baselines.pounders": ["POUNDERS"],
+    "zo_bilevel.methods.baselines.bobyqa": ["BOBYQA"],
     "zo_bilevel.methods.baselines.esmda": ["ESMDA"],
     "zo_bilevel.methods.default": ["DefaultMethod"],
     "zo_bilevel.methods.gauss_newton.gauss_newton": ["GaussNewton"],

@@ -69,7 +69,7 @@ def long_search(problem: ArenaProblem, seed: int = 0) -> float:
         starts += [problem.start, *near]
     ends = [_polish(problem, np.clip(row, problem.lower, problem.upper)) for row in starts]
     loss, x = min(ends, key=lambda pair: pair[0])
-    return min(loss, _polish(problem, x)[0])
+    return loss if problem.group == "fields" else min(loss, _polish(problem, x)[0])
 
 
 def _polish(problem: ArenaProblem, start: FloatArray) -> tuple[float, FloatArray]:
@@ -79,14 +79,14 @@ def _polish(problem: ArenaProblem, start: FloatArray) -> tuple[float, FloatArray
     best = (problem.true_loss(start), start)
     free = (-np.inf, np.inf)
     bounds = (problem.lower, problem.upper) if problem.has_bounds else free
-    for method in ("trf", "dogbox", "lm"):
+    for method in ("trf",) if problem.group == "fields" else ("trf", "dogbox", "lm"):
         if method == "lm" and (problem.has_bounds or problem.target.size < problem.size):
             continue
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 found = optimize.least_squares(
-                    residuals, best[1], method=method, bounds=bounds, max_nfev=300, **TIGHT
+                    residuals, best[1], method=method, bounds=bounds, max_nfev=30 if problem.group == "fields" else 300, **TIGHT
                 )
         except (ValueError, np.linalg.LinAlgError):
             continue

@@ -21,7 +21,14 @@ from zo_bilevel.solve.dispatch.serial import Serial
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    for module in ("nevergrad", "cma", "dfols", "iterative_ensemble_smoother"):
+    for module in (
+        "nevergrad",
+        "cma",
+        "dfols",
+        "ibcdfo",
+        "pybobyqa",
+        "iterative_ensemble_smoother",
+    ):
         pytest.importorskip(module)
 
 SCALAR = (
@@ -36,12 +43,20 @@ SCALAR = (
     "scipy:Nelder-Mead",
     "scipy:Powell",
     "scipy:SLSQP",
+    "bobyqa",
 )
-VECTOR = ("scipy:least_squares", "dfols", "esmda")
+VECTOR = ("scipy:least_squares", "scipy:lm", "dfols", "pounders", "esmda")
 ALL = (*SCALAR, *VECTOR)
-GRADIENT = ("scipy:L-BFGS-B", "scipy:BFGS", "scipy:SLSQP", "scipy:least_squares")
+GRADIENT = ("scipy:L-BFGS-B", "scipy:BFGS", "scipy:SLSQP", "scipy:least_squares", "scipy:lm")
 MORE = ("nevergrad:NGOpt", "nevergrad:TBPSA")
-PRIOR = ("nevergrad:OnePlusOne:prior", "cma:prior", "dfols:prior", "scipy:L-BFGS-B:prior")
+PRIOR = (
+    "nevergrad:OnePlusOne:prior",
+    "cma:prior",
+    "dfols:prior",
+    "pounders:prior",
+    "bobyqa:prior",
+    "scipy:L-BFGS-B:prior",
+)
 
 
 @pytest.mark.parametrize("name", [*ALL, *MORE, *PRIOR])
@@ -220,7 +235,7 @@ def test_nevergrad_asks_sequential_optimizers_for_one_point() -> None:
     state.close()
 
 
-@pytest.mark.parametrize("name", ["dfols", "esmda", "scipy:least_squares"])
+@pytest.mark.parametrize("name", ["dfols", "pounders", "esmda", "scipy:least_squares", "scipy:lm"])
 def test_residual_methods_refuse_problems_without_residuals(name: str) -> None:
     method = method_from_name(name)
     with pytest.raises(zb.UnsupportedProblemError, match="the problem is scalar"):
@@ -228,6 +243,13 @@ def test_residual_methods_refuse_problems_without_residuals(name: str) -> None:
     space = zb.Space(a=zb.Real(-1, 1))
     with pytest.raises(zb.UnsupportedProblemError, match="residuals of a SquaredError"):
         method.start(zb.Problem(space, lambda phi: phi["a"]))
+
+
+def test_levenberg_marquardt_refuses_fewer_residuals_than_coordinates() -> None:
+    space = zb.Space(x=zb.Real(-1, 1, shape=(3,)))
+    problem = zb.Problem(space, lambda phi: phi["x"][:2], zb.SquaredError(np.zeros(2)))
+    with pytest.raises(zb.UnsupportedProblemError, match="residuals as coordinates, got 2 for 3"):
+        zb.Scipy("lm").start(problem)
 
 
 @pytest.mark.parametrize("name", GRADIENT[:3])
@@ -268,6 +290,8 @@ def test_a_library_that_cannot_start_is_unsupported_and_one_that_breaks_ends_in_
         (lambda: zb.CMA("white"), "coordinates must be 'scaled' or 'prior', got 'white'"),
         (lambda: zb.DFOLS(growing=0), "growing must be >= 1, got 0"),
         (lambda: zb.DFOLS(radius=0.0), "radius must be > 0, got 0.0"),
+        (lambda: zb.POUNDERS(radius=0.0), "radius must be > 0, got 0.0"),
+        (lambda: zb.BOBYQA(radius=-1.0), "radius must be > 0, got -1.0"),
         (lambda: zb.ESMDA(ensemble_size=1), "ensemble_size must be >= 2, got 1"),
         (lambda: zb.ESMDA(num_assimilations=0), "num_assimilations must be >= 1, got 0"),
         (lambda: zb.ESMDA(observation_error=0.0), "observation_error must be > 0, got 0.0"),
@@ -280,17 +304,19 @@ def test_bad_arguments_are_named(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "make"),
+    ("module", "make", "extra"),
     [
-        ("nevergrad", lambda: zb.Nevergrad("CMA")),
-        ("cma", lambda: zb.CMA()),
-        ("dfols", lambda: zb.DFOLS()),
-        ("iterative_ensemble_smoother", lambda: zb.ESMDA()),
+        ("nevergrad", lambda: zb.Nevergrad("CMA"), "baselines"),
+        ("cma", lambda: zb.CMA(), "baselines"),
+        ("dfols", lambda: zb.DFOLS(), "baselines"),
+        ("ibcdfo", lambda: zb.POUNDERS(), "pounders"),
+        ("pybobyqa", lambda: zb.BOBYQA(), "baselines"),
+        ("iterative_ensemble_smoother", lambda: zb.ESMDA(), "baselines"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(
-    module: str, make: Any, monkeypatch: pytest.MonkeyPatch
+    module: str, make: Any, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(zb.MissingPackageError, match=rf"{module}.*zo-bilevel\[baselines\]"):
+    with pytest.raises(zb.MissingPackageError, match=rf"{module}.*zo-bilevel\[{extra}\]"):
         make()

@@ -64,6 +64,18 @@ def _dfols(coordinates: str = "scaled") -> Method:
     return DFOLS(coordinates)
 
 
+def _pounders(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.baselines.pounders import POUNDERS
+
+    return POUNDERS(coordinates)
+
+
+def _bobyqa(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.baselines.bobyqa import BOBYQA
+
+    return BOBYQA(coordinates)
+
+
 def _esmda() -> Method:
     from zo_bilevel.methods.baselines.esmda import ESMDA
 
@@ -80,6 +92,10 @@ METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
     "cma:prior": lambda: _cma("prior"),
     "dfols": _dfols,
     "dfols:prior": lambda: _dfols("prior"),
+    "pounders": _pounders,
+    "pounders:prior": lambda: _pounders("prior"),
+    "bobyqa": _bobyqa,
+    "bobyqa:prior": lambda: _bobyqa("prior"),
     "esmda": _esmda,
 }
 METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {"nevergrad": _nevergrad, "scipy": _scipy}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 from scipy import optimize
@@ -20,6 +20,13 @@ from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unkno
 WITHOUT_LIMIT = 10**9
 SMALLEST_SIZE = 1e-15
 LINE_ROUNDING = 1e-12
+TIGHT: Final = {
+    "ftol": SMALLEST_SIZE,
+    "xtol": SMALLEST_SIZE,
+    "gtol": SMALLEST_SIZE,
+    "max_nfev": WITHOUT_LIMIT,
+}
+RESIDUAL_SOLVERS: Final = ("least_squares", "lm")
 
 
 @final
@@ -49,15 +56,8 @@ SOLVERS: dict[str, _Solver] = {
     ),
     "Powell": _Solver({"ftol": SMALLEST_SIZE, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
     "SLSQP": _Solver({"ftol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
-    "least_squares": _Solver(
-        {
-            "ftol": SMALLEST_SIZE,
-            "xtol": SMALLEST_SIZE,
-            "gtol": SMALLEST_SIZE,
-            "max_nfev": WITHOUT_LIMIT,
-        },
-        has_gradient=True,
-    ),
+    "least_squares": _Solver(TIGHT, has_gradient=True),
+    "lm": _Solver(TIGHT | {"method": "lm"}, has_bounds=False, has_gradient=True),
 }
 
 
@@ -75,7 +75,8 @@ class Scipy(Baseline):
 
     Args:
         solver: "COBYQA", "COBYLA", "L-BFGS-B", "BFGS", "Nelder-Mead", "Powell", "SLSQP" or
-            "least_squares" (trust region on the residuals of a `SquaredError`).
+            on the residuals of a `SquaredError` "least_squares" (trust region) or "lm"
+            (Levenberg-Marquardt, without bounds: what it asks for outside is solved at the edge).
         coordinates: "scaled", or "prior" for white coordinates of the prior.
         **options: scipy's options of this solver, in place of the above.
 
@@ -115,8 +116,13 @@ class Scipy(Baseline):
         Raises:
             UnsupportedProblemError: If it needs residuals or derivatives that there are not.
         """
-        if self.solver == "least_squares":
-            squared_error_of(search, self.label)
+        if self.solver in RESIDUAL_SOLVERS:
+            numbers = squared_error_of(search, self.label).target.size
+            if self.solver == "lm" and numbers < search.space.size:
+                raise UnsupportedProblemError(
+                    f"{self.label} needs at least as many residuals as coordinates, "
+                    f"got {numbers} for {search.space.size}"
+                )
         discrete = int(search.space.discrete.sum())
         if SOLVERS[self.solver].has_gradient and discrete:
             raise UnsupportedProblemError(
@@ -134,7 +140,7 @@ class Scipy(Baseline):
             scipy's message.
         """
         place = solves.coordinates
-        if self.solver == "least_squares":
+        if self.solver in RESIDUAL_SOLVERS:
             return self._least_squares(solves)
         if self.solver == "COBYQA":
             return self._cobyqa(solves)
@@ -180,6 +186,7 @@ class Scipy(Baseline):
 
     def _least_squares(self, solves: Solves) -> str:
         place = solves.coordinates
+        has_bounds = SOLVERS[self.solver].has_bounds
         outer = squared_error_of(solves.search, self.label)
 
         def residuals(evaluations: list[Evaluation]) -> list[FloatArray]:
@@ -193,7 +200,7 @@ class Scipy(Baseline):
             differences.value,
             start,
             jac=lambda row: differences.derivative(row).T,
-            bounds=(place.lower, place.upper),
+            bounds=(place.lower, place.upper) if has_bounds else (-np.inf, np.inf),
             **self.options,
         )
         return str(result.message)
