@@ -22,7 +22,7 @@ from benchmarks.arena.peers import peers_of
 from benchmarks.arena.problem import ArenaProblem, FloatArray, Half
 from benchmarks.arena.running import ArenaRun, Cache, run_all, version_of
 from benchmarks.arena.scores import share_table
-from benchmarks.arena.table import print_group, print_problems, print_summary
+from benchmarks.arena.table import print_group, print_problems, print_stops, print_summary
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "zo_bilevel" / "arena"
 
@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--nist", type=Path, default=FOLDER, help="folder of NIST's files")
+    parser.add_argument("--to-the-end", action="store_true", help="until a method stops itself")
     parser.add_argument("--brief", action="store_true", help="only the summary")
     parser.add_argument("--problems", action="store_true", help="a line for each problem too")
     parser.add_argument("--page", type=Path, help="HTML file to write")
@@ -62,7 +63,7 @@ def gather(problems: Sequence[ArenaProblem], options: argparse.Namespace) -> Run
             else version_of(name, is_peer=name not in options.method)
             for name in methods
         }
-        cache, seeds = Cache(options.cache, versions), range(options.seeds)
+        cache, seeds = Cache(options.cache, versions, options.to_the_end), range(options.seeds)
         for run in run_all(members, methods, cache, seeds=seeds, jobs=options.jobs):
             runs[run.method][run.problem, run.seed] = run
     return runs
@@ -89,8 +90,11 @@ def show(
         found[group] = {m: share_table(members, runs[m], options.judged) for m in methods}
         if not options.brief:
             print_group(console, f"{group}, {half}: {len(members)} problems", found[group])
+        ours = {m: runs[m] for m in methods}
+        if options.to_the_end:
+            print_stops(console, f"{group}, {half}: stops", members, ours)
         if options.problems:
-            print_problems(console, members, {m: runs[m] for m in methods}, options.judged)
+            print_problems(console, members, ours, options.judged)
     for own in options.method:
         print_summary(console, own, {**found, "all": _together(found)})
     for name, done in runs.items():

@@ -52,7 +52,7 @@ def smallest_loss(problem: ArenaProblem) -> float:
         if problem.smallest is None:
             raise KeyError(f"{problem.name}: run `python -m benchmarks.arena.best` first")
         known = problem.smallest / problem.target.size
-    return min(known, problem.true_loss(problem.start))
+    return min(known, problem.start_loss)
 
 
 def long_search(problem: ArenaProblem, seed: int = 0) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -117,7 +118,12 @@ class ArenaProblem:
         """Noiseless loss."""
         return self.loss_of(self.theta(x))
 
-    @property
+    @cached_property
+    def start_loss(self) -> float:
+        """Noiseless loss at the start."""
+        return self.true_loss(self.start)
+
+    @cached_property
     def key(self) -> str:
         """Digest of what the problem does: another formula, start or box, another key."""
         digest = hashlib.sha256(self.name.encode())

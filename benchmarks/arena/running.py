@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import zo_bilevel as zb
 from benchmarks.arena.best import smallest_loss
 from benchmarks.arena.peers import PEERS, peer_version, run_peer
@@ -39,7 +41,7 @@ class ArenaRun:
             the lowest so far, where that point changes.
         returned: Noiseless loss of the point that the method gave back; its incumbent's where
             the arena ended the run.
-        own_seconds: Spent outside the solver.
+        own_seconds: Of the processor, outside the solver.
         reason: Why it stopped.
     """
 
@@ -54,22 +56,25 @@ class ArenaRun:
     reason: str
 
 
-def run_once(problem: ArenaProblem, method: str, seed: int = 0) -> ArenaRun:
+def run_once(
+    problem: ArenaProblem, method: str, seed: int = 0, *, to_the_end: bool = False
+) -> ArenaRun:
     """Run, without looking at what is remembered.
 
     Args:
         problem: What is solved.
         method: A peer, or a method's name on the project's command line.
         seed: Of the run and of the noise.
+        to_the_end: Wait until the method stops itself or the budget is spent, also without noise.
     """
-    watched = Watched(problem, seed, _enough(problem))
-    begin = time.perf_counter()
+    watched = Watched(problem, seed, -float("inf") if to_the_end else _enough(problem))
+    begin = time.process_time()
     returned: float | None = None
     if method in PEERS:
         reason = run_peer(method, problem, watched, seed)
     else:
         reason, returned = _run_own(problem, method, seed, watched)
-    own = time.perf_counter() - begin - watched.seconds
+    own = time.process_time() - begin - watched.seconds
     best, incumbent = _falls(watched)
     if returned is None:
         returned = incumbent[-1][1] if incumbent else float("inf")
@@ -80,7 +85,7 @@ def run_once(problem: ArenaProblem, method: str, seed: int = 0) -> ArenaRun:
 def _enough(problem: ArenaProblem) -> float:
     if problem.noise is not None:
         return -float("inf")
-    lowest, first = smallest_loss(problem), problem.true_loss(problem.start)
+    lowest, first = smallest_loss(problem), problem.start_loss
     return lowest + FINEST * (first - lowest)
 
 
@@ -101,7 +106,7 @@ def _run_own(
                 method_from_name(name),
                 initial=problem.to_phi(problem.start),
                 max_solves=problem.max_solves,
-                tolerance=None if problem.noise else watched.enough,
+                tolerance=watched.enough if np.isfinite(watched.enough) else None,
                 seed=seed,
             )
     except zb.ZoBilevelError as error:
@@ -149,17 +154,20 @@ class Cache:
     Args:
         folder: Where; made when missing.
         versions: Version by method.
+        to_the_end: See `run_once`; such runs are remembered apart.
     """
 
     folder: Path
     versions: dict[str, str]
+    to_the_end: bool = False
 
     def _file(self, problem: ArenaProblem, method: str, seed: int) -> Path:
         place = (
             self.folder / f"{method.replace(':', '-').replace('/', '-')}@{self.versions[method]}"
         )
         stem = problem.name.replace("/", "__")
-        return place / f"{stem}__{problem.key}__{problem.max_groups}__{seed}.json"
+        end = "__end" if self.to_the_end and problem.noise is None else ""
+        return place / f"{stem}__{problem.key}__{problem.max_groups}__{seed}{end}.json"
 
     def load(self, problem: ArenaProblem, method: str, seed: int) -> ArenaRun | None:
         """The run, or `None` when it was not made yet."""
@@ -221,6 +229,6 @@ def _run_and_save(work: tuple[str, str, int, Cache]) -> ArenaRun:
 
     name, method, seed, cache = work
     problem = problem_named(name)
-    run = run_once(problem, method, seed)
+    run = run_once(problem, method, seed, to_the_end=cache.to_the_end)
     cache.save(problem, run)
     return run

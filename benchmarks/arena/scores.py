@@ -40,7 +40,7 @@ def groups_to_solve(
     Returns:
         Infinity when it never came so far.
     """
-    lowest, first = smallest_loss(problem), problem.true_loss(problem.start)
+    lowest, first = smallest_loss(problem), problem.start_loss
     level = lowest + tau * (first - lowest)
     pairs = run.best if judged == "best" else run.incumbent
     solved = float("inf")

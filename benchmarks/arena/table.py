@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arena.best import smallest_loss
 from benchmarks.arena.problem import ArenaProblem, FloatArray
 from benchmarks.arena.running import ArenaRun
 from benchmarks.arena.scores import BUDGETS, TAUS, Judged, area, groups_to_solve, shares
@@ -111,3 +113,45 @@ def print_summary(
             f"{worst:+.2f} at {tau:.0e}, {budget}",
         )
     console.print(table)
+
+
+def print_stops(
+    console: Console,
+    title: str,
+    problems: Sequence[ArenaProblem],
+    runs: Mapping[str, Mapping[tuple[str, int], ArenaRun]],
+) -> None:
+    """When methods stop by themselves, of runs to the end.
+
+    Args:
+        console: Where to.
+        title: Of the table.
+        problems: Counted ones.
+        runs: By method, then problem and seed; ratios are to the first method.
+    """
+    table = Table(title=title, title_justify="left")
+    for name in ("method", "stops itself", "median solves then", "of the first's", "gain left then"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    known = {problem.name: problem for problem in problems}
+    first = next(iter(runs.values()))
+    for method, done in runs.items():
+        counted = {key: run for key, run in done.items() if key[0] in known and run.solves}
+        if not counted:
+            continue
+        ended = [run.solves < known[key[0]].max_solves for key, run in counted.items()]
+        solves = [run.solves for run in counted.values()]
+        ratios = [run.solves / first[key].solves for key, run in counted.items() if key in first]
+        gains = [_gain_left(known[key[0]], run) for key, run in counted.items()]
+        table.add_row(
+            method,
+            f"{np.mean(ended):.2f}",
+            f"{np.median(solves):.0f}",
+            f"{np.median(ratios):.2f}" if ratios else "",
+            f"{np.median(gains):.1e}",
+        )
+    console.print(table)
+
+
+def _gain_left(problem: ArenaProblem, run: ArenaRun) -> float:
+    lowest = smallest_loss(problem)
+    return max(run.returned - lowest, 0.0) / (problem.start_loss - lowest)
