@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.arena.problem import FloatArray
+from benchmarks.arena.problem import FloatArray, Half
 from benchmarks.arena.scores import AREA_GROUPS, BUDGETS, TAUS, area, profile, shares
 
 Tables = Mapping[str, FloatArray]
@@ -21,7 +21,7 @@ STYLE = (
 )
 
 
-def write_page(file: Path, halves: Mapping[str, Mapping[str, Tables]]) -> None:
+def write_page(file: Path, halves: Mapping[Half, Mapping[str, Tables]]) -> None:
     """Write the page.
 
     Args:

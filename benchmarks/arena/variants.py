@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.arena.problem import ArenaProblem, Noise, box_around
+from benchmarks.arena.problem import ArenaProblem, Noise, NoiseKind, box_around
 
 LEVELS = (1e-6, 1e-4, 1e-3, 1e-2)
-KINDS = ("additive", "proportional", "step")
+KINDS: tuple[NoiseKind, ...] = ("additive", "proportional", "step")
 TIMES = (1e3, 1e6)
 NOISY_GROUPS = 100
 

@@ -6,24 +6,29 @@ part integrated exactly.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.arena.problem import FloatArray
 
+Modes: TypeAlias = NDArray[Any]
 
-def _wave_numbers(points: int) -> FloatArray:
+
+def _wave_numbers(points: int) -> Modes:
     return np.pi * np.arange(points // 2 + 1)  # x in [-1, 1)
 
 
 def _spectral(
-    linear: FloatArray, factor: complex | FloatArray, start: FloatArray, steps: int, looks: int
+    linear: Modes, factor: Modes, start: FloatArray, steps: int, looks: int
 ) -> FloatArray:
     """`v_t = linear v + factor (u^2)^`, RK4 with the linear part exact; 8 points, `looks` times."""
     h, points = 1 / steps, start.size
     half, whole = np.exp(linear * h / 2), np.exp(linear * h)
     kept = np.arange(linear.size) < points / 3
 
-    def slope(v: FloatArray) -> FloatArray:
+    def slope(v: Modes) -> Modes:
         return factor * kept * np.fft.rfft(np.fft.irfft(v, points) ** 2)
 
     v, seen = np.fft.rfft(start), []
