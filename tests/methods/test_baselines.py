@@ -245,6 +245,19 @@ def test_residual_methods_refuse_problems_without_residuals(name: str) -> None:
         method.start(zb.Problem(space, lambda phi: phi["a"]))
 
 
+def test_what_a_library_prints_is_silenced_and_what_the_solver_prints_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def solver(phi: dict[str, Any]) -> float:
+        print("solved")
+        return phi["a"] ** 2
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), solver, zb.SquaredError(4.0))
+    result = zb.minimize(problem, zb.POUNDERS(), max_solves=30)  # says "g is sufficiently small."
+    assert result.stop_reason.startswith("pounders: flag")
+    assert capsys.readouterr().out == "solved\n" * result.solves
+
+
 def test_levenberg_marquardt_refuses_fewer_residuals_than_coordinates() -> None:
     space = zb.Space(x=zb.Real(-1, 1, shape=(3,)))
     problem = zb.Problem(space, lambda phi: phi["x"][:2], zb.SquaredError(np.zeros(2)))
