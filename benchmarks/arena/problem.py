@@ -96,11 +96,6 @@ class ArenaProblem:
         """By a hash of the base; the salt was taken for even halves, before any method had run."""
         return "tune" if hashlib.sha256(f"b/{self.base}".encode()).digest()[0] % 2 == 0 else "held"
 
-    @property
-    def noiseless(self) -> ArenaProblem:
-        """The same without noise and with the same box."""
-        return replace(self, noise=None)
-
     def theta(self, x: FloatArray) -> FloatArray:
         """Noiseless answer, shape `(m,)`; not finite where the model overflows."""
         with np.errstate(all="ignore"):
