@@ -1,0 +1,167 @@
+"""Run a method on a case with a seed, remember what came, on as many processes as there are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import zo_bilevel as zb
+from benchmarks.arena.case import Case
+from benchmarks.arena.methods import fingerprint, make_method
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one run found.
+
+    Args:
+        case: `str(case)`.
+        method: Name of the method.
+        seed: Of the run.
+        status: As of `zb.Run`.
+        error: Why it was refused or failed.
+        loss: At the point that the run reports, without noise.
+        solves: Solves spent.
+        processor_seconds: Of the whole run, its solves included.
+        steps: Pairs of a solve, from 1, and the lowest loss so far, without noise.
+    """
+
+    case: str
+    method: str
+    seed: int
+    status: str
+    error: str
+    loss: float
+    solves: int
+    processor_seconds: float
+    steps: list[tuple[int, float]]
+
+    def best_at(self, solves: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Lowest loss after so many solves, infinity before the first.
+
+        Args:
+            solves: Numbers of solves, any shape.
+        """
+        best = np.full(np.shape(solves), np.inf)
+        for solve, loss in self.steps:
+            best[solves >= solve] = loss
+        return best
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to make.
+
+    Args:
+        case: On what.
+        method: Name of the method.
+        seed: Of the instance, the start and the run.
+        round_width: Solves that may run at once.
+    """
+
+    case: Case
+    method: str
+    seed: int
+    round_width: int = 1
+
+    def path(self, folder: Path) -> Path:
+        """Where the run is remembered.
+
+        Args:
+            folder: Of the cache.
+        """
+        make = self.case.make  # a partial function, or one as it is
+        source = Path(str(sys.modules[getattr(make, "func", make).__module__].__file__))
+        words = [str(self.case), repr(getattr(make, "args", ()))]
+        key = [*words, self.method, self.seed, self.round_width]
+        digest = hashlib.sha256(json.dumps(key).encode() + source.read_bytes())
+        digest.update(fingerprint(self.method).encode())
+        return folder / f"{digest.hexdigest()[:24]}.json"
+
+
+def solve(job: Job) -> Trace:
+    """Make one run.
+
+    Args:
+        job: Which.
+
+    Returns:
+        What it found; a method that cannot work on the case says so in it.
+    """
+    began = time.process_time()
+    try:
+        (run,) = zb.compare(
+            job.case.make(job.seed),
+            {job.method: make_method(job.method)},
+            max_solves=job.case.max_solves,
+            seeds=[job.seed],
+            round_width=job.round_width,
+        ).runs
+    except zb.ZoBilevelError as error:
+        return Trace(str(job.case), job.method, job.seed, "refused", str(error), np.inf, 0, 0.0, [])
+    return Trace(
+        str(job.case),
+        job.method,
+        job.seed,
+        run.status,
+        run.error,
+        run.loss,
+        run.solves,
+        time.process_time() - began,
+        [(step.solve, step.true_loss) for step in run.improvements],
+    )
+
+
+def solve_all(jobs: Iterable[Job], folder: Path | None, processes: int) -> Iterator[Trace]:
+    """Make the runs that are not remembered.
+
+    Args:
+        jobs: Which.
+        folder: The cache, or `None` for none.
+        processes: How many runs at once, >= 1.
+
+    Yields:
+        Runs in the order in which they end, remembered ones first.
+    """
+    missing = []
+    for job in jobs:
+        found = _remembered(job, folder)
+        if found is None:
+            missing.append(job)
+        else:
+            yield found
+    if processes == 1:
+        for job in missing:
+            yield _kept(job, solve(job), folder)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        waiting = {pool.submit(solve, job): job for job in missing}
+        for future in as_completed(waiting):
+            yield _kept(waiting[future], future.result(), folder)
+
+
+def _remembered(job: Job, folder: Path | None) -> Trace | None:
+    if folder is None or not (path := job.path(folder)).exists():
+        return None
+    fields = json.loads(path.read_text())
+    return Trace(**fields | {"steps": [tuple(step) for step in fields["steps"]]})
+
+
+def _kept(job: Job, trace: Trace, folder: Path | None) -> Trace:
+    if folder is not None and trace.status != "interrupted":
+        folder.mkdir(parents=True, exist_ok=True)
+        path = job.path(folder)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(asdict(trace)))
+        part.replace(path)
+    return trace

@@ -1,0 +1,104 @@
+"""Judge methods on scalar and mixed problems, split in two halves.
+
+python -m benchmarks.arena.scalar_main --suite bbob --size 5 --methods default,cma --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.arena import scalar_bbob
+from benchmarks.arena.case import Case
+from benchmarks.arena.racing import Job, Trace, solve_all
+from benchmarks.arena.scalar_tables import (
+    coco_table,
+    function_table,
+    median_table,
+    time_table,
+)
+
+SUITES: dict[str, Callable[[], list[Case]]] = {"bbob": scalar_bbob.cases}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    found.add_argument("--suite", choices=SUITES, default="bbob")
+    found.add_argument("--half", choices=("tune", "held", "all"), default="tune")
+    found.add_argument("--methods", default="default", help="names, or file.py:function")
+    found.add_argument("--size", type=int, nargs="*", help="keep cases of this N")
+    found.add_argument("--budget", type=int, nargs="*", help="keep cases of this many solves")
+    found.add_argument("--only", nargs="*", default=[], help="keep cases with one of these words")
+    found.add_argument("--seeds", type=int, default=5)
+    found.add_argument("--round-width", type=int, default=1)
+    found.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process")
+    found.add_argument("--cache", type=Path, help="folder that remembers runs")
+    found.add_argument("--each", action="store_true", help="a line for each case")
+    return found
+
+
+def chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """The cases that the arguments keep.
+
+    Args:
+        options: Parsed arguments.
+    """
+    return [
+        case
+        for case in SUITES[options.suite]()
+        if options.half in ("all", case.half)
+        and (not options.budget or case.max_solves in options.budget)
+        and (not options.only or any(word in str(case) for word in options.only))
+        and (not options.size or case.size in options.size)
+    ]
+
+
+def race(
+    cases: Sequence[Case], methods: Sequence[str], options: argparse.Namespace
+) -> dict[tuple[str, str], list[Trace]]:
+    """All runs by case and method, in the order of their seeds.
+
+    Args:
+        cases: Where.
+        methods: Names.
+        options: Parsed arguments.
+    """
+    jobs = [
+        Job(case, method, seed, options.round_width)
+        for case in cases
+        for method in methods
+        for seed in range(options.seeds)
+    ]
+    found: dict[tuple[str, str], list[Trace]] = {}
+    runs = solve_all(jobs, options.cache, options.jobs)
+    for trace in track(runs, total=len(jobs), console=Console(stderr=True)):
+        found.setdefault((trace.case, trace.method), []).append(trace)
+    for traces in found.values():
+        traces.sort(key=lambda trace: trace.seed)
+    return found
+
+
+def main() -> None:
+    """Run and print."""
+    options = parser().parse_args()
+    cases, methods = chosen_cases(options), options.methods.split(",")
+    if not cases:
+        raise SystemExit("no case is left: see --suite, --half, --size, --budget and --only")
+    traces = race(cases, methods, options)
+    console = Console(width=max(120, 24 + 22 * max(len(methods), 4)))
+    if options.suite == "bbob":
+        console.print(coco_table(cases, methods, traces))
+        if options.each:
+            console.print(function_table(cases, methods, traces))
+    else:
+        console.print(median_table(cases, methods, traces))
+    console.print(time_table(cases, methods, traces))
+
+
+if __name__ == "__main__":
+    main()
