@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.arena import scalar_bbob
+from benchmarks.arena import mixed_problems, scalar_bbob, scalar_nevergrad
 from benchmarks.arena.case import Case
 from benchmarks.arena.racing import Job, Trace, solve_all
 from benchmarks.arena.scalar_tables import (
@@ -22,7 +22,11 @@ from benchmarks.arena.scalar_tables import (
     time_table,
 )
 
-SUITES: dict[str, Callable[[], list[Case]]] = {"bbob": scalar_bbob.cases}
+SUITES: dict[str, Callable[[], list[Case]]] = {
+    "bbob": scalar_bbob.cases,
+    "real-world": scalar_nevergrad.cases,
+    "mixed": mixed_problems.cases,
+}
 
 
 def parser() -> argparse.ArgumentParser:
