@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import zo_bilevel as zb
-from zo_bilevel.methods.callback import Baseline
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.methods.names import method_from_name
 
 LIBRARIES = ("cma", "nevergrad", "optuna", "cmaes", "botorch", "gpytorch", "torch", "smac")

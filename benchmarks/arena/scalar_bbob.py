@@ -6,7 +6,7 @@ from functools import partial
 
 import zo_bilevel as zb
 from benchmarks.arena.case import Case
-from zo_bilevel.bbob import NAMES, bbob_task
+from zo_bilevel.tasks.bbob import NAMES, bbob_task
 
 SIZES = (2, 5, 10, 20, 40)
 GROUPS = (4, 10, 20, 100)

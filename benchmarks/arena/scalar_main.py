@@ -6,18 +6,28 @@ python -m benchmarks.arena.scalar_main --suite bbob --size 5 --methods default,c
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: runs are small, processes many
 
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.arena import mixed_problems, scalar_bbob, scalar_nevergrad
+from benchmarks.arena import (
+    mixed_problems,
+    policy_problems,
+    scalar_bbob,
+    scalar_nevergrad,
+    slots_problems,
+)
 from benchmarks.arena.case import Case
 from benchmarks.arena.racing import Job, Trace, solve_all
 from benchmarks.arena.scalar_tables import (
     coco_table,
     function_table,
+    gain_table,
     median_table,
     time_table,
 )
@@ -26,6 +36,8 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     "bbob": scalar_bbob.cases,
     "real-world": scalar_nevergrad.cases,
     "mixed": mixed_problems.cases,
+    "slots": slots_problems.cases,
+    "policy": policy_problems.cases,
 }
 
 
@@ -99,6 +111,8 @@ def main() -> None:
         console.print(coco_table(cases, methods, traces))
         if options.each:
             console.print(function_table(cases, methods, traces))
+    elif options.suite == "slots":
+        console.print(gain_table(cases, methods, traces))
     else:
         console.print(median_table(cases, methods, traces))
     console.print(time_table(cases, methods, traces))

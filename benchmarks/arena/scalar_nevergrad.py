@@ -8,6 +8,7 @@ never arrives.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -52,10 +53,11 @@ def _make(name: str, seed: int) -> Any:  # noqa: ANN401 - a class without types
     state = np.random.get_state()  # noqa: NPY002 - instances are drawn from the global generator
     np.random.seed(seed)  # noqa: NPY002
     try:
-        function = maker(*arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return maker(*arguments)
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    return function
 
 
 def _bounded_space(parametrization: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]]:  # noqa: ANN401
@@ -76,7 +78,9 @@ def _by_number(array: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]
         for given, limit in zip(array.bounds, (-BOX, BOX), strict=True)
     )
     names = [f"x{k:02}" for k in range(low.size)]
-    space = zb.Space({n: zb.Real(float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)})
+    space = zb.Space(
+        {n: zb.Real(float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)}
+    )
     return space, lambda phi: np.array([phi[name] for name in names]).reshape(shape)
 
 
@@ -105,7 +109,9 @@ def real_world_task(name: str, seed: int) -> zb.Task:
     return zb.Task(name, "", problem, start=lambda _: start, exact=exact)
 
 
-def _rounds(call: Callable[[Mapping[str, Any]], float], count: int, phi: Mapping[str, Any], *, seed: int) -> float:
+def _rounds(
+    call: Callable[[Mapping[str, Any]], float], count: int, phi: Mapping[str, Any], *, seed: int
+) -> float:
     state = np.random.get_state()  # noqa: NPY002 - Nevergrad's games draw from it
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:

@@ -13,7 +13,6 @@ from benchmarks.arena.shares import median_loss, pairs_and_targets, ranks, wins
 
 Traces = Mapping[tuple[str, str], Sequence[Trace]]
 """Runs of all seeds by case and method."""
-REFERENCE = "random"
 
 
 def coco_table(cases: Sequence[Case], methods: Sequence[str], traces: Traces) -> Table:
@@ -91,6 +90,28 @@ def median_table(cases: Sequence[Case], methods: Sequence[str], traces: Traces) 
     return table
 
 
+def gain_table(cases: Sequence[Case], methods: Sequence[str], traces: Traces) -> Table:
+    """Share of the possible gain, 1 minus the loss: means over cases and seeds.
+
+    Args:
+        cases: All that were run.
+        methods: Names.
+        traces: The runs.
+    """
+    table = Table("group", "solves", title="share of the possible gain, +- a standard error")
+    for method in methods:
+        table.add_column(method, justify="right")
+    for group, budget in dict.fromkeys((case.group, case.max_solves) for case in cases):
+        members = [str(c) for c in cases if (c.group, c.max_solves) == (group, budget)]
+        cells = []
+        for method in methods:
+            shares = [1 - trace.loss for name in members for trace in traces[name, method]]
+            error = np.std(shares) / np.sqrt(len(shares))
+            cells.append(f"{np.mean(shares):.3f} +- {error:.3f}")
+        table.add_row(group, str(budget), *cells)
+    return table
+
+
 def time_table(cases: Sequence[Case], methods: Sequence[str], traces: Traces) -> Table:
     """Processor time and troubles, a row for each method.
 
@@ -106,7 +127,5 @@ def time_table(cases: Sequence[Case], methods: Sequence[str], traces: Traces) ->
         milliseconds = 1e3 * sum(trace.processor_seconds for trace in runs) / max(solves, 1)
         words = next((trace.error for trace in runs if trace.error), "")
         counts = [sum(trace.status == status for trace in runs) for status in ("refused", "failed")]
-        table.add_row(
-            method, str(len(runs)), f"{milliseconds:.2f}", *map(str, counts), words[:80]
-        )
+        table.add_row(method, str(len(runs)), f"{milliseconds:.2f}", *map(str, counts), words[:80])
     return table
