@@ -86,7 +86,12 @@ def _polish(problem: ArenaProblem, start: FloatArray) -> tuple[float, FloatArray
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 found = optimize.least_squares(
-                    residuals, best[1], method=method, bounds=bounds, max_nfev=30 if problem.group == "fields" else 300, **TIGHT
+                    residuals,
+                    best[1],
+                    method=method,
+                    bounds=bounds,
+                    max_nfev=30 if problem.group == "fields" else 300,
+                    **TIGHT,
                 )
         except (ValueError, np.linalg.LinAlgError):
             continue

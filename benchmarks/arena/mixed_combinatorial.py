@@ -108,7 +108,7 @@ def _diabetes(scaler: str) -> tuple[FloatArray, FloatArray]:
     return inputs / inputs.std(), (outputs - outputs.mean()) / outputs.std()
 
 
-def kernel_ridge(rng: np.random.Generator) -> Made:  # noqa: ARG001 - the data are what they are
+def kernel_ridge(rng: np.random.Generator) -> Made:
     """Kernel ridge regression on a third of scikit-learn's diabetes data, error of 3 folds."""
     space = zb.Space(
         alpha=zb.Log(1e-4, 1e3),

@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 GAME_ROUNDS = 200
 
 
-def _make(name: str, seed: int) -> Any:  # noqa: ANN401 - a class without types
+def _make(name: str, seed: int) -> Any:
     module, path, arguments = FUNCTIONS[name]
     maker: Any = importlib.import_module(f"nevergrad.functions.{module}")
     for part in path.split("."):
@@ -60,7 +60,7 @@ def _make(name: str, seed: int) -> Any:  # noqa: ANN401 - a class without types
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _bounded_space(parametrization: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]]:  # noqa: ANN401
+def _bounded_space(parametrization: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]]:
     """The space, and from its values to those of Nevergrad."""
     try:
         space = zb.Space.from_nevergrad(parametrization)
@@ -71,7 +71,7 @@ def _bounded_space(parametrization: Any) -> tuple[zb.Space, Callable[[Mapping[st
     return space, partial(value_of, parametrization)
 
 
-def _by_number(array: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]]:  # noqa: ANN401
+def _by_number(array: Any) -> tuple[zb.Space, Callable[[Mapping[str, Any]], Any]]:
     shape = array.value.shape
     low, high = (
         np.broadcast_to(limit if given is None else given, shape).ravel()

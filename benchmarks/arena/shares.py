@@ -1,4 +1,4 @@
-"""How runs are counted: shares of pairs as in COCO, medians and ranks, shares of a possible gain."""
+"""How runs are counted: shares of pairs as in COCO, medians and ranks of medians."""
 
 from __future__ import annotations
 

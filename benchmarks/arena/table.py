@@ -130,7 +130,13 @@ def print_stops(
         runs: By method, then problem and seed; ratios are to the first method.
     """
     table = Table(title=title, title_justify="left")
-    for name in ("method", "stops itself", "median solves then", "of the first's", "gain left then"):
+    for name in (
+        "method",
+        "stops itself",
+        "median solves then",
+        "of the first's",
+        "gain left then",
+    ):
         table.add_column(name, justify="left" if name == "method" else "right")
     known = {problem.name: problem for problem in problems}
     first = next(iter(runs.values()))

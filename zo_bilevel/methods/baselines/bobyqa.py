@@ -6,7 +6,9 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.baselines.limits import restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
@@ -23,6 +25,8 @@ class BOBYQA(Baseline):
         coordinates: "scaled", or "prior" for white coordinates of the prior.
         radius: First step, > 0.
         noisy: Whether the library is told of noise: it then restarts from where it is.
+        restarts: Whether to begin anew at random places until the budget is spent, where the
+            library would stop.
 
     Raises:
         InputError: If the radius is not positive.
@@ -40,19 +44,25 @@ class BOBYQA(Baseline):
     """
 
     def __init__(
-        self, coordinates: str = "scaled", *, radius: float = 1.0, noisy: bool = False
+        self,
+        coordinates: str = "scaled",
+        *,
+        radius: float = 1.0,
+        noisy: bool = False,
+        restarts: bool = False,
     ) -> None:
         super().__init__(coordinates)
         if not radius > 0:
             raise InputError(f"radius must be > 0, got {radius}")
         self.radius = radius
         self.noisy = noisy
+        self.restarts = restarts
         import_optional("pybobyqa", "BOBYQA", "baselines")
 
     @property
     def label(self) -> str:
         """Name without the coordinates."""
-        return "bobyqa"
+        return "bobyqa:restarts" if self.restarts else "bobyqa"
 
     def drive(self, solves: Solves) -> str:
         """Run Py-BOBYQA to its end.
@@ -63,16 +73,20 @@ class BOBYQA(Baseline):
         Returns:
             Its message.
         """
-        place = solves.coordinates
-        solution = import_optional("pybobyqa", "BOBYQA", "baselines").solve(
-            solves.loss,
-            place.start,
-            bounds=None if place.is_white else (place.lower, place.upper),
-            maxfun=max(MANY_SOLVES, 1 + (solves.search.max_solves or 0)),
-            rhobeg=self.radius,
-            rhoend=float(np.finfo(float).eps),
-            user_params={"model.abs_tol": -np.inf},
-            objfun_has_noise=self.noisy,
-            do_logging=False,
-        )
-        return str(solution.msg)
+        place, library = solves.coordinates, import_optional("pybobyqa", "BOBYQA", "baselines")
+
+        def run(start: FloatArray) -> str:
+            solution = library.solve(
+                solves.loss,
+                start,
+                bounds=None if place.is_white else (place.lower, place.upper),
+                maxfun=max(MANY_SOLVES, 1 + (solves.search.max_solves or 0)),
+                rhobeg=self.radius,
+                rhoend=float(np.finfo(float).eps),
+                user_params={"model.abs_tol": -np.inf},
+                objfun_has_noise=self.noisy,
+                do_logging=False,
+            )
+            return str(solution.msg)
+
+        return restarted(solves, run, is_endless=self.restarts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import optimize
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.limits import refuse_discrete, restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
@@ -63,7 +65,7 @@ SOLVERS: dict[str, _Solver] = {
 
 @final
 class Scipy(Baseline):
-    """One of scipy's optimizers, from the start, once: it stops when it has converged.
+    """One of scipy's optimizers, from the start: it stops when it has converged, or starts anew.
 
     Solvers with gradients get forward differences with scipy's own rule for `jac="2-point"`:
     the step is `sqrt(eps) * max(1, |x|)`, away from zero, turned around at a bound. They cost
@@ -78,10 +80,12 @@ class Scipy(Baseline):
             on the residuals of a `SquaredError` "least_squares" (trust region) or "lm"
             (Levenberg-Marquardt, without bounds: what it asks for outside is solved at the edge).
         coordinates: "scaled", or "prior" for white coordinates of the prior.
+        restarts: Whether to begin anew at random places until the budget is spent, where scipy
+            would stop; not on residuals.
         **options: scipy's options of this solver, in place of the above.
 
     Raises:
-        InputError: If the name is unknown.
+        InputError: If the name is unknown, or a solver on residuals shall start anew.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
@@ -94,18 +98,22 @@ class Scipy(Baseline):
         self,
         solver: str,
         coordinates: str = "scaled",
+        *,
+        restarts: bool = False,
         **options: Any,  # noqa: ANN401 - passed through to scipy
     ) -> None:
         super().__init__(coordinates)
         if solver not in SOLVERS:
             raise InputError(unknown_name_message("scipy solver", solver, SOLVERS))
-        self.solver = solver
+        if restarts and solver in RESIDUAL_SOLVERS:
+            raise InputError(f"restarts must be False for {solver}, got True")
+        self.solver, self.restarts = solver, restarts
         self.options = {**SOLVERS[solver].options, **options}
 
     @property
     def label(self) -> str:
         """Name without the coordinates."""
-        return f"scipy:{self.solver}"
+        return f"scipy:{self.solver}" + (":restarts" if self.restarts else "")
 
     def refuse(self, search: Search) -> None:
         """Raise where the solver cannot work.
@@ -123,12 +131,8 @@ class Scipy(Baseline):
                     f"{self.label} needs at least as many residuals as coordinates, "
                     f"got {numbers} for {search.space.size}"
                 )
-        discrete = int(search.space.discrete.sum())
-        if SOLVERS[self.solver].has_gradient and discrete:
-            raise UnsupportedProblemError(
-                f"{self.label} needs derivatives, but {discrete} of {search.space.size} "
-                "coordinates are integers or choices"
-            )
+        if SOLVERS[self.solver].has_gradient:
+            refuse_discrete(search, self.label, "needs derivatives")
 
     def drive(self, solves: Solves) -> str:
         """Run scipy to its end.
@@ -139,14 +143,16 @@ class Scipy(Baseline):
         Returns:
             scipy's message.
         """
-        place = solves.coordinates
         if self.solver in RESIDUAL_SOLVERS:
             return self._least_squares(solves)
-        if self.solver == "COBYQA":
-            return self._cobyqa(solves)
+        run = self._cobyqa if self.solver == "COBYQA" else self._minimize
+        return restarted(solves, partial(run, solves), is_endless=self.restarts)
+
+    def _minimize(self, solves: Solves, start: FloatArray) -> str:
+        place = solves.coordinates
         solver, options = SOLVERS[self.solver], dict(self.options)
         if self.solver == "Nelder-Mead":
-            options.setdefault("initial_simplex", _unit_simplex(place))
+            options.setdefault("initial_simplex", _unit_simplex(place, start))
         function: Callable[..., Any] = solves.loss
         derivative: Any = None
         if self.solver == "L-BFGS-B":  # always wants both: one round
@@ -156,7 +162,7 @@ class Scipy(Baseline):
             function, derivative = differences.value, differences.derivative
         result = optimize.minimize(
             function,
-            place.start,
+            start,
             method=self.solver,
             jac=derivative,
             bounds=_bounds(place) if solver.has_bounds else None,
@@ -164,7 +170,7 @@ class Scipy(Baseline):
         )
         return str(result.message)
 
-    def _cobyqa(self, solves: Solves) -> str:
+    def _cobyqa(self, solves: Solves, start: FloatArray) -> str:
         place = solves.coordinates
         try:
             # scipy's own entry holds a lock as long as it runs, so that two runs whose turns
@@ -173,7 +179,7 @@ class Scipy(Baseline):
         except ImportError:
             result = optimize.minimize(
                 solves.loss,
-                place.start,
+                start,
                 method="COBYQA",
                 bounds=_bounds(place),
                 options=self.options,
@@ -181,7 +187,7 @@ class Scipy(Baseline):
             return str(result.message)
         names = {"initial_tr_radius": "radius_init", "final_tr_radius": "radius_final"}
         options = {names.get(name, name): value for name, value in self.options.items()}
-        result = minimize(solves.loss, place.start, bounds=_bounds(place), options=options)
+        result = minimize(solves.loss, start, bounds=_bounds(place), options=options)
         return str(result.message)
 
     def _least_squares(self, solves: Solves) -> str:
@@ -291,7 +297,7 @@ def _bounds(place: Coordinates) -> optimize.Bounds | None:
     return None if place.is_white else optimize.Bounds(place.lower, place.upper)
 
 
-def _unit_simplex(place: Coordinates) -> FloatArray:
+def _unit_simplex(place: Coordinates, start: FloatArray) -> FloatArray:
     """The start and one step of 1 along each coordinate, turned around at a bound."""
-    step = np.where(place.start + 1.0 > place.upper, -1.0, 1.0)
-    return np.vstack([place.start, place.start + np.diag(step)])
+    step = np.where(start + 1.0 > place.upper, -1.0, 1.0)
+    return np.vstack([start, start + np.diag(step)])
