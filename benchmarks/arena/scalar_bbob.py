@@ -6,7 +6,7 @@ from functools import partial
 
 import zo_bilevel as zb
 from benchmarks.arena.case import Case
-from zo_bilevel.tasks.bbob import NAMES, bbob_task
+from zo_bilevel.tasks.bbob import FUNCTION_NAMES, bbob_task
 
 SIZES = (2, 5, 10, 20, 40)
 GROUPS = (4, 10, 20, 100)
@@ -30,7 +30,7 @@ def cases() -> list[Case]:
     return [
         Case(
             suite="bbob",
-            name=f"f{function} {NAMES[function]}, N = {size}",
+            name=f"f{function} {FUNCTION_NAMES[function]}, N = {size}",
             base=f"bbob-f{function}",
             group=f"N = {size}",
             make=partial(task, function, size),
@@ -38,5 +38,5 @@ def cases() -> list[Case]:
         )
         for size in SIZES
         for groups in GROUPS
-        for function in NAMES
+        for function in FUNCTION_NAMES
     ]
