@@ -19,6 +19,9 @@ def half_of(base: str) -> Half:
     Args:
         base: The function behind the problem, without size, noise or instance, so that no variant
             of what was tuned on is ever among the held ones.
+
+    Returns:
+        "tune" or "held".
     """
     return "tune" if hashlib.sha256(base.encode()).digest()[0] % 2 == 0 else "held"
 

@@ -14,8 +14,10 @@ import zo_bilevel as zb
 from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.methods.names import method_from_name
 
-LIBRARIES = ("cma", "nevergrad", "optuna", "cmaes", "botorch", "gpytorch", "torch", "smac")
-LIBRARIES += ("scipy", "Py-BOBYQA", "DFO-LS")
+LIBRARIES = (
+    *("cma", "nevergrad", "optuna", "cmaes", "botorch", "gpytorch", "torch", "smac", "scipy"),
+    *("Py-BOBYQA", "DFO-LS", "iterative-ensemble-smoother", "ibcdfo"),
+)
 
 
 def make_method(name: str) -> zb.Method:
@@ -55,9 +57,10 @@ def fingerprint(name: str) -> str:
         digest.update(Path(str(sys.modules[kind.__module__].__file__)).read_bytes())
         digest.update(repr([_version(library) for library in LIBRARIES]).encode())
         return digest.hexdigest()
-    own = Path(str(zb.__file__)).parent
-    extra = [Path(name.partition(".py:")[0] + ".py")] if ".py:" in name else []
-    for path in [*sorted(own.rglob("*.py")), *extra]:
+    own = sorted(Path(str(zb.__file__)).parent.rglob("*.py"))
+    if ".py:" in name:
+        own.append(Path(name.partition(".py:")[0] + ".py"))
+    for path in own:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import zo_bilevel as zb
+from benchmarks.arena.case import Half, half_of
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Model: TypeAlias = Callable[[FloatArray], FloatArray]
-Half: TypeAlias = Literal["tune", "held"]
 NoiseKind: TypeAlias = Literal["additive", "proportional", "step"]
 HUGE = 1e50
 """Stands for a residual that overflowed, where a peer needs a finite number."""
@@ -94,7 +94,7 @@ class ArenaProblem:
     @property
     def half(self) -> Half:
         """By a hash of the base; the salt was taken for even halves, before any method had run."""
-        return "tune" if hashlib.sha256(f"b/{self.base}".encode()).digest()[0] % 2 == 0 else "held"
+        return half_of(f"b/{self.base}")
 
     def theta(self, x: FloatArray) -> FloatArray:
         """Noiseless answer, shape `(m,)`; not finite where the model overflows."""

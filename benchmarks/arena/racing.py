@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 import zo_bilevel as zb
 from benchmarks.arena.case import Case
 from benchmarks.arena.methods import fingerprint, make_method
+from benchmarks.arena.remembered import Work, results
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Trace:
     loss: float
     solves: int
     processor_seconds: float
-    steps: list[tuple[int, float]]
+    steps: tuple[tuple[int, float], ...]
 
     def best_at(self, solves: NDArray[np.float64]) -> NDArray[np.float64]:
         """Lowest loss after so many solves, infinity before the first.
@@ -108,7 +108,7 @@ def solve(job: Job) -> Trace:
             round_width=job.round_width,
         ).runs
     except zb.ZoBilevelError as error:
-        return Trace(str(job.case), job.method, job.seed, "refused", str(error), np.inf, 0, 0.0, [])
+        return Trace(str(job.case), job.method, job.seed, "refused", str(error), np.inf, 0, 0.0, ())
     return Trace(
         str(job.case),
         job.method,
@@ -118,7 +118,7 @@ def solve(job: Job) -> Trace:
         run.loss,
         run.solves,
         time.process_time() - began,
-        [(step.solve, step.true_loss) for step in run.improvements],
+        tuple((step.solve, step.true_loss) for step in run.improvements),
     )
 
 
@@ -130,38 +130,8 @@ def solve_all(jobs: Iterable[Job], folder: Path | None, processes: int) -> Itera
         folder: The cache, or `None` for none.
         processes: How many runs at once, >= 1.
 
-    Yields:
-        Runs in the order in which they end, remembered ones first.
+    Returns:
+        Remembered runs first, then the others in the order in which they end.
     """
-    missing = []
-    for job in jobs:
-        found = _remembered(job, folder)
-        if found is None:
-            missing.append(job)
-        else:
-            yield found
-    if processes == 1:
-        for job in missing:
-            yield _kept(job, solve(job), folder)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        waiting = {pool.submit(solve, job): job for job in missing}
-        for future in as_completed(waiting):
-            yield _kept(waiting[future], future.result(), folder)
-
-
-def _remembered(job: Job, folder: Path | None) -> Trace | None:
-    if folder is None or not (path := job.path(folder)).exists():
-        return None
-    fields = json.loads(path.read_text())
-    return Trace(**fields | {"steps": [tuple(step) for step in fields["steps"]]})
-
-
-def _kept(job: Job, trace: Trace, folder: Path | None) -> Trace:
-    if folder is not None and trace.status != "interrupted":
-        folder.mkdir(parents=True, exist_ok=True)
-        path = job.path(folder)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(asdict(trace)))
-        part.replace(path)
-    return trace
+    work = [Work(partial(solve, job), None if folder is None else job.path(folder)) for job in jobs]
+    return results(work, Trace, processes)

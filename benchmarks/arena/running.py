@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ import numpy as np
 
 import zo_bilevel as zb
 from benchmarks.arena.best import smallest_loss
+from benchmarks.arena.methods import fingerprint
 from benchmarks.arena.peers import PEERS, peer_version, run_peer
 from benchmarks.arena.problem import ArenaProblem
+from benchmarks.arena.remembered import Work, results
 from benchmarks.arena.watching import Watched
 from zo_bilevel.methods.names import method_from_name
 
@@ -129,22 +129,15 @@ def _falls(watched: Watched) -> tuple[tuple[tuple[int, float], ...], ...]:
     return tuple(best), tuple(incumbent)
 
 
-def version_of(method: str, *, is_peer: bool = False) -> str:
-    """What runs are remembered under: a package's version, or a digest of the project's sources.
+def version_of(method: str) -> str:
+    """What runs are remembered under: a package's version, or a digest of what they depend on.
 
     Args:
         method: Its name.
-        is_peer: Whether a method behind the project's seam is another library's, whose runs an
-            edit of the project does not change.
     """
     if method in PEERS:
         return peer_version(method)
-    if is_peer and not method.endswith(SCALAR):
-        return "peer"
-    digest = hashlib.sha256()
-    for file in sorted(Path(zb.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    return fingerprint(method.partition("/")[0])[:12]
 
 
 @dataclass(frozen=True)
@@ -161,31 +154,14 @@ class Cache:
     versions: dict[str, str]
     to_the_end: bool = False
 
-    def _file(self, problem: ArenaProblem, method: str, seed: int) -> Path:
+    def file(self, problem: ArenaProblem, method: str, seed: int) -> Path:
+        """Where a run is remembered."""
         place = (
             self.folder / f"{method.replace(':', '-').replace('/', '-')}@{self.versions[method]}"
         )
         stem = problem.name.replace("/", "__")
         end = "__end" if self.to_the_end and problem.noise is None else ""
         return place / f"{stem}__{problem.key}__{problem.max_groups}__{seed}{end}.json"
-
-    def load(self, problem: ArenaProblem, method: str, seed: int) -> ArenaRun | None:
-        """The run, or `None` when it was not made yet."""
-        file = self._file(problem, method, seed)
-        if not file.exists():
-            return None
-        data = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("best", "incumbent"):
-            data[name] = tuple((int(solve), float(loss)) for solve, loss in data[name])
-        return ArenaRun(**data)
-
-    def save(self, problem: ArenaProblem, run: ArenaRun) -> None:
-        """Remember a run."""
-        file = self._file(problem, run.method, run.seed)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        waiting = file.with_suffix(".part")
-        waiting.write_text(json.dumps(asdict(run)), encoding="utf-8")
-        waiting.replace(file)
 
 
 def run_all(
@@ -205,30 +181,22 @@ def run_all(
         seeds: Of runs with noise.
         jobs: Processes.
 
-    Yields:
+    Returns:
         Runs, in the order in which they are ready.
     """
-    missing = []
-    for problem in problems:
-        for method in methods:
-            for seed in seeds if problem.noise else seeds[:1]:
-                run = cache.load(problem, method, seed)
-                if run is not None:
-                    yield run
-                else:
-                    missing.append((problem.name, method, seed, cache))
-    if jobs == 1:
-        yield from map(_run_and_save, missing)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(_run_and_save, missing)
+    work = [
+        Work(
+            partial(_run_named, problem.name, method, seed, cache.to_the_end),
+            cache.file(problem, method, seed),
+        )
+        for problem in problems
+        for method in methods
+        for seed in (seeds if problem.noise else seeds[:1])
+    ]
+    return results(work, ArenaRun, jobs)
 
 
-def _run_and_save(work: tuple[str, str, int, Cache]) -> ArenaRun:
+def _run_named(name: str, method: str, seed: int, to_the_end: bool) -> ArenaRun:
     from benchmarks.arena.catalogue import problem_named
 
-    name, method, seed, cache = work
-    problem = problem_named(name)
-    run = run_once(problem, method, seed, to_the_end=cache.to_the_end)
-    cache.save(problem, run)
-    return run
+    return run_once(problem_named(name), method, seed, to_the_end=to_the_end)

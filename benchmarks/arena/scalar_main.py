@@ -1,7 +1,4 @@
-"""Judge methods on scalar and mixed problems, split in two halves.
-
-python -m benchmarks.arena.scalar_main --suite bbob --size 5 --methods default,cma --jobs 2
-"""
+"""Judge methods on losses: bbob, real-world functions, mixed problems, prompt slots, policies."""
 
 from __future__ import annotations
 
@@ -43,8 +40,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    found.add_argument("--suite", choices=SUITES, default="bbob")
+    found = argparse.ArgumentParser(prog="python -m benchmarks.arena", description=__doc__)
     found.add_argument("--half", choices=("tune", "held", "all"), default="tune")
     found.add_argument("--methods", default="default", help="names, or file.py:function")
     found.add_argument("--size", type=int, nargs="*", help="keep cases of this N")
@@ -58,15 +54,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def chosen_cases(options: argparse.Namespace) -> list[Case]:
+def chosen_cases(suite: str, options: argparse.Namespace) -> list[Case]:
     """The cases that the arguments keep.
 
     Args:
+        suite: Of `SUITES`.
         options: Parsed arguments.
     """
     return [
         case
-        for case in SUITES[options.suite]()
+        for case in SUITES[suite]()
         if options.half in ("all", case.half)
         and (not options.budget or case.max_solves in options.budget)
         and (not options.only or any(word in str(case) for word in options.only))
@@ -99,24 +96,21 @@ def race(
     return found
 
 
-def main() -> None:
-    """Run and print."""
-    options = parser().parse_args()
-    cases, methods = chosen_cases(options), options.methods.split(",")
+def main(suite: str, words: Sequence[str]) -> None:
+    """Run what is missing and print.
+
+    Args:
+        suite: Of `SUITES`.
+        words: The command line's.
+    """
+    options = parser().parse_args(words)
+    cases, methods = chosen_cases(suite, options), options.methods.split(",")
     if not cases:
         raise SystemExit("no case is left: see --suite, --half, --size, --budget and --only")
     traces = race(cases, methods, options)
     console = Console(width=max(120, 24 + 22 * max(len(methods), 4)))
-    if options.suite == "bbob":
-        console.print(coco_table(cases, methods, traces))
-        if options.each:
-            console.print(function_table(cases, methods, traces))
-    elif options.suite == "slots":
-        console.print(gain_table(cases, methods, traces))
-    else:
-        console.print(median_table(cases, methods, traces))
-    console.print(time_table(cases, methods, traces))
-
-
-if __name__ == "__main__":
-    main()
+    tables = [gain_table] if suite == "slots" else [median_table]
+    if suite == "bbob":
+        tables = [coco_table, function_table] if options.each else [coco_table]
+    for table in (*tables, time_table):
+        console.print(table(cases, methods, traces))

@@ -116,8 +116,7 @@ def test_versions_are_the_packages_for_peers_and_the_sources_for_ours():
     import scipy
 
     assert version_of("lm") == scipy.__version__
-    assert version_of("default") == version_of("default/scalar", is_peer=True)
-    assert version_of("dfols:prior", is_peer=True) == "peer"
+    assert version_of("default") == version_of("default/scalar") != version_of("dfols:prior")
     assert len(version_of("dfols:prior")) == 12
     assert "default/scalar" in peers_of("outer")
 

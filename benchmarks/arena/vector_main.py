@@ -1,7 +1,4 @@
-"""Run what is missing, remember it, print the scores.
-
-python -m benchmarks.arena --method default --half tune --groups more-wild,nist
-"""
+"""Judge methods on vectors: run what is missing, remember it, print the scores."""
 
 from __future__ import annotations
 
@@ -27,9 +24,11 @@ from benchmarks.arena.table import print_group, print_problems, print_stops, pri
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "zo_bilevel" / "arena"
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     """The command line's words."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.arena", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.arena --suite vectors", description=__doc__
+    )
     parser.add_argument("--method", nargs="*", default=["default"], help="the project's, by name")
     parser.add_argument("--peers", nargs="*", help="default: those that suit each group")
     parser.add_argument("--half", choices=["tune", "held", "both"], default="tune")
@@ -45,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--brief", action="store_true", help="only the summary")
     parser.add_argument("--problems", action="store_true", help="a line for each problem too")
     parser.add_argument("--page", type=Path, help="HTML file to write")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 Runs = dict[str, dict[tuple[str, int], ArenaRun]]
@@ -60,7 +59,7 @@ def gather(problems: Sequence[ArenaProblem], options: argparse.Namespace) -> Run
         versions = {
             name: options.version
             if name in options.method and options.version
-            else version_of(name, is_peer=name not in options.method)
+            else version_of(name)
             for name in methods
         }
         cache, seeds = Cache(options.cache, versions, options.to_the_end), range(options.seeds)
@@ -112,9 +111,13 @@ def _together(found: dict[str, dict[str, FloatArray]]) -> dict[str, FloatArray]:
     return {m: np.concatenate([tables[m] for tables in found.values()]) for m in common}
 
 
-def main() -> None:
-    """The command."""
-    options = arguments()
+def main(words: Sequence[str]) -> None:
+    """Run what is missing and print.
+
+    Args:
+        words: The command line's.
+    """
+    options = arguments(words)
     console, begin = Console(width=120), time.perf_counter()
     halves: tuple[Half, ...] = ("tune", "held")
     halves = tuple(half for half in halves if options.half in (half, "both"))
@@ -123,7 +126,3 @@ def main() -> None:
         write_page(options.page, found)
         console.print(f"written to {options.page}")
     console.print(f"{time.perf_counter() - begin:.0f} s; runs remembered under {options.cache}")
-
-
-if __name__ == "__main__":
-    main()
