@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import zo_bilevel as zb
@@ -35,7 +34,7 @@ class Case:
         name: Unique within the suite, together with the budget.
         base: The function behind it; decides the half.
         group: Where it is counted in the tables.
-        make: From a seed to the task; importable, so that other processes can call it.
+        make: From a seed to the task; of an importable function, for other processes to call it.
         max_solves: The budget.
     """
 
@@ -43,7 +42,7 @@ class Case:
     name: str
     base: str
     group: str
-    make: Callable[[int], zb.Task]
+    make: partial[zb.Task]
     max_solves: int
 
     @property

@@ -93,7 +93,7 @@ METALS = {
 
 
 def welded_beam(phi: Phi) -> float:
-    """After Deb and Goyal (1996): metal, two welds or four, sixteenths of an inch; 1.8589."""
+    """After Deb and Goyal (1996): metal, two welds or four, sixteenths of an inch; 1.6218."""
     weld, thick = 0.0625 * phi["weld"], 0.0625 * phi["thick"]
     length, depth = phi["length"], phi["depth"]
     welding, bar, strength, young, shear = METALS[phi["metal"]]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +80,19 @@ class Job:
         Args:
             folder: Of the cache.
         """
-        make = self.case.make  # a partial function, or one as it is
-        source = Path(str(sys.modules[getattr(make, "func", make).__module__].__file__))
-        words = [str(self.case), repr(getattr(make, "args", ()))]
-        key = [*words, self.method, self.seed, self.round_width]
-        digest = hashlib.sha256(json.dumps(key).encode() + source.read_bytes())
+        make = self.case.make  # a partial function
+        words = [str(self.case), repr(make.args), self.method, self.seed, self.round_width]
+        digest = hashlib.sha256(json.dumps(words).encode() + _sources(make.func.__module__))
         digest.update(fingerprint(self.method).encode())
         return folder / f"{digest.hexdigest()[:24]}.json"
+
+
+@cache
+def _sources(module: str) -> bytes:
+    """All files of a suite: those whose names begin with the same word as the module's."""
+    file = Path(str(sys.modules[module].__file__))
+    suite = file.stem.partition("_")[0]
+    return b"".join(path.read_bytes() for path in sorted(file.parent.glob(f"{suite}_*.py")))
 
 
 def solve(job: Job) -> Trace:

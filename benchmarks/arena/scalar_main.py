@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.arena import (
+    bbob_functions,
     mixed_problems,
+    nevergrad_functions,
     policy_problems,
-    scalar_bbob,
-    scalar_nevergrad,
     slots_problems,
 )
 from benchmarks.arena.case import Case
@@ -30,8 +30,8 @@ from benchmarks.arena.scalar_tables import (
 )
 
 SUITES: dict[str, Callable[[], list[Case]]] = {
-    "bbob": scalar_bbob.cases,
-    "real-world": scalar_nevergrad.cases,
+    "bbob": bbob_functions.cases,
+    "real-world": nevergrad_functions.cases,
     "mixed": mixed_problems.cases,
     "slots": slots_problems.cases,
     "policy": policy_problems.cases,
