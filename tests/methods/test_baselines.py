@@ -27,6 +27,8 @@ with warnings.catch_warnings():
         "dfols",
         "ibcdfo",
         "pybobyqa",
+        "optuna",
+        "cmaes",
         "iterative_ensemble_smoother",
     ):
         pytest.importorskip(module)
@@ -44,6 +46,10 @@ SCALAR = (
     "scipy:Powell",
     "scipy:SLSQP",
     "bobyqa",
+    "lq-cma",
+    "optuna:TPE",
+    "optuna:CMA",
+    "scipy:SLSQP:restarts",
 )
 VECTOR = ("scipy:least_squares", "scipy:lm", "dfols", "pounders", "esmda")
 ALL = (*SCALAR, *VECTOR)
@@ -55,6 +61,7 @@ PRIOR = (
     "dfols:prior",
     "pounders:prior",
     "bobyqa:prior",
+    "lq-cma:prior",
     "scipy:L-BFGS-B:prior",
 )
 
@@ -88,7 +95,9 @@ def test_same_seed_same_numbers(name: str, width: int) -> None:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", ["cma", "nevergrad:CMA", "nevergrad:OnePlusOne", "esmda"])
+@pytest.mark.parametrize(
+    "name", ["cma", "lq-cma", "nevergrad:CMA", "nevergrad:OnePlusOne", "optuna:TPE", "esmda"]
+)
 def test_other_seed_other_numbers(name: str) -> None:
     method = method_from_name(name)
     runs = [zb.minimize(heat(), method, max_solves=30, seed=seed) for seed in (0, 1)]
@@ -173,6 +182,8 @@ def test_a_failed_start_ends_in_words_or_goes_on(name: str) -> None:
         ("scipy:Nelder-Mead", 300, 1e-6),
         ("scipy:Powell", 600, 1e-3),
         ("cma", 800, 1e-3),
+        ("lq-cma", 150, 1e-3),
+        ("bobyqa", 150, 1e-3),
         ("nevergrad:CMA", 800, 5e-1),
         ("nevergrad:Cobyla", 400, 1e-1),
     ],
@@ -265,6 +276,31 @@ def test_levenberg_marquardt_refuses_fewer_residuals_than_coordinates() -> None:
         zb.Scipy("lm").start(problem)
 
 
+@pytest.mark.parametrize("name", ["scipy:SLSQP:restarts", "bobyqa:restarts"])
+def test_restarts_spend_the_budget_in_several_basins(name: str) -> None:
+    tried: list[float] = []
+
+    def two_basins(phi: dict[str, Any]) -> float:  # the start's is the worse one
+        tried.append(phi["a"])
+        return min((phi["a"] - 1) ** 2 + 0.5, 2 * (phi["a"] + 1) ** 2)
+
+    problem = zb.Problem(zb.Space(a=zb.Real(-2, 2)), two_basins)
+    once = zb.minimize(problem, method_from_name(name.removesuffix(":restarts")), max_solves=300)
+    assert once.solves < 300
+    first = list(tried)
+    tried.clear()
+    result = zb.minimize(problem, method_from_name(name), max_solves=300)
+    assert result.solves == 300
+    assert tried[: len(first)] == first
+    assert result.loss < 1e-6
+
+
+def test_restarts_go_on_where_the_solve_at_the_start_failed() -> None:
+    problem, _ = watched(heat(), fails=lambda call: call == 1)
+    result = zb.minimize(problem, zb.Scipy("SLSQP", restarts=True), max_solves=60, seed=1)
+    assert (result.solves, result.failures) == (60, {"failed": 1})
+
+
 @pytest.mark.parametrize("name", GRADIENT[:3])
 def test_derivative_methods_refuse_discrete_coordinates(name: str) -> None:
     problem = zb.Problem(zb.Space(a=zb.Real(-1, 1), n=zb.Integer(1, 3)), lambda phi: phi["a"])
@@ -305,6 +341,9 @@ def test_a_library_that_cannot_start_is_unsupported_and_one_that_breaks_ends_in_
         (lambda: zb.DFOLS(radius=0.0), "radius must be > 0, got 0.0"),
         (lambda: zb.POUNDERS(radius=0.0), "radius must be > 0, got 0.0"),
         (lambda: zb.BOBYQA(radius=-1.0), "radius must be > 0, got -1.0"),
+        (lambda: zb.Scipy("lm", restarts=True), "restarts must be False for lm, got True"),
+        (lambda: method_from_name("scipy:SLSQP:restart"), "'scaled' or 'prior', got 'restart'"),
+        (lambda: zb.Optuna("TPES"), "unknown Optuna sampler 'TPES'; did you mean 'TPE'"),
         (lambda: zb.ESMDA(ensemble_size=1), "ensemble_size must be >= 2, got 1"),
         (lambda: zb.ESMDA(num_assimilations=0), "num_assimilations must be >= 1, got 0"),
         (lambda: zb.ESMDA(observation_error=0.0), "observation_error must be > 0, got 0.0"),
@@ -325,6 +364,12 @@ def test_bad_arguments_are_named(make: Any, message: str) -> None:
         ("ibcdfo", lambda: zb.POUNDERS(), "pounders"),
         ("pybobyqa", lambda: zb.BOBYQA(), "baselines"),
         ("iterative_ensemble_smoother", lambda: zb.ESMDA(), "baselines"),
+        ("cma", lambda: zb.LqCMA(), "baselines"),
+        ("optuna", lambda: zb.Optuna("TPE"), "optuna"),
+        ("cmaes", lambda: zb.Optuna("CMA"), "optuna"),
+        ("botorch", lambda: zb.BoTorch(), "botorch"),
+        ("botorch", lambda: zb.TuRBO(), "botorch"),
+        ("smac", lambda: zb.SMAC(), "smac"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(
