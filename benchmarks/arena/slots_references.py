@@ -64,8 +64,9 @@ def random_combinations(count: int, rng: np.random.Generator) -> list[Picks]:
 def successive_halving(answers: Answers, calls: int, rng: np.random.Generator) -> Picks:
     """Random combinations on 8 examples, the better half on 16, and so on."""
     order = rng.permutation(EXAMPLES)
-    left = random_combinations(max(8, calls // CALLS_A_CANDIDATE), rng)
-    right, done = dict.fromkeys(left, 0.0), 0
+    drawn = random_combinations(max(8, calls // CALLS_A_CANDIDATE), rng)
+    right, done = dict.fromkeys(drawn, 0.0), 0
+    left = list(right)
     for rung in RUNGS:
         for picks in left:
             if answers.calls + rung - done <= calls:
@@ -103,8 +104,8 @@ def _row(picks: Picks) -> NDArray[np.float64]:
 
 
 REFERENCES: dict[str, Callable[[Answers, int, np.random.Generator], Picks]] = {
-    "successive halving": successive_halving,
-    "additive Thompson, 4 a batch": additive_thompson,
+    "halving": successive_halving,
+    "additive Thompson": additive_thompson,
 }
 
 
