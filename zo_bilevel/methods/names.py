@@ -90,6 +90,7 @@ def _lq_cma(coordinates: str = "scaled") -> Method:
 
 
 def _optuna(member: str) -> Method:
+    """Optuna's samplers TPE, GP (a Gaussian process) and CMA."""
     from zo_bilevel.methods.baselines.optuna import Optuna
 
     return Optuna(member)
