@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from benchmarks.arena.case import Half
 from benchmarks.arena.fields import field_problems
 from benchmarks.arena.large import large_problems
 from benchmarks.arena.more_wild import more_wild_problems
 from benchmarks.arena.nist import FOLDER, nist_problems
 from benchmarks.arena.outer import outer_problems
-from benchmarks.arena.problem import ArenaProblem, Half, Noise
+from benchmarks.arena.problem import ArenaProblem, Noise
 from benchmarks.arena.simulators import simulator_problems
 from benchmarks.arena.variants import noisy_variants, wide_variants, with_noise
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.arena.problem import FloatArray, Half
+from benchmarks.arena.case import Half
+from benchmarks.arena.problem import FloatArray
 from benchmarks.arena.scores import AREA_GROUPS, BUDGETS, TAUS, area, profile, shares
 
 Tables = Mapping[str, FloatArray]

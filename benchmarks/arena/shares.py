@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from benchmarks.arena.racing import Trace
 
-FloatArray = NDArray[np.float64]
-
-TARGETS: FloatArray = 10.0 ** np.arange(2, -8.01, -0.5)
+TARGETS = np.power(10.0, np.arange(2, -8.01, -0.5))
 """Losses above the optimum, from 1e2 to 1e-8."""
 BUDGETS = 60
 """How many budgets are looked at, evenly spaced in their logarithm from 1 to the whole budget."""

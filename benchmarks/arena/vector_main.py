@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from benchmarks.arena.case import Half
 from benchmarks.arena.catalogue import GROUPS, chosen
 from benchmarks.arena.nist import FOLDER
 from benchmarks.arena.page import write_page
 from benchmarks.arena.peers import peers_of
-from benchmarks.arena.problem import ArenaProblem, FloatArray, Half
+from benchmarks.arena.problem import ArenaProblem, FloatArray
 from benchmarks.arena.running import ArenaRun, Cache, run_all, version_of
 from benchmarks.arena.scores import share_table
 from benchmarks.arena.table import print_group, print_problems, print_stops, print_summary
