@@ -21,7 +21,16 @@ from zo_bilevel.solve.dispatch.serial import Serial
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    for module in ("nevergrad", "cma", "dfols", "iterative_ensemble_smoother"):
+    for module in (
+        "nevergrad",
+        "cma",
+        "dfols",
+        "ibcdfo",
+        "pybobyqa",
+        "optuna",
+        "cmaes",
+        "iterative_ensemble_smoother",
+    ):
         pytest.importorskip(module)
 
 SCALAR = (
@@ -36,12 +45,25 @@ SCALAR = (
     "scipy:Nelder-Mead",
     "scipy:Powell",
     "scipy:SLSQP",
+    "bobyqa",
+    "lq-cma",
+    "optuna:TPE",
+    "optuna:CMA",
+    "scipy:SLSQP:restarts",
 )
-VECTOR = ("scipy:least_squares", "dfols", "esmda")
+VECTOR = ("scipy:least_squares", "scipy:lm", "dfols", "pounders", "esmda")
 ALL = (*SCALAR, *VECTOR)
-GRADIENT = ("scipy:L-BFGS-B", "scipy:BFGS", "scipy:SLSQP", "scipy:least_squares")
+GRADIENT = ("scipy:L-BFGS-B", "scipy:BFGS", "scipy:SLSQP", "scipy:least_squares", "scipy:lm")
 MORE = ("nevergrad:NGOpt", "nevergrad:TBPSA")
-PRIOR = ("nevergrad:OnePlusOne:prior", "cma:prior", "dfols:prior", "scipy:L-BFGS-B:prior")
+PRIOR = (
+    "nevergrad:OnePlusOne:prior",
+    "cma:prior",
+    "dfols:prior",
+    "pounders:prior",
+    "bobyqa:prior",
+    "lq-cma:prior",
+    "scipy:L-BFGS-B:prior",
+)
 
 
 @pytest.mark.parametrize("name", [*ALL, *MORE, *PRIOR])
@@ -73,7 +95,9 @@ def test_same_seed_same_numbers(name: str, width: int) -> None:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", ["cma", "nevergrad:CMA", "nevergrad:OnePlusOne", "esmda"])
+@pytest.mark.parametrize(
+    "name", ["cma", "lq-cma", "nevergrad:CMA", "nevergrad:OnePlusOne", "optuna:TPE", "esmda"]
+)
 def test_other_seed_other_numbers(name: str) -> None:
     method = method_from_name(name)
     runs = [zb.minimize(heat(), method, max_solves=30, seed=seed) for seed in (0, 1)]
@@ -158,6 +182,8 @@ def test_a_failed_start_ends_in_words_or_goes_on(name: str) -> None:
         ("scipy:Nelder-Mead", 300, 1e-6),
         ("scipy:Powell", 600, 1e-3),
         ("cma", 800, 1e-3),
+        ("lq-cma", 150, 1e-3),
+        ("bobyqa", 150, 1e-3),
         ("nevergrad:CMA", 800, 5e-1),
         ("nevergrad:Cobyla", 400, 1e-1),
     ],
@@ -220,7 +246,7 @@ def test_nevergrad_asks_sequential_optimizers_for_one_point() -> None:
     state.close()
 
 
-@pytest.mark.parametrize("name", ["dfols", "esmda", "scipy:least_squares"])
+@pytest.mark.parametrize("name", ["dfols", "pounders", "esmda", "scipy:least_squares", "scipy:lm"])
 def test_residual_methods_refuse_problems_without_residuals(name: str) -> None:
     method = method_from_name(name)
     with pytest.raises(zb.UnsupportedProblemError, match="the problem is scalar"):
@@ -228,6 +254,51 @@ def test_residual_methods_refuse_problems_without_residuals(name: str) -> None:
     space = zb.Space(a=zb.Real(-1, 1))
     with pytest.raises(zb.UnsupportedProblemError, match="residuals of a SquaredError"):
         method.start(zb.Problem(space, lambda phi: phi["a"]))
+
+
+def test_what_a_library_prints_is_silenced_and_what_the_solver_prints_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def solver(phi: dict[str, Any]) -> float:
+        print("solved")
+        return phi["a"] ** 2
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), solver, zb.SquaredError(4.0))
+    result = zb.minimize(problem, zb.POUNDERS(), max_solves=30)  # says "g is sufficiently small."
+    assert result.stop_reason.startswith("pounders: flag")
+    assert capsys.readouterr().out == "solved\n" * result.solves
+
+
+def test_levenberg_marquardt_refuses_fewer_residuals_than_coordinates() -> None:
+    space = zb.Space(x=zb.Real(-1, 1, shape=(3,)))
+    problem = zb.Problem(space, lambda phi: phi["x"][:2], zb.SquaredError(np.zeros(2)))
+    with pytest.raises(zb.UnsupportedProblemError, match="residuals as coordinates, got 2 for 3"):
+        zb.Scipy("lm").start(problem)
+
+
+@pytest.mark.parametrize("name", ["scipy:SLSQP:restarts", "bobyqa:restarts"])
+def test_restarts_spend_the_budget_in_several_basins(name: str) -> None:
+    tried: list[float] = []
+
+    def two_basins(phi: dict[str, Any]) -> float:  # the start's is the worse one
+        tried.append(phi["a"])
+        return min((phi["a"] - 1) ** 2 + 0.5, 2 * (phi["a"] + 1) ** 2)
+
+    problem = zb.Problem(zb.Space(a=zb.Real(-2, 2)), two_basins)
+    once = zb.minimize(problem, method_from_name(name.removesuffix(":restarts")), max_solves=300)
+    assert once.solves < 300
+    first = list(tried)
+    tried.clear()
+    result = zb.minimize(problem, method_from_name(name), max_solves=300)
+    assert result.solves == 300
+    assert tried[: len(first)] == first
+    assert result.loss < 1e-6
+
+
+def test_restarts_go_on_where_the_solve_at_the_start_failed() -> None:
+    problem, _ = watched(heat(), fails=lambda call: call == 1)
+    result = zb.minimize(problem, zb.Scipy("SLSQP", restarts=True), max_solves=60, seed=1)
+    assert (result.solves, result.failures) == (60, {"failed": 1})
 
 
 @pytest.mark.parametrize("name", GRADIENT[:3])
@@ -268,6 +339,11 @@ def test_a_library_that_cannot_start_is_unsupported_and_one_that_breaks_ends_in_
         (lambda: zb.CMA("white"), "coordinates must be 'scaled' or 'prior', got 'white'"),
         (lambda: zb.DFOLS(growing=0), "growing must be >= 1, got 0"),
         (lambda: zb.DFOLS(radius=0.0), "radius must be > 0, got 0.0"),
+        (lambda: zb.POUNDERS(radius=0.0), "radius must be > 0, got 0.0"),
+        (lambda: zb.BOBYQA(radius=-1.0), "radius must be > 0, got -1.0"),
+        (lambda: zb.Scipy("lm", restarts=True), "restarts must be False for lm, got True"),
+        (lambda: method_from_name("scipy:SLSQP:restart"), "'scaled' or 'prior', got 'restart'"),
+        (lambda: zb.Optuna("TPES"), "unknown Optuna sampler 'TPES'; did you mean 'TPE'"),
         (lambda: zb.ESMDA(ensemble_size=1), "ensemble_size must be >= 2, got 1"),
         (lambda: zb.ESMDA(num_assimilations=0), "num_assimilations must be >= 1, got 0"),
         (lambda: zb.ESMDA(observation_error=0.0), "observation_error must be > 0, got 0.0"),
@@ -280,17 +356,25 @@ def test_bad_arguments_are_named(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "make"),
+    ("module", "make", "extra"),
     [
-        ("nevergrad", lambda: zb.Nevergrad("CMA")),
-        ("cma", lambda: zb.CMA()),
-        ("dfols", lambda: zb.DFOLS()),
-        ("iterative_ensemble_smoother", lambda: zb.ESMDA()),
+        ("nevergrad", lambda: zb.Nevergrad("CMA"), "baselines"),
+        ("cma", lambda: zb.CMA(), "baselines"),
+        ("dfols", lambda: zb.DFOLS(), "baselines"),
+        ("ibcdfo", lambda: zb.POUNDERS(), "pounders"),
+        ("pybobyqa", lambda: zb.BOBYQA(), "baselines"),
+        ("iterative_ensemble_smoother", lambda: zb.ESMDA(), "baselines"),
+        ("cma", lambda: zb.LqCMA(), "baselines"),
+        ("optuna", lambda: zb.Optuna("TPE"), "optuna"),
+        ("cmaes", lambda: zb.Optuna("CMA"), "optuna"),
+        ("botorch", lambda: zb.BoTorch(), "botorch"),
+        ("botorch", lambda: zb.TuRBO(), "botorch"),
+        ("smac", lambda: zb.SMAC(), "smac"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(
-    module: str, make: Any, monkeypatch: pytest.MonkeyPatch
+    module: str, make: Any, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(zb.MissingPackageError, match=rf"{module}.*zo-bilevel\[baselines\]"):
+    with pytest.raises(zb.MissingPackageError, match=rf"{module}.*zo-bilevel\[{extra}\]"):
         make()

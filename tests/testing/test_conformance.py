@@ -28,8 +28,11 @@ from zo_bilevel.testing.stores import check_store
 
 SIZES = {"heat-field": {"size": 8}}
 SLOW_TASKS = ("architecture", "condensation", "hyperparameters", "online-adaptation")
+SLOW_METHODS = ("botorch", "turbo", "smac", "optuna:GP")
 METHODS = (
-    *names.METHOD_FACTORIES,
+    *(name for name in names.METHOD_FACTORIES if name not in SLOW_METHODS),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_METHODS),
+    *("optuna:TPE", "optuna:CMA", "scipy:SLSQP:restarts"),
     *("nevergrad:CMA", "nevergrad:OnePlusOne", "nevergrad:CMA:prior"),
     *("scipy:COBYQA", "scipy:COBYLA", "scipy:least_squares", "scipy:L-BFGS-B"),
 )

@@ -48,8 +48,15 @@ def _nevergrad(member: str) -> Method:
 def _scipy(member: str) -> Method:
     from zo_bilevel.methods.baselines.scipy import Scipy
 
-    solver, _, coordinates = member.partition(":")
-    return Scipy(solver, coordinates or "scaled")
+    solver, _, words = member.partition(":")
+    coordinates, restarts = _coordinates_and_restarts(words)
+    return Scipy(solver, coordinates, restarts=restarts)
+
+
+def _coordinates_and_restarts(words: str) -> tuple[str, bool]:
+    """What stands behind a solver's name: "", "prior", "restarts" or both."""
+    found = words.split(":") if words else []
+    return ":".join(word for word in found if word != "restarts") or "scaled", "restarts" in found
 
 
 def _cma(coordinates: str = "scaled") -> Method:
@@ -62,6 +69,49 @@ def _dfols(coordinates: str = "scaled") -> Method:
     from zo_bilevel.methods.baselines.dfols import DFOLS
 
     return DFOLS(coordinates)
+
+
+def _pounders(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.baselines.pounders import POUNDERS
+
+    return POUNDERS(coordinates)
+
+
+def _bobyqa(coordinates: str = "scaled", *, restarts: bool = False) -> Method:
+    from zo_bilevel.methods.baselines.bobyqa import BOBYQA
+
+    return BOBYQA(coordinates, restarts=restarts)
+
+
+def _lq_cma(coordinates: str = "scaled") -> Method:
+    from zo_bilevel.methods.baselines.lq_cma import LqCMA
+
+    return LqCMA(coordinates)
+
+
+def _optuna(member: str) -> Method:
+    """Optuna's samplers TPE, GP (a Gaussian process) and CMA."""
+    from zo_bilevel.methods.baselines.optuna import Optuna
+
+    return Optuna(member)
+
+
+def _botorch() -> Method:
+    from zo_bilevel.methods.baselines.botorch import BoTorch
+
+    return BoTorch()
+
+
+def _turbo() -> Method:
+    from zo_bilevel.methods.baselines.turbo import TuRBO
+
+    return TuRBO()
+
+
+def _smac() -> Method:
+    from zo_bilevel.methods.baselines.smac import SMAC
+
+    return SMAC()
 
 
 def _esmda() -> Method:
@@ -80,9 +130,23 @@ METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
     "cma:prior": lambda: _cma("prior"),
     "dfols": _dfols,
     "dfols:prior": lambda: _dfols("prior"),
+    "pounders": _pounders,
+    "pounders:prior": lambda: _pounders("prior"),
+    "bobyqa": _bobyqa,
+    "bobyqa:prior": lambda: _bobyqa("prior"),
+    "bobyqa:restarts": lambda: _bobyqa(restarts=True),
+    "lq-cma": _lq_cma,
+    "lq-cma:prior": lambda: _lq_cma("prior"),
+    "botorch": _botorch,
+    "turbo": _turbo,
+    "smac": _smac,
     "esmda": _esmda,
 }
-METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {"nevergrad": _nevergrad, "scipy": _scipy}
+METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {
+    "nevergrad": _nevergrad,
+    "scipy": _scipy,
+    "optuna": _optuna,
+}
 
 
 def method_from_name(name: str) -> Method:

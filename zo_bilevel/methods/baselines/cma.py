@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from collections.abc import Iterator
+from typing import Any, final
 
 import numpy as np
 
@@ -53,24 +54,36 @@ class CMA(Baseline):
         Returns:
             Never.
         """
-        library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
-        rng, mean, waiting = solves.search.rng(1), place.start, [place.start]
-        size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)
-        while True:
-            options = {
-                "bounds": [None, None] if place.is_white else [place.lower, place.upper],
-                "popsize": size,
-                "seed": np.nan,  # the random numbers are already the run's own
-                "verbose": -9,
-                "verb_log": 0,
-                "signals_filename": None,  # no orders from files that happen to lie around
-            }
-            strategy = library.CMAEvolutionStrategy(mean, 1.0, options)
-            while True:
+        waiting = [solves.coordinates.start]
+        for strategy in strategies(solves):
+            while not strategy.stop():
                 rows = strategy.ask()
                 losses = solves.losses([*waiting, *rows])
                 strategy.tell(rows, losses[len(waiting) :])
                 waiting = []
-                if strategy.stop():
-                    break
-            size, mean = 2 * size, place.draw(rng)
+        raise AssertionError("restarts do not end")
+
+
+def strategies(solves: Solves) -> Iterator[Any]:
+    """Strategies of pycma, each after the first at a random place with twice the population.
+
+    Args:
+        solves: The run.
+
+    Yields:
+        Strategies, for ever.
+    """
+    library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
+    rng, mean = solves.search.rng(1), place.start
+    size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)
+    while True:
+        options = {
+            "bounds": [None, None] if place.is_white else [place.lower, place.upper],
+            "popsize": size,
+            "seed": np.nan,  # the random numbers are already the run's own
+            "verbose": -9,
+            "verb_log": 0,
+            "signals_filename": None,  # no orders from files that happen to lie around
+        }
+        yield library.CMAEvolutionStrategy(mean, 1.0, options)
+        size, mean = 2 * size, place.draw(rng)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import Any, Final, final
 
 import numpy as np
 from scipy import optimize
@@ -12,6 +13,7 @@ from scipy import optimize
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.limits import refuse_discrete, restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
@@ -20,6 +22,13 @@ from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unkno
 WITHOUT_LIMIT = 10**9
 SMALLEST_SIZE = 1e-15
 LINE_ROUNDING = 1e-12
+TIGHT: Final = {
+    "ftol": SMALLEST_SIZE,
+    "xtol": SMALLEST_SIZE,
+    "gtol": SMALLEST_SIZE,
+    "max_nfev": WITHOUT_LIMIT,
+}
+RESIDUAL_SOLVERS: Final = ("least_squares", "lm")
 
 
 @final
@@ -49,21 +58,14 @@ SOLVERS: dict[str, _Solver] = {
     ),
     "Powell": _Solver({"ftol": SMALLEST_SIZE, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
     "SLSQP": _Solver({"ftol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
-    "least_squares": _Solver(
-        {
-            "ftol": SMALLEST_SIZE,
-            "xtol": SMALLEST_SIZE,
-            "gtol": SMALLEST_SIZE,
-            "max_nfev": WITHOUT_LIMIT,
-        },
-        has_gradient=True,
-    ),
+    "least_squares": _Solver(TIGHT, has_gradient=True),
+    "lm": _Solver(TIGHT | {"method": "lm"}, has_bounds=False, has_gradient=True),
 }
 
 
 @final
 class Scipy(Baseline):
-    """One of scipy's optimizers, from the start, once: it stops when it has converged.
+    """One of scipy's optimizers, from the start: it stops when it has converged, or starts anew.
 
     Solvers with gradients get forward differences with scipy's own rule for `jac="2-point"`:
     the step is `sqrt(eps) * max(1, |x|)`, away from zero, turned around at a bound. They cost
@@ -75,12 +77,15 @@ class Scipy(Baseline):
 
     Args:
         solver: "COBYQA", "COBYLA", "L-BFGS-B", "BFGS", "Nelder-Mead", "Powell", "SLSQP" or
-            "least_squares" (trust region on the residuals of a `SquaredError`).
+            on the residuals of a `SquaredError` "least_squares" (trust region) or "lm"
+            (Levenberg-Marquardt, without bounds: what it asks for outside is solved at the edge).
         coordinates: "scaled", or "prior" for white coordinates of the prior.
+        restarts: Whether to begin anew at random places until the budget is spent, where scipy
+            would stop; not on residuals.
         **options: scipy's options of this solver, in place of the above.
 
     Raises:
-        InputError: If the name is unknown.
+        InputError: If the name is unknown, or a solver on residuals shall start anew.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
@@ -93,18 +98,22 @@ class Scipy(Baseline):
         self,
         solver: str,
         coordinates: str = "scaled",
+        *,
+        restarts: bool = False,
         **options: Any,  # noqa: ANN401 - passed through to scipy
     ) -> None:
         super().__init__(coordinates)
         if solver not in SOLVERS:
             raise InputError(unknown_name_message("scipy solver", solver, SOLVERS))
-        self.solver = solver
+        if restarts and solver in RESIDUAL_SOLVERS:
+            raise InputError(f"restarts must be False for {solver}, got True")
+        self.solver, self.restarts = solver, restarts
         self.options = {**SOLVERS[solver].options, **options}
 
     @property
     def label(self) -> str:
         """Name without the coordinates."""
-        return f"scipy:{self.solver}"
+        return f"scipy:{self.solver}" + (":restarts" if self.restarts else "")
 
     def refuse(self, search: Search) -> None:
         """Raise where the solver cannot work.
@@ -115,14 +124,15 @@ class Scipy(Baseline):
         Raises:
             UnsupportedProblemError: If it needs residuals or derivatives that there are not.
         """
-        if self.solver == "least_squares":
-            squared_error_of(search, self.label)
-        discrete = int(search.space.discrete.sum())
-        if SOLVERS[self.solver].has_gradient and discrete:
-            raise UnsupportedProblemError(
-                f"{self.label} needs derivatives, but {discrete} of {search.space.size} "
-                "coordinates are integers or choices"
-            )
+        if self.solver in RESIDUAL_SOLVERS:
+            numbers = squared_error_of(search, self.label).target.size
+            if self.solver == "lm" and numbers < search.space.size:
+                raise UnsupportedProblemError(
+                    f"{self.label} needs at least as many residuals as coordinates, "
+                    f"got {numbers} for {search.space.size}"
+                )
+        if SOLVERS[self.solver].has_gradient:
+            refuse_discrete(search, self.label, "needs derivatives")
 
     def drive(self, solves: Solves) -> str:
         """Run scipy to its end.
@@ -133,14 +143,16 @@ class Scipy(Baseline):
         Returns:
             scipy's message.
         """
-        place = solves.coordinates
-        if self.solver == "least_squares":
+        if self.solver in RESIDUAL_SOLVERS:
             return self._least_squares(solves)
-        if self.solver == "COBYQA":
-            return self._cobyqa(solves)
+        run = self._cobyqa if self.solver == "COBYQA" else self._minimize
+        return restarted(solves, partial(run, solves), is_endless=self.restarts)
+
+    def _minimize(self, solves: Solves, start: FloatArray) -> str:
+        place = solves.coordinates
         solver, options = SOLVERS[self.solver], dict(self.options)
         if self.solver == "Nelder-Mead":
-            options.setdefault("initial_simplex", _unit_simplex(place))
+            options.setdefault("initial_simplex", _unit_simplex(place, start))
         function: Callable[..., Any] = solves.loss
         derivative: Any = None
         if self.solver == "L-BFGS-B":  # always wants both: one round
@@ -150,7 +162,7 @@ class Scipy(Baseline):
             function, derivative = differences.value, differences.derivative
         result = optimize.minimize(
             function,
-            place.start,
+            start,
             method=self.solver,
             jac=derivative,
             bounds=_bounds(place) if solver.has_bounds else None,
@@ -158,7 +170,7 @@ class Scipy(Baseline):
         )
         return str(result.message)
 
-    def _cobyqa(self, solves: Solves) -> str:
+    def _cobyqa(self, solves: Solves, start: FloatArray) -> str:
         place = solves.coordinates
         try:
             # scipy's own entry holds a lock as long as it runs, so that two runs whose turns
@@ -167,7 +179,7 @@ class Scipy(Baseline):
         except ImportError:
             result = optimize.minimize(
                 solves.loss,
-                place.start,
+                start,
                 method="COBYQA",
                 bounds=_bounds(place),
                 options=self.options,
@@ -175,11 +187,12 @@ class Scipy(Baseline):
             return str(result.message)
         names = {"initial_tr_radius": "radius_init", "final_tr_radius": "radius_final"}
         options = {names.get(name, name): value for name, value in self.options.items()}
-        result = minimize(solves.loss, place.start, bounds=_bounds(place), options=options)
+        result = minimize(solves.loss, start, bounds=_bounds(place), options=options)
         return str(result.message)
 
     def _least_squares(self, solves: Solves) -> str:
         place = solves.coordinates
+        has_bounds = SOLVERS[self.solver].has_bounds
         outer = squared_error_of(solves.search, self.label)
 
         def residuals(evaluations: list[Evaluation]) -> list[FloatArray]:
@@ -193,7 +206,7 @@ class Scipy(Baseline):
             differences.value,
             start,
             jac=lambda row: differences.derivative(row).T,
-            bounds=(place.lower, place.upper),
+            bounds=(place.lower, place.upper) if has_bounds else (-np.inf, np.inf),
             **self.options,
         )
         return str(result.message)
@@ -284,7 +297,7 @@ def _bounds(place: Coordinates) -> optimize.Bounds | None:
     return None if place.is_white else optimize.Bounds(place.lower, place.upper)
 
 
-def _unit_simplex(place: Coordinates) -> FloatArray:
+def _unit_simplex(place: Coordinates, start: FloatArray) -> FloatArray:
     """The start and one step of 1 along each coordinate, turned around at a bound."""
-    step = np.where(place.start + 1.0 > place.upper, -1.0, 1.0)
-    return np.vstack([place.start, place.start + np.diag(step)])
+    step = np.where(start + 1.0 > place.upper, -1.0, 1.0)
+    return np.vstack([start, start + np.diag(step)])

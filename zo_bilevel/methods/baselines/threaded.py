@@ -2,11 +2,13 @@
 
 A library runs in a thread of its own, because many can only call back. The thread and its caller
 take turns, never at the same time, so that runs are deterministic. While the library has its
-turn, and only then, warnings are silenced and numpy's global random numbers are the run's own.
+turn, and only then, warnings and prints are silenced and numpy's global random numbers are the
+run's own.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import queue
 import sys
@@ -14,7 +16,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import final
 
 import numpy as np
@@ -202,7 +204,7 @@ def _turn_of_library(random: np.random.RandomState) -> Iterator[None]:
     outside = np.random.get_state()  # noqa: NPY002 - libraries draw from the global generator
     np.random.set_state(random.get_state())  # noqa: NPY002
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

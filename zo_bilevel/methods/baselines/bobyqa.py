@@ -1,0 +1,92 @@
+"""Py-BOBYQA: quadratic models of the loss in a trust region, with bounds."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.baselines.limits import restarted
+from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
+
+MANY_SOLVES = 10**5
+
+
+@final
+class BOBYQA(Baseline):
+    """Py-BOBYQA on the loss, one solve a round.
+
+    Its last radius is that of rounding, so that the budget ends the run and not a default.
+
+    Args:
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+        radius: First step, > 0.
+        noisy: Whether the library is told of noise: it then restarts from where it is.
+        restarts: Whether to begin anew at random places until the budget is spent, where the
+            library would stop.
+
+    Raises:
+        InputError: If the radius is not positive.
+        MissingPackageError: If Py-BOBYQA is not installed.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, minimize
+        >>> problem = Problem(Space(a=Real(-1, 1)), lambda phi: phi["a"] ** 2)
+        >>> minimize(problem, BOBYQA(), max_solves=20).loss < 1e-6
+        True
+
+    Source:
+        Cartis, Fiala, Marteau, Roberts (2019), "Improving the flexibility and robustness of
+        model-based derivative-free optimization solvers", ACM TOMS 45(3).
+    """
+
+    def __init__(
+        self,
+        coordinates: str = "scaled",
+        *,
+        radius: float = 1.0,
+        noisy: bool = False,
+        restarts: bool = False,
+    ) -> None:
+        super().__init__(coordinates)
+        if not radius > 0:
+            raise InputError(f"radius must be > 0, got {radius}")
+        self.radius = radius
+        self.noisy = noisy
+        self.restarts = restarts
+        import_optional("pybobyqa", "BOBYQA", "baselines")
+
+    @property
+    def label(self) -> str:
+        """Name without the coordinates."""
+        return "bobyqa:restarts" if self.restarts else "bobyqa"
+
+    def drive(self, solves: Solves) -> str:
+        """Run Py-BOBYQA to its end.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            Its message.
+        """
+        place, library = solves.coordinates, import_optional("pybobyqa", "BOBYQA", "baselines")
+
+        def run(start: FloatArray) -> str:
+            solution = library.solve(
+                solves.loss,
+                start,
+                bounds=None if place.is_white else (place.lower, place.upper),
+                maxfun=max(MANY_SOLVES, 1 + (solves.search.max_solves or 0)),
+                rhobeg=self.radius,
+                rhoend=float(np.finfo(float).eps),
+                user_params={"model.abs_tol": -np.inf},
+                objfun_has_noise=self.noisy,
+                do_logging=False,
+            )
+            return str(solution.msg)
+
+        return restarted(solves, run, is_endless=self.restarts)

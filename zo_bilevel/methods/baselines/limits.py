@@ -1,0 +1,89 @@
+"""What some baselines cannot do, said by name before the first solve; and starting them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.baselines.threaded import GiveUpError, Solves
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import UnsupportedProblemError
+
+
+def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bool = False) -> None:
+    """Refuse integers and choices, or choices alone.
+
+    Args:
+        search: What the method would start from.
+        label: The method's name.
+        reason: What it needs, in words.
+        only_choices: Whether integers are welcome.
+
+    Raises:
+        UnsupportedProblemError: With how many coordinates are discrete.
+    """
+    space = search.space
+    found = int((space.is_choice if only_choices else space.discrete).sum())
+    if found:
+        kinds = "choices" if only_choices else "integers or choices"
+        raise UnsupportedProblemError(
+            f"{label} {reason}, but {found} of {space.size} coordinates are {kinds}"
+        )
+
+
+def refuse_many_solves(search: Search, label: str, limit: int) -> None:
+    """Refuse more solves than a Gaussian process on all of them can carry.
+
+    Args:
+        search: What the method would start from.
+        label: The method's name.
+        limit: The most solves.
+
+    Raises:
+        UnsupportedProblemError: With both numbers.
+    """
+    if search.max_solves is not None and search.max_solves > limit:
+        raise UnsupportedProblemError(
+            f"{label} fits a Gaussian process to all solves, at a cost of their cube: max_solves "
+            f"must be <= {limit}, got {search.max_solves}"
+        )
+
+
+def stop_at(solves: Solves, label: str, limit: int) -> None:
+    """End a run that was not told its budget once it has as many solves as can be carried.
+
+    Args:
+        solves: The run.
+        label: The method's name.
+        limit: The most solves.
+
+    Raises:
+        GiveUpError: When they are spent.
+    """
+    if solves.count >= limit:
+        raise GiveUpError(f"{label}: {limit} solves are all that its Gaussian process can carry")
+
+
+def restarted(solves: Solves, run: Callable[[FloatArray], str], *, is_endless: bool) -> str:
+    """Run a local solver from the start and, if so wished, from random places for ever.
+
+    Args:
+        solves: The run.
+        run: From a start in the run's coordinates, shape `(N,)`, to the solver's last words.
+        is_endless: Whether to start anew; otherwise the solver runs once.
+
+    Returns:
+        The last words of a solver that runs once, or of one that no longer asks for anything.
+    """
+    start, rng = solves.coordinates.start, solves.search.rng(1)
+    while True:
+        before = solves.count
+        try:
+            words = run(start)
+        except GiveUpError as error:  # its start failed; another need not
+            if not is_endless:
+                raise
+            words = str(error)
+        if not is_endless or solves.count == before:
+            return words
+        start = solves.coordinates.draw(rng)

@@ -1,0 +1,113 @@
+"""Optuna's samplers, told integers and choices as what they are."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.baselines.limits import refuse_discrete, refuse_many_solves, stop_at
+from zo_bilevel.methods.baselines.single_values import Item, SingleValues
+from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.support.packages import import_optional
+
+SAMPLERS = {"TPE": "TPESampler", "GP": "GPSampler", "CMA": "CmaEsSampler"}
+GP_SOLVES = 500
+"""The most solves of the Gaussian process: its own time grows with their cube."""
+
+
+@final
+class Optuna(Baseline):
+    """One of Optuna's samplers, asked for `round_width` trials a round, the start first.
+
+    Args:
+        sampler: "TPE", "GP" (Gaussian process, at most 500 solves) or "CMA" (no choices).
+        **options: Optuna's options of this sampler; without any, its defaults.
+
+    Raises:
+        InputError: If the name is unknown.
+        MissingPackageError: If Optuna is not installed, or cmaes for "CMA".
+
+    Example:
+        >>> from zo_bilevel import Choice, Problem, Real, Space, minimize
+        >>> space = Space(a=Real(-1, 1), sign=Choice([-1, 1]))
+        >>> problem = Problem(space, lambda phi: (phi["a"] * phi["sign"] - 0.5) ** 2)
+        >>> minimize(problem, Optuna("TPE"), max_solves=60).loss < 1e-2
+        True
+
+    Source:
+        Akiba et al. (2019), "Optuna: a next-generation hyperparameter optimization framework".
+    """
+
+    def __init__(self, sampler: str = "TPE", **options: Any) -> None:  # noqa: ANN401 - to Optuna
+        super().__init__()
+        if sampler not in SAMPLERS:
+            raise InputError(unknown_name_message("Optuna sampler", sampler, SAMPLERS))
+        self.sampler, self.options = sampler, options
+        import_optional("optuna", "Optuna", "optuna")
+        if sampler == "CMA":
+            import_optional("cmaes", "Optuna('CMA')", "optuna")
+
+    @property
+    def label(self) -> str:
+        """Name in tables and on the command line."""
+        return f"optuna:{self.sampler}"
+
+    def refuse(self, search: Search) -> None:
+        """Raise where the sampler cannot work.
+
+        Args:
+            search: What the method would start from.
+
+        Raises:
+            UnsupportedProblemError: For choices with CMA, or more solves than the Gaussian
+                process can carry.
+        """
+        if self.sampler == "CMA":
+            refuse_discrete(search, self.label, "draws numbers", only_choices=True)
+        if self.sampler == "GP":
+            refuse_many_solves(search, self.label, GP_SOLVES)
+
+    def drive(self, solves: Solves) -> str:
+        """Ask and tell for as long as there are solves.
+
+        Args:
+            solves: The run.
+
+        Returns:
+            Never.
+        """
+        library = import_optional("optuna", "Optuna", "optuna")
+        values = SingleValues(solves.search.space)
+        kinds = {item.name: _distribution(library, item) for item in values.items}
+        study = self._study(library, solves)
+        study.enqueue_trial(values.of(solves.coordinates.start))
+        while True:
+            if self.sampler == "GP":
+                stop_at(solves, self.label, GP_SOLVES)
+            trials = [study.ask(kinds) for _ in range(solves.search.round_width)]
+            losses = solves.losses([values.row(trial.params) for trial in trials])
+            for trial, loss in zip(trials, losses, strict=True):
+                study.tell(trial, loss)
+
+    def _study(self, library: Any, solves: Solves) -> Any:  # noqa: ANN401 - no types needed
+        seed = int(solves.search.rng(1).integers(2**32))
+        options = {"seed": seed, **self.options}
+        if self.sampler == "CMA":
+            options.setdefault("warn_independent_sampling", False)
+        sampler = getattr(library.samplers, SAMPLERS[self.sampler])(**options)
+        loudness = library.logging.get_verbosity()
+        library.logging.set_verbosity(library.logging.ERROR)
+        try:
+            return library.create_study(sampler=sampler)
+        finally:
+            library.logging.set_verbosity(loudness)
+
+
+def _distribution(library: Any, item: Item) -> Any:  # noqa: ANN401 - no types needed
+    kinds = library.distributions
+    if item.kind == "choice":
+        return kinds.CategoricalDistribution(list(range(int(item.upper) + 1)))
+    if item.kind == "integer":
+        return kinds.IntDistribution(int(item.lower), int(item.upper))
+    return kinds.FloatDistribution(item.lower, item.upper)
