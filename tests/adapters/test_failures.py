@@ -25,7 +25,6 @@ from zo_bilevel.solve.dispatch.joblib import Joblib
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.errors import (
-    InnerSolverError,
     InputError,
     SolveCrashError,
     SolveError,
@@ -241,14 +240,16 @@ def test_not_finite_wrong_shape_and_rejected_are_three_statuses_with_values_in_t
     assert "shape (1,), but shape (2,) before" in got[2].error
 
 
-def test_the_first_solve_may_be_rejected_but_not_unusable():
+def test_a_first_solve_that_is_rejected_or_unusable_is_a_failed_solve():
     outer = zb.SquaredError([1.0, 2.0])
     absurd = zb.Problem(SPACE, Function(answer), outer, valid=lambda t, phi: bool(t.min() > -1e6))
     assert [e.status for e in evaluate(absurd, {"kind": 3}, {"kind": 0})] == ["rejected", "ok"]
-    with pytest.raises(InnerSolverError, match=r"shape \(2,\) has 1 values .* \(at kind=\[1\]\)"):
-        evaluate(zb.Problem(SPACE, Function(answer), outer), {"kind": 1})
-    with pytest.raises(InnerSolverError, match=r"shape \(1,\), expected_length is 2 \(at kind"):
-        evaluate(zb.Problem(SPACE, Function(answer), expected_length=2), {"kind": 2})
+    (bad,) = evaluate(zb.Problem(SPACE, Function(answer), outer), {"kind": 1})
+    assert bad.status == "invalid"
+    assert re.search(r"shape \(2,\) has 1 values .* \(at kind=\[1\]\)", bad.error)
+    (short,) = evaluate(zb.Problem(SPACE, Function(answer), expected_length=2), {"kind": 2})
+    assert short.status == "wrong_shape"
+    assert re.search(r"shape \(1,\), expected_length is 2 \(at kind", short.error)
 
 
 def test_a_first_answer_of_the_wrong_length_does_not_become_the_rule():

@@ -133,7 +133,8 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
     given = list(named.values()) if names else [theta]
     parts = [_to_numpy(part) for part in given]
     floats = [part.dtype for part in parts if part.dtype.kind == "f"]
-    coarsest = max(floats, key=lambda d: float(np.finfo(d).eps)) if floats else np.dtype("f8")
+    floats.append(np.dtype("f8"))  # in which theta is kept, whatever finer type it came in
+    coarsest = max(floats, key=lambda d: float(np.finfo(d).eps))
     flat = np.concatenate([part.ravel() for part in parts])  # a copy, of a single part too
     if flat.size == 0:
         raise ValueError("the inner solution is empty")
