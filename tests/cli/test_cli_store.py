@@ -206,6 +206,21 @@ class TestResume:
         again = json.loads(call("resume", "runs.sqlite", 2, "mine.py:task").stdout)
         assert [r["phi"] for r in again["runs"]] == [r["phi"] for r in first["runs"]]
 
+    @pytest.mark.parametrize(
+        "words", [RUN, ("compare", *RUN[1:2], "--methods", "random", *RUN[4:])]
+    )
+    def test_another_problem_is_refused(self, program, words):
+        assert call(*words).exit_code == 0
+        Path("other.py").write_text(NOISY)
+        with Store("runs.sqlite", read_only=True) as store:
+            before = len(store.runs())
+        answer = call("resume", "runs.sqlite", 1, "other.py:task")
+        assert answer.exit_code == 2
+        assert "noisy does not match run 1 of " in answer.stderr
+        assert "another inner solver, another space" in answer.stderr
+        with Store("runs.sqlite", read_only=True) as store:
+            assert len(store.runs()) == before
+
     def test_python_runs_are_to_be_run_again(self, program):
         subject = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: phi["a"])
         zb.minimize(subject, zb.RandomSearch(), max_solves=2, store="runs.sqlite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import datetime
 import enum
 import fractions
 import functools
@@ -166,6 +167,25 @@ def class_doing(k):
     return Made()
 
 
+class Mesh(np.ndarray):
+    pass
+
+
+class Day(datetime.date):
+    pass
+
+
+def with_scale(value, k):
+    value.scale = k
+    return value
+
+
+def per_thread(k):
+    local = threading.local()
+    local.k = k
+    return local
+
+
 def enum_member(k):
     return enum.Enum("Kind", {"A": k}).A
 
@@ -274,6 +294,10 @@ MAKERS = {
             "kind of an array": lambda k: np.zeros(2, "f4" if k == 1.0 else "i4"),
             "object array": lambda k: np.array([k, "x"], dtype=object),
             "masked array": masked,
+            "attribute of an array": lambda k: with_scale(np.ones(3).view(Mesh), k),
+            "attribute of a tensor": lambda k: with_scale(torch.ones(3), k),
+            "attribute of a date": lambda k: with_scale(Day(2000, 1, 1), k),
+            "thread's own": per_thread,
             "strided array": lambda k: np.full((4, 4), k)[::2, ::2],
             "numpy number": np.float64,
             "tensor": lambda k: torch.full((2,), k),

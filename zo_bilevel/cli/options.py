@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
     from zo_bilevel.solve.dispatch.base import Dispatcher
+    from zo_bilevel.store.records import StoredRun
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -21,6 +22,9 @@ WORDS_KEY = "zo_bilevel.words"
 """Where a click context keeps the words of the command line."""
 POSITIVE = click.IntRange(min=1)
 POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
+
+PROBLEM = ("inner solver", "space", "outer objective", "version")
+"""What a run that is resumed must share with the stored one."""
 
 SHARED_OPTIONS = (
     click.argument("subject", metavar="TASK"),
@@ -139,6 +143,9 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
     task = load_subject(shared["subject"], parse_settings("--set", shared["options"]))
     if shared["scalar"]:
         task = dataclasses.replace(task, problem=task.problem.scalar)
+    resumed = click.get_current_context().find_root().obj
+    if resumed is not None:
+        _check_same_problem(task, resumed)
     if initial:
         task.problem.space.encode(initial)
         drawn = task.start
@@ -152,3 +159,19 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
         shared["timeout"],
         shared["store"],
     )
+
+
+def _check_same_problem(task: Task, run: StoredRun) -> None:
+    """Refuse to go on with a run of another problem."""
+    from zo_bilevel.comparison.stored_runs import json_of
+    from zo_bilevel.run.identity import facts_of_run
+    from zo_bilevel.support.errors import InputError
+
+    facts = facts_of_run(task.problem, run.method, run.seed, task.start, {})
+    known, now = (json_of(each, "conditions", dict) for each in (run, facts))
+    others = [name for name in PROBLEM if known.get(name) != now[name]]
+    if others:
+        raise InputError(
+            f"{task.problem.name} does not match run {run.number} of {run.problem}: another "
+            f"{', another '.join(others)}; start it with zo-bilevel run or compare"
+        )

@@ -47,17 +47,18 @@ def resume_command(
     given = words if is_task or task is None else (task, *words)
     task = task if is_task else None
     program = context.find_root().command
-    command, name = _command(program, store, run, task, given)
+    command, name, stored = _command(program, store, run, task, given)
     shown = shlex.join(["zo-bilevel", *command, "--store", name])
     click.echo(f"resuming: {printable(shown)}", err=True)
-    code = program.main([*command, "--store", store], "zo-bilevel", standalone_mode=False)
+    line = [*command, "--store", store]
+    code = program.main(line, "zo-bilevel", standalone_mode=False, obj=stored)
     context.exit(code or 0)
 
 
 def _command(
     program: click.Command, store: str, number: int, task: str | None, given: Sequence[str]
-) -> tuple[list[str], str]:
-    """The words to run, and what the store is called: its address may hold a password."""
+) -> tuple[list[str], str, StoredRun]:
+    """The words to run, what the store is called (its address may hold a password), the run."""
     from zo_bilevel.comparison.stored_runs import command_of
     from zo_bilevel.store.places import open_store
     from zo_bilevel.support.errors import InputError, StoreError
@@ -80,7 +81,7 @@ def _command(
         raise InputError(f"run {number} cannot be resumed: {error.format_message()}") from error
     subject = task or _named_task(run, str(context.params["subject"]))
     options = _options(run, command, context.params, ours.params)
-    return [words[0], subject, *options, *given], name
+    return [words[0], subject, *options, *given], name, run
 
 
 def _named_task(run: StoredRun, subject: str) -> str:

@@ -9,13 +9,12 @@ and of installed packages counts by its name, what it holds by its content. What
 from __future__ import annotations
 
 import copyreg
-import dis
 import functools
 import hashlib
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import (
     CellType,
     CodeType,
@@ -23,6 +22,7 @@ from types import (
     GetSetDescriptorType,
     MappingProxyType,
     MemberDescriptorType,
+    MethodDescriptorType,
     MethodType,
     ModuleType,
 )
@@ -30,20 +30,23 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from zo_bilevel.support.errors import FOREIGN
+from zo_bilevel.problem.own_code import (
+    codes_in,
+    counted_names,
+    global_names,
+    imports_inside,
+    is_installed,
+    is_users,
+    lookup_by_text,
+)
 
 PLAIN: Final = (bool, float, complex, str, type(None), type(...), type(NotImplemented))
 PLAIN_MODULES: Final = ("builtins", "collections", "functools", "types", "_thread")
-CONTENTLESS: Final = (type(threading.Lock()), type(threading.RLock()), threading.local)
+CONTENTLESS: Final = (type(threading.Lock()), type(threading.RLock()))
 """What orders threads changes no answer."""
 DESCRIPTORS: Final = (MemberDescriptorType, GetSetDescriptorType)
 CODE_KINDS: Final = (FunctionType, staticmethod, classmethod, property)
-GLOBALS: Final = ("LOAD_GLOBAL", "LOAD_NAME")
-LOADS: Final = (*GLOBALS, "LOAD_DEREF")
-STORES: Final = ("STORE_GLOBAL", "STORE_DEREF")
-CONSTANTS: Final = ("LOAD_CONST", "LOAD_SMALL_INT")
 ADAPTERS: Final = "zo_bilevel.adapters."
-INSTALLED: Final = (*FOREIGN, "dist-packages")
 
 
 @final
@@ -79,18 +82,6 @@ def content_digest(value: Any) -> bytes:  # noqa: ANN401 - anything a solver hol
         raise UntellableError(f"a {type(value).__qualname__} that goes too deep") from error
 
 
-def _is_installed(file: str) -> bool:
-    """Whether code is the interpreter's or an installed package's, not the user's own."""
-    return any(mark in file for mark in INSTALLED)
-
-
-def _is_users(module: ModuleType | None) -> bool:
-    file = getattr(module, "__file__", None)
-    if file is None or module is None:  # typed in, or built in
-        return getattr(module, "__spec__", None) is None
-    return module.__name__ == "__main__" or not _is_installed(file)
-
-
 @final
 class _Content:
     """Follows one value; what is met again is not followed again."""
@@ -124,7 +115,8 @@ class _Content:
             return label, sorted(self.digest(part) for part in value)
         array = _as_array(value)
         if array is not None:
-            return f"{label} {array.dtype} {array.shape}", [np.ascontiguousarray(array).tobytes()]
+            held = [np.ascontiguousarray(array).tobytes(), *_attributes(value)]
+            return f"{label} {array.dtype} {array.shape}", held
         if isinstance(value, FunctionType):
             return f"function {_name_of(value)}", _function_parts(value)
         if isinstance(value, type):
@@ -161,21 +153,46 @@ def _as_array(value: Any) -> Any:  # noqa: ANN401 - an array or None
 
 
 def _function_parts(function: FunctionType) -> Iterable[Any]:
-    counters = _counters(function.__code__)
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    held = [_content(cell) for name, cell in cells if name not in counters]
-    held += [function.__defaults__, function.__kwdefaults__, vars(function)]
-    if _is_installed(function.__code__.co_filename):
+    code = function.__code__
+    counters = counted_names(code)
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    closed = {name: _content(cell) for name, cell in cells if name not in counters}
+    rest = [function.__defaults__, function.__kwdefaults__, vars(function)]
+    if is_installed(code.co_filename):
         is_by_name = "<" not in function.__qualname__ and function.__closure__ is None
-        return [] if is_by_name else held
-    names = sorted({name for code in _codes(function.__code__) for name in _globals(code)})
-    scope = function.__globals__
+        return [] if is_by_name else [*closed.values(), *rest]
+    imported = _imports(function)
+    lookup = lookup_by_text(function, closed)
+    if lookup is not None:
+        raise UntellableError(f"{function.__qualname__}, which looks a value up by {lookup}")
+    names, scope = sorted(global_names(code)), function.__globals__
     used = {name: scope[name] for name in names if name in scope and name not in counters}
-    attributes = {name for code in _codes(function.__code__) for name in code.co_names}
-    for name, value in used.items():
-        if isinstance(value, ModuleType) and _is_users(value):
-            used[name] = {a: vars(value)[a] for a in sorted(attributes & vars(value).keys())}
-    return [function.__code__, *held, used]
+    attributes = {name for part in codes_in(code) for name in part.co_names}
+    held, used, imported = (_reached_all(each, attributes) for each in (closed, used, imported))
+    return [code, *held.values(), *rest, used, *imported.values()]
+
+
+def _imports(function: FunctionType) -> dict[str, Any]:
+    """The user's own modules that a function imports as it runs."""
+    try:
+        found = imports_inside(function)
+    except ImportError as error:
+        raise UntellableError(
+            f"{function.__qualname__}, whose import of {error.name} fails ({error.msg})"
+        ) from error
+    return {name: module for name, module in sorted(found.items()) if is_users(module)}
+
+
+def _reached_all(
+    held: Mapping[str, Any], attributes: Set[str], within: tuple[Any, ...] = ()
+) -> dict[str, Any]:
+    """Values by name; of the user's own modules, what code that names `attributes` can reach."""
+    found = dict(held)
+    for name, value in held.items():
+        if isinstance(value, ModuleType) and is_users(value) and value not in within:
+            reached = {a: vars(value)[a] for a in sorted(attributes & vars(value).keys())}
+            found[name] = _reached_all(reached, attributes, (*within, value))
+    return found
 
 
 def _content(cell: CellType) -> Any:  # noqa: ANN401 - whatever a function closes over
@@ -185,38 +202,6 @@ def _content(cell: CellType) -> Any:  # noqa: ANN401 - whatever a function close
         return None
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Code, and the code of functions inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _globals(code: CodeType) -> Iterator[str]:
-    return (step.argval for step in dis.get_instructions(code) if step.opname in GLOBALS)
-
-
-def _counters(code: CodeType) -> set[str]:
-    """Names that code only ever counts up (`calls += 1`): no answer depends on them."""
-    loads: dict[str, int] = {}
-    counted: dict[str, int] = {}
-    for part in _codes(code):
-        steps = [step for step in dis.get_instructions(part) if step.opname != "EXTENDED_ARG"]
-        for place, step in enumerate(steps):
-            if step.opname in LOADS:
-                loads[step.argval] = loads.get(step.argval, 0) + 1
-            if step.opname in STORES:
-                is_count = place >= 3 and (
-                    steps[place - 1].opname == "BINARY_OP"
-                    and steps[place - 2].opname in CONSTANTS
-                    and steps[place - 3].opname in LOADS
-                    and steps[place - 3].argval == step.argval
-                )
-                counted[step.argval] = counted.get(step.argval, 0) + (1 if is_count else -1 << 20)
-    return {name for name, count in counted.items() if count == loads.get(name, 0)}
-
-
 def _code_parts(code: CodeType) -> Iterable[Any]:
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     flow = code.co_code, code.co_exceptiontable, code.co_flags
@@ -224,7 +209,7 @@ def _code_parts(code: CodeType) -> Iterable[Any]:
 
 
 def _class_parts(kind: type) -> Iterable[Any]:
-    if not _is_users(sys.modules.get(kind.__module__)):
+    if not is_users(sys.modules.get(kind.__module__)):
         return []
     held = {name: value for name, value in sorted(vars(kind).items()) if _decides(name, value)}
     return [kind.__bases__, held]
@@ -255,7 +240,15 @@ def _object_parts(value: Any) -> Iterable[Any]:  # noqa: ANN401
         return [reduced, getattr(value, "__wrapped__", None)]
     _, arguments, *rest = reduced
     state, items, pairs = (*rest, None, None, None)[:3]
-    return [type(value), arguments, state, list(items or ()), list(pairs or ())]
+    reducer: Any = type(value).__reduce__
+    is_foreign = reducer is not object.__reduce__ and isinstance(reducer, MethodDescriptorType)
+    beside = _attributes(value) if is_foreign else []  # which C code leaves out
+    return [type(value), arguments, state, list(items or ()), list(pairs or ()), *beside]
+
+
+def _attributes(value: Any) -> list[Any]:  # noqa: ANN401
+    """The attributes that a person gave an object of a class written in C, if there are any."""
+    return [vars(value)] if getattr(value, "__dict__", None) else []
 
 
 _PARTS: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
@@ -267,5 +260,6 @@ _PARTS: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
     staticmethod | classmethod: lambda value: [value.__func__],
     property: lambda value: [value.fget, value.fset, value.fdel],
     CONTENTLESS: lambda _: [],
+    threading.local: lambda value: [vars(value)],
 }
 """How to follow what the interpreter itself is made of; subclasses are objects like others."""
