@@ -1,10 +1,13 @@
 """`Joblib`: every fault costs one solve, and the numbers are those of `Serial`."""
 
 import functools
+import importlib
 import os
+import sys
 import threading
 import time
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -414,3 +417,38 @@ def test_a_fork_of_the_program_leaves_its_parents_workers_alone():
         assert os.waitpid(child, 0)[1] == 0
         after = dict(dispatcher.run(solve, make_jobs(1)))[0]
     assert before.worker == after.worker
+
+
+def test_a_value_of_a_module_that_was_changed_after_its_import_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "import time\nC = 1.0\nOTHER, SEEN, calls = (1, 'a'), {}, 0\n"
+    text += "def answer(phi):\n    global calls\n    calls += 1\n"
+    text += "    return C * phi['a'] + OTHER[0] + len(SEEN)\n"
+    (tmp_path / "own_constants.py").write_text(text)
+    own = importlib.import_module("own_constants")
+
+    def through_the_module(phi):
+        return own.C * phi["a"]
+
+    def imported_inside(phi):
+        import own_constants
+
+        return own_constants.C * phi["a"]
+
+    own.calls = 5  # what is only counted decides nothing
+    try:
+        with Joblib(n_jobs=1) as dispatcher:
+            for solver in (through_the_module, imported_inside, own.answer):
+                dict(dispatcher.run(Solve(solver), make_jobs(2)))
+                own.C = 2.0
+                with pytest.raises(InputError, match=r"own_constants\.C has another value in a"):
+                    dict(dispatcher.run(Solve(solver), make_jobs(2)))
+                own.C = 1.0
+            own.C = 2.0
+            cloudpickle.register_pickle_by_value(own)
+            outcomes = dict(dispatcher.run(Solve(through_the_module), make_jobs(2)))
+            assert outcomes[1].theta == pytest.approx(2.0)
+            cloudpickle.unregister_pickle_by_value(own)
+    finally:
+        del sys.modules["own_constants"]

@@ -82,6 +82,21 @@ def content_digest(value: Any) -> bytes:  # noqa: ANN401 - anything a solver hol
         raise UntellableError(f"a {type(value).__qualname__} that goes too deep") from error
 
 
+def functions_reached(value: Any) -> list[FunctionType]:  # noqa: ANN401
+    """The functions of the user's own that a value leads to; none where it cannot be followed.
+
+    Args:
+        value: As for `content_digest`.
+    """
+    content = _Content()
+    try:
+        content.digest(value)
+    except (UntellableError, RecursionError):
+        return []
+    functions = [known for known, _ in content._known.values() if isinstance(known, FunctionType)]
+    return [each for each in functions if not is_installed(each.__code__.co_filename)]
+
+
 @final
 class _Content:
     """Follows one value; what is met again is not followed again."""
@@ -156,7 +171,7 @@ def _function_parts(function: FunctionType) -> Iterable[Any]:
     code = function.__code__
     counters = counted_names(code)
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    closed = {name: _content(cell) for name, cell in cells if name not in counters}
+    closed = {name: cell_content(cell) for name, cell in cells if name not in counters}
     rest = [function.__defaults__, function.__kwdefaults__, vars(function)]
     if is_installed(code.co_filename):
         is_by_name = "<" not in function.__qualname__ and function.__closure__ is None
@@ -195,10 +210,15 @@ def _reached_all(
     return found
 
 
-def _content(cell: CellType) -> Any:  # noqa: ANN401 - whatever a function closes over
+def cell_content(cell: CellType) -> Any:  # noqa: ANN401 - whatever a function closes over
+    """What a function closes over; `None` while that is not set.
+
+    Args:
+        cell: Of its `__closure__`.
+    """
     try:
         return cell.cell_contents
-    except ValueError:  # not yet set
+    except ValueError:
         return None
 
 

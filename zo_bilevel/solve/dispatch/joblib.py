@@ -16,6 +16,7 @@ import cloudpickle
 import joblib
 import numpy as np
 
+from zo_bilevel.problem.module_values import module_values
 from zo_bilevel.solve.dispatch.base import Solve, WithBlock
 from zo_bilevel.solve.dispatch.processes.cluster import Cluster
 from zo_bilevel.solve.dispatch.processes.lanes import Killable, Round
@@ -156,7 +157,8 @@ class Joblib(WithBlock):
             if "__mp_main__" in sys.modules:  # what a script is called in a spawned child
                 cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
             try:
-                body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve)
+                values = module_values(solve.inner, cloudpickle.list_registry_pickle_by_value())
+                body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve) + pickle.dumps(values)
             except Exception as error:
                 raise InputError(unpicklable_message(solve.inner, self.backend, error)) from error
             digest = hashlib.blake2b(body, digest_size=16).digest()

@@ -24,6 +24,7 @@ from typing import Any, final
 
 from zo_bilevel.solve.dispatch.processes import guard
 from zo_bilevel.solve.dispatch.processes.worker import (
+    CHANGED,
     FRAME_HEADER,
     FRAME_MARK,
     JOB,
@@ -32,7 +33,7 @@ from zo_bilevel.solve.dispatch.processes.worker import (
     SOLVER,
 )
 from zo_bilevel.solve.evaluation import Job, Outcome
-from zo_bilevel.support.errors import InnerSolverError
+from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.process_tree import script_command
 
 START_LIMIT_S = 300.0
@@ -118,6 +119,7 @@ class SupervisedWorker:
         """Send the solver, unless it is there already.
 
         Raises:
+            InputError: If it reads a value of a module that was changed after the import.
             InnerSolverError: If the worker cannot load it, with the worker's words.
             WorkerDiedError: If it died of it.
         """
@@ -130,6 +132,14 @@ class SupervisedWorker:
             raise InnerSolverError(
                 f"a worker process cannot load the inner solver: {body.decode()}; it must be "
                 "importable there as it is here"
+            )
+        if kind == CHANGED:
+            name = body.decode()
+            raise InputError(
+                f"{name} has another value in a worker process, which imports its module afresh, "
+                "than here, where it was changed after the import: give it to the solver as an "
+                "argument or through phi, or send the module whole with "
+                f"cloudpickle.register_pickle_by_value({name.rpartition('.')[0]})"
             )
         self.digest = shipment.digest
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy.random  # noqa: F401 - numpy loads it late: the first solve's clock would pay for it
 
+from zo_bilevel.problem.module_values import changed_value
 from zo_bilevel.solve.dispatch.base import Solve
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import shown
@@ -27,7 +28,7 @@ FRAME_HEADER = struct.Struct("<8scQ")
 """One frame: the mark, a kind (one byte), the length of its body, the body."""
 FRAME_MARK = b"\x93zo-frm\n"
 """A solver that writes to descriptors which are not its own may write into this pipe."""
-SOLVER, JOB, READY, REFUSED, OUTCOME = b"S", b"J", b"R", b"X", b"O"
+SOLVER, JOB, READY, REFUSED, CHANGED, OUTCOME = b"S", b"J", b"R", b"X", b"C", b"O"
 PR_SET_PDEATHSIG = 1
 
 
@@ -82,7 +83,9 @@ def _load(body: bytes) -> tuple[Any, bytes, bytes]:
     stream = io.BytesIO(body)
     try:
         sys.argv[:] = pickle.load(stream)
-        return pickle.load(stream), READY, b""
+        solve = pickle.load(stream)
+        changed = changed_value(pickle.load(stream))
+        return (solve, READY, b"") if changed is None else (None, CHANGED, changed.encode())
     except BaseException as error:  # noqa: BLE001 - importing the user's modules may raise anything
         return None, REFUSED, say(error).encode()
 
