@@ -68,6 +68,7 @@ class TestRead:
     def test_runs(self, stored):
         facts = json.loads(call("runs", "runs.sqlite", "--json").stdout)
         assert facts[0]["best_loss"] == stored["loss"]
+        assert "1 run in runs.sqlite" in call_well("runs", "runs.sqlite")
         assert facts[0]["command"] == [*map(str, RUN[:-2]), "--json"]
         # one of the four is the run there was, with more solves
         call("compare", "mine.py:task", "--methods", "random,zo-adam", "--seeds", 2, *RUN[-2:])

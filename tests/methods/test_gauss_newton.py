@@ -26,7 +26,7 @@ from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 from zo_bilevel.tasks import load
 from zo_bilevel.tasks.quadratic_form import make_quadratic_form
-from zo_bilevel.testing.conformance import check_method
+from zo_bilevel.testing import check_method
 
 CENTRAL = zb.FG2UZO(difference="central")
 

@@ -17,7 +17,7 @@ from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
 from zo_bilevel.methods.trust_region.trust_step import ball_step
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.testing.conformance import check_method, sample_problem
+from zo_bilevel.testing import check_method, sample_problem
 
 METHOD = zb.TrustRegion()
 

@@ -1,5 +1,6 @@
 """minimize: budgets, stop reasons, failures as values, bad input."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -256,6 +257,14 @@ def test_gradient_method_finds_a_minimum_on_a_bound():
     result = zb.minimize(edge, zb.GradientMethod(), max_solves=600)
     assert result.phi["a"] < 1e-4
     assert result.phi["b"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_error_that_cannot_be_told_is_not_printed():
+    result = zb.minimize(problem(), zb.RandomSearch(), max_solves=3)
+    text = str(dataclasses.replace(result, loss=0.25, standard_error=0.5))
+    assert text.startswith("loss 0.25 ± 0.5 at a=")
+    text = str(dataclasses.replace(result, loss=0.25, standard_error=math.nan))
+    assert text.startswith("loss 0.25 at a=")
 
 
 def test_noisy_solvers_are_judged_on_fresh_seeds_not_on_the_luckiest_draw():

@@ -16,15 +16,15 @@ from zo_bilevel.store.memory import MemoryStore
 from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import MissingPackageError
 from zo_bilevel.tasks.solvers import ArraySolver
-from zo_bilevel.testing.conformance import (
+from zo_bilevel.testing import (
     check_dispatcher,
     check_estimator,
     check_inner_solver,
     check_method,
+    check_store,
     check_task,
     sample_problem,
 )
-from zo_bilevel.testing.stores import check_store
 
 SIZES = {"heat-field": {"size": 8}}
 SLOW_TASKS = ("architecture", "condensation", "hyperparameters", "online-adaptation")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -58,7 +59,8 @@ def runs_command(store: str, as_json: bool) -> None:
     if any(run["status"] == "damaged" for run in runs):
         notes.append("damaged: run what made it again with this store, which keeps its solves")
     rows = tuple(map(_row, runs))
-    click.echo(Grid(f"{len(runs)} runs in {store}", header, rows, tuple(notes), labels=5).text())
+    title = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {store}"
+    click.echo(Grid(title, header, rows, tuple(notes), labels=5).text())
 
 
 def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -134,6 +136,8 @@ def _judged_loss(found: Run) -> str:
 
     if found.standard_error is None:
         return f"{number(found.loss, 6)} without noise" if found.judged_by == "exact" else ""
+    if math.isnan(found.standard_error):
+        return f"{number(found.loss, 6)}, one fresh solve of the final point"
     error = number(found.standard_error, 2)
     return f"{number(found.loss, 6)} ± {error}, the mean of fresh solves of the final point"
 

@@ -183,7 +183,9 @@ class Hypergradient(dict[str, Any]):
             level: Probability that an interval holds the true component, in (0, 1).
 
         Returns:
-            Ends of the same shapes as the values; NaN with a single direction.
+            Ends of the same shapes as the values. NaN with a single direction, unless the standard
+            error is 0: along its one direction a problem of one parameter (N = 1) has no spread,
+            and both ends are the value.
 
         Raises:
             InputError: If the level is no probability.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,8 @@ class Result:
         values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
         failed = sum(self.failures.values())
         lost = f", {failed} failed" if failed else ""
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        known = self.standard_error is not None and not math.isnan(self.standard_error)
+        error = f" ± {self.standard_error:.2g}" if known else ""
         return (
             f"loss {self.loss:.4g}{error} at {values} after {self.solves} solves in {self.rounds} "
             f"rounds{lost} ({self.method}; {self.stop_reason})"

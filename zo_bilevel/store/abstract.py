@@ -1,4 +1,4 @@
-"""What a store can do: eleven verbs, whatever is behind them.
+"""What a store can do: a name and eleven verbs, whatever is behind them.
 
 `zo_bilevel.testing.check_store` tells whether an implementation keeps its promises.
 """
@@ -116,7 +116,8 @@ class AbstractStore(ABC):
         """Write all of it, or nothing; it is safe from the end of this process when this returns.
 
         Args:
-            new: Solves to add.
+            new: Solves to add, without a number. Theirs, and their `seal`, are the store's to
+                give: any bytes that tell this solve from all others that the store ever held.
             judged: Solves as they were written or read, with another `judged` and `loss`.
             dropped: Numbers of solves to forget.
 

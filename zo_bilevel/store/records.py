@@ -87,7 +87,9 @@ class StoredSolve:
         loss: Outer objective; `None` unless judged ok.
         theta: Inner solution, packed; `None` where there is none, or it was not asked for.
         number: Given by the store, from 1; 0 before.
-        seal: Checksum of everything but theta, whose digest is part of it; empty before.
+        seal: Given by the store, which alone computes and checks it: bytes that no other solve of
+            it has, in a database a checksum of everything but theta, whose digest is part of it;
+            empty before.
     """
 
     run: int

@@ -1,7 +1,7 @@
 """One conformance check for each kind of part, for this package's tests and for users' own.
 
-Each function raises `AssertionError` with the rule that is broken. A new estimator, method,
-dispatcher, adapter or task passes its check before it is merged.
+Each function raises `AssertionError` with the rule that is broken. A new estimator
+(`estimators.py`), store (`stores.py`), method, dispatcher, adapter or task passes its check first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Log, Real
@@ -23,12 +22,17 @@ from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.loop import minimize
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
+from zo_bilevel.solve.dispatch.batched import Batched
 from zo_bilevel.solve.dispatch.serial import Serial
-from zo_bilevel.solve.evaluation import Job
+from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
 BUDGETS = (1, 3, 24)
+ROUNDING = 1e-9
+"""By how much a scaled coordinate may lie beyond its bound."""
+ALIKE = 1e-6
+"""Of theta's spread: by how much `solve_batch` may differ from `__call__` in float64."""
 
 
 def require(condition: bool, rule: str) -> None:
@@ -65,9 +69,7 @@ def sample_problem() -> Problem:
 
 
 class _Watched:
-    """Counts solves and checks that every point is within bounds."""
-
-    name = "watched"
+    """Counts solves, some of which fail."""
 
     def __init__(self, problem: Problem, fail_at: Callable[[int], bool]) -> None:
         self.problem = problem
@@ -76,7 +78,6 @@ class _Watched:
 
     def __call__(self, phi: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the user's value
         self.calls += 1
-        self.problem.space.encode(phi)  # raises outside the bounds
         if self.fail_at(self.calls):
             raise RuntimeError("planned failure")
         return self.problem.inner(phi)
@@ -104,6 +105,7 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
     """
     problem = sample_problem() if problem is None else problem
     require(bool(method.name) and method.name == method.name.strip(), "a method has a name")
+    _by_hand(method, problem)
     for budget in BUDGETS:
         watch = _Watched(problem, lambda _: False)
         result = minimize(watch.watched(), method, max_solves=budget)
@@ -114,70 +116,51 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
     _check_failures(method, problem)
 
 
+def _fails(call: int) -> bool:
+    return call % 4 == 3
+
+
 def _losses(method: Method, problem: Problem, seed: int, width: int = 1) -> list[float]:
     result = minimize(problem, method, max_solves=BUDGETS[-1], seed=seed, round_width=width)
     return [record.loss for record in result.history]
+
+
+def _by_hand(method: Method, problem: Problem) -> list[float]:
+    """Losses of a run of `ask` and `tell`, each point looked at."""
+    state = method.start(problem, 5, max_solves=BUDGETS[-1])
+    evaluator = Evaluator(problem, Serial(), 5)
+    evaluations: list[Evaluation] = []
+    while len(evaluations) < BUDGETS[-1] and (points := method.ask(state)):
+        for point in points:
+            _check_point(point, problem.space)
+        found = evaluator.evaluate(points)
+        evaluations += found
+        state = method.tell(state, found)
+    state.close()
+    return [evaluation.loss for evaluation in evaluations]
+
+
+def _check_point(point: Point, space: Space) -> None:
+    require(point.x.shape == (space.size,), f"points have shape ({space.size},), got {point.x}")
+    inside = (point.x >= space.lower - ROUNDING) & (point.x <= space.upper + ROUNDING)
+    require(bool(inside.all()), f"points lie within the bounds, got {point.x}")
 
 
 def _check_reproducible(method: Method, problem: Problem) -> None:
     for width in (1, 4):
         first = _losses(method, problem, 5, width)
         require(first == _losses(method, problem, 5, width), "same seed, same numbers")
-    state = method.start(problem, 5, max_solves=BUDGETS[-1])
-    evaluator = Evaluator(problem, Serial(), 5)
-    by_hand: list[float] = []
-    while len(by_hand) < BUDGETS[-1] and (points := method.ask(state)):
-        evaluations = evaluator.evaluate(points)
-        by_hand += [evaluation.loss for evaluation in evaluations]
-        state = method.tell(state, evaluations)
-    state.close()
     expected = _losses(method, problem, 5)
+    by_hand = _by_hand(method, problem)
     require(by_hand[: len(expected)] == expected, "ask and tell by hand agree with minimize")
 
 
 def _check_failures(method: Method, problem: Problem) -> None:
-    watch = _Watched(problem, lambda call: call % 4 == 3)
+    _by_hand(method, _Watched(problem, _fails).watched())
+    watch = _Watched(problem, _fails)
     result = minimize(watch.watched(), method, max_solves=BUDGETS[-1])
     require(watch.calls == result.solves, "failed solves are counted")
     require(np.isfinite(result.loss), "a run survives failed solves")
-
-
-def check_estimator(estimator: GradientEstimator, draws: int = 200) -> None:
-    """Check an estimator: its mean is the hypergradient of a linear solver, failures drop out.
-
-    Args:
-        estimator: The estimator.
-        draws: Sketches averaged; the mean must lie within 5 standard errors, and half of it
-            must not, or the check has no power.
-
-    Raises:
-        AssertionError: Naming the rule that is broken.
-
-    Example:
-        >>> from zo_bilevel import FG2UZO
-        >>> check_estimator(FG2UZO(2))
-    """
-    matrix = np.random.default_rng(0).normal(size=(7, 4))
-    problem = Problem(
-        Space(a=Real(-3, 3, (4,))), lambda phi: matrix @ phi["a"], SquaredError(np.ones(7))
-    )
-    x = np.array([0.5, -0.2, 0.1, 0.3])
-    exact = 2.0 * matrix.T @ (matrix @ x - 1.0) / 7.0
-    gradients = []
-    for seed in range(draws):
-        plan = estimator.plan(problem.space, x, np.random.default_rng(seed), (0,))
-        require(all((np.abs(p.x) <= 3).all() for p in plan.points), "probes respect bounds")
-        evaluator = Evaluator(problem, Serial(), 0)
-        evaluations = evaluator.evaluate(plan.points)
-        if evaluator.bound is None:
-            raise AssertionError("the base solve binds the problem")
-        sketch = estimator.sketch(plan, evaluations, evaluator.bound)
-        gradients.append(sketch.hypergradient(evaluator.bound)[0])
-    spread = np.std(gradients, axis=0, ddof=1) / np.sqrt(draws) + 1e-6 * np.linalg.norm(exact)
-    far = np.max(np.abs(np.mean(gradients, axis=0) - exact) / spread)
-    half = np.max(np.abs(0.5 * np.mean(gradients, axis=0) - exact) / spread)
-    require(bool(far < 5.0), f"the mean is the hypergradient, but is {far:.1f} errors away")
-    require(bool(half > 5.0), "a wrong factor of one half must be seen: use more draws")
 
 
 def check_dispatcher(dispatcher: Dispatcher, solver: Callable[..., Any] | None = None) -> None:
@@ -216,6 +199,9 @@ def check_dispatcher(dispatcher: Dispatcher, solver: Callable[..., Any] | None =
 def check_inner_solver(inner: Callable[..., Any], space: Space, *, picklable: bool = True) -> None:
     """Check an adapter or any inner solver: usable values, one structure, same seed same numbers.
 
+    A `solve_batch`, where there is one, gives what `__call__` gives, up to rounding in theta's own
+    precision.
+
     Args:
         inner: The inner solver.
         space: Where it is solved: the middle and two random points.
@@ -230,15 +216,34 @@ def check_inner_solver(inner: Callable[..., Any], space: Space, *, picklable: bo
     """
     solve = Solve(pickle.loads(pickle.dumps(inner)) if picklable else inner)
     rng = np.random.default_rng(0)
-    layouts = set()
+    jobs: list[Job] = []
+    single: list[Outcome] = []
     for x in (np.zeros(space.size), *rng.uniform(-1, 1, (2, space.size))):
-        job = Job(0, space.decode(x), 11)
+        job = Job(len(jobs), space.decode(x), 11)
         first, second = solve(job), solve(job)
         require(first.status == "ok", f"a solve succeeds, got {first.status}: {first.error}")
         same = np.array_equal(first.theta, second.theta)  # type: ignore[arg-type]
         require(same, "the same point and seed give the same theta")
-        layouts.add(first.layout)
+        jobs.append(job)
+        single.append(first)
+    layouts = {outcome.layout for outcome in single}
     require(len(layouts) == 1, f"theta keeps its structure, got {layouts}")
+    if hasattr(solve.inner, "solve_batch"):
+        _check_batch(jobs, single, dict(Batched().run(solve, jobs)))
+
+
+def _check_batch(jobs: list[Job], single: list[Outcome], batch: dict[int, Outcome]) -> None:
+    thetas = np.array([outcome.theta for outcome in single])
+    dtype = "float64" if single[0].layout is None else single[0].layout.dtype
+    room = max(ALIKE, 1e3 * float(np.finfo(dtype).eps)) * float(np.ptp(thetas) or 1.0)
+    for job, theta in zip(jobs, thetas, strict=True):
+        found = batch[job.index]
+        require(found.status == "ok", f"solve_batch succeeds at {job.phi}, got {found.error}")
+        alike = found.theta is not None and found.theta.shape == theta.shape
+        require(alike, f"solve_batch gives the size of theta that a call gives, at {job.phi}")
+        off = float(np.max(np.abs(np.asarray(found.theta) - theta)))
+        rule = f"solve_batch gives what a call gives, but is {off:.3g} off at {job.phi}"
+        require(off <= room, rule)
 
 
 def check_task(task: Task) -> None:
@@ -251,6 +256,7 @@ def check_task(task: Task) -> None:
         AssertionError: Naming the rule that is broken.
     """
     require(bool(task.summary) and len(task.summary) <= 70, "a summary of at most 70 characters")
+    require(task.max_solves >= 1, f"max_solves is >= 1, got {task.max_solves}")
     problem = task.problem
     losses = {}
     points = {"start": problem.space.encode(task.start(0))}
