@@ -40,11 +40,20 @@ class ReadJSON:
         """Read a finished run."""
         text = run.text(self.path)
         try:
-            document = json.loads(text)
+            document = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             source = self.path or "standard output"
             raise SolveError(f"gave unreadable output: {source} is no JSON: {error}") from None
         return theta_at(document, self.key)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise SolveError(f"gave unreadable output: an object has several keys {name!r}")
+    return found
 
 
 def theta_at(document: Any, key: str) -> Any:  # noqa: ANN401 - a JSON document

@@ -198,6 +198,8 @@ class ReadCSV:
             if name not in header:
                 message = unknown_name_message("column", name, header)
                 raise SolveError(f"gave unreadable output: {source}: {message}")
+            if header.count(name) > 1:
+                raise SolveError(f"gave unreadable output: {source} has several columns {name!r}")
         rows = [
             [number(row[name] or "", f"{source}, line {reader.line_num}") for name in wanted]
             for row in reader

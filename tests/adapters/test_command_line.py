@@ -174,17 +174,24 @@ def test_theta_is_read_from_numpy_files_and_no_pickle_is_loaded():
 @pytest.mark.parametrize(
     ("reader", "message"),
     [
-        (ReadColumns("cols.dat"), r"wrote no file 'cols.dat' \(there is: other.txt\)"),
+        (ReadColumns("cols.dat"), r"wrote no file 'cols.dat' \(there is: other.txt, twice"),
         (ReadColumns(), "standard output, line 1: 'banana' is no number"),
         (ReadColumns("other.txt", columns=4), "line 1 has 1 columns, column 4 is wanted"),
         (ReadCSV("other.txt", columns="pp"), "unknown column 'pp'"),
+        (ReadCSV("twice.txt"), "twice.txt has several columns 'p'"),
+        (ReadCSV("twice.txt", columns="p"), "twice.txt has several columns 'p'"),
+        (ReadJSON("twice.json", key="u"), "an object has several keys 'v'"),
         (ReadJSON(), "standard output is no JSON"),
         (ReadPattern(r"x=(\d)"), "no match of"),
         (lambda run: {}["absent"], "cannot be read: KeyError: 'absent'"),
     ],
 )
 def test_unreadable_output_fails_the_solve_by_name(reader, message):
-    code = "print('banana'); open('other.txt', 'w').write('1')"
+    code = (
+        "print('banana'); open('other.txt', 'w').write('1'); "
+        "open('twice.txt', 'w').write('p,q,p\\n1,2,3'); "
+        """open('twice.json', 'w').write('{"u": 1, "w": {"v": 1, "v": 2}}')"""
+    )
     with pytest.raises(SolveError, match=message):
         CommandLine(python(code), output=reader, keep_failures=0)({})
 

@@ -52,10 +52,32 @@ def test_parts_line_up_by_name_whatever_their_order():
 def test_weights_match_the_target_by_name():
     outer = zb.SquaredError({"u": X, "v": 1.0}, weights={"v": 0.0, "u": 2.0})
     assert outer.weights.tolist() == [2.0, 2.0, 2.0, 2.0, 0.0]
-    with pytest.raises(zb.InputError, match="its names are not u, v"):
+    with pytest.raises(zb.InputError, match="names of target, u, v, got u, w"):
         zb.SquaredError({"u": X, "v": 1.0}, weights={"u": 1.0, "w": 1.0})
-    with pytest.raises(zb.InputError, match="weights must be numbers as target has"):
+    with pytest.raises(zb.InputError, match=r"shape of target, shapes .* got shapes"):
         zb.SquaredError({"u": X, "v": 1.0}, weights={"u": np.ones(3), "v": 1.0})
+
+
+@pytest.mark.parametrize("argument", ["weights", "sigma"])
+def test_weights_and_sigma_have_the_labels_and_the_shape_of_the_target(argument):
+    series = pandas.Series([1.0, 2.0, 3.0], index=list("abc"))
+    plain = zb.SquaredError(series, **{argument: [1.0, 2.0, 4.0]}).weights
+    assert (zb.SquaredError(series, **{argument: 2.0 ** (series - 1)}).weights == plain).all()
+    with pytest.raises(zb.InputError, match=f"{argument} and target .* labels c, b, a, not a, b"):
+        zb.SquaredError(series, **{argument: series[::-1]})
+    table = pandas.DataFrame(np.ones((2, 3)), columns=list("uvw"))
+    with pytest.raises(zb.InputError, match=f"{argument} and target .* axis 1 has the labels v"):
+        zb.SquaredError(table, **{argument: table[["v", "u", "w"]]})
+    with pytest.raises(zb.InputError, match=rf"{argument} must .* \(2, 3\), got shape \(3, 2\)"):
+        zb.SquaredError(np.ones((2, 3)), **{argument: np.ones((3, 2))})
+    with pytest.raises(zb.InputError, match=f"{argument} and target .* 'y', axis 0 has the labels"):
+        zb.SquaredError({"y": series}, **{argument: {"y": series[::-1]}})
+    with pytest.raises(zb.InputError, match=f"{argument} must .* have the shape of target"):
+        zb.SquaredError(
+            {"y": table}, **{argument: {"y": pandas.Series([1.0, 2.0, 3.0], list("wvu"))}}
+        )
+    rows = zb.SquaredError({"y": np.ones((2, 2))}, **{argument: {"y": [[1.0], [2.0]]}}).weights
+    assert rows.tolist() == plain[[0, 0, 1, 1]].tolist()
 
 
 def test_tables_are_compared_by_their_labels():

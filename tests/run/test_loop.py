@@ -153,6 +153,10 @@ def test_a_later_wrong_shape_is_a_value():
         ({"max_failure_rate": 1.5}, r"max_failure_rate must lie in \[0, 1\], got 1.5"),
         ({"initial": {"a": 5.0}}, r"a must lie in \[-3, 3\], got 5.0"),
         ({"initial": {"aa": 1.0}}, "unknown parameter 'aa'"),
+        ({"initial": {"a": np.ma.masked_array(1.0, True)}}, "a must not be masked"),
+        ({"tolerance": np.nan}, "tolerance must be finite, got nan"),
+        ({"tolerance": "x"}, "tolerance must be finite, got 'x'"),
+        ({"max_failure_rate": "x"}, "max_failure_rate must be finite, got 'x'"),
         ({"method": "gauss-newton"}, "method must be a Method, got str"),
     ],
 )
@@ -163,15 +167,88 @@ def test_bad_input_is_refused_before_the_first_solve(arguments, message):
     assert not inner.calls
 
 
+class Unkeyed:
+    def __getattr__(self, name):
+        return {}[name]
+
+    def __call__(self, phi):
+        return 1.0
+
+
+class Asks(zb.Method):
+    name = "asks"
+
+    def __init__(self, second):
+        self.second = second
+
+    def rounds(self, search):
+        yield [zb.Point(search.start)]
+        yield self.second(search.start)
+        return "done"
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (lambda x: [zb.Point(x + 3.001)], r"within the bounds, -3 to 3, got \[3.001"),
+        (lambda x: [zb.Point(x * np.nan)], r"within the bounds, -3 to 3, got \[nan"),
+        (lambda x: x, "must yield lists of zb.Point, got ndarray"),
+        (lambda x: (zb.Point(x) for _ in range(2)), "lists of zb.Point, got generator"),
+        (lambda x: [x], "must yield lists of zb.Point, got list"),
+    ],
+)
+def test_a_method_may_only_ask_for_points_within_the_bounds(second, message):
+    with pytest.raises(zb.InputError, match=message):
+        zb.minimize(problem(), Asks(second), max_solves=9)
+    within = Asks(lambda x: [zb.Point(x + 3.0 + 1e-12), zb.Point(x - 3.0)])
+    assert zb.minimize(problem(), within, max_solves=9).solves == 3
+
+
+class Answers:
+    """Runs a round and then gives some of its answers."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def run(self, solve, jobs):
+        yield from self.given([(job.index, solve(job)) for job in jobs])
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda answers: answers[:1], "job 1 was not answered"),
+        (lambda answers: answers + answers[:1], "job 0 was answered twice or never asked"),
+        (lambda answers: [*answers, (7, answers[0][1])], "job 7 was answered twice or never asked"),
+    ],
+)
+def test_a_dispatcher_answers_every_job_once(given, words):
+    asked = Asks(lambda x: [zb.Point(x), zb.Point(x + 1)])
+    with pytest.raises(zb.InputError, match=f"dispatcher Answers .* once, but {words}"):
+        zb.minimize(
+            problem(),
+            asked,
+            max_solves=9,
+            dispatcher=Answers(lambda found: given(found) if len(found) > 1 else found),
+        )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: zb.Problem({"a": 1}, solver), "space must be a zb.Space, got dict"),
         (lambda: zb.Problem(SPACE, 3), "inner must be callable, got int"),
+        (lambda: zb.Problem(SPACE, Unkeyed()), "inner must raise AttributeError .* got KeyError"),
         (lambda: zb.Problem(SPACE, solver, 3), "outer must be callable or an objective, got int"),
         (lambda: zb.SquaredError([1.0, np.inf]), "target must be finite, .* got inf at position 1"),
         (lambda: zb.SquaredError([1.0], weights=[-1.0]), "weights must be finite, >= 0"),
-        (lambda: zb.SquaredError([1.0, 2.0], weights=[1.0, 2.0, 3.0]), r"target \(2\), got 3"),
+        (
+            lambda: zb.SquaredError([1.0, 2.0], weights=[1.0, 2.0, 3.0]),
+            r"target, shape \(2,\), got shape \(3,\)",
+        ),
         (lambda: zb.CrossEntropy([0.5]), "labels must be a non-empty vector of whole numbers"),
     ],
 )

@@ -112,13 +112,14 @@ class State:
 
     def _advance(self, evaluations: list[Evaluation] | None) -> None:
         try:
-            if evaluations is None:
-                self.points = next(self._rounds)
-            else:
-                self.points = self._rounds.send(evaluations)
+            points = next(self._rounds) if evaluations is None else self._rounds.send(evaluations)
         except StopIteration as stop:
             self.points = []
             self.stop_reason = "" if stop.value is None else str(stop.value)
+            return
+        if not isinstance(points, list) or not all(isinstance(p, Point) for p in points):
+            raise InputError(f"a method must yield lists of zb.Point, got {type(points).__name__}")
+        self.points = points
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Hand over the evaluations of the round asked for, in its order."""

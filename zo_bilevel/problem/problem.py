@@ -24,7 +24,7 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, InputError, shown
+from zo_bilevel.support.errors import InnerSolverError, InputError, described, shown
 
 InnerSolver: TypeAlias = Callable[..., Any]
 OBJECTIVES = (SquaredError, RobustError, CrossEntropy, TorchObjective, PythonObjective, Identity)
@@ -74,8 +74,7 @@ class Problem:
     def __post_init__(self) -> None:
         if not isinstance(self.space, Space):
             raise InputError(f"space must be a zb.Space, got {type(self.space).__name__}")
-        if not callable(self.inner):
-            raise InputError(f"inner must be callable, got {type(self.inner).__name__}")
+        _check_inner(self.inner)
         outer = Identity() if self.outer is None else self.outer
         if not isinstance(outer, OBJECTIVES) and not callable(outer):
             raise InputError(f"outer must be callable or an objective, got {type(outer).__name__}")
@@ -150,6 +149,18 @@ class Problem:
         if not isinstance(answer, bool | np.bool_):
             raise InputError(f"valid must return True or False, got {answer!r} (at {phi})")
         return "" if answer else "the inner solution is refused by valid"
+
+
+def _check_inner(inner: object) -> None:
+    if not callable(inner):
+        raise InputError(f"inner must be callable, got {type(inner).__name__}")
+    try:
+        hasattr(inner, "no_such_attribute")
+    except Exception as error:
+        raise InputError(
+            f"inner must raise AttributeError for an attribute that it has not, got "
+            f"{described(error)}"
+        ) from error
 
 
 @runtime_checkable

@@ -60,8 +60,10 @@ def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> Fl
     """A value as flat numbers.
 
     Raises:
-        InputError: If it is no number, outside the bounds or of a wrong shape.
+        InputError: If it is no number, masked, outside the bounds or of a wrong shape.
     """
+    if np.ma.is_masked(value):
+        raise InputError(f"{name} must not be masked, got {value!r}")
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiubO":

@@ -20,7 +20,10 @@ from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, WrongShapeError, described
+from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError, described
+
+CLOCK_DIFFERENCE = 1.0
+"""Seconds by which a dispatcher may end a round before the run's time is over."""
 
 
 @final
@@ -84,14 +87,21 @@ class Evaluator:
 
         Returns:
             Outcomes by place; all places, unless time ran out or a solve ended the run.
+
+        Raises:
+            InputError: If the dispatcher's answers are missing, doubled or unknown.
         """
         found = self._stored(places)
         pending = [self.job(place, point) for place, point in places.items() if place not in found]
         if not pending:
             return found
         # closing the round kills what is still running when the store or the user stops it
+        open_jobs = {job.index for job in pending}
         with closing(as_generator(self._dispatched(pending))) as answers:
             for index, outcome in answers:
+                if index not in open_jobs:
+                    raise self._answered_wrongly(f"job {index} was answered twice or never asked")
+                open_jobs.remove(index)
                 if outcome.status == "stopped":
                     self.stopped = outcome
                     break
@@ -101,7 +111,13 @@ class Evaluator:
                 found[index] = outcome
                 if self.seconds_left() <= 0:
                     break
+        if open_jobs and self.stopped is None and self.seconds_left() > CLOCK_DIFFERENCE:
+            raise self._answered_wrongly(f"job {min(open_jobs)} was not answered")
         return found
+
+    def _answered_wrongly(self, how: str) -> InputError:
+        kind = type(self.dispatcher).__name__
+        return InputError(f"dispatcher {kind} must answer every job of a round once, but {how}")
 
     def _stored(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         found: dict[int, Outcome] = {}

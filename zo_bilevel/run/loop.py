@@ -19,6 +19,7 @@ from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, check_asked
 from zo_bilevel.store.abstract import AbstractStore
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.memory import process_memory
@@ -97,6 +98,8 @@ def minimize(
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     start = start_at(initial, seed)
     problem.space.encode(start)
+    if tolerance is not None:
+        tolerance = finite_number("tolerance", tolerance)
     rules = _StopRules(tolerance, max_failure_rate)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -159,7 +162,7 @@ def _checked(problem: Problem, method: Method | None, max_failure_rate: float) -
     """The method, or the default one, once the arguments keep their rules."""
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
-    if not 0 <= max_failure_rate <= 1:
+    if not 0 <= finite_number("max_failure_rate", max_failure_rate) <= 1:
         raise InputError(f"max_failure_rate must lie in [0, 1], got {max_failure_rate}")
     if method is None:
         from zo_bilevel.methods.default import DefaultMethod

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
+import numpy as np
+
+from zo_bilevel.problem.space import HALF_RANGE
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
 from zo_bilevel.solve.streams import CONFIRM_STREAM, JUDGE_STREAM
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InputError
 
+BOUND_ROUNDING = 1e-9
+"""By how much a scaled coordinate may lie beyond its bound."""
 Status: TypeAlias = Literal[
     "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected", "stopped"
 ]
@@ -55,12 +60,18 @@ def check_asked(points: Sequence[Point], size: int) -> None:
         size: Number N of coordinates.
 
     Raises:
-        InputError: If a point has another shape, or its stream is kept for judging.
+        InputError: If a point has another shape, is not within the bounds up to rounding, or its
+            stream is kept for judging.
     """
     for point in points:
         if point.x.shape != (size,):
             raise InputError(
                 f"a method must ask for points of shape ({size},), got {point.x.shape}"
+            )
+        if not (np.abs(point.x) <= HALF_RANGE + BOUND_ROUNDING).all():
+            raise InputError(
+                f"a method must ask for points within the bounds, -{HALF_RANGE:g} to "
+                f"{HALF_RANGE:g}, got {point.x}"
             )
         if point.stream[:1] in ((JUDGE_STREAM,), (CONFIRM_STREAM,)):
             raise InputError(

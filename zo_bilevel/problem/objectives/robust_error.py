@@ -14,7 +14,7 @@ import numpy as np
 
 from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
+from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
@@ -87,12 +87,9 @@ class RobustError:
             raise InputError(f"scale must be finite and > 0, got {scale}")
         self.squares = SquaredError(target, sigma=sigma)
         self.loss, self.scale = loss, float(scale)
-        side = np.zeros(1) if censored is None else flatten_theta(censored)[0]
-        if side.size not in (1, self.squares.target.size) or not np.isin(side, (-1, 0, 1)).all():
-            raise InputError(
-                f"censored must be -1, 0 or 1 for each of the {self.squares.target.size} values of "
-                f"target, got {censored!r}"
-            )
+        side = self.squares.lined_up("censored", 0.0 if censored is None else censored)
+        if not np.isin(side, (-1, 0, 1)).all():
+            raise InputError(f"censored must be -1, 0 or 1 everywhere, got {censored!r}")
         self.side = side
 
     @property

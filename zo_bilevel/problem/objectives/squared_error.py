@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
@@ -12,6 +11,8 @@ from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 @final
@@ -24,10 +25,10 @@ class SquaredError:
         target: Number, array or dict of arrays, of the inner solution's structure. NaN and masked
             values are missing: they have no weight. Labels of tables must be those of the inner
             solution, in its order.
-        weights: The same structure, or one number; for a dict, arrays or numbers by the same
-            names. Finite and >= 0. Default 1.
-        sigma: Standard deviations of the measurements, the same structure, or one number; > 0.
-            Each weight is divided by its square.
+        weights: One number, or the target's structure: its shape, names and labels; parts of a
+            dict also as numbers or arrays that broadcast. Finite and >= 0. Default 1.
+        sigma: Standard deviations of the measurements, likewise; > 0. Each weight is divided by
+            its square.
 
     Raises:
         InputError: If the target is empty, infinite or missing altogether, or weights do not fit
@@ -57,48 +58,62 @@ class SquaredError:
             raise InputError("target must have at least one value that is not NaN or masked")
         present = np.where(missing, 0.0, missing.size / np.count_nonzero(~missing))
         self.target = frozen(np.where(missing, 0.0, self.target))
-        inverse = self._flat("weights", weights)
-        deviations = self._flat("sigma", sigma)
-        if not (deviations > 0).all():
-            raise InputError(f"sigma must be > 0, got {sigma!r}")
+        inverse, deviations = self._numbers("weights", weights), self._numbers("sigma", sigma)
+        if not (np.isfinite(inverse).all() and (inverse >= 0).all() and inverse.any()):
+            raise InputError(f"weights must be finite, >= 0 and not all 0, got {weights!r}")
+        if not (np.isfinite(deviations).all() and (deviations > 0).all()):
+            raise InputError(f"sigma must be finite and > 0, got {sigma!r}")
         self.weights = frozen(inverse * present / deviations**2)
         if not self.weights.any():
             raise InputError("weights must not be 0 wherever target is given")
         self._scaled = self.weights * (1.0 / self.target.size)
 
-    def _flat(self, argument: str, given: Any) -> FloatArray:  # noqa: ANN401 - number to dict
-        """One number for each of the target, 1 where none is given."""
-        if given is None:
-            return np.ones(self.target.size)
-        try:
-            flat = self._matched(given) if self.layout.names else flatten_theta(given)[0]
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{argument} must be numbers as target has, got {given!r} ({error})"
-            ) from error
-        if flat.size == 1:
-            flat = np.full(self.target.size, flat[0])
-        if flat.size != self.target.size:
-            raise InputError(
-                f"{argument} must have as many values as target ({self.target.size}), "
-                f"got {flat.size}"
-            )
-        if not (np.isfinite(flat).all() and (flat >= 0).all() and flat.any()):
-            raise InputError(f"{argument} must be finite, >= 0 and not all 0, got {given!r}")
-        return flat
+    def _numbers(self, argument: str, given: Any) -> FloatArray:  # noqa: ANN401 - number to dict
+        return np.ones(self.target.size) if given is None else self.lined_up(argument, given)
 
-    def _matched(self, weights: Any) -> FloatArray:  # noqa: ANN401 - number to dict
-        """Weights of named parts, by name."""
-        if not isinstance(weights, Mapping):
-            return flatten_theta(weights)[0]
-        names, shapes = self.layout.names, self.layout.shapes
-        if sorted(weights) != sorted(names):
-            raise ValueError(f"its names are not {', '.join(names)}")
-        parts = [
-            np.broadcast_to(flatten_theta(weights[name])[0].reshape(np.shape(weights[name])), s)
-            for name, s in zip(names, shapes, strict=True)
-        ]
-        return np.concatenate([part.ravel() for part in parts])
+    def lined_up(self, argument: str, given: Any) -> FloatArray:  # noqa: ANN401 - number to dict
+        """One number for each of the target, from numbers of its structure.
+
+        Args:
+            argument: What they are called, for messages.
+            given: The target's structure, or one number; for a dict, parts by the same names, each
+                of its part's shape or one that broadcasts to it. Labels are those of the target.
+
+        Returns:
+            Shape `(m,)`, in the target's order.
+
+        Raises:
+            InputError: If they are no numbers, or their names, shapes or labels are others.
+        """
+        target = self.layout
+        try:
+            flat, layout = flatten_theta(given)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{argument} must be numbers, got {given!r} ({error})") from error
+        if flat.size == 1 and not layout.names:
+            return np.full(self.target.size, flat[0])
+        if sorted(layout.names) != sorted(target.names):
+            raise InputError(
+                f"{argument} must be one number or have the names of target, "
+                f"{_named(target)}, got {_named(layout)}"
+            )
+        order = layout.order_of(target.names)
+        if order is not None:
+            flat, layout = flat[order], layout.reordered(target.names)
+        parts = np.split(flat, np.cumsum([math.prod(shape) for shape in layout.shapes])[:-1])
+        labels = layout.labels or ((),) * len(parts)
+        fitted = list(map(_fitted, parts, layout.shapes, target.shapes, labels))
+        if any(part is None for part in fitted) or (not target.names and flat.size != target.size):
+            raise InputError(
+                f"{argument} must be one number or have the shape of target, "
+                f"{target.describe()}, got {layout.describe()}"
+            )
+        if conflict := layout.label_conflict(target):
+            raise InputError(
+                f"{argument} and target are labelled differently: {conflict}; "
+                f"put {argument} into the order of target"
+            )
+        return np.concatenate(fitted)
 
     def check(self, layout: ThetaLayout) -> None:
         """Refuse an inner solution that does not fit the target.
@@ -179,12 +194,30 @@ class SquaredError:
         return 2.0 * self._scaled[:, None] * theta_tangents, np.zeros_like(x_tangents)
 
 
-def _essential(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _named(layout: ThetaLayout) -> str:
+    return ", ".join(layout.names) or "no names"
+
+
+def _fitted(
+    part: FloatArray, shape: Shape, wanted: Shape, labels: tuple[str, ...]
+) -> FloatArray | None:
+    """The numbers of a part as many as are wanted; `None` where its shape does not fit."""
+    if any(labels):  # they name axes of the target, one by one
+        return part if shape == wanted else None
+    if _essential(shape) == _essential(wanted):
+        return part
+    try:
+        return np.broadcast_to(part.reshape(shape), wanted).ravel()
+    except ValueError:
+        return None
+
+
+def _essential(shape: Shape) -> Shape:
     """A shape without its axes of length 1."""
     return tuple(length for length in shape if length != 1)
 
 
-def _is_shorter(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def _is_shorter(shape: Shape, wanted: Shape) -> bool:
     """Whether an array fits a target's shape, or would if it were longer along an axis."""
     if _essential(shape) == _essential(wanted):
         return True
