@@ -212,6 +212,21 @@ class TestRobustError:
             zb.RobustError(self.TARGET, **options)
 
 
+@pytest.mark.parametrize("objective", [zb.SquaredError, zb.RobustError])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_numbers_whose_squares_are_lost_are_no_perfect_fit(objective, offset):
+    def run(unit, start=2.5):
+        outer = objective(unit * np.array([offset, offset + 1.0]) * offset)
+        space = zb.Space(a=zb.Real(0, 5))
+        inner = zb.Problem(space, lambda phi: unit * np.array([phi["a"], 2 * phi["a"]]), outer)
+        return zb.minimize(inner, max_solves=30, initial={"a": start})
+
+    with pytest.raises(zb.InputError, match=r"target by at most .*e-170, .* in other units"):
+        run(1e-170)
+    assert run(1e-140).phi["a"] == pytest.approx(offset, abs=1e-6)
+    assert run(1.0, start=offset + 1e-170).loss < 1e-20
+
+
 def test_sigma_weighs_by_its_inverse_square_and_parts_have_their_share():
     target = {"u": np.array([1.0, 2.0]), "flux": 3.0}
     objective = zb.SquaredError(target, sigma={"flux": 2.0, "u": [1.0, 0.5]})

@@ -231,6 +231,8 @@ class Evaluator:
         try:
             bound = self.bound or self.problem.bind(theta, layout, point.x)
             loss = bound.value(theta, point.x)
+            if must_work and isinstance(bound.outer, SquaredError | RobustError):
+                bound.outer.check_scale(theta)
         except WrongShapeError as error:
             return "wrong_shape", str(error), math.inf
         except Exception as error:

@@ -101,6 +101,10 @@ class RobustError:
         """Refuse an inner solution that does not fit the target, as `SquaredError` does."""
         self.squares.check(layout)
 
+    def check_scale(self, theta: FloatArray) -> None:
+        """Refuse numbers so small that their squares are lost, as `SquaredError` does."""
+        self.squares.check_scale(theta)
+
     def _standardised(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Residuals in units of `scale` sigmas, 0 where a limit is kept, and d z / d theta."""
         difference = theta - self.squares.target

@@ -13,6 +13,8 @@ from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
 
 Shape: TypeAlias = tuple[int, ...]
+SMALLEST_LOSS = float(np.finfo(np.float64).tiny)
+"""Below it digits are lost, and then all of it."""
 
 
 @final
@@ -137,6 +139,23 @@ class SquaredError:
                 )
             return
         raise InnerSolverError(said)
+
+    def check_scale(self, theta: FloatArray) -> None:
+        """Refuse numbers so small that their squares are lost, which would look like a perfect fit.
+
+        Args:
+            theta: Of the first solve, flat, `(m,)`.
+
+        Raises:
+            InputError: If neither the target nor theta's difference from it has a loss that is
+                kept in full, and they differ.
+        """
+        largest = float(np.max(np.abs(theta - self.target) * (self.weights > 0)))
+        if largest > 0 and max(self.loss(theta), self.loss(0.0 * self.target)) < SMALLEST_LOSS:
+            raise InputError(
+                f"the inner solution differs from target by at most {largest:.3g}, whose weighted "
+                "square double precision cannot hold: give both in other units"
+            )
 
     def loss(self, theta: FloatArray) -> float:
         """The loss of an inner solution of the target's shape, or flat, `(m,)`."""
