@@ -84,7 +84,7 @@ def test_shapes_are_plain_tuples():
     assert space.encode({"v": [0.1, 0.2, 0.3]}).shape == (3,)
 
 
-@pytest.mark.parametrize("upper", [10**7, 2**53, 2**60, 2**60 - 1, 10**19])
+@pytest.mark.parametrize("upper", [10**7, 2**53, 2**60, 2**60 - 1, 2**63 - 1])
 def test_wide_integers_need_no_memory(upper):
     def run(space):
         problem = zb.Problem(
@@ -101,9 +101,45 @@ def test_wide_integers_need_no_memory(upper):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kilobytes
 
 
-def test_integers_of_an_array_fit_their_64_bits():
-    with pytest.raises(zb.InputError, match="Integer bounds of an array must lie within"):
-        zb.Integer(0, 2**63, shape=(2,))
+@pytest.mark.parametrize("bounds", [(0, 2**63), (0, 2**64), (-(2**63) - 1, 0), (0, 10**400)])
+def test_integers_fit_64_bits(bounds):
+    for shape in ((), (2,)):
+        with pytest.raises(zb.InputError, match=r"Integer (lower|upper) must fit 64 bits, got"):
+            zb.Integer(*bounds, shape=shape)
+
+
+@pytest.mark.parametrize("lower", [0, 2**52, 2**53, 2**53 + 1, 2**60, -(2**60) - 3, 10**18])
+@pytest.mark.parametrize("method", [None, zb.GaussNewton(), zb.TrustRegion()])
+def test_large_integers_are_all_searched(lower, method):
+    space = zb.Space(n=zb.Integer(lower, lower + 9))
+    assert [space.decode(space.encode({"n": lower + k}))["n"] for k in range(10)] == [
+        lower + k for k in range(10)
+    ]
+    problem = zb.Problem(space, lambda phi: float(phi["n"] - lower - 3), zb.SquaredError(0.0))
+    result = zb.minimize(problem, method, max_solves=40)
+    assert result.phi == {"n": lower + 3}
+
+
+WIDE = [(0, 2**48 + 1), (-5, 2**50), (0, 2**53), (0, 2**60 - 1), (-(2**63), 2**63 - 1)]
+
+
+@pytest.mark.parametrize(("lower", "upper"), WIDE)
+@given(share=st.floats(-3, 3))
+def test_integers_seen_are_encoded_exactly_at_any_width(lower, upper, share):
+    for shape in ((), (2,)):
+        space = zb.Space(n=zb.Integer(lower, upper, shape=shape))
+        seen = space.decode(np.full(space.size, share))
+        assert np.all((np.asarray(seen["n"]) >= lower) & (np.asarray(seen["n"]) <= upper))
+        assert np.array_equal(space.decode(space.encode(seen))["n"], seen["n"])
+    assert space.decode(space.upper)["n"].tolist() == [upper] * 2
+
+
+@pytest.mark.parametrize(("lower", "upper"), WIDE)
+def test_no_method_claims_to_have_solved_all_of_a_wide_range(lower, upper):
+    space = zb.Space(n=zb.Integer(lower, upper))
+    problem = zb.Problem(space, lambda phi: phi["n"] / upper, zb.SquaredError(0.3))
+    for method in (zb.TrustRegion(), zb.GaussNewton(), zb.RandomSearch()):
+        assert "every setting" not in zb.minimize(problem, method, max_solves=40).stop_reason
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
-LARGEST_IN_ARRAY = 2**62
-"""Whole numbers of an array are 64 bits wide."""
+INT64 = np.iinfo(np.int64)
 
 
 def _settle(parameter: Real | Log | Integer) -> None:
@@ -24,6 +23,8 @@ def _settle(parameter: Real | Log | Integer) -> None:
     for name in ("lower", "upper"):
         given = getattr(parameter, name)
         number = (whole_number if is_integer else finite_number)(f"{kind} {name}", given)
+        if is_integer and not INT64.min <= number <= INT64.max:
+            raise InputError(f"{kind} {name} must fit 64 bits, got {given!r}")
         if is_integer or type(given) is not int:  # as the user wrote it, for messages
             object.__setattr__(parameter, name, number)
     low, high = parameter.lower, parameter.upper
@@ -104,13 +105,16 @@ class Log:
 class Integer:
     """An integer, or an array of them, between two bounds that are both included.
 
+    Of more than about `2**50` values only so many can be told apart: methods search among those,
+    and a start is put on one beside it.
+
     Args:
-        lower: Smallest value.
-        upper: Largest value, above `lower`.
+        lower: Smallest value, of 64 bits.
+        upper: Largest value, of 64 bits, above `lower`.
         shape: Shape of the array; `()` is a plain integer.
 
     Raises:
-        InputError: If a bound is not a whole number or `lower >= upper`.
+        InputError: If a bound is not a whole number of 64 bits or `lower >= upper`.
 
     Example:
         >>> Integer(1, 4).upper
@@ -123,11 +127,6 @@ class Integer:
 
     def __post_init__(self) -> None:
         _settle(self)
-        if self.shape and max(abs(self.lower), abs(self.upper)) > LARGEST_IN_ARRAY:
-            raise InputError(
-                f"Integer bounds of an array must lie within {LARGEST_IN_ARRAY} of 0, got "
-                f"lower={self.lower}, upper={self.upper}"
-            )
 
 
 @final

@@ -21,14 +21,15 @@ from zo_bilevel.problem.space_values import (
     checked_values,
     decode_choice,
     encode_choice,
-    is_integer,
-    whole_value,
+    whole_numbers,
 )
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 HALF_RANGE = 3.0
 """Scaled coordinates lie in [-HALF_RANGE, HALF_RANGE]."""
+WIDEST_EXACT = 2.0**48
+"""Of so many integers each has scaled coordinates of its own, all rounding included."""
 
 
 @final
@@ -101,6 +102,7 @@ class Space:
         return space_of(parametrization)
 
     def _fill_tables(self) -> None:
+        self._first = np.zeros(self.size)
         self._low = np.zeros(self.size)
         self._high = np.ones(self.size)
         self.is_log = np.zeros(self.size, dtype=bool)
@@ -111,12 +113,15 @@ class Space:
             if isinstance(parameter, Choice):
                 self.is_choice[section] = True
                 continue
+            if isinstance(parameter, Integer):  # counted from its lower bound: exact at any size
+                self.is_integer[section] = True
+                self._first[section] = parameter.lower
+                self._low[section], self._high[section] = 0, parameter.upper - parameter.lower
+                continue
             self._low[section], self._high[section] = parameter.lower, parameter.upper
             self.is_log[section] = isinstance(parameter, Log)
-            self.is_integer[section] = isinstance(parameter, Integer)
-        # an integer owns the unit interval around it, so that all are equally likely
-        self._from = np.where(self.is_integer, self._low - 0.5, self._low)
-        self._to = np.where(self.is_integer, self._high + 0.5, self._high)
+        # an integer owns an interval of its own, so that all are equally likely
+        self._from, self._to = self._low.copy(), self._high + self.is_integer
         self._from[self.is_log] = np.log(self._low[self.is_log])
         self._to[self.is_log] = np.log(self._high[self.is_log])
         self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
@@ -149,18 +154,18 @@ class Space:
         Returns:
             Numbers as `float`, `int` or the option; arrays as float64 (int64 for integers).
         """
-        values = self.values(x)
+        values = self.steps(x)
         phi: dict[str, Any] = {}
         for block in self.blocks:
             parameter = block.parameter
             if isinstance(parameter, Choice):
                 phi[block.name] = decode_choice(parameter, x[block.section])
+            elif isinstance(parameter, Integer):
+                phi[block.name] = whole_numbers(parameter, values[block.section])
             elif parameter.shape:
-                array = values[block.section].reshape(parameter.shape)
-                phi[block.name] = array.astype(np.int64) if is_integer(parameter) else array
+                phi[block.name] = values[block.section].reshape(parameter.shape)
             else:
-                value = values.item(block.start)
-                phi[block.name] = whole_value(parameter, value) if is_integer(parameter) else value
+                phi[block.name] = values.item(block.start)
         return phi
 
     def values(self, x: FloatArray) -> FloatArray:
@@ -172,6 +177,14 @@ class Space:
         Returns:
             The same shape; integers are rounded, scores of choices are left scaled.
         """
+        return self.steps(x) + self._first if self._has_integer else self.steps(x)
+
+    def steps(self, x: FloatArray) -> FloatArray:
+        """The same as `values`, but integers as steps above their lower bound, which are exact.
+
+        Args:
+            x: Shape `(size,)` or `(batch, size)`.
+        """
         share = np.minimum(np.maximum((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0), 1.0)
         # every operation is monotone, so that `_invert` can bisect to the last bit
         values: FloatArray = self._span * share
@@ -181,7 +194,7 @@ class Space:
         else:
             values += self._from
         if self._has_integer:
-            values = np.where(self.is_integer, np.floor(values + 0.5), values)
+            values = np.where(self.is_integer, np.floor(values), values)
         values = np.where(share >= 1.0, self._high, values)
         values = np.minimum(np.maximum(values, self._low), self._high)
         return np.where(self.is_choice, x, values) if self._has_choice else values
@@ -208,7 +221,7 @@ class Space:
         x = np.zeros(self.size)
         if not phi and not self._has_integer:
             return x
-        wanted = self.values(x)
+        wanted = self.steps(x)
         for block in self.blocks:
             if block.name not in phi:
                 continue
@@ -221,18 +234,18 @@ class Space:
     def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
         """The smallest x whose decoded value is not below the one wanted, to the last bit."""
         inner = np.where(self.is_log, np.log(np.maximum(wanted, 1e-320)), wanted)
-        share = np.clip((inner - self._from) / self._span, 0.0, 1.0)
+        share = np.clip((inner + 0.5 * self.is_integer - self._from) / self._span, 0.0, 1.0)
         guess = share * (2 * HALF_RANGE) - HALF_RANGE
-        exact = self.is_choice | self.is_integer
+        exact = self.is_choice | (self.is_integer & (self._span < WIDEST_EXACT))
         below, above = np.maximum(guess - 1e-9, self.lower), np.minimum(guess + 1e-9, self.upper)
         for _ in range(64):
             middle = 0.5 * (below + above)
-            reached = self.values(middle) >= wanted
+            reached = self.steps(middle) >= wanted
             closer = np.where(reached, middle, above), np.where(reached, below, middle)
             if np.array_equal(closer[0], above) and np.array_equal(closer[1], below):
                 break
             above, below = closer
-        at_bottom = self.values(self.lower) == wanted
+        at_bottom = self.steps(self.lower) == wanted
         found = np.where(at_bottom, self.lower, above)
         return np.where(self.is_choice, x, np.where(exact, guess, found))
 

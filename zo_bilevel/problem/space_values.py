@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Real
 from zo_bilevel.support.arrays import FloatArray, own
 from zo_bilevel.support.errors import InputError
 
 
-def whole_value(parameter: Parameter, value: float) -> int:
-    """The whole number of a value; beyond 2**53 rounding may lead out of the bounds."""
-    low, high = cast(Integer, parameter).lower, cast(Integer, parameter).upper
-    return min(max(int(value), low), high)
-
-
-def is_integer(parameter: Parameter) -> bool:
-    """Whether a parameter is a whole number or an array of them."""
-    return isinstance(parameter, Integer)
+def whole_numbers(parameter: Integer, steps: FloatArray) -> Any:  # noqa: ANN401 - int or array
+    """The integer, or the array of them, that lie so many steps above the lower bound, exactly."""
+    width = parameter.upper - parameter.lower  # as a float it may be rounded up
+    found = [parameter.lower + min(int(step), width) for step in steps.tolist()]
+    return np.array(found, np.int64).reshape(parameter.shape) if parameter.shape else found[0]
 
 
 def decode_choice(parameter: Choice, scores: FloatArray) -> Any:  # noqa: ANN401 - any option
@@ -57,7 +53,7 @@ def encode_choice(name: str, parameter: Choice, value: Any) -> FloatArray:  # no
 
 
 def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> FloatArray:  # noqa: ANN401
-    """A value as flat numbers.
+    """A value as flat numbers; integers as steps above the lower bound.
 
     Raises:
         InputError: If it is no number, masked, outside the bounds or of a wrong shape.
@@ -68,17 +64,20 @@ def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> Fl
         array = np.asarray(value)
         if array.dtype.kind not in "fiubO":
             raise TypeError
-        array = array.astype(np.float64)
+        numbers = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} must be a number or array of numbers, got {value!r}") from error
     if array.shape != parameter.shape:
         raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
-    outside = ~((array >= parameter.lower) & (array <= parameter.upper))
+    array = array.astype(object) if isinstance(parameter, Integer) else numbers  # objects are exact
+    outside = ~np.asarray((array >= parameter.lower) & (array <= parameter.upper), dtype=bool)
     if outside.any():
         raise InputError(
             f"{name} must lie in [{parameter.lower}, {parameter.upper}], "
-            f"got {array[outside].ravel()[0]}"
+            f"got {numbers[outside].ravel()[0]}"
         )
-    if isinstance(parameter, Integer) and (array != np.round(array)).any():
+    if not isinstance(parameter, Integer):
+        return numbers.ravel()
+    if (numbers != np.round(numbers)).any():
         raise InputError(f"{name} must be a whole number, got {value!r}")
-    return array.ravel()
+    return np.array([int(item) - parameter.lower for item in array.ravel()], dtype=np.float64)

@@ -29,7 +29,8 @@ def whole_number(name: str, value: object, least: int | None = None) -> int:
     rule = "a whole number" if least is None else f"a whole number >= {least}"
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     number: Any = value if is_number else math.nan
-    if not math.isfinite(number) or int(number) != number or (least is not None and number < least):
+    is_finite = isinstance(number, numbers.Integral) or math.isfinite(number)
+    if not is_finite or int(number) != number or (least is not None and number < least):
         raise InputError(f"{name} must be {rule}, got {value!r}")
     return int(number)
 

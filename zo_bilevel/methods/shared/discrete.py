@@ -68,11 +68,11 @@ def _all_settings(space: Space, x: FloatArray) -> list[FloatArray]:
         for section, values in setting:
             point[section] = values
         points.append(point)
-    here = space.values(x)[space.is_integer], _choices(space, x)
+    here = space.steps(x)[space.is_integer], _choices(space, x)
     return [
         point
         for point in points
-        if not np.array_equal(space.values(point)[space.is_integer], here[0])
+        if not np.array_equal(space.steps(point)[space.is_integer], here[0])
         or _choices(space, point) != here[1]
     ]
 
@@ -83,7 +83,7 @@ def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
     if isinstance(parameter, Integer):
         count = parameter.upper - parameter.lower + 1
         shown = min(count, MOST_NEIGHBOURS + 1)  # of more, it only matters that they are too many
-        levels = (np.arange(shown) + 0.5) / count * 2 * HALF_RANGE - HALF_RANGE
+        levels = (np.arange(shown) + 0.5) / float(count) * 2 * HALF_RANGE - HALF_RANGE
         return [
             [(slice(i, i + 1), levels[k : k + 1]) for k in range(shown)]
             for i in range(block.start, block.stop)
