@@ -104,8 +104,9 @@ class SquaredError:
             flat, layout = flat[order], layout.reordered(target.names)
         parts = np.split(flat, np.cumsum([math.prod(shape) for shape in layout.shapes])[:-1])
         labels = layout.labels or ((),) * len(parts)
-        fitted = list(map(_fitted, parts, layout.shapes, target.shapes, labels))
-        if any(part is None for part in fitted) or (not target.names and flat.size != target.size):
+        tried = map(_fitted, parts, layout.shapes, target.shapes, labels)
+        fitted = [part for part in tried if part is not None]
+        if len(fitted) < len(parts) or (not target.names and flat.size != target.size):
             raise InputError(
                 f"{argument} must be one number or have the shape of target, "
                 f"{target.describe()}, got {layout.describe()}"
