@@ -83,7 +83,8 @@ def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
     if isinstance(parameter, Integer):
         count = parameter.upper - parameter.lower + 1
         shown = min(count, MOST_NEIGHBOURS + 1)  # of more, it only matters that they are too many
-        levels: FloatArray = (np.arange(shown) + 0.5) / float(count) * 2 * HALF_RANGE - HALF_RANGE
+        share = (np.arange(shown, dtype=np.float64) + 0.5) / float(count)
+        levels = share * 2 * HALF_RANGE - HALF_RANGE
         return [
             [(slice(i, i + 1), levels[k : k + 1]) for k in range(shown)]
             for i in range(block.start, block.stop)
