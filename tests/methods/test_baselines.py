@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,26 @@ def test_what_a_library_prints_is_silenced_and_what_the_solver_prints_is_not(
     result = zb.minimize(problem, zb.POUNDERS(), max_solves=30)  # says "g is sufficiently small."
     assert result.stop_reason.startswith("pounders: flag")
     assert capsys.readouterr().out == "solved\n" * result.solves
+
+
+def test_runs_in_threads_leave_standard_output_and_each_others_words_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def search(seed: int) -> zb.Result:
+        def solver(phi: dict[str, Any]) -> float:
+            print("solved")
+            return (phi["a"] - 1.0) ** 2
+
+        problem = zb.Problem(zb.Space(a=zb.Real(0, 4), b=zb.Real(0, 1)), solver)
+        return zb.minimize(problem, zb.Nevergrad("CMA"), max_solves=40, seed=seed)
+
+    outside = sys.stdout
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(search, range(8)))
+    assert sys.stdout is outside
+    assert capsys.readouterr().out.count("solved") == sum(result.solves for result in results)
+    for seed in (0, 7):
+        assert search(seed).x.tobytes() == results[seed].x.tobytes()
 
 
 def test_levenberg_marquardt_refuses_fewer_residuals_than_coordinates() -> None:

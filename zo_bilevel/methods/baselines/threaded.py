@@ -17,7 +17,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import final
+from typing import TextIO, final
 
 import numpy as np
 
@@ -161,12 +161,12 @@ class Baseline(Method):
         thread = threading.Thread(target=_work, args=(self, solves), name=self.name, daemon=True)
         random = np.random.RandomState(search.rng(0).integers(2**32, dtype=np.uint32))
         try:
-            with _turn_of_library(random):
+            with _turn_of_library(random, thread):
                 thread.start()
                 message = solves.asked.get()
             while isinstance(message, list):
                 evaluations = yield message
-                with _turn_of_library(random):
+                with _turn_of_library(random, thread):
                     solves.answers.put(evaluations)
                     message = solves.asked.get()
         finally:
@@ -199,14 +199,37 @@ def _work(method: Baseline, solves: Solves) -> None:
         solves.asked.put(error)
 
 
+@final
+class _SilentThread(io.TextIOBase):
+    """Standard output but for one thread, whose words are lost."""
+
+    def __init__(self, thread: threading.Thread, outside: TextIO) -> None:
+        self._thread, self._outside = thread, outside
+
+    def write(self, text: str) -> int:
+        """Pass on what other threads print."""
+        is_silent = threading.current_thread() is self._thread
+        return len(text) if is_silent else self._outside.write(text)
+
+    def flush(self) -> None:
+        """Flush what is behind."""
+        self._outside.flush()
+
+
+_TURN = threading.Lock()
+"""Output, warnings and numpy's generator belong to the process: one library at a time has them."""
+
+
 @contextmanager
-def _turn_of_library(random: np.random.RandomState) -> Iterator[None]:
-    outside = np.random.get_state()  # noqa: NPY002 - libraries draw from the global generator
-    np.random.set_state(random.get_state())  # noqa: NPY002
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.set_state(np.random.get_state())  # noqa: NPY002
-        np.random.set_state(outside)  # noqa: NPY002
+def _turn_of_library(random: np.random.RandomState, thread: threading.Thread) -> Iterator[None]:
+    with _TURN:
+        outside = np.random.get_state()  # noqa: NPY002 - libraries draw from the global generator
+        np.random.set_state(random.get_state())  # noqa: NPY002
+        silent = _SilentThread(thread, sys.stdout)
+        try:
+            with warnings.catch_warnings(), redirect_stdout(silent):
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            random.set_state(np.random.get_state())  # noqa: NPY002
+            np.random.set_state(outside)  # noqa: NPY002
