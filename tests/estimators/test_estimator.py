@@ -273,9 +273,15 @@ def test_integers_are_probed_by_whole_units():
         return float(phi["k"])
 
     problem = zb.Problem(zb.Space(k=zb.Integer(0, 1000)), inner, zb.SquaredError(7.0))
-    gradient = zb.hypergradient(problem, {"k": 500}, estimator=zb.FG2UZO(1, "coordinate"))
+    estimator, start = zb.FG2UZO(1, "coordinate"), problem.space.encode({"k": 500})
+    plan = estimator.plan(problem.space, start, np.random.default_rng(0), (0,))
+    evaluator = Evaluator(problem, zb.Serial(), 0)
+    sketch = estimator.sketch(plan, evaluator.evaluate(plan.points), evaluator.bound)
+    gradient = problem.space.named_gradient(plan.x, sketch.hypergradient(evaluator.bound)[0])
     assert seen == {500, 501} or seen == {499, 500}
     assert gradient["k"].item() == pytest.approx(2 * (500 - 7), rel=0.01)
+    with pytest.raises(zb.UnsupportedProblemError, match="continuously, got k="):
+        zb.hypergradient(problem, {"k": 500})
 
 
 @pytest.mark.parametrize(

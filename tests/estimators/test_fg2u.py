@@ -365,7 +365,7 @@ def test_a_black_box_is_refused_with_the_way_out():
 def test_a_discrete_parameter_is_refused_by_name(network):
     space = zb.Space(shift=zb.Real(-1, 1, shape=(3,)), order=zb.Integer(1, 3))
     problem = zb.Problem(space, network.loop, network.loop.outer(network.outer))
-    with pytest.raises(zb.UnsupportedProblemError, match="'order' is a Integer"):
+    with pytest.raises(zb.UnsupportedProblemError, match="continuously, got order="):
         zb.hypergradient(problem, estimator=zb.FG2U(1))
 
 

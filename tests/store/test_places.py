@@ -103,7 +103,7 @@ def test_reading_works_on_a_read_only_disk(tmp_path, is_killed, has_index):
     if ran.returncode == 77 or "unshare" in ran.stderr:
         pytest.skip("no disk can be made read-only here")
     assert ran.returncode == 0, ran.stderr
-    assert "1 runs" in ran.stdout
+    assert "1 run in" in ran.stdout
     assert "finished" in ran.stdout
 
 

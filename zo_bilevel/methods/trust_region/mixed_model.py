@@ -108,7 +108,7 @@ class MixedModel:
 
     def _kernel(self, apart: FloatArray, scales: FloatArray) -> FloatArray:
         size = len(apart)
-        scaled = apart * np.exp(-2 * scales[:size])[:, None, None]
+        scaled = np.asarray(apart, dtype=np.float64) * np.exp(-2 * scales[:size])[:, None, None]
         alone = np.exp(-0.5 * scaled).mean(axis=0)
         root = np.sqrt(5.0 * scaled.mean(axis=0))
         together = (1.0 + root + root * root / 3.0) * np.exp(-root)
