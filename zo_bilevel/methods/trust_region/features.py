@@ -43,7 +43,7 @@ class Features:
                 counts.append(stride if choice else levels)
         self._space, self._starts = space, np.array(starts)
         self.is_option: NDArray[np.bool_] = np.array(options, dtype=bool)
-        self._levels = np.array(counts)  # 0 for reals
+        self._levels = np.array([min(count, 1 << 62) for count in counts])  # 0 for reals
         self.size = len(starts)
         self.settings = float(np.prod(np.where(self._levels == 0, np.inf, self._levels)))
 
