@@ -139,7 +139,9 @@ def _kernel(phi: Phi, inputs: FloatArray) -> FloatArray:
         distances = np.abs(inputs[:, None] - inputs[None]) ** power
         return np.asarray(np.exp(-phi["gamma"] * distances.sum(axis=-1)))
     products = phi["gamma"] * inputs @ inputs.T + phi["coef0"]
-    return np.tanh(products) if phi["kernel"] == "sigmoid" else products ** phi["degree"]
+    return np.asarray(
+        np.tanh(products) if phi["kernel"] == "sigmoid" else products ** phi["degree"]
+    )
 
 
 def mixed_integer_bbob(function: int, rng: np.random.Generator) -> Made:
@@ -174,7 +176,7 @@ def mixed_integer_bbob(function: int, rng: np.random.Generator) -> Made:
     return zb.Space(parameters), loss
 
 
-PROBLEMS = {
+PROBLEMS: dict[str, Callable[[np.random.Generator], Made]] = {
     "pest control": pest_control,
     "low autocorrelation": low_autocorrelation,
     "NK landscape": nk_landscape,

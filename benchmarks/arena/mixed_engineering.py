@@ -61,7 +61,7 @@ def coil_spring(phi: Phi) -> float:
     volume = math.pi**2 * coil * wire**2 * (coils + 2) / 4
     index = coil / wire
     if index <= 1.01:
-        return volume + 1e3
+        return float(volume + 1e3)
     factor = (4 * index - 1) / (4 * index - 4) + 0.615 / index
     stiffness = 11.5e6 * wire**4 / (8 * coils * coil**3)
     free = 1000 / stiffness + 1.05 * (coils + 2) * wire
@@ -173,7 +173,7 @@ REDUCER = zb.Space(
 
 def gear_train(phi: Phi) -> float:
     """Sandgren (1990): a ratio of 1 / 6.931 by four gears; 2.70e-12."""
-    return (1 / 6.931 - phi["a"] * phi["b"] / (phi["c"] * phi["d"])) ** 2
+    return float((1 / 6.931 - phi["a"] * phi["b"] / (phi["c"] * phi["d"])) ** 2)
 
 
 GEARS = zb.Space({name: zb.Integer(12, 60) for name in "abcd"})
@@ -216,7 +216,7 @@ def clutch_brake(phi: Phi) -> float:
         stop / 15 - 1,
         1 - torque / 1000 / (1.5 * 40),
     ]
-    return penalized(mass, constraints, 1.0)
+    return penalized(mass, constraints, 10.0)
 
 
 CLUTCH = zb.Space(

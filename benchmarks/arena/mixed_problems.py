@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import zo_bilevel as zb
 from benchmarks.arena import mixed_combinatorial, mixed_engineering, mixed_synthetic
 from benchmarks.arena.case import Case
+from benchmarks.arena.mixed_synthetic import Made
 
 BUDGETS = (60, 120, 200)
-MADE = {**mixed_synthetic.PROBLEMS, **mixed_combinatorial.PROBLEMS}
+MADE: dict[str, Callable[[np.random.Generator], Made]] = {
+    **mixed_synthetic.PROBLEMS,
+    **mixed_combinatorial.PROBLEMS,
+}
 
 
 def random_start(space: zb.Space, rng: np.random.Generator) -> dict[str, Any]:
@@ -36,8 +41,9 @@ def mixed_task(name: str, seed: int) -> zb.Task:
         space, inner = MADE[name](np.random.default_rng([11, seed]))
     else:
         inner, space = mixed_engineering.PROBLEMS[name]
-    outer = zb.SquaredError(np.zeros(3)) if name == "wide integers" else None
-    problem = zb.Problem(space, inner) if outer is None else zb.Problem(space, inner, outer)
+    problem = zb.Problem(space, inner)
+    if name == "wide integers":
+        problem = zb.Problem(space, inner, zb.SquaredError(np.zeros(3)))
     start = random_start(space, np.random.default_rng([12, seed]))
     return zb.Task(name, "", problem, start=lambda _: start)
 

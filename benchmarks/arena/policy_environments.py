@@ -129,7 +129,7 @@ def lander(policy: Policy, rng: np.random.Generator) -> float:
         if z <= 0:
             miss = 10 * math.hypot(vx, vz) + 20 * abs(angle) + 5 * abs(x)
             has_crashed = vz < -1.0 or abs(vx) > 0.5 or abs(angle) > 0.3
-            return 100 - fuel - min(miss, 100) - 100 * has_crashed
+            return float(100 - fuel - min(miss, 100) - 100 * has_crashed)
         if abs(angle) > 1.5 or abs(x) > 5 or z > 6:
             break
     return -100 - fuel - 10 * min(abs(z), 6) - 5 * min(abs(x), 5)

@@ -71,7 +71,7 @@ class World:
         odds, places = np.unique(self.log_odds(grid).ravel(), return_inverse=True)
         knots = np.linspace(odds[0], odds[-1], 400)  # smooth in the log odds: interpolate
         means = [(1 / (1 + np.exp(fresh - knot))).mean() for knot in knots]
-        return np.interp(odds, knots, means)[places].reshape((OPTIONS,) * SLOTS)
+        return np.asarray(np.interp(odds, knots, means)[places].reshape((OPTIONS,) * SLOTS))
 
 
 def make_world(kind: Kind, seed: int) -> World:
@@ -96,4 +96,4 @@ def make_world(kind: Kind, seed: int) -> World:
     strength = 2 * SPREAD if kind == "strong" else SPREAD
     pairs = tuple(tuple(rng.choice(SLOTS, 2, replace=False).tolist()) for _ in range(count))
     together = rng.normal(0, strength, (count, OPTIONS, OPTIONS))
-    return World(effects, pairs, together, rng.normal(0, 1, EXAMPLES), seed)  # type: ignore[arg-type]
+    return World(effects, pairs, together, rng.normal(0, 1, EXAMPLES), seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from dataclasses import replace
@@ -68,6 +69,16 @@ def test_no_design_nearby_is_cheaper_than_the_published_one(name):
     steps = 10.0 ** rng.uniform(-4, 0, (2000, 1)) * rng.standard_normal((2000, space.size))
     near = min(loss(space.decode(x + step)) for step in steps)
     assert near >= cost * (1 - 2e-5)
+
+
+def test_no_clutch_brake_at_all_is_lighter_than_the_published_one():
+    names = ("inner", "outer", "force", "discs")
+    ranges = (range(60, 81), range(90, 111), range(0, 41, 3), range(2, 10))
+    found = min(
+        engineering.clutch_brake(dict(zip(names, values, strict=True), thick=0))
+        for values in itertools.product(*ranges)
+    )
+    assert found == pytest.approx(0.3136566, abs=1e-6)
 
 
 def test_the_welded_beam_is_stressed_as_in_the_literature():
