@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import zo_bilevel as zb
 from zo_bilevel.cli.loading import parse_seeds, parse_settings
 from zo_bilevel.cli.main import main
-from zo_bilevel.cli.progress import MOST_LINES, LineProgress
+from zo_bilevel.run.progress import MOST_LINES, LineProgress
 from zo_bilevel.support.errors import InputError
 
 DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
@@ -131,13 +131,13 @@ class TestInterrupt:
 
 
 class TestProgress:
-    def test_lines_are_bounded_whatever_the_budget(self, capsys, monkeypatch):
+    def test_lines_are_bounded_whatever_the_budget(self, monkeypatch):
         clock = iter(range(10**9))
-        monkeypatch.setattr("zo_bilevel.cli.progress.time.perf_counter", lambda: next(clock))
-        progress = LineProgress()
+        monkeypatch.setattr("zo_bilevel.run.progress.time.perf_counter", lambda: next(clock))
+        lines: list[str] = []
+        progress = LineProgress(lines.append)
         for solve in range(1, 5001):
             progress.update(solve / 5000, f"{solve} solves", 0.5)
-        lines = capsys.readouterr().err.splitlines()
         assert 10 <= len(lines) <= MOST_LINES + 1
         assert lines[0] == "1 solves, loss 0.5"
         assert "s left" in lines[1]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from zo_bilevel.comparison.columns import run_values
 from zo_bilevel.comparison.comparison import Comparison
@@ -18,18 +21,39 @@ def history_frame(result: Result) -> Any:  # noqa: ANN401 - a DataFrame
         result: What `minimize` gave.
 
     Returns:
-        A `DataFrame` with the columns of `Record`.
+        A `DataFrame` with the columns of `Record`; in the place of `phi` one column a number,
+        "a" or "field[3]", or "phi.a" where `Record` has the name itself.
 
     Raises:
         MissingPackageError: If pandas is not installed.
     """
-    rows = [dataclasses.asdict(record) for record in result.history]
-    columns = [field.name for field in dataclasses.fields(Record)]
+    own = [field.name for field in dataclasses.fields(Record) if field.name != "phi"]
+    rows = [
+        {**{name: getattr(record, name) for name in own}, **_numbers(record.phi, own)}
+        for record in result.history
+    ]
+    columns = [name for name in own if name != "theta"]
+    columns += [*_numbers(result.phi, own), "theta"]
     return (
         import_optional("pandas", "a data frame", "integrations")
         .DataFrame(rows, columns=columns)
         .set_index("solve")
     )
+
+
+def _numbers(phi: Mapping[str, Any], taken: Sequence[str]) -> dict[str, Any]:
+    """Every number of named values under a name of its own."""
+    numbers: dict[str, Any] = {}
+    for name, value in phi.items():
+        name = f"phi.{name}" if name in taken else name
+        if isinstance(value, np.ndarray):
+            numbers |= {
+                f"{name}[{', '.join(map(str, index))}]": item
+                for index, item in np.ndenumerate(value)
+            }
+        else:
+            numbers[name] = value
+    return numbers
 
 
 def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFrame

@@ -8,7 +8,8 @@ import click
 
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import INTERRUPTED, Conditions, conditions_of, shared_options
-from zo_bilevel.cli.progress import Progress, make_progress
+from zo_bilevel.cli.progress import make_progress
+from zo_bilevel.run.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, final
 import click
 
 from zo_bilevel.cli.options import INTERRUPTED, POSITIVE, dispatcher_of
-from zo_bilevel.cli.progress import Progress, make_progress
+from zo_bilevel.cli.progress import make_progress
+from zo_bilevel.run.progress import Progress
 
 if TYPE_CHECKING:
     from zo_bilevel.comparison.comparison import Comparison

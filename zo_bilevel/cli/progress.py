@@ -1,121 +1,21 @@
-"""Progress while solves arrive: a bar on a terminal, a few plain lines elsewhere."""
+"""The progress that fits where stderr goes."""
 
 from __future__ import annotations
 
-import math
 import sys
-import time
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Any, Self, final
+from functools import partial
 
 import click
 
-MOST_LINES = 20
-"""A log file must not grow with the budget."""
-SECONDS_BETWEEN_LINES = 1.0
-
-
-class Progress(ABC):
-    """Tells a person how far a command has come; use it in a `with` block."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    @final
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def update(self, share: float, text: str, loss: float) -> None:
-        """Take note of one solve.
-
-        Args:
-            share: Share of the budget spent, in [0, 1].
-            text: What is being done, with its count of solves.
-            loss: Best loss so far.
-        """
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
-        """Leave the terminal in order."""
-
-
-@final
-class SilentProgress(Progress):
-    """Says nothing."""
-
-    def update(self, share: float, text: str, loss: float) -> None:
-        """Nothing."""
-
-
-@final
-class LineProgress(Progress):
-    """A line on stderr at the first solve, then at most `MOST_LINES`, none within a second."""
-
-    def __init__(self) -> None:
-        self._first = self._last = (0.0, 0.0)
-        self._reached = -1
-
-    def update(self, share: float, text: str, loss: float) -> None:
-        """Print a line when another twentieth of the budget is spent."""
-        now, reached = time.perf_counter(), math.floor(share * MOST_LINES)
-        if self._reached < 0:
-            self._first = (now, share)
-        elif reached <= self._reached or now - self._last[0] < SECONDS_BETWEEN_LINES:
-            return
-        self._reached, self._last = reached, (now, share)
-        click.echo(f"{text}, loss {loss:.3g}{self._time_left(now, share)}", err=True)
-
-    def _time_left(self, now: float, share: float) -> str:
-        spent, done = now - self._first[0], share - self._first[1]
-        return f", about {spent * (1 - share) / done:.0f} s left" if done > 0 else ""
-
-
-@final
-class BarProgress(Progress):
-    """A bar on the terminal: what is being done, loss, time left."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self._bar: Any = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._job = self._bar.add_task("starting", total=1.0, loss="-")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def update(self, share: float, text: str, loss: float) -> None:
-        """Move the bar."""
-        self._bar.update(self._job, completed=share, description=text, loss=f"{loss:.3g}")
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.stop()
+from zo_bilevel.run.progress import BarProgress, LineProgress, Progress, SilentProgress
 
 
 def make_progress(*, is_silent: bool) -> Progress:
-    """The progress that fits where stderr goes.
+    """A bar on a terminal, a few plain lines elsewhere.
 
     Args:
         is_silent: Say nothing at all.
     """
     if is_silent:
         return SilentProgress()
-    if sys.stderr.isatty():
-        return BarProgress()
-    return LineProgress()
+    return BarProgress() if sys.stderr.isatty() else LineProgress(partial(click.echo, err=True))

@@ -20,7 +20,6 @@ from zo_bilevel.cli.progress import make_progress
 
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
-    from zo_bilevel.run.result import Record
     from zo_bilevel.run.runs import Run
     from zo_bilevel.support.tables import Grid
 
@@ -77,15 +76,7 @@ def _solve(
         max_solves = task.max_solves
     method = method_from_name(name)
     traced = ObservedMethod(method, method.name, task.error)
-    with conditions.dispatcher() as dispatcher, make_progress(is_silent=is_silent) as progress:
-
-        def observe(record: Record) -> None:
-            traced.observe(record)
-            share = _share_spent(record, max_solves, max_seconds)
-            budget = "" if max_solves is None else f" of {max_solves}"
-            text = f"{task.name}: {record.solve}{budget} solves"
-            progress.update(share, text, record.best_loss)
-
+    with conditions.dispatcher() as dispatcher:
         result = minimize(
             task.problem,
             traced,
@@ -97,16 +88,11 @@ def _solve(
             dispatcher=dispatcher,
             store=conditions.store,
             round_width=conditions.round_width,
-            callback=observe,
+            callback=traced.observe,
+            progress=make_progress(is_silent=is_silent),
             command=command,
         )
     return traced.finished(result)
-
-
-def _share_spent(record: Record, max_solves: int | None, max_seconds: float | None) -> float:
-    shares = [record.solve / max_solves] if max_solves else []
-    shares += [record.seconds / max_seconds] if max_seconds else []
-    return min(max(shares), 1.0)
 
 
 def report(task: Task, run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any, final
 
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
-from zo_bilevel.run.result import Record
+from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
 from zo_bilevel.solve.best import BestSoFar
@@ -93,6 +94,7 @@ class Ledger:
         self.cost_reserve = 0.0
         self.first_error = ""
         self.history: list[Record] = []
+        self._phi_room = self._theta_room = HISTORY_BYTES
         self._clock = clock
         self._started = clock()
         self._seconds_before = 0.0
@@ -194,18 +196,29 @@ class Ledger:
             evaluation.loss,
             self._best.loss,
             self.cost,
+            self.phi_of(evaluation),
+            evaluation.inner_solution,
+            evaluation.error,
         )
-        self.history.append(record)
+        self.history.append(self._as_far_as_it_fits(record, evaluation))
         if evaluation is self.best:
-            self._improve(evaluation, record)
+            self._improve(record)
         return record
 
     def phi_of(self, evaluation: Evaluation) -> dict[str, Any]:
         """The meta-parameters of a solve by name; none where the space is not known."""
         return {} if self._space is None else self._space.decode(evaluation.point.x)
 
-    def _improve(self, evaluation: Evaluation, record: Record) -> None:
-        values = {} if self._space is None else single_values(self._space, self.phi_of(evaluation))
+    def _as_far_as_it_fits(self, record: Record, evaluation: Evaluation) -> Record:
+        theta = evaluation.theta
+        self._phi_room -= evaluation.point.x.nbytes
+        self._theta_room -= 0 if theta is None else theta.nbytes
+        if self._phi_room < 0:
+            record = dataclasses.replace(record, phi={})
+        return record if self._theta_room >= 0 else dataclasses.replace(record, theta=None)
+
+    def _improve(self, record: Record) -> None:
+        values = {} if self._space is None else single_values(self._space, record.phi)
         at = record.solve, record.round, record.seconds
         self.improvements.append(Improvement(*at, record.loss, values=values))
 

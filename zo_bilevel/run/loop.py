@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias, final
+from typing import final
 
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem.problem import Problem
@@ -14,7 +14,9 @@ from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.identity import Initial, open_recorder, start_at
 from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
-from zo_bilevel.run.result import Record, Result
+from zo_bilevel.run.progress import Progress
+from zo_bilevel.run.reporting import Callback, reporting
+from zo_bilevel.run.result import Result
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, check_asked
@@ -23,8 +25,6 @@ from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.memory import process_memory
-
-Callback: TypeAlias = Callable[[Record], None]
 
 
 def minimize(
@@ -42,6 +42,7 @@ def minimize(
     round_width: int = 1,
     max_failure_rate: float = 0.8,
     callback: Callback | None = None,
+    progress: Progress | bool = False,
     command: Sequence[str] = (),
 ) -> Result:
     """Minimise the outer objective over the meta-parameters.
@@ -71,6 +72,9 @@ def minimize(
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
         callback: Called with each `Record`, in order.
+        progress: Whether to show solves, failures, rate, loss and time left: a bar on a terminal,
+            else a few lines to the logger "zo_bilevel" of Python's `logging`. That logger is told
+            when a run starts, restarts and stops, and why solves fail, in any case.
         command: Words of the command line that started the run, kept in the store for
             `zo-bilevel resume`.
 
@@ -125,7 +129,10 @@ def minimize(
             round_width=round_width,
             max_solves=ledger.budget.max_solves,
         )
-    with recording(store, open_run, method, seed, ledger) as recorder:
+    with (
+        recording(store, open_run, method, seed, ledger) as recorder,
+        reporting(f"{method.name}, seed {seed}", ledger, progress, callback) as report,
+    ):
         evaluator = Evaluator(
             problem,
             dispatcher,
@@ -137,11 +144,11 @@ def minimize(
         if recorder is not None:
             keep_books(recorder.store, problem.inner)
         try:
-            reason = _loop(method, state, evaluator, ledger, rules, callback)
+            reason = _loop(method, state, evaluator, ledger, rules, report)
             verdict = None
             is_noisy = evaluator.solve.with_seed or state.notes.noisy
             if is_noisy and evaluator.stopped is None:
-                verdict = confirm(evaluator, ledger, state.notes, callback)
+                verdict = confirm(evaluator, ledger, state.notes, report)
             if evaluator.stopped is not None:
                 reason = evaluator.stopped.error
                 ledger.cost += evaluator.stopped.cost
@@ -155,6 +162,7 @@ def minimize(
         result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
         if recorder is not None:
             end(recorder, method, result, ledger)
+        report.finished(result)
     return result
 
 
@@ -194,7 +202,7 @@ def _loop(
     evaluator: Evaluator,
     ledger: Ledger,
     rules: _StopRules,
-    callback: Callback | None,
+    report: Callback,
 ) -> str:
     while points := method.ask(state):
         check_asked(points, evaluator.problem.space.size)
@@ -209,7 +217,7 @@ def _loop(
             ledger.rounds += first == 0
             part = evaluator.evaluate_part(points[first : first + room], first)
             try:
-                ledger.charge_all(part, callback)
+                ledger.charge_all(part, report)
             except StopIteration as stop:
                 return str(stop) or "stopped by the callback"
             if reason := rules.reason(ledger):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -12,6 +13,9 @@ import numpy as np
 
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.memory import Memory
+
+HISTORY_BYTES = 2**28
+"""Of inner solutions that a history holds, and of meta-parameters."""
 
 
 @final
@@ -28,6 +32,11 @@ class Record:
         loss: Its loss; infinity unless ok.
         best_loss: Lowest loss so far.
         cost: Money spent so far.
+        phi: Its meta-parameters by name.
+        theta: Its inner solution in the solver's structure, read-only; `None` unless ok. In a
+            result's history `phi` and `theta` are kept up to `HISTORY_BYTES` each, and are empty
+            and `None` from there on; a callback always gets them.
+        error: Why it failed, in words; else empty.
     """
 
     solve: int
@@ -38,6 +47,9 @@ class Record:
     loss: float
     best_loss: float
     cost: float
+    phi: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    theta: Any = field(default=None, repr=False, compare=False)
+    error: str = field(default="", repr=False)
 
 
 @final
@@ -80,7 +92,7 @@ class Result:
     memory: Memory = field(default_factory=Memory, repr=False)
 
     def to_pandas(self) -> Any:  # noqa: ANN401 - of an optional package
-        """The history as a `DataFrame`, one row a solve.
+        """The history as a `DataFrame`, one row a solve, one column a number of `phi`.
 
         Raises:
             MissingPackageError: If pandas is not installed.

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,10 +20,12 @@ from zo_bilevel.support.memory import Memory
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 CARD, ARRAYS = "result.json", "result.npz"
 IN_FILE = "array"
 """The key of a card's entry that stands for an array of the other file."""
+ANSWERS = ("phi", "theta")
+FACTS = tuple(f.name for f in dataclasses.fields(Record) if f.name not in ANSWERS)
 NUMBERS = ("loss", "solves", "rounds", "seconds", "cost", "seed", "standard_error")
 
 
@@ -45,10 +47,10 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
         "stop_reason": result.stop_reason,
         "method": result.method,
         "failures": result.failures,
-        "phi": {name: _entry(f"phi/{name}", v, arrays) for name, v in result.phi.items()},
-        "theta": _theta_entry(result.theta, arrays),
+        **{kind: _entries(kind, getattr(result, kind), arrays) for kind in ANSWERS},
         "memory": dataclasses.asdict(result.memory),
-        "history": [list(dataclasses.astuple(record)) for record in result.history],
+        "history": [[getattr(record, name) for name in FACTS] for record in result.history],
+        "answers": {kind: _answers_entry(result.history, arrays, kind) for kind in ANSWERS},
     }
     np.savez_compressed(path / ARRAYS, **arrays)  # type: ignore[arg-type]  # names, not options
     (path / CARD).write_text(to_json(card) + "\n", encoding="utf-8")
@@ -77,38 +79,65 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
 
 
 def _result(card: Mapping[str, Any], arrays: Arrays) -> Result:
-    theta = card["theta"]
-    names = theta.get("names")
     return Result(
         **{name: card[name] for name in NUMBERS},
-        phi={name: _value(entry, arrays) for name, entry in card["phi"].items()},
-        theta=(
-            _value(theta, arrays)
-            if names is None
-            else {name: _value(entry, arrays) for name, entry in names.items()}
-        ),
+        **{kind: _values(card[kind], arrays) for kind in ANSWERS},
         stop_reason=card["stop_reason"],
         method=card["method"],
         failures=card["failures"],
-        history=tuple(_record(line) for line in card["history"]),
+        history=_history(card, arrays),
         x=arrays["x"],
         memory=Memory(**card["memory"]),
     )
 
 
-def _record(line: list[Any]) -> Record:
-    """A record whose missing losses are the infinite ones: JSON has no word for them."""
-    fields = [f.name for f in dataclasses.fields(Record)]
-    values = dict(zip(fields, line, strict=True))
-    for name in ("loss", "best_loss"):
-        values[name] = math.inf if values[name] is None else values[name]
-    return Record(**values)
+def _answers_entry(history: Sequence[Record], arrays: Arrays, kind: str) -> dict[str, Any]:
+    """`phi` or `theta` of the solves that have it, stacked, and which solves those are."""
+    answers = [(record.phi or None) if kind == "phi" else record.theta for record in history]
+    kept = {place: answer for place, answer in enumerate(answers) if answer is not None}
+    stack = _stacked(list(kept.values())) if kept else 0
+    return {"places": list(kept), **_entries(f"history/{kind}", stack, arrays)}
 
 
-def _theta_entry(theta: Any, arrays: Arrays) -> dict[str, Any]:  # noqa: ANN401 - user's structure
-    if not isinstance(theta, Mapping):
-        return _entry("theta", _on_host(theta), arrays)
-    return {"names": {k: _entry(f"theta/{k}", _on_host(v), arrays) for k, v in theta.items()}}
+def _stacked(values: list[Any]) -> Any:  # noqa: ANN401 - the structure of the values
+    if isinstance(values[0], Mapping):
+        return {name: _stacked([value[name] for value in values]) for name in values[0]}
+    if isinstance(values[0], np.ndarray):
+        return np.stack(values)
+    is_number = {type(value) for value in values} in ({float}, {int})
+    return np.array(values) if is_number else np.fromiter(values, object, len(values))
+
+
+def _history(card: Mapping[str, Any], arrays: Arrays) -> tuple[Record, ...]:
+    """The records; their missing losses are the infinite ones: JSON has no word for them."""
+    records = [dict(zip(FACTS, line, strict=True)) for line in card["history"]]
+    for values in records:
+        for name in ("loss", "best_loss"):
+            values[name] = math.inf if values[name] is None else values[name]
+    for kind, entry in card["answers"].items():
+        stack = _values(entry, arrays)
+        for row, place in enumerate(entry["places"]):
+            records[place][kind] = _row(stack, row)
+    return tuple(Record(**values) for values in records)
+
+
+def _row(stack: Any, row: int) -> Any:  # noqa: ANN401 - the structure of the values
+    if isinstance(stack, Mapping):
+        return {name: _row(part, row) for name, part in stack.items()}
+    return stack[row].item() if isinstance(stack[row], np.generic) else stack[row]
+
+
+def _entries(name: str, value: Any, arrays: Arrays) -> dict[str, Any]:  # noqa: ANN401 - any value
+    if not isinstance(value, Mapping):
+        return _entry(name, _on_host(value), arrays)
+    return {"names": {k: _entry(f"{name}/{k}", _on_host(v), arrays) for k, v in value.items()}}
+
+
+def _values(entry: Mapping[str, Any], arrays: Arrays) -> Any:  # noqa: ANN401 - any value
+    names = entry.get("names")
+    if names is None:
+        return _value(entry, arrays)
+    return {name: _value(part, arrays) for name, part in names.items()}
 
 
 def _entry(name: str, value: Any, arrays: Arrays) -> dict[str, Any]:  # noqa: ANN401 - any value
@@ -117,7 +146,7 @@ def _entry(name: str, value: Any, arrays: Arrays) -> dict[str, Any]:  # noqa: AN
         arrays[name] = value
         return {IN_FILE: name}
     if isinstance(value, np.ndarray):
-        return {"options": value.tolist(), "shape": value.shape}
+        return {"options": value.ravel().tolist(), "shape": value.shape}
     return {"value": value.item() if isinstance(value, np.generic) else value}
 
 
@@ -125,7 +154,8 @@ def _value(entry: Mapping[str, Any], arrays: Arrays) -> Any:  # noqa: ANN401 - a
     if IN_FILE in entry:
         return arrays[entry[IN_FILE]]
     if "options" in entry:
-        return np.array(entry["options"], dtype=object).reshape(entry["shape"])
+        options = entry["options"]
+        return np.fromiter(options, object, len(options)).reshape(entry["shape"])
     return entry["value"]
 
 

@@ -154,6 +154,11 @@ class Evaluation:
         return self.status == "ok"
 
     @property
+    def inner_solution(self) -> Any:  # noqa: ANN401 - the user's structure
+        """Theta as the solver structured it, read-only; `None` unless ok."""
+        return None if self.theta is None or self.layout is None else self.layout.pack(self.theta)
+
+    @property
     def is_invalid(self) -> bool:
         """Whether the solver answered, but with nothing usable, whatever the reason."""
         return self.status in ("invalid", "wrong_shape", "rejected")
