@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
 import threading
-import time
 import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
 from zo_bilevel.support.errors import InputError
-
-PREFIX = "zo-bilevel-solve-"
-MIN_AGE_TO_SWEEP_S = 60.0
+from zo_bilevel.support.solve_folders import make_folder, sweep
 
 
 @final
@@ -144,7 +140,7 @@ class FolderPool:
                 os.close(lock)
         if is_new:
             sweep(root)
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        path = make_folder(root)
         lock = os.open(path, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         (path / "work").mkdir()
@@ -184,20 +180,6 @@ def _empty(folder: Path, keep: str = "") -> None:
 def _remove(path: Path, lock: int) -> None:
     shutil.rmtree(path, ignore_errors=True)
     os.close(lock)
-
-
-def sweep(root: Path) -> None:
-    """Remove directories whose process was killed before it could: nobody holds their lock."""
-    for path in root.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime < MIN_AGE_TO_SWEEP_S:
-                continue
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
 
 
 POOL = FolderPool()

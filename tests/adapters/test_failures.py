@@ -24,6 +24,7 @@ from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.joblib import Joblib
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.support import solve_folders
 from zo_bilevel.support.errors import (
     InputError,
     SolveCrashError,
@@ -111,7 +112,7 @@ def test_programs_die_with_a_process_that_is_killed_from_outside(tmp_path):
 
 
 def test_directories_of_killed_processes_are_swept_later(tmp_path):
-    abandoned, recent = (tmp_path / f"{workspace.PREFIX}{name}" for name in ("old", "new"))
+    abandoned, recent = (tmp_path / f"{solve_folders.PREFIX}{name}" for name in ("old", "new"))
     for path in (abandoned, recent):
         (path / "work").mkdir(parents=True)
     os.utime(abandoned, (0, 0))
@@ -119,7 +120,7 @@ def test_directories_of_killed_processes_are_swept_later(tmp_path):
         assert not abandoned.exists()
         assert recent.exists()
         os.utime(in_use.path, (0, 0))
-        workspace.sweep(tmp_path)
+        solve_folders.sweep(tmp_path)
         assert in_use.work.is_dir()
 
 

@@ -26,6 +26,7 @@ from zo_bilevel.cli.run import run_command
 from zo_bilevel.cli.store import export_command, runs_command, show_command, stop_command
 from zo_bilevel.cli.watch import report_command, watch_command
 from zo_bilevel.support.errors import InnerSolverError, ZoBilevelError
+from zo_bilevel.support.preemption import ends_when_preempted
 from zo_bilevel.support.printable import printable
 
 
@@ -53,7 +54,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         try:
-            return super().invoke(ctx)
+            with ends_when_preempted():
+                return super().invoke(ctx)
         except ZoBilevelError as error:
             kind = _NothingFound if isinstance(error, InnerSolverError) else _Failure
             raise kind(error) from error

@@ -25,6 +25,7 @@ from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError, InputError
 from zo_bilevel.support.memory import process_memory
+from zo_bilevel.support.preemption import ends_when_preempted
 
 
 def minimize(
@@ -79,7 +80,8 @@ def minimize(
             `zo-bilevel resume`.
 
     Returns:
-        The best point found and the history. On Ctrl-C, the best so far. When the inner solver
+        The best point found and the history. On Ctrl-C, and on the SIGTERM or SIGHUP of a queue
+        that takes its machine back, the best so far. When the inner solver
         takes a seed, or the method finds it noisy, a tenth of the budget (at most 8 solves) is
         kept back to judge the final point on fresh seeds: `loss` is then a mean, with
         `standard_error`.
@@ -130,6 +132,7 @@ def minimize(
             max_solves=ledger.budget.max_solves,
         )
     with (
+        ends_when_preempted(),
         recording(store, open_run, method, seed, ledger) as recorder,
         reporting(f"{method.name}, seed {seed}", ledger, progress, callback) as report,
     ):

@@ -51,6 +51,9 @@ def main(arguments: list[str]) -> None:
     os.close(reply_fd)
     ending = _watch(worker.pid, wake_fd)
     end_tree(worker.pid)
+    from zo_bilevel.support.solve_folders import remove_folders_of  # memory for the end alone
+
+    remove_folders_of(worker.pid)
     _tell(event_fd, ending)
     os._exit(0)  # the Popen object would complain that its child was reaped elsewhere
 
