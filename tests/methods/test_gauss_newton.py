@@ -613,6 +613,21 @@ def test_a_vector_that_jumps_is_left_to_the_trust_region():
     assert result.loss < 0.05 * result.history[0].loss
 
 
+@pytest.mark.parametrize("start", [9.0, 6.0, 2.6])
+def test_a_plateau_is_left_for_the_trust_region_and_not_called_converged(start):
+    # a follower who buys from us up to a price of 2.5: beyond, nothing moves at all
+    def sold(phi):
+        return [1.0 if phi["price"] <= 2.5 else 0.0]
+
+    problem = zb.Problem(
+        zb.Space(price=zb.Real(0, 10)), sold, lambda theta, phi: -theta[0] * phi["price"]
+    )
+    result = zb.minimize(problem, initial={"price": start}, max_solves=60)
+    assert result.loss < -2.4
+    alone = zb.minimize(problem, zb.GaussNewton(), initial={"price": start}, max_solves=60)
+    assert alone.solves < 60  # it does not difference the same plateau for ever
+
+
 def test_slopes_in_doubt_are_renewed_when_steps_disappoint():
     size = 4
     space = zb.Space(x=zb.Real(-3, 3, shape=(size,)))

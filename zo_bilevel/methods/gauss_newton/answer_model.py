@@ -33,6 +33,8 @@ LENGTH_FACTOR = 2.0
 """Step of the search for the likeliest length."""
 NOISE_FACTOR = 3.0
 """Step of the search for the likeliest variance of noise."""
+LARGEST_NOISE_RATIO = 1e30
+"""Of the noise's variance to that of a slope: an answer that never changes has slopes of zero."""
 NEW_DIRECTION = 1e-7
 """A displacement has a new direction when this share of it lies outside the basis."""
 SHORTEST_VALUE = 1e-3
@@ -194,6 +196,10 @@ class AnswerModel:
         left = square + bend + third - known_share - slope
         return min(max(left / (bend + third), 0.0), 1.0)
 
+    @property
+    def _noise_ratio(self) -> float:
+        return min(self.noise / self.scale, LARGEST_NOISE_RATIO)
+
     def _fit(self) -> tuple[Observations, FloatArray, Quadratic]:
         if self._fitted is None:
             observations, changes = self._observations()
@@ -205,7 +211,7 @@ class AnswerModel:
             factor = self._choose_length(observations, changes)
             weights = cho_solve((factor, True), changes)  # (2)
             if self.is_noisy:
-                share = self.noise / self.scale
+                share = self._noise_ratio
                 self.smooth_theta = self.theta + share * (observations.center_shares @ weights)
                 self.loss = self.outer.loss(self.smooth_theta, self.center)
             self._factor = factor
@@ -270,7 +276,7 @@ class AnswerModel:
         self, observations: Observations, products: FloatArray, outputs: int, length: float
     ) -> tuple[float, float, float, FloatArray]:
         """Minus twice the log likelihood of the rows, the scale that makes it least, the factor."""
-        matrix = observations.covariance(length, self.noise / self.scale)
+        matrix = observations.covariance(length, self._noise_ratio)
         cholesky, failed = dpotrf(matrix, lower=1)
         if failed:
             jitter = 1e-9 * np.trace(matrix) / len(matrix)

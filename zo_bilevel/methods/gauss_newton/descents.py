@@ -29,6 +29,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     while following is not None:
         search = LocalSearch(probing, *following)
         yield from search.run()
+        if search.noise.is_still:
+            probing.refuse_stillness()
         restarts.remember(search.model.center)
         best = search if best is None or search.model.loss < best.model.loss else best
         left = outer.unexplained(best.model.loss, first)

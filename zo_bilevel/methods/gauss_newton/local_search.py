@@ -95,7 +95,7 @@ class LocalSearch:
         """Forget the differences and trust anew, unless that brought nothing last time."""
         loss = self.model.loss
         least = LEAST_REVIVAL * abs(self._revived_at) if np.isfinite(self._revived_at) else 0.0
-        if self.noise.found or self._revived_at - loss < least:
+        if self.noise.found or self.noise.is_still or self._revived_at - loss <= least:
             return False
         self._revived_at = loss
         self.noise.widen()
@@ -131,7 +131,7 @@ class LocalSearch:
             elif not self._keeps_values and plan.base is not None:
                 share = change.noise_share
                 self.model.add_derivative(plan.base, change.displacement, change.change, share)
-        if self._keeps_values:
+        if self._keeps_values and not self.noise.is_still:
             for point, theta in answers.nearby:
                 self.model.add_value(point, theta)
         noise, model = self.noise, self.model

@@ -70,6 +70,11 @@ class NoiseWatch:
         """Whether solves are noisy."""
         return self.variance > 0.0
 
+    @property
+    def is_still(self) -> bool:
+        """Whether no difference has moved a single component so far."""
+        return not self._has_moved
+
     def follow(self, rounding: float, spread: float) -> None:
         """Choose the radius anew when more is known of how answers are rounded.
 
@@ -104,10 +109,9 @@ class NoiseWatch:
         Args:
             change: Of the modelled vector along the first differences, shape `(m,)`.
         """
-        if self._is_given or self._has_moved:
-            return False
         if np.any(change):
             self._has_moved, self._before = True, None
+        if self._is_given or self._has_moved:
             return False
         if self.radius >= LARGEST_RADIUS:
             self.radius = self.radius if self._before is None else self._before

@@ -75,6 +75,15 @@ class Probing:
         size = float(np.sqrt(np.mean(theta**2)))
         return max(ROUNDING * self.outer.resolution * size, self._rounding.noise)
 
+    def refuse_stillness(self) -> None:
+        """Hand over a search along which the inner solution never changed.
+
+        Raises:
+            DiscontinuityError: If another method stands by.
+        """
+        if self._detector is not None:
+            raise DiscontinuityError(self.best)
+
     def recommend(self, center: FloatArray) -> None:
         """Tell the loop that solves are noisy, and which point to report."""
         self.search.notes.noisy = True
