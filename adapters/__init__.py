@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.function import Function
     from zo_bilevel.adapters.http.service import HTTPService
     from zo_bilevel.adapters.linear_program.linear_program import LinearProgram
+    from zo_bilevel.adapters.nonlinear_program import NonlinearProgram
     from zo_bilevel.adapters.prompts.chat_api import ChatAPI
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
@@ -58,6 +59,7 @@ _HOMES = {
     "zo_bilevel.adapters.http.service": ["HTTPService"],
     "zo_bilevel.adapters.command_line.json_output": ["ReadJSON"],
     "zo_bilevel.adapters.linear_program.linear_program": ["LinearProgram"],
+    "zo_bilevel.adapters.nonlinear_program": ["NonlinearProgram"],
     "zo_bilevel.adapters.command_line.output": [
         "ReadCSV",
         "ReadColumns",
@@ -85,6 +87,7 @@ __all__ = [
     "ImplicitSolution",
     "LanguageModel",
     "LinearProgram",
+    "NonlinearProgram",
     "PromptTemplate",
     "PromptedTransformer",
     "ReadCSV",
