@@ -172,7 +172,8 @@ class NonlinearProgram:
             parts = [] if self.constraints is None else [np.ravel(self.constraints(y, phi))]
             if at_most is not None:
                 parts.append(np.atleast_1d(float(self.objective(y, phi)) - at_most))
-            return -np.concatenate(parts).astype(np.float64)
+            least: FloatArray = -np.concatenate(parts).astype(np.float64)
+            return least
 
         bounded = self.constraints is not None or at_most is not None
         with np.errstate(all="ignore"):  # a line search may look where the functions overflow
