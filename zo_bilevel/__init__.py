@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.switches import SignalToNoise as SignalToNoise
     from zo_bilevel.methods.trust_region.trust_region import TrustRegion as TrustRegion
     from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
+    from zo_bilevel.problem.dependent import Fixed as Fixed
+    from zo_bilevel.problem.dependent import Tied as Tied
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
     from zo_bilevel.problem.objectives.robust_error import RobustError as RobustError
     from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
@@ -153,6 +155,7 @@ _HOMES = {
     "zo_bilevel.run.uncertainty": ["uncertainty"],
     "zo_bilevel.run.runs": ["Run"],
     "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
+    "zo_bilevel.problem.dependent": ["Fixed", "Tied"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
     "zo_bilevel.problem.space": ["Space"],
     "zo_bilevel.problem.task": ["Task"],

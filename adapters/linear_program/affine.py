@@ -53,10 +53,9 @@ class AffineVector:
         """
         refuse_unknown(owner, f"parameter in {self.what}_parameters:", self.maps, space.names)
         for name, matrix in self.maps.items():
-            parameter = space.parameters[name]
-            if isinstance(parameter, Choice):
+            if isinstance(space.parameters.get(name), Choice):
                 raise InputError(f"{owner}: parameter {name!r} is a Choice, not a number")
-            size = int(np.prod(parameter.shape))
+            size = int(np.prod(space.shapes[name]))
             if size != matrix.shape[1]:
                 raise InputError(
                     f"{owner}: parameter {name!r} has {size} values, but its map in "

@@ -114,7 +114,10 @@ def test_torch_decode_agrees_with_numpy_and_differentiates():
         (lambda: zb.Real(0, 1, (0,)), "Real shape must hold integers >= 1"),
         (lambda: zb.Real(0, 1, correlation_length=0.1), "needs a shape of 1 to 3 axes"),
         (lambda: zb.Real(0, 1, (4,), -1.0), r"correlation_length must be finite and > 0, got -1"),
-        (lambda: zb.Space(a=3), "parameter 'a' must be Real, Log, Integer or Choice, got 3"),
+        (
+            lambda: zb.Space(a="3"),
+            "parameter 'a' must be Real, Log, Integer, Choice, Fixed, Tied or a number, got '3'",
+        ),
         (lambda: zb.Space(a=zb.Real(0, 1)).encode({"b": 1}), "unknown parameter 'b'"),
         (lambda: zb.Space(nu=zb.Real(0, 1)).encode({"mu": 1}), "did you mean 'nu'"),
         (lambda: zb.Space(a=zb.Real(0, 1)).encode({"a": 2}), r"a must lie in \[0, 1\], got 2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zo_bilevel.cli.options import POSITIVE_SECONDS, dispatcher_of
+from zo_bilevel.cli.options import POSITIVE_SECONDS, dispatcher_of, with_fixed
 
 
 @click.command("doctor")
@@ -12,6 +12,7 @@ from zo_bilevel.cli.options import POSITIVE_SECONDS, dispatcher_of
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of start and solves.")
 @click.option("--timeout", type=POSITIVE_SECONDS, help="Seconds one solve may take.")
 @click.option("--initial", multiple=True, metavar="NAME=VALUE", help="Where; may be given again.")
+@click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Keep a parameter at a value.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="Option of the task.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor_command(
@@ -19,6 +20,7 @@ def doctor_command(
     seed: int,
     timeout: float | None,
     initial: tuple[str, ...],
+    fix: tuple[str, ...],
     options: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -34,6 +36,7 @@ def doctor_command(
 
     start = parse_settings("--initial", initial)
     task = load_subject(subject, parse_settings("--set", options))
+    task = with_fixed(task, parse_settings("--fix", fix))
     with dispatcher_of(1, timeout, is_process=timeout is not None) as dispatcher:
         found = doctor(
             task.problem, initial={**task.start(seed), **start}, dispatcher=dispatcher, seed=seed

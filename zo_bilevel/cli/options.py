@@ -42,6 +42,13 @@ SHARED_OPTIONS = (
         "--initial", multiple=True, metavar="NAME=VALUE", help="Start; may be given again."
     ),
     click.option(
+        "--fix",
+        "fixed",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Keep a parameter at a value, or tie it to others by a formula; may be given again.",
+    ),
+    click.option(
         "--set",
         "options",
         multiple=True,
@@ -141,6 +148,7 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
         check_plot_path(shared["plot"])
     initial = parse_settings("--initial", shared["initial"])
     task = load_subject(shared["subject"], parse_settings("--set", shared["options"]))
+    task = with_fixed(task, parse_settings("--fix", shared["fixed"]))
     if shared["scalar"]:
         task = dataclasses.replace(task, problem=task.problem.scalar)
     resumed = click.get_current_context().find_root().obj
@@ -158,6 +166,27 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
         shared["round_width"] or shared["workers"],
         shared["timeout"],
         shared["store"],
+    )
+
+
+def with_fixed(task: Task, values: dict[str, Any]) -> Task:
+    """The task with some of its parameters fixed, which its start then leaves out.
+
+    Args:
+        task: The task.
+        values: As for `Space.fixed`.
+    """
+    if not values:
+        return task
+    space, drawn = task.problem.space.fixed(values), task.start
+    kinds = {name: getattr(task, name) for name in ("problem", "exact", "held_out")}
+    problems = {
+        name: dataclasses.replace(each, space=space) for name, each in kinds.items() if each
+    }
+    return dataclasses.replace(
+        task,
+        **problems,
+        start=lambda seed: {n: v for n, v in drawn(seed).items() if n in space.parameters},
     )
 
 

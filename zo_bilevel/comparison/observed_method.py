@@ -112,7 +112,7 @@ class ObservedMethod(Method):
         if self.improvements and record.loss >= self.best_loss:
             return
         phi = self._space.decode(point.x)
-        single = {n: v for n, v in phi.items() if not self._space.parameters[n].shape}
+        single = {n: v for n, v in phi.items() if not self._space.shapes[n]}
         error = None if self.relative_error is None else float(self.relative_error(phi))
         self.improvements.append(
             Improvement(record.solve, record.round, record.seconds, record.loss, error, single)

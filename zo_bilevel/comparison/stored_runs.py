@@ -177,7 +177,7 @@ def exported(store: AbstractStore, run: StoredRun) -> Iterator[list[Any]]:
 
 def _columns(space: Space) -> list[str]:
     names = []
-    for name, parameter in space.parameters.items():
-        places = np.ndindex(*parameter.shape) if parameter.shape else [()]
+    for name, shape in space.shapes.items():
+        places = np.ndindex(*shape) if shape else [()]
         names += [f"{name}[{','.join(map(str, p))}]" if p else name for p in places]
     return names

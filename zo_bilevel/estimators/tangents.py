@@ -1,13 +1,12 @@
 """Tangents of the scaled vector as tangents of named values, and gradients the other way.
 
-`phi = from + unit * (x + 3)` for a real, `exp` of it for a `Log`: `dphi = slope * dx` with
-`slope = unit` or `unit * phi`.
+`phi = from + unit * (x + 3)` for a real, `exp` of it for a `Log`: `dphi = rate * dx`. A tied
+parameter moves with those that it follows; a fixed one has no tangent.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,66 +15,57 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
 
 
-def slopes(space: Space, x: FloatArray) -> FloatArray:
-    """Derivative of each value in the user's units by its scaled coordinate.
-
-    Args:
-        space: Of reals and logs only.
-        x: Scaled point, shape `(N,)`.
-
-    Returns:
-        Shape `(N,)`.
-
-    Example:
-        >>> from zo_bilevel.problem.parameters import Log, Real
-        >>> slopes(Space(a=Real(0, 6), b=Log(1, 1e6)), np.zeros(2)).round(2).tolist()
-        [1.0, 2302.59]
-    """
-    return np.where(space.is_log, space.unit * space.values(x), space.unit)
-
-
-def _sections(space: Space) -> Iterator[tuple[str, slice, tuple[int, ...]]]:
-    start = 0
-    for name, parameter in space.parameters.items():
-        stop = start + math.prod(parameter.shape)
-        yield name, slice(start, stop), parameter.shape
-        start = stop
-
-
 def named_tangents(space: Space, x: FloatArray, directions: Any) -> dict[str, Any]:  # noqa: ANN401
     """Turn scaled directions into tangents of the named values.
 
     Args:
-        space: Of reals and logs only.
+        space: Of reals and logs only, and what is fixed or tied to them.
         x: Scaled point, shape `(N,)`.
         directions: Shape `(N, c)`, an array or a tensor.
 
     Returns:
-        Per name an array or tensor of shape `(c, *shape)`, in the user's units.
+        Per name, but for fixed ones, an array or tensor of shape `(c, *shape)`, in the user's
+        units.
+
+    Example:
+        >>> from zo_bilevel.problem.dependent import Tied
+        >>> from zo_bilevel.problem.parameters import Real
+        >>> space = Space(a=Real(0, 6), b=Tied("a ** 2"))
+        >>> {n: t.tolist() for n, t in named_tangents(space, np.zeros(1), np.ones((1, 1))).items()}
+        {'a': [1.0], 'b': [6.0]}
     """
-    by_coordinate: Any = slopes(space, x)[:, None]
-    if not isinstance(directions, np.ndarray):
+
+    def like_directions(values: FloatArray) -> Any:  # noqa: ANN401 - array or tensor
+        if isinstance(directions, np.ndarray):
+            return values
         import torch
 
-        by_coordinate = torch.from_numpy(by_coordinate).to(directions.device)
-    scaled = (by_coordinate * directions).T
-    return {
-        name: scaled[:, section].reshape(-1, *shape) for name, section, shape in _sections(space)
+        return torch.from_numpy(values).to(directions.device)
+
+    scaled = (like_directions(space.rates(x)[:, None]) * directions).T
+    tangents = {
+        block.name: scaled[:, block.section].reshape(-1, *block.parameter.shape)
+        for block in space.blocks
     }
+    for name, rates in space.tie_rates(x).items():
+        moved = (like_directions(rates) @ directions).T
+        tangents[name] = moved.reshape(-1, *space.shapes[name])
+    return tangents
 
 
 def scaled_gradient(space: Space, x: FloatArray, named: Mapping[str, FloatArray]) -> FloatArray:
     """Turn a gradient by name into one in the scaled vector.
 
     Args:
-        space: Of reals and logs only.
+        space: Of reals and logs only, and what is fixed or tied to them.
         x: Scaled point, shape `(N,)`.
         named: Per name an array of the parameter's shape, per unit of the user.
 
     Returns:
         Shape `(N,)`.
     """
-    gradient = np.zeros(space.size)
-    for name, section, _ in _sections(space):
-        gradient[section] = np.ravel(named[name])
-    return gradient * slopes(space, x)
+    gradient = np.concatenate([np.ravel(named[block.name]) for block in space.blocks])
+    gradient = gradient * space.rates(x)
+    for name, rates in space.tie_rates(x).items():
+        gradient += np.ravel(named[name]) @ rates
+    return gradient

@@ -1,94 +1,80 @@
-"""The space of meta-parameters: named and bounded outside, one flat scaled vector inside.
-
-Every coordinate is scaled so that its bounds are at -3 and +3. One unit is then a sixth of the
-range, the step size that Nevergrad gives a bounded variable by default, so that every method,
-ours and the baselines, starts with the same notion of a step.
-"""
+"""The space of meta-parameters: named and bounded outside, one flat scaled vector inside."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from zo_bilevel.problem.coordinates import HALF_RANGE as HALF_RANGE
+from zo_bilevel.problem.coordinates import Block as Block
+from zo_bilevel.problem.coordinates import Coordinates
+from zo_bilevel.problem.dependent import Dependents, Fixed, Tied, as_dependent
+from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
 from zo_bilevel.problem.space_values import (
+    checked,
     checked_values,
     decode_choice,
     encode_choice,
     whole_numbers,
 )
-from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.support.arrays import FloatArray, own
+from zo_bilevel.support.errors import InputError
 
-HALF_RANGE = 3.0
-"""Scaled coordinates lie in [-HALF_RANGE, HALF_RANGE]."""
-WIDEST_EXACT = 2.0**48
-"""Of so many integers each has scaled coordinates of its own, all rounding included."""
+Declared: TypeAlias = Parameter | Fixed | Tied | float | int | np.ndarray[Any, Any]
+"""What a space may hold under a name; plain numbers and arrays are fixed."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Where one named parameter lives in the flat vector."""
-
-    name: str
-    parameter: Parameter
-    start: int
-    stop: int
-
-    @property
-    def section(self) -> slice:
-        """Its place in the vector."""
-        return slice(self.start, self.stop)
-
-
-def _block_size(parameter: Parameter) -> int:
-    count = math.prod(parameter.shape)
-    return count * len(parameter.options) if isinstance(parameter, Choice) else count
-
-
-@final
-class Space:
+class Space(Coordinates):
     """Named, bounded meta-parameters and the flat scaled vector that methods work on.
+
+    Fixed and tied parameters are among the named values, in the order in which they are given,
+    but not in the vector: `parameters` are the free ones, `names` all of them.
 
     Args:
         parameters: A mapping of names to parameters, for names that are no identifiers.
-        **named: Parameters by name.
+        **named: Parameters by name: `Real`, `Log`, `Integer`, `Choice`, `Tied`, `Fixed`; a plain
+            number or array is fixed.
 
     Raises:
-        InputError: If there is no parameter, a name is given twice, or a value is no parameter.
+        InputError: If no parameter is free, a name is given twice, or a value is no parameter.
 
     Example:
-        >>> space = Space(nu=Log(1e-4, 10.0), order=Integer(1, 4))
+        >>> space = Space(nu=Log(1e-4, 10.0), order=Integer(1, 4), half=Tied("nu / 2"), c=0.3)
         >>> space.size
         2
         >>> space.decode(space.encode({"nu": 10.0, "order": 3}))
-        {'nu': 10.0, 'order': 3}
+        {'nu': 10.0, 'order': 3, 'half': 5.0, 'c': 0.3}
     """
 
     def __init__(
-        self, parameters: Mapping[str, Parameter] | None = None, /, **named: Parameter
+        self, parameters: Mapping[str, Declared] | None = None, /, **named: Declared
     ) -> None:
         merged = dict(parameters or {})
-        for name, parameter in named.items():
+        for name, given in named.items():
             if name in merged:
                 raise InputError(f"parameter {name!r} is given twice")
-            merged[name] = parameter
-        if not merged:
-            raise InputError("space must have at least one parameter, got none")
-        self.parameters: dict[str, Parameter] = merged
-        self.blocks = _layout(merged)
-        self.size: int = self.blocks[-1].stop
-        self.names: tuple[str, ...] = tuple(merged)
-        self.lower: FloatArray = np.full(self.size, -HALF_RANGE)
-        self.upper: FloatArray = np.full(self.size, HALF_RANGE)
-        self._fill_tables()
+            merged[name] = given
+        self.declared: dict[str, Parameter | Fixed | Tied] = {
+            name: as_dependent(given) for name, given in merged.items()
+        }
+        _check_names(self.declared)
+        free = {n: p for n, p in self.declared.items() if not isinstance(p, Fixed | Tied)}
+        if not free:
+            got = "only fixed and tied ones" if merged else "none"
+            raise InputError(f"space must have at least one parameter, got {got}")
+        super().__init__(free)
+        self._dependents = Dependents(self.declared)
+        self.names: tuple[str, ...] = self._dependents.names
+        middle = self.decode(np.zeros(self.size))  # refuses formulas that cannot be computed
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: free[name].shape if name in free else getattr(value, "shape", ())
+            for name, value in middle.items()
+        }
 
     @classmethod
     def from_nevergrad(cls, parametrization: Any) -> Space:  # noqa: ANN401 - optional package
@@ -101,34 +87,48 @@ class Space:
 
         return space_of(parametrization)
 
-    def _fill_tables(self) -> None:
-        self._first = np.zeros(self.size)
-        self._low = np.zeros(self.size)
-        self._high = np.ones(self.size)
-        self.is_log = np.zeros(self.size, dtype=bool)
-        self.is_integer = np.zeros(self.size, dtype=bool)
-        self.is_choice = np.zeros(self.size, dtype=bool)
-        for block in self.blocks:
-            parameter, section = block.parameter, block.section
-            if isinstance(parameter, Choice):
-                self.is_choice[section] = True
-                continue
-            if isinstance(parameter, Integer):  # counted from its lower bound: exact at any size
-                self.is_integer[section] = True
-                self._first[section] = parameter.lower
-                self._low[section], self._high[section] = 0, parameter.upper - parameter.lower
-                continue
-            self._low[section], self._high[section] = parameter.lower, parameter.upper
-            self.is_log[section] = isinstance(parameter, Log)
-        # an integer owns an interval of its own, so that all are equally likely
-        self._from, self._to = self._low.copy(), self._high + self.is_integer
-        self._from[self.is_log] = np.log(self._low[self.is_log])
-        self._to[self.is_log] = np.log(self._high[self.is_log])
-        self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
-        self._has_choice = bool(self.is_choice.any())
-        self.discrete: NDArray[np.bool_] = self.is_integer | self.is_choice
-        self._span = self._to - self._from
-        self.unit: FloatArray = self._span / (2 * HALF_RANGE)
+    @classmethod
+    def from_lmfit(cls, parameters: Any) -> Space:  # noqa: ANN401 - optional package
+        """The space of lmfit's `Parameters`, whose `valuesdict()` is the start.
+
+        Those that do not vary are fixed, those with an `expr` tied.
+
+        Args:
+            parameters: Of lmfit, every free one with bounds.
+
+        Raises:
+            InputError: If a bound is missing, or an `expr` is no formula that `Tied` knows.
+        """
+        from zo_bilevel.bridges.lmfit_space import space_of
+
+        return space_of(parameters)
+
+    def fixed(self, values: Mapping[str, Any]) -> Space:
+        """The same space with some parameters fixed or tied.
+
+        Args:
+            values: By name a value within the bounds, or a formula of other parameters as text
+                (of a choice: an option).
+
+        Raises:
+            InputError: If a name is unknown, a value does not fit, or no parameter is left free.
+
+        Example:
+            >>> Space(a=Real(0, 1), b=Real(0, 1), c=Real(0, 9)).fixed({"b": 0.5, "c": "2 * a"})
+            Space(a=Real(lower=0, upper=1, shape=(), correlation_length=None), \
+b=Fixed(value=0.5), c=Tied(formula='2 * a'))
+        """
+        declared = dict(self.declared)
+        refuse_unknown("fixed", "parameter", values, self.names)
+        for name, value in values.items():
+            parameter = self.parameters.get(name)
+            if isinstance(value, str) and not isinstance(parameter, Choice):
+                declared[name] = Tied(value)
+            else:
+                declared[name] = Fixed(
+                    value if parameter is None else checked(name, parameter, value)
+                )
+        return Space(declared)
 
     @property
     def has_correlation(self) -> bool:
@@ -152,7 +152,8 @@ class Space:
             x: Shape `(size,)`; coordinates beyond the bounds are put on them.
 
         Returns:
-            Numbers as `float`, `int` or the option; arrays as float64 (int64 for integers).
+            Numbers as `float`, `int` or the option; arrays as float64 (int64 for integers);
+            fixed and tied values among them.
         """
         values = self.steps(x)
         phi: dict[str, Any] = {}
@@ -166,58 +167,26 @@ class Space:
                 phi[block.name] = values[block.section].reshape(parameter.shape)
             else:
                 phi[block.name] = values.item(block.start)
-        return phi
-
-    def values(self, x: FloatArray) -> FloatArray:
-        """The same as `decode`, but as one flat vector in the user's units.
-
-        Args:
-            x: Shape `(size,)` or `(batch, size)`.
-
-        Returns:
-            The same shape; integers are rounded, scores of choices are left scaled.
-        """
-        return self.steps(x) + self._first if self._has_integer else self.steps(x)
-
-    def steps(self, x: FloatArray) -> FloatArray:
-        """The same as `values`, but integers as steps above their lower bound, which are exact.
-
-        Args:
-            x: Shape `(size,)` or `(batch, size)`.
-        """
-        share = np.minimum(np.maximum((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0), 1.0)
-        # every operation is monotone, so that `_invert` can bisect to the last bit
-        values: FloatArray = self._span * share
-        if self._has_log:
-            half = np.exp(0.5 * values * self.is_log)  # twice the half cannot overflow
-            values = np.where(self.is_log, self._low * half * half, self._from + values)
-        else:
-            values += self._from
-        if self._has_integer:
-            values = np.where(self.is_integer, np.floor(values), values)
-        values = np.where(share >= 1.0, self._high, values)
-        values = np.minimum(np.maximum(values, self._low), self._high)
-        return np.where(self.is_choice, x, values) if self._has_choice else values
+        return self._dependents.completed(phi)
 
     def encode(self, phi: Mapping[str, Any] | None = None) -> FloatArray:
         """Turn named values into the flat scaled vector; missing names take the middle.
 
         Args:
-            phi: Values by name, within the bounds. For anything `decode` ever returned,
-                `decode(encode(phi))` is equal to the last bit.
+            phi: Values by name, within the bounds; fixed and tied ones may be left out. For
+                anything `decode` ever returned, `decode(encode(phi))` is equal to the last bit.
 
         Returns:
             Shape `(size,)`.
 
         Raises:
-            InputError: If a name is unknown, a value is outside its bounds or of a wrong shape.
+            InputError: If a name is unknown, a value is outside its bounds or of a wrong shape,
+                or is another than that of a fixed or tied parameter.
         """
         phi = {} if phi is None else phi
         if not isinstance(phi, Mapping):
             raise InputError(f"initial must be a dict of values by name, got {phi!r}")
-        for name in phi:
-            if name not in self.parameters:
-                raise InputError("initial: " + unknown_name_message("parameter", name, self.names))
+        refuse_unknown("initial", "parameter", phi, self.names)
         x = np.zeros(self.size)
         if not phi and not self._has_integer:
             return x
@@ -229,25 +198,9 @@ class Space:
                 x[block.section] = encode_choice(block.name, block.parameter, phi[block.name])
             else:
                 wanted[block.section] = checked_values(block.name, block.parameter, phi[block.name])
-        return self._invert(wanted, x)
-
-    def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
-        """The smallest x whose decoded value is not below the one wanted, to the last bit."""
-        inner = np.where(self.is_log, np.log(np.maximum(wanted, 1e-320)), wanted)
-        share = np.clip((inner + 0.5 * self.is_integer - self._from) / self._span, 0.0, 1.0)
-        guess = share * (2 * HALF_RANGE) - HALF_RANGE
-        exact = self.is_choice | (self.is_integer & (self._span < WIDEST_EXACT))
-        below, above = np.maximum(guess - 1e-9, self.lower), np.minimum(guess + 1e-9, self.upper)
-        for _ in range(64):
-            middle = 0.5 * (below + above)
-            reached = self.steps(middle) >= wanted
-            closer = np.where(reached, middle, above), np.where(reached, below, middle)
-            if np.array_equal(closer[0], above) and np.array_equal(closer[1], below):
-                break
-            above, below = closer
-        at_bottom = self.steps(self.lower) == wanted
-        found = np.where(at_bottom, self.lower, above)
-        return np.where(self.is_choice, x, np.where(exact, guess, found))
+        found = self._invert(wanted, x)
+        self._dependents.check(phi, lambda: self.decode(found))
+        return found
 
     def decode_torch(self, x: Any, at: FloatArray) -> dict[str, Any]:  # noqa: ANN401 - a tensor
         """The same as `decode` for a float64 torch vector, differentiable in `x`.
@@ -274,7 +227,24 @@ class Space:
             else:
                 value = raw[block.section].reshape(parameter.shape)
                 phi[block.name] = torch.exp(value) if isinstance(parameter, Log) else value
-        return phi
+        return self._dependents.completed(phi, _as_tensor)
+
+    def tie_rates(self, x: FloatArray) -> dict[str, FloatArray]:
+        """Derivatives of the tied parameters in the scaled vector, each of shape `(count, size)`.
+
+        Args:
+            x: Where, shape `(size,)`.
+        """
+        if not self._dependents.ties:
+            return {}
+        import torch
+
+        def tied(x_now: Any) -> dict[str, Any]:  # noqa: ANN401 - a tensor
+            values = self.decode_torch(x_now, x)
+            return {name: values[name].reshape(-1) for name in self._dependents.ties}
+
+        rates = torch.func.jacrev(tied)(torch.tensor(x))
+        return {name: rate.numpy() for name, rate in rates.items()}
 
     def named_gradient(self, x: FloatArray, gradient: FloatArray) -> dict[str, Any]:
         """Turn a gradient in the scaled vector into named arrays in the user's units.
@@ -284,7 +254,8 @@ class Space:
             gradient: Shape `(size,)`, per scaled unit.
 
         Returns:
-            Per name an array of the parameter's shape (with a last axis of scores for choices).
+            Per free name an array of the parameter's shape (with a last axis of scores for
+            choices).
         """
         scaled = gradient / self.rates(x)
         named = {}
@@ -295,36 +266,30 @@ class Space:
             named[block.name] = scaled[block.section].reshape(shape)
         return named
 
-    def rates(self, x: FloatArray) -> FloatArray:
-        """Derivative of the values in the scaled vector, shape `(size,)`; 1 for scores of choices.
-
-        Args:
-            x: Where, shape `(size,)`.
-        """
-        slope = np.where(self.is_choice, 1.0, self.unit)
-        return np.where(self.is_log, slope * self.values(x), slope)
-
     def __repr__(self) -> str:
-        inner = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        inner = ", ".join(f"{name}={value!r}" for name, value in self.declared.items())
         return f"Space({inner})"
 
 
-def _layout(parameters: Mapping[str, Parameter]) -> list[Block]:
-    blocks, start = [], 0
-    for name, parameter in parameters.items():
+def _as_tensor(value: Any) -> Any:  # noqa: ANN401 - any fixed value
+    import torch
+
+    is_number = isinstance(value, float | np.ndarray) and np.asarray(value).dtype.kind == "f"
+    return torch.as_tensor(value, dtype=torch.float64) if is_number else own(value)
+
+
+def _check_names(declared: Mapping[str, Any]) -> None:
+    for name, parameter in declared.items():
         if not isinstance(name, str) or not name:
             raise InputError(f"parameter names must be non-empty strings, got {name!r}")
-        if not isinstance(parameter, Real | Log | Integer | Choice):
+        if not isinstance(parameter, Parameter | Fixed | Tied):
             raise InputError(
-                f"parameter {name!r} must be Real, Log, Integer or Choice, got {parameter!r}"
+                f"parameter {name!r} must be Real, Log, Integer, Choice, Fixed, Tied or a number, "
+                f"got {parameter!r}"
             )
         array = name.rpartition("[")[0] if name.endswith("]") else ""
-        if getattr(parameters.get(array), "shape", ()):
+        if getattr(declared.get(array), "shape", ()):
             raise InputError(
                 f"parameter {name!r} is named as one number of the array {array!r} is where arrays "
                 "are written out"
             )
-        stop = start + _block_size(parameter)
-        blocks.append(Block(name, parameter, start, stop))
-        start = stop
-    return blocks

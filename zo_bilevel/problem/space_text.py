@@ -6,15 +6,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from zo_bilevel.problem.dependent import Fixed, Tied
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.errors import StoreError
 
-KINDS: Mapping[str, type[Parameter]] = {
+KINDS: Mapping[str, type[Parameter | Fixed | Tied]] = {
     "Real": Real,
     "Log": Log,
     "Integer": Integer,
     "Choice": Choice,
+    "Fixed": Fixed,
+    "Tied": Tied,
 }
 
 
@@ -31,11 +36,17 @@ def space_to_text(space: Space) -> str:
         >>> space_to_text(Space(nu=Log(0.1, 1.0)))
         '[{"name": "nu", "kind": "Log", "lower": 0.1, "upper": 1.0, "shape": []}]'
     """
-    return json.dumps([_facts(name, parameter) for name, parameter in space.parameters.items()])
+    return json.dumps([_facts(name, parameter) for name, parameter in space.declared.items()])
 
 
-def _facts(name: str, parameter: Parameter) -> dict[str, Any]:
+def _facts(name: str, parameter: Parameter | Fixed | Tied) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": name, "kind": type(parameter).__name__}
+    if isinstance(parameter, Tied):
+        return {**facts, "formula": parameter.formula}
+    if isinstance(parameter, Fixed):
+        is_array = isinstance(parameter.value, np.ndarray) and parameter.value.dtype != object
+        value = parameter.value.tolist() if is_array else plain_option(parameter.value)
+        return {**facts, "value": value, "is_array": is_array}
     if isinstance(parameter, Choice):
         facts["options"] = [plain_option(option) for option in parameter.options]
     else:
@@ -72,8 +83,11 @@ def space_from_text(text: str) -> Space:
     try:
         parameters = {}
         for facts in json.loads(text):
-            options = {k: v for k, v in facts.items() if k not in ("name", "kind")}
-            options["shape"] = tuple(options["shape"])
+            options = {k: v for k, v in facts.items() if k not in ("name", "kind", "is_array")}
+            if "shape" in options:
+                options["shape"] = tuple(options["shape"])
+            if facts.get("is_array"):
+                options["value"] = np.array(options["value"])
             parameters[facts["name"]] = KINDS[facts["kind"]](**options)
         return Space(parameters)
     except (ValueError, TypeError, KeyError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zo_bilevel.problem.parameters import Choice, Integer, Log, Real
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.support.arrays import FloatArray, own
 from zo_bilevel.support.errors import InputError
 
@@ -81,3 +81,17 @@ def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> Fl
     if (numbers != np.round(numbers)).any():
         raise InputError(f"{name} must be a whole number, got {value!r}")
     return np.array([int(item) - parameter.lower for item in array.ravel()], dtype=np.float64)
+
+
+def checked(name: str, parameter: Parameter, value: Any) -> Any:  # noqa: ANN401 - any value
+    """A value of a parameter, within its bounds and of its shape, as the solver would be given it.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(parameter, Choice):
+        return decode_choice(parameter, encode_choice(name, parameter, value))
+    numbers = checked_values(name, parameter, value)
+    if isinstance(parameter, Integer):
+        return whole_numbers(parameter, numbers)
+    return numbers.reshape(parameter.shape) if parameter.shape else float(numbers[0])

@@ -134,7 +134,7 @@ def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: A
 
 def _solver(problem: Problem) -> str:
     """What tells inner solver and space from others."""
-    space = fingerprint(problem.space.parameters, "the space")
+    space = fingerprint(problem.space.declared, "the space")
     return f"{solver_identity(problem.inner, problem.name, problem.version)}\0{space}"
 
 

@@ -90,7 +90,7 @@ def single_values(space: Space, phi: Mapping[str, Any]) -> dict[str, Any]:
         space: Of the run.
         phi: By name.
     """
-    return {name: value for name, value in phi.items() if not space.parameters[name].shape}
+    return {name: value for name, value in phi.items() if not space.shapes[name]}
 
 
 def _facts(record: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass

@@ -1,0 +1,154 @@
+"""The flat scaled vector of the free parameters, to numbers in the user's units and back.
+
+Every coordinate is scaled so that its bounds are at -3 and +3. One unit is then a sixth of the
+range, the step size that Nevergrad gives a bounded variable by default, so that every method,
+ours and the baselines, starts with the same notion of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter
+from zo_bilevel.support.arrays import FloatArray
+
+HALF_RANGE = 3.0
+"""Scaled coordinates lie in [-HALF_RANGE, HALF_RANGE]."""
+WIDEST_EXACT = 2.0**48
+"""Of so many integers each has scaled coordinates of its own, all rounding included."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Where one named parameter lives in the flat vector."""
+
+    name: str
+    parameter: Parameter
+    start: int
+    stop: int
+
+    @property
+    def section(self) -> slice:
+        """Its place in the vector."""
+        return slice(self.start, self.stop)
+
+
+class Coordinates:
+    """The flat vector of some parameters, choices as scores of their options.
+
+    Args:
+        parameters: By name, at least one.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self.parameters: dict[str, Parameter] = dict(parameters)
+        self.blocks = _blocks(parameters)
+        self.size: int = self.blocks[-1].stop
+        self.lower: FloatArray = np.full(self.size, -HALF_RANGE)
+        self.upper: FloatArray = np.full(self.size, HALF_RANGE)
+        self._fill_tables()
+
+    def _fill_tables(self) -> None:
+        self._first = np.zeros(self.size)
+        self._low = np.zeros(self.size)
+        self._high = np.ones(self.size)
+        self.is_log = np.zeros(self.size, dtype=bool)
+        self.is_integer = np.zeros(self.size, dtype=bool)
+        self.is_choice = np.zeros(self.size, dtype=bool)
+        for block in self.blocks:
+            parameter, section = block.parameter, block.section
+            if isinstance(parameter, Choice):
+                self.is_choice[section] = True
+                continue
+            if isinstance(parameter, Integer):  # counted from its lower bound: exact at any size
+                self.is_integer[section] = True
+                self._first[section] = parameter.lower
+                self._low[section], self._high[section] = 0, parameter.upper - parameter.lower
+                continue
+            self._low[section], self._high[section] = parameter.lower, parameter.upper
+            self.is_log[section] = isinstance(parameter, Log)
+        # an integer owns an interval of its own, so that all are equally likely
+        self._from, self._to = self._low.copy(), self._high + self.is_integer
+        self._from[self.is_log] = np.log(self._low[self.is_log])
+        self._to[self.is_log] = np.log(self._high[self.is_log])
+        self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
+        self._has_choice = bool(self.is_choice.any())
+        self.discrete: NDArray[np.bool_] = self.is_integer | self.is_choice
+        self._span = self._to - self._from
+        self.unit: FloatArray = self._span / (2 * HALF_RANGE)
+
+    def values(self, x: FloatArray) -> FloatArray:
+        """The same as `decode`, but as one flat vector in the user's units.
+
+        Args:
+            x: Shape `(size,)` or `(batch, size)`.
+
+        Returns:
+            The same shape; integers are rounded, scores of choices are left scaled.
+        """
+        return self.steps(x) + self._first if self._has_integer else self.steps(x)
+
+    def steps(self, x: FloatArray) -> FloatArray:
+        """The same as `values`, but integers as steps above their lower bound, which are exact.
+
+        Args:
+            x: Shape `(size,)` or `(batch, size)`.
+        """
+        share = np.minimum(np.maximum((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0), 1.0)
+        # every operation is monotone, so that `_invert` can bisect to the last bit
+        values: FloatArray = self._span * share
+        if self._has_log:
+            half = np.exp(0.5 * values * self.is_log)  # twice the half cannot overflow
+            values = np.where(self.is_log, self._low * half * half, self._from + values)
+        else:
+            values += self._from
+        if self._has_integer:
+            values = np.where(self.is_integer, np.floor(values), values)
+        values = np.where(share >= 1.0, self._high, values)
+        values = np.minimum(np.maximum(values, self._low), self._high)
+        return np.where(self.is_choice, x, values) if self._has_choice else values
+
+    def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
+        """The smallest x whose decoded value is not below the one wanted, to the last bit."""
+        inner = np.where(self.is_log, np.log(np.maximum(wanted, 1e-320)), wanted)
+        share = np.clip((inner + 0.5 * self.is_integer - self._from) / self._span, 0.0, 1.0)
+        guess = share * (2 * HALF_RANGE) - HALF_RANGE
+        exact = self.is_choice | (self.is_integer & (self._span < WIDEST_EXACT))
+        below, above = np.maximum(guess - 1e-9, self.lower), np.minimum(guess + 1e-9, self.upper)
+        for _ in range(64):
+            middle = 0.5 * (below + above)
+            reached = self.steps(middle) >= wanted
+            closer = np.where(reached, middle, above), np.where(reached, below, middle)
+            if np.array_equal(closer[0], above) and np.array_equal(closer[1], below):
+                break
+            above, below = closer
+        at_bottom = self.steps(self.lower) == wanted
+        found = np.where(at_bottom, self.lower, above)
+        return np.where(self.is_choice, x, np.where(exact, guess, found))
+
+    def rates(self, x: FloatArray) -> FloatArray:
+        """Derivative of the values in the scaled vector, shape `(size,)`; 1 for scores of choices.
+
+        Args:
+            x: Where, shape `(size,)`.
+        """
+        slope = np.where(self.is_choice, 1.0, self.unit)
+        return np.where(self.is_log, slope * self.values(x), slope)
+
+
+def _blocks(parameters: Mapping[str, Parameter]) -> list[Block]:
+    blocks, start = [], 0
+    for name, parameter in parameters.items():
+        count = math.prod(parameter.shape)
+        if isinstance(parameter, Choice):
+            count *= len(parameter.options)
+        blocks.append(Block(name, parameter, start, start + count))
+        start += count
+    return blocks
