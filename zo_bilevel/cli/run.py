@@ -11,6 +11,7 @@ import click
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import (
     INTERRUPTED,
+    POSITIVE,
     POSITIVE_SECONDS,
     Conditions,
     conditions_of,
@@ -31,6 +32,10 @@ MOST_PARAMETERS = 20
 @click.option("--method", default="default", help="A name that `zo-bilevel methods` lists.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same numbers.")
 @click.option("--max-seconds", type=POSITIVE_SECONDS, help="Seconds the run may take.")
+@click.option("--ftol", type=float, help="Stop at a step that changes the loss by a smaller share.")
+@click.option("--xtol", type=float, help="Stop at a step shorter than this share of |phi|.")
+@click.option("--patience", type=POSITIVE, help="Stop after so many solves without improvement.")
+@click.option("--no-restarts", is_flag=True, help="Stop where the first local search ends.")
 @click.pass_context
 def run_command(
     context: click.Context,
@@ -38,6 +43,10 @@ def run_command(
     method: str,
     seed: int,
     max_seconds: float | None,
+    ftol: float | None,
+    xtol: float | None,
+    patience: int | None,
+    no_restarts: bool,
     **shared: Any,  # noqa: ANN401 - the shared options, typed in Conditions
 ) -> None:
     """Find the parameters of TASK and print them.
@@ -46,7 +55,9 @@ def run_command(
     """
     conditions = conditions_of(shared)
     command = words_to_store(context)
-    run = _solve(conditions, method, seed, max_seconds, command, is_silent=shared["as_json"])
+    rules = {"ftol": ftol, "xtol": xtol, "patience": patience, "restarts": not no_restarts}
+    silent = shared["as_json"]
+    run = _solve(conditions, method, seed, max_seconds, rules, command, is_silent=silent)
     if shared["as_json"]:
         click.echo(_json(conditions.task, run))
     else:
@@ -63,6 +74,7 @@ def _solve(
     name: str,
     seed: int,
     max_seconds: float | None,
+    rules: dict[str, Any],
     command: list[str],
     *,
     is_silent: bool,
@@ -91,6 +103,7 @@ def _solve(
             callback=traced.observe,
             progress=make_progress(is_silent=is_silent),
             command=command,
+            **rules,
         )
     return traced.finished(result)
 

@@ -68,6 +68,11 @@ class ObservedMethod(Method):
         """The method's label."""
         return self.label
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the method has."""
+        return self.method.has_steps
+
     def rounds(self, search: Search) -> Rounds:
         """The method's own rounds.
 

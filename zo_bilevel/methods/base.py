@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.derivative import DerivativeOrder
@@ -20,7 +21,7 @@ from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import METHOD_KEY, generator
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
 Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
 """Yields rounds, receives evaluations, returns the reason to stop."""
@@ -35,10 +36,12 @@ class Notes:
         recommended: Point to report when solves are noisy, scaled, shape `(N,)`: the lowest
             loss seen would be the luckiest draw. `None`: the lowest loss.
         noisy: Whether the method found solves to be noisy.
+        finished: Why a rule of `StopRules` ends the run, in words.
     """
 
     recommended: FloatArray | None = None
     noisy: bool = False
+    finished: str = ""
 
 
 @final
@@ -57,6 +60,7 @@ class Search:
             when that is not known. A hint: the loop alone enforces budgets.
         notes: What the method tells the loop.
         stream: Random numbers of its solves: another one when only that lets the start solve.
+        rules: When the run ends before its budget is spent.
     """
 
     problem: Problem
@@ -67,6 +71,7 @@ class Search:
     max_solves: int | None = None
     notes: Notes = field(default_factory=Notes)
     stream: tuple[int, ...] = (0,)
+    rules: StopRules = field(default_factory=StopRules)
 
     @property
     def space(self) -> Space:
@@ -86,6 +91,27 @@ class Search:
     ) -> Point:
         """One solve, on the search's stream."""
         return Point(x, self.stream, role, derivative)
+
+    def judge_step(
+        self, x: FloatArray, moved_to: FloatArray, before: float, after: float, agreement: float
+    ) -> None:
+        """End the run where its rules say that nothing more is wanted than a step gained.
+
+        Args:
+            x: Where the step began, shape `(N,)`.
+            moved_to: Where it led.
+            before: Loss there.
+            after: Loss here.
+            agreement: Actual over predicted gain.
+        """
+        if self.rules.ftol is None and self.rules.xtol is None:
+            return
+        phi, moved = (self._values(place) for place in (x, moved_to))
+        reason = self.rules.after_step(before, after, agreement, phi, moved - phi)
+        self.notes.finished = self.notes.finished or reason
+
+    def _values(self, x: FloatArray) -> FloatArray:
+        return np.concatenate([np.ravel(value) for value in self.space.decode(x).values()])
 
     def bind(self, evaluation: Evaluation) -> BoundProblem:
         """The problem as numbers, from any solve that is ok."""
@@ -148,6 +174,11 @@ class Method(ABC):
         """Which rule of a comparison the method broke, in words; empty when it broke none."""
         return ""
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the method keeps the rules `ftol`, `xtol` and `restarts=False`."""
+        return False
+
     @abstractmethod
     def rounds(self, search: Search) -> Rounds:
         """The whole search as a coroutine.
@@ -171,6 +202,7 @@ class Method(ABC):
         initial: Mapping[str, Any] | None = None,
         round_width: int = 1,
         max_solves: int | None = None,
+        rules: StopRules | None = None,
     ) -> State:
         """Begin a search.
 
@@ -180,21 +212,38 @@ class Method(ABC):
             initial: Start by name; missing names take the middle of their range.
             round_width: Solves that may run at once, >= 1.
             max_solves: How many solves will be spent, >= 1, for methods that plan ahead.
+            rules: When the run ends before that.
 
         Returns:
             The first state.
 
         Raises:
             InputError: If the initial point, round width or budget breaks a rule.
-            UnsupportedProblemError: If the method cannot work on this problem.
+            UnsupportedProblemError: If the method cannot work on this problem, or cannot keep a
+                rule.
         """
+        rules = StopRules() if rules is None else rules
+        self._check_rules(rules, problem)
         seed = whole_number("seed", seed, least=0)
         round_width = whole_number("round_width", round_width, least=1)
         if max_solves is not None:
             max_solves = whole_number("max_solves", max_solves, least=1)
         start = problem.space.encode(initial)
-        search = Search(problem, start, seed, round_width, max_solves=max_solves)
+        search = Search(problem, start, seed, round_width, max_solves=max_solves, rules=rules)
         return State(self.rounds(search), search.notes)
+
+    def _check_rules(self, rules: StopRules, problem: Problem) -> None:
+        given = " and ".join(rules.of_steps)
+        if given and not self.has_steps:
+            raise UnsupportedProblemError(
+                f"{given} must be left out with {self.name}: only default, gauss-newton and "
+                "trust-region tell their steps; patience ends any method"
+            )
+        if given and problem.space.discrete.any():
+            raise UnsupportedProblemError(
+                f"{given} must be left out where parameters are integers or choices, whose steps "
+                "do not become small; patience ends any search"
+            )
 
     @final
     def ask(self, state: State) -> list[Point]:

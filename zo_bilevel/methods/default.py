@@ -27,6 +27,11 @@ class DefaultMethod(Method):
         """Name in tables."""
         return "default"
 
+    @property
+    def has_steps(self) -> bool:
+        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
+        return True
+
     def rounds(self, search: Search) -> Rounds:
         """The start, then the method it calls for.
 

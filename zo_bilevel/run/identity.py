@@ -165,6 +165,9 @@ def conditions_text(
     words |= {"outer objective": objective, "version": problem.version, "space": space}
     exact = {name: [text] for name, text in words.items()}
     exact |= {**{name: [repr(limit)] for name, limit in limits.items()}, "inner solver": [solver]}
+    if settings.get("stop rules"):
+        words["stop rules"] = settings["stop rules"]
+        exact["stop rules"] = [settings["stop rules"]]
     words["inner solver"] = f"{problem.name} {_hash(solver)[:SHORT]}"
     words["start"], exact["start"] = _start(problem.space, initial, seed)
     return json.dumps({name: [text, _hash(*exact[name])[:16]] for name, text in words.items()})

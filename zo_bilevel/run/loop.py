@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import final
 
 from zo_bilevel.methods.base import Method, State
+from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
@@ -37,6 +37,10 @@ def minimize(
     max_seconds: float | None = None,
     max_cost: float | None = None,
     tolerance: float | None = None,
+    ftol: float | None = None,
+    xtol: float | None = None,
+    patience: int | None = None,
+    restarts: bool = True,
     seed: int = 0,
     dispatcher: Dispatcher | None = None,
     store: AbstractStore | str | os.PathLike[str] | None = None,
@@ -63,6 +67,13 @@ def minimize(
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen.
         tolerance: Stop once the loss is at or below this value; `None` for no such rule.
+        ftol: Stop once a step as good as predicted changes the loss by less than this share, > 0,
+            as in scipy's `least_squares`. For `DefaultMethod`, `GaussNewton` and `TrustRegion`,
+            all parameters real; judged once every direction is known, so never in the first steps.
+        xtol: Stop once a step is shorter than `xtol * (xtol + |phi|)`, > 0; for the same methods.
+        patience: Stop after so many solves in a row without improvement, >= 1; for every method.
+        restarts: `False`: stop where the first local search ends, instead of looking elsewhere;
+            for the same methods as `ftol`.
         seed: Seed of the run, >= 0. Same seed, same numbers, at any number of workers.
         dispatcher: Runs the solves; default `Serial()`, or `Distributed()` on the ranks of an
             initialised `torch.distributed` group.
@@ -104,15 +115,14 @@ def minimize(
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     start = start_at(initial, seed)
     problem.space.encode(start)
-    if tolerance is not None:
-        tolerance = finite_number("tolerance", tolerance)
-    rules = _StopRules(tolerance, max_failure_rate)
+    rules = StopRules(tolerance, ftol, xtol, patience, restarts)
     settings = {
         "max_solves": ledger.budget.max_solves,
         "max_seconds": max_seconds,
         "max_cost": max_cost,
-        "tolerance": tolerance,
+        "tolerance": rules.tolerance,
         "round_width": round_width,
+        "stop rules": rules.text,
     }
     open_run = partial(
         open_recorder,
@@ -130,6 +140,7 @@ def minimize(
             initial=start,
             round_width=round_width,
             max_solves=ledger.budget.max_solves,
+            rules=rules,
         )
     with (
         ends_when_preempted(),
@@ -147,7 +158,8 @@ def minimize(
         if recorder is not None:
             keep_books(recorder.store, problem.inner)
         try:
-            reason = _loop(method, state, evaluator, ledger, rules, report)
+            stop_reason = partial(_stop_reason, ledger, rules, max_failure_rate)
+            reason = _loop(method, state, evaluator, ledger, stop_reason, report)
             verdict = None
             is_noisy = evaluator.solve.with_seed or state.notes.noisy
             if is_noisy and evaluator.stopped is None:
@@ -184,19 +196,13 @@ def _checked(problem: Problem, method: Method | None, max_failure_rate: float) -
     return method
 
 
-@final
-class _StopRules:
-    __slots__ = ("max_failure_rate", "tolerance")
-
-    def __init__(self, tolerance: float | None, max_failure_rate: float) -> None:
-        self.tolerance = tolerance
-        self.max_failure_rate = max_failure_rate
-
-    def reason(self, ledger: Ledger) -> str:
-        best = ledger.best
-        if self.tolerance is not None and best is not None and best.loss <= self.tolerance:
-            return f"loss {best.loss:.3g} reached the tolerance {self.tolerance:g}"
-        return ledger.failure_reason(self.max_failure_rate)
+def _stop_reason(ledger: Ledger, rules: StopRules, max_failure_rate: float) -> str:
+    """Why the run is over after the solves so far, in words; empty when it is not."""
+    reason = ""
+    if ledger.improvements:
+        best = ledger.improvements[-1]
+        reason = rules.after_solve(best.loss, ledger.solves - best.solve)
+    return reason or ledger.failure_reason(max_failure_rate)
 
 
 def _loop(
@@ -204,10 +210,10 @@ def _loop(
     state: State,
     evaluator: Evaluator,
     ledger: Ledger,
-    rules: _StopRules,
+    stop_reason: Callable[[], str],
     report: Callback,
 ) -> str:
-    while points := method.ask(state):
+    while not state.notes.finished and (points := method.ask(state)):
         check_asked(points, evaluator.problem.space.size)
         if evaluator.solve.with_seed or state.notes.noisy:
             keep_back(ledger)
@@ -223,13 +229,13 @@ def _loop(
                 ledger.charge_all(part, report)
             except StopIteration as stop:
                 return str(stop) or "stopped by the callback"
-            if reason := rules.reason(ledger):
+            if reason := stop_reason():
                 return reason
             if len(part) < room:  # time ran out, or a solve ended the run
                 return ledger.spent_reason()
             evaluations += part
         state = method.tell(state, evaluations)
-    return state.stop_reason or "the method stopped and gave no reason"
+    return state.notes.finished or state.stop_reason or "the method stopped and gave no reason"
 
 
 def _result(

@@ -74,6 +74,11 @@ class GaussNewton(Method):
         """Name in tables and on the command line."""
         return "gauss-newton"
 
+    @property
+    def has_steps(self) -> bool:
+        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
+        return True
+
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -115,7 +120,7 @@ class GaussNewton(Method):
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
             outer = OuterModel(bound, start)
             probing = Probing(self.estimator, search, outer, start, detector)
-            return descents(probing, may_restart=may_restart)
+            return descents(probing, may_restart=may_restart and search.rules.restarts)
 
         return mixed_search(search, first, descend)
 

@@ -155,7 +155,7 @@ class LocalSearch:
         ]
         best = int(np.argmin(losses))
         point, theta = points[best], thetas[best]
-        step = model.basis.T @ (point - model.center)
+        center, step = model.center, model.basis.T @ (point - model.center)
         gain = -model.quadratic().change(step, doubt=True)
         before, length = model.loss, math.sqrt(step @ step)
         looks_worse = losses[best] - outer.loss(model.theta, model.center)
@@ -167,14 +167,15 @@ class LocalSearch:
             return
         after = losses[best]
         if self.noise.found:
-            smooth = model.predict(model.basis.T @ (point - model.center))
-            after, before = outer.loss(smooth, point), model.loss
-            after = np.inf if looks_worse > SURE * state.loss_noise() else after
+            after, before = self._smooth_loss(point, looks_worse), model.loss
         agreement = (before - after) / max(gain, 1e-300)
         accepted = after < before
         if accepted:
             model.move(point, theta)
         state.trust.adapt(agreement, length, accepted=accepted)
+        self._probing.judge_step(
+            (center, point), (before, after), agreement, knows_all=not state.explorer.left
+        )
         if self.noise.found:
             state.trust.radius = max(state.trust.radius, self.noise.radius)
         state.disappointments = state.disappointments + 1 if agreement < POOR else 0
@@ -182,3 +183,10 @@ class LocalSearch:
             state.disappointments = 0
             state.renewals = model.size if model.size <= BASIS_SHARE else model.size // RENEWED
         state.idle = state.idle + 1 if before - after <= IDLE_GAIN * abs(before) else 0
+
+    def _smooth_loss(self, point: FloatArray, looks_worse: float) -> float:
+        """Of a point solved, freed of noise; infinite where it looks worse beyond doubt."""
+        model = self.model
+        smooth = model.predict(model.basis.T @ (point - model.center))
+        doubt = SURE * self.state.loss_noise()
+        return np.inf if looks_worse > doubt else model.outer.loss(smooth, point)

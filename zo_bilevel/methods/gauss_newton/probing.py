@@ -89,6 +89,19 @@ class Probing:
         self.search.notes.noisy = True
         self.search.notes.recommended = self.outer.embed(center)
 
+    def judge_step(
+        self,
+        places: tuple[FloatArray, FloatArray],
+        losses: tuple[float, float],
+        agreement: float,
+        *,
+        knows_all: bool,
+    ) -> None:
+        """`Search.judge_step`, of continuous coordinates, once every direction is known."""
+        if knows_all:
+            center, point = (self.outer.embed(place) for place in places)
+            self.search.judge_step(center, point, *losses, agreement)
+
     def points(self, plan: StepPlan) -> list[Point]:
         """The solves of the plan; those that are no differences first."""
         search, embed = self.search, self.outer.embed

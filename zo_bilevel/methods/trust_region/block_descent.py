@@ -94,7 +94,7 @@ class BlockDescent:
         self._reach = length * float(np.sqrt(directions.block))
         self._failed = FAILURES_BEFORE_PROBE  # the first block looks for noise
         self._is_flat = True  # no slope seen in this cycle
-        self._cycle, self._begun = directions.cycles, start
+        self._cycle, self._begun, self._before = directions.cycles, start, value
         self._passed = [start]
         self._per_cycle = self._blocks = 0
         self._step_length = 0.0
@@ -131,9 +131,11 @@ class BlockDescent:
             self._cycle += 1
             self._per_cycle = self._per_cycle or len(self._passed)
             way = float(np.linalg.norm(self.x - self._begun))
+            gained = float(self.value < self._before)
+            self._part.judge_step(self._begun, self.x, self._before, self.value, gained)
             is_short = self._is_flat or self.length < CONVERGED_WAY
             self.converged = way < CONVERGED_WAY and is_short
-            self._is_flat, self._begun = True, self.x
+            self._is_flat, self._begun, self._before = True, self.x, self.value
             if self.converged or 0 < self._cycles <= self._cycle:
                 return None
         return units

@@ -33,14 +33,16 @@ class BracketSearch:
 
     Args:
         part: Of one coordinate.
+        may_look_elsewhere: Whether to look into gaps too.
 
     Attributes:
         smooth: Where the minimum is under noise; `None` as long as there is none.
     """
 
-    def __init__(self, part: ContinuousPart) -> None:
+    def __init__(self, part: ContinuousPart, *, may_look_elsewhere: bool = True) -> None:
         (low,), (high,) = part.box
         self._part, self._width = part, part.width
+        self._may_look_elsewhere = may_look_elsewhere
         self._start, self._low, self._high = float(part.start[0]), float(low), float(high)
         self._known = Known(self._low, self._high)
         self._known.tell([self._start], [part.best.loss])
@@ -59,14 +61,21 @@ class BracketSearch:
                 if looks == 0:
                     self._judge_noise(*(yield from self._ask([self._beside_best()])))
                 looks += 1
+                if not self._may_look_elsewhere and self.smooth is None:
+                    return
                 if not stalled and known.widest_gap() < NARROWEST_GAP * (self._high - self._low):
                     return
             least = 0 if is_local else 1
             points = points + known.gap_points(points, max(least, width - len(points)))
-            before, near = known.lowest, is_local and known.is_near(points[0])
+            best, before = known.best, known.lowest
+            near = is_local and known.is_near(points[0])
             values = yield from self._ask(points)
             self._tell(points, values)
+            if near and values[0] is not None:
+                places = np.array([best]), np.array(points[:1])
+                self._part.judge_step(*places, before, values[0], float(values[0] < before))
             stalled = near and values[0] is not None and abs(before - values[0]) < 0.1 * abs(before)
+            stalled &= self._may_look_elsewhere
         self.smooth.centre = known.best
         while True:  # fit a parabola to ever more points
             points = self.smooth.ask(width)

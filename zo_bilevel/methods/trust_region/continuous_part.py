@@ -90,6 +90,13 @@ class ContinuousPart:
             losses += self._told(points[part], (yield asked))
         return losses
 
+    def judge_step(
+        self, x: FloatArray, moved_to: FloatArray, before: float, after: float, agreement: float
+    ) -> None:
+        """`Search.judge_step`, of continuous coordinates."""
+        places = self._embedded(x), self._embedded(moved_to)
+        self._search.judge_step(*places, before, after, agreement)
+
     def recommend(self, x: FloatArray) -> None:
         """Tell the loop that solves are noisy, and which point to report."""
         self._search.notes.noisy = True

@@ -83,7 +83,7 @@ class ContinuousSearch:
         part = self._part
         size = len(part.start)
         if size == 1:
-            yield BracketSearch(part)
+            yield BracketSearch(part, may_look_elsewhere=self._may_restart)
             return
         yield from self._descent(part.start, part.best.loss, 1.0)
         if not self._may_restart:

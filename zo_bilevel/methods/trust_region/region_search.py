@@ -241,6 +241,7 @@ class RegionSearch:
         """Learn from a round."""
         region = self.model
         centre, before = region.centre()
+        place = region.base + region.frame @ centre
         moves = [region.frame @ (t.y - centre) if t.kind == "step" else None for t in trials]
         tried: list[tuple[float, Trial]] = []
         for trial, value, move in zip(trials, values, moves, strict=True):
@@ -255,7 +256,7 @@ class RegionSearch:
             self._absorb_one(trial, value)
         del self._steps[: -2 * MOST_DIRECTIONS]
         if tried:
-            self._judge_step(before, *min(tried, key=lambda pair: pair[0]))
+            self._judge_step(place, before, *min(tried, key=lambda pair: pair[0]))
 
     def _absorb_one(self, trial: Trial, value: float | None) -> None:
         region = self.model
@@ -274,9 +275,11 @@ class RegionSearch:
         if trial.kind == "grow":
             self._note_potential()
 
-    def _judge_step(self, before: float, value: float, step: Trial) -> None:
+    def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
         length = step.length
+        if self.model.size == len(x) or not self._open:
+            self._part.judge_step(x, step.x, before, value, ratio)
         if ratio > 0.1:
             self._failed_shrinks = 0
         if ratio > 0.7:  # (eq. 5)

@@ -43,6 +43,11 @@ class TrustRegion(Method):
         """Name in tables and on the command line."""
         return "trust-region"
 
+    @property
+    def has_steps(self) -> bool:
+        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
+        return True
+
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -67,5 +72,5 @@ class TrustRegion(Method):
             first: The solved start.
         """
         if not search.space.discrete.any():
-            return ContinuousSearch(search, first, 1, may_restart=True).rounds()
+            return ContinuousSearch(search, first, 1, may_restart=search.rules.restarts).rounds()
         return MixedSearch(search, first).rounds()
