@@ -121,7 +121,7 @@ def test_rules_of_steps_are_refused_where_there_are_none():
 
 
 def test_command_line():
-    words = ["run", "quadratic", "--set", "size=3", "--scalar", "--xtol", "0.1", "--json"]
+    words = ["run", "quadratic", "--set", "size=3", "--scalar", "--xtol", "0.5", "--json"]
     found = CliRunner().invoke(main, words)
     assert found.exit_code == 0, found.output
     assert '"stop_reason": "xtol:' in found.output
