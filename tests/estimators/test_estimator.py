@@ -199,7 +199,7 @@ def test_failed_solves_drop_their_direction_only():
     problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, (2,))), sometimes, zb.SquaredError(0.0))
     gradient = zb.hypergradient(problem, {"a": [1.0, 1.0]}, estimator=zb.FG2UZO(8, "rademacher"))
     assert gradient.dropped == 1
-    assert gradient.solves == 9
+    assert gradient.solves == 10  # with one more that looks for noise
 
 
 def test_probes_never_leave_the_bounds_and_bounded_points_keep_their_gradient():

@@ -97,9 +97,11 @@ class Sketch:
             bound: The problem.
 
         Returns:
-            Estimate and standard error per scaled unit, both `(N,)`. The standard error is NaN
-            where it cannot be told: with a single direction, unless that one is exact, for
-            coordinates of which no direction was drawn, and of those that changed nothing.
+            Estimate and standard error per scaled unit, both `(N,)`. The standard error is that of
+            the choice of directions: one sketch cannot tell the noise of a solver, which
+            `zb.hypergradient` measures. NaN where it cannot be told: with a single direction,
+            unless that one is exact, for coordinates of which no direction was drawn, and of those
+            that changed nothing.
 
         Raises:
             InnerSolverError: If no direction came back.
@@ -151,8 +153,9 @@ class Hypergradient(dict[str, Any]):
 
     Attributes:
         standard_error: Arrays of the same names and shapes; NaN where it cannot be told.
-        num_directions: Directions that came back, b.
-        loss: Loss at the point.
+        num_directions: Directions that came back, b, in all.
+        num_repeats: Sketches averaged: more than 1 where the solver was found noisy.
+        loss: Loss at the point, their mean.
         solves: Solves spent.
         dropped: Directions lost to failed solves.
     """
@@ -165,9 +168,11 @@ class Hypergradient(dict[str, Any]):
         solves: int,
         dropped: int,
         num_directions: int,
+        num_repeats: int = 1,
     ) -> None:
         super().__init__(values)
         self.num_directions = num_directions
+        self.num_repeats = num_repeats
         self.standard_error = standard_error
         self.loss = loss
         self.solves = solves
@@ -176,8 +181,9 @@ class Hypergradient(dict[str, Any]):
     def interval(self, level: float = 0.95) -> dict[str, tuple[FloatArray, FloatArray]]:
         """Lower and upper ends of confidence intervals, by name.
 
-        By Student's t with b - 1 degrees of freedom, since the spread is that of b directions. Not
-        for "coordinate" directions, which say nothing of the coordinates they leave out.
+        By Student's t, with one degree of freedom less than there are sketches where several were
+        averaged, else than there are directions: theirs is the spread. Not for "coordinate"
+        directions, which say nothing of the coordinates they leave out.
 
         Args:
             level: Probability that an interval holds the true component, in (0, 1).
@@ -200,6 +206,7 @@ class Hypergradient(dict[str, Any]):
             raise InputError(f"level must lie between 0 and 1, got {level}")
         from scipy.special import stdtrit
 
-        t = float(stdtrit(max(self.num_directions - 1, 1), 0.5 + level / 2))
+        draws = self.num_repeats if self.num_repeats > 1 else self.num_directions
+        t = float(stdtrit(max(draws - 1, 1), 0.5 + level / 2))
         errors = self.standard_error
         return {k: (value - t * errors[k], value + t * errors[k]) for k, value in self.items()}

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
-from zo_bilevel.estimators.base import GradientEstimator
+import numpy as np
+
+from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.estimators.sketch import Hypergradient, Sketch
+from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
+from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import METHOD_KEY, generator
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, UnsupportedProblemError
+
+NUM_REPEATS = 5
+"""Sketches of a solver whose answers vary: from their spread comes the standard error."""
+NEGLIGIBLE = 1e-5
+"""Share of what a difference changes, or of theta where derivatives are exact, below which what
+two solves of one point differ by is rounding: that much the differences themselves are wrong."""
 
 
 def hypergradient(
@@ -27,6 +38,12 @@ def hypergradient(
     dispatcher: Dispatcher | None = None,
 ) -> Hypergradient:
     """Estimate `dh/dphi`, the derivative of the outer objective through the inner solver.
+
+    One more solve of the point, and one with another seed where the solver takes one, tell whether
+    answers vary. If they do, five sketches with directions and seeds of their own are averaged, and
+    the standard error is that of their mean: it holds the noise of the solver and the choice of
+    directions. If not, it holds the choice of directions alone, and is 0 where whole frames leave
+    no choice; the error of the differences themselves, of the order of the radius, is in neither.
 
     Args:
         problem: The problem.
@@ -56,30 +73,109 @@ def hypergradient(
             raise UnsupportedProblemError(
                 f"a hypergradient needs parameters that vary continuously, got {name}={parameter!r}"
             )
-    estimator = FG2UZO() if estimator is None else estimator
+    dispatcher = default_dispatcher() if dispatcher is None else dispatcher
+    evaluator = Evaluator(problem, dispatcher, seed)
+    sketches = _Sketches(FG2UZO() if estimator is None else estimator, evaluator)
     x = problem.space.encode(phi)
-    rng = generator(seed, METHOD_KEY, 0)
-    plan = estimator.plan(problem.space, x, rng, (0,))
-    evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
-    evaluations = evaluator.evaluate(plan.points)
-    if not evaluations[0].ok or evaluator.bound is None:
-        raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
-    sketch = estimator.sketch(plan, evaluations, evaluator.bound)
-    gradient, error = sketch.hypergradient(evaluator.bound)
-    if isinstance(sketch, Sketch) and sketch.is_unseen.any():
+    drawn = [sketches.draw(x, 0)]
+    while sketches.is_noisy and sketches.count < NUM_REPEATS:
+        try:
+            drawn.append(sketches.draw(x, sketches.count))
+        except InnerSolverError:  # a noisy solver may fail where it has not before
+            continue
+    if unseen := sum(one.num_unseen for one in drawn):
+        directions = sum(one.sketch.num_directions for one in drawn)
         warnings.warn(
-            f"{sketch.is_unseen.sum()} of {sketch.num_directions} differences are exactly 0: the "
+            f"{unseen} of {directions} differences are exactly 0: the "
             "parameters have no effect there, or a step of the radius is lost in a tolerance or in "
             "rounding inside the solver; give a larger radius, or solve more accurately",
             RuntimeWarning,
             stacklevel=2,
         )
+    gradient, error = _mean(drawn) if sketches.is_noisy else (drawn[0].gradient, drawn[0].error)
     named = problem.space.named_gradient
     return Hypergradient(
-        named(plan.x, gradient),
-        named(plan.x, error),
-        evaluations[0].loss,
-        sum(point.solves for point in plan.points),
-        sketch.dropped,
-        sketch.num_directions,
+        named(x, gradient),
+        named(x, error),
+        float(np.mean([one.loss for one in drawn])),
+        sketches.solves,
+        sum(one.sketch.dropped for one in drawn),
+        sum(one.sketch.num_directions for one in drawn),
+        sketches.count if sketches.is_noisy else 1,
     )
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One sketch, and its hypergradient in the user's units, times the rates at the point asked."""
+
+    sketch: GradientEstimate
+    gradient: FloatArray
+    error: FloatArray
+    loss: float
+
+    @property
+    def num_unseen(self) -> int:
+        return int(self.sketch.is_unseen.sum()) if isinstance(self.sketch, Sketch) else 0
+
+
+@final
+class _Sketches:
+    """Sketches at one point, each with directions and a stream of its own."""
+
+    def __init__(self, estimator: GradientEstimator, evaluator: Evaluator) -> None:
+        self._estimator, self._evaluator = estimator, evaluator
+        self.count = self.solves = 0
+        self.is_noisy = self._has_own_noise = False
+
+    def draw(self, x: FloatArray, number: int) -> _Drawn:
+        """Solve one; the first also tells whether answers vary."""
+        evaluator, self.count = self._evaluator, number + 1
+        rng = generator(evaluator.seed, METHOD_KEY, number)
+        space = evaluator.problem.space
+        plan = self._estimator.plan(space, x, rng, (number,))
+        # seeds other than those of further sketches would do as well: only the first looks
+        others = [number, NUM_REPEATS] if evaluator.solve.with_seed and not number else [number]
+        points = [*plan.points, *(Point(plan.x, (stream,), "sketch") for stream in others)]
+        self.solves += sum(point.solves for point in points)
+        evaluations = evaluator.evaluate(points)
+        if not evaluations[0].ok or evaluator.bound is None:
+            raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
+        size = len(plan.points)
+        sketch = self._estimator.sketch(plan, evaluations[:size], evaluator.bound)
+        again = evaluations[size:]
+        if number == 0:
+            differ = [self._differ(evaluations[0], other, plan, sketch) for other in again]
+            self._has_own_noise, self.is_noisy = differ[0], any(differ)
+        if self._has_own_noise and isinstance(sketch, Sketch) and again[0].ok:
+            # the noise of the base would meet itself: that of the differences is none of its slope
+            view = Observed(evaluator.bound)
+            sketch = dataclasses.replace(sketch, theta=view.observe(again[0]))
+        gradient, error = sketch.hypergradient(evaluator.bound)
+        units = space.rates(x) / space.rates(plan.x)  # a base near a bound has moved inside
+        return _Drawn(sketch, gradient * units, error * units, evaluations[0].loss)
+
+    def _differ(
+        self, base: Evaluation, again: Evaluation, plan: SketchPlan, sketch: GradientEstimate
+    ) -> bool:
+        """Whether two solves of the base differ by more than would change the hypergradient."""
+        bound = self._evaluator.bound
+        if not again.ok or bound is None:
+            return True
+        view = Observed(bound)
+        theta = view.observe(base)
+        scale = np.abs(theta)
+        if isinstance(sketch, Sketch) and not sketch.is_exact:
+            scale = np.abs(plan.step * sketch.JV)
+        most = NEGLIGIBLE * float(scale.max(initial=0.0))
+        return float(np.abs(view.observe(again) - theta).max(initial=0.0)) > most
+
+
+def _mean(drawn: list[_Drawn]) -> tuple[FloatArray, FloatArray]:
+    """Of independent hypergradients, and its standard error; NaN where none was ever seen."""
+    gradients = np.array([one.gradient for one in drawn])
+    if len(drawn) == 1:
+        return gradients[0], np.full_like(gradients[0], np.nan)
+    error = gradients.std(axis=0, ddof=1) / np.sqrt(len(drawn))
+    return gradients.mean(axis=0), np.where((gradients == 0.0).all(axis=0), np.nan, error)

@@ -1,0 +1,106 @@
+"""The standard error of a hypergradient holds the noise of the solver."""
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+
+SIZE = 3
+MATRIX, TARGET = np.random.default_rng(0).normal(size=(30, SIZE)), np.linspace(-1, 1, 30)
+X = np.array([0.5, -1.0, 0.3])
+NOISE, SEEDS = 0.3, 80
+SPACE = zb.Space(a=zb.Real(-3, 3, shape=(SIZE,)))
+
+
+def with_noise_of_its_own(seed):
+    rng = np.random.default_rng(1000 + seed)
+    return lambda phi: MATRIX @ phi["a"] + NOISE * rng.normal(size=30)
+
+
+def with_noise_by_seed(_):
+    def inner(phi, *, seed):
+        rng = np.random.default_rng(seed)
+        return (MATRIX + NOISE * rng.normal(size=MATRIX.shape)) @ phi["a"]
+
+    return inner
+
+
+OF_THE_MEAN = 2.0 * MATRIX.T @ (MATRIX @ X - TARGET) / 30
+# E |(A + s E) x - y|^2 / m = |A x - y|^2 / m + s^2 |x|^2
+OF_THE_EXPECTED_LOSS = OF_THE_MEAN + 2.0 * NOISE**2 * X
+
+
+def estimates(make, estimator):
+    for seed in range(SEEDS):
+        problem = zb.Problem(SPACE, make(seed), zb.SquaredError(TARGET))
+        yield zb.hypergradient(problem, {"a": X}, estimator=estimator, seed=seed)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("make", "exact", "estimator"),
+    [
+        (with_noise_of_its_own, OF_THE_MEAN, zb.FG2UZO(radius=0.4)),
+        (with_noise_of_its_own, OF_THE_MEAN, zb.FG2UZO(difference="central", radius=0.4)),
+        (with_noise_of_its_own, OF_THE_MEAN, zb.FG2UZO(2, "rademacher", radius=0.4)),
+        (with_noise_by_seed, OF_THE_EXPECTED_LOSS, zb.FG2UZO()),
+    ],
+)
+def test_intervals_cover_the_truth_under_noise(make, exact, estimator):
+    found = list(estimates(make, estimator))
+    gradients = np.array([one["a"] for one in found])
+    error = gradients.std(axis=0, ddof=1) / np.sqrt(SEEDS)
+    assert (np.abs(gradients.mean(axis=0) - exact) < 4 * error).all()
+    ends = [one.interval()["a"] for one in found]
+    inside = np.mean([(low <= exact) & (exact <= high) for low, high in ends])
+    assert 0.90 < inside < 0.99
+    reported = np.sqrt(np.mean([one.standard_error["a"] ** 2 for one in found], axis=0))
+    np.testing.assert_allclose(reported, gradients.std(axis=0, ddof=1), rtol=0.3)
+
+
+def test_noise_has_the_error_that_its_size_predicts():
+    # one direction of one parameter: 2 / (m h) r . (e_1 - e_0), in the mean over five sketches
+    space, solves = zb.Space(a=zb.Real(-3, 3)), np.linspace(1, 2, 30)
+
+    def size(seed):
+        rng = np.random.default_rng(seed)
+        problem = zb.Problem(
+            space,
+            lambda phi: phi["a"] * solves + 1e-3 * rng.normal(size=30),
+            zb.SquaredError(TARGET),
+        )
+        found = zb.hypergradient(problem, {"a": 0.5}, estimator=zb.FG2UZO(radius=0.1), seed=seed)
+        return float(found.standard_error["a"])
+
+    sizes = [size(seed) for seed in range(SEEDS)]
+    residual = 0.5 * solves - TARGET
+    predicted = 2 / (30 * 0.1) * np.linalg.norm(residual) * np.sqrt(2) * 1e-3 / np.sqrt(5)
+    assert np.sqrt(np.mean(np.square(sizes))) == pytest.approx(predicted, rel=0.2)
+
+
+def test_a_solver_without_noise_is_solved_once_more_and_no_further():
+    found = zb.hypergradient(
+        zb.Problem(SPACE, lambda phi: MATRIX @ phi["a"], zb.SquaredError(TARGET)), {"a": X}
+    )
+    assert (found.solves, found.num_repeats) == (SIZE + 2, 1)
+    np.testing.assert_array_equal(found.standard_error["a"], 0.0)
+    noisy = next(estimates(with_noise_of_its_own, zb.FG2UZO()))
+    assert (noisy.solves, noisy.num_repeats, noisy.num_directions) == (25, 5, 15)
+    assert noisy.standard_error["a"].min() > 100  # a radius of 1e-5 measures the noise
+
+
+def test_noise_near_a_bound_keeps_the_units_of_the_point():
+    rng = np.random.default_rng(0)
+    space = zb.Space(a=zb.Log(1.0, 100.0))
+    problem = zb.Problem(
+        space,
+        lambda phi: np.log(phi["a"]) + 1e-3 * rng.normal(size=200),
+        zb.SquaredError(0.0 * np.ones(200)),
+    )
+    found = zb.hypergradient(problem, {"a": 100.0}, estimator=zb.FG2UZO(radius=0.2))
+    low, high = found.interval()["a"]
+    # 2 log(a) / a; the base point lies 0.2 units of log(100) / 6 inside the bound
+    base = 100 ** (1 - 0.2 / 6)
+    inside = 2 * np.log(base) / base
+    assert low < inside < high
+    assert high - low < 0.01 * inside
