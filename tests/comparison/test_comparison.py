@@ -94,8 +94,10 @@ class TestFairness:
     def test_a_solve_that_the_method_did_not_ask_for_is_no_improvement(self):
         traced = ObservedMethod(zb.RandomSearch(), "r")
         state = traced.start(decay_problem(), 0)
-        traced.observe(Record(1, 1, 0.1, state.points[0].role, "ok", 2.0, 2.0, 0.0))
-        traced.observe(Record(2, 2, 0.2, "confirm", "ok", 1.0, 2.0, 0.0))
+        (asked,) = state.points
+        phi = decay_problem().space.decode(asked.x)
+        traced.observe(Record(1, 1, 0.1, asked.role, "ok", 2.0, 2.0, 0.0, phi))
+        traced.observe(Record(2, 2, 0.2, "confirm", "ok", 1.0, 2.0, 0.0, phi))
         assert [step.loss for step in traced.improvements] == [2.0]
         assert traced.ended(0, "failed", "").solves == 2
 

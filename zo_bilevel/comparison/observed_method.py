@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
 
+import numpy as np
+
 from zo_bilevel.comparison.rescoring import Repeats
 from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.run.runs import Improvement, Run, RunStatus
@@ -85,14 +87,26 @@ class ObservedMethod(Method):
         Returns:
             The method's reason to stop.
         """
+        return self._watched(search, self.method.rounds)
+
+    def arrivals(self, search: Search) -> Arrivals:
+        """The method's own search without rounds.
+
+        Args:
+            search: Handed on.
+        """
+        return self._watched(search, self.method.arrivals)
+
+    def _watched(self, search: Search, coroutine: Callable[[Search], Rounds]) -> Rounds:
         self._space = search.space
         problem, self._untouchable = guarded(search.problem)
-        inner = self.method.rounds(dataclasses.replace(search, problem=problem))
+        inner = coroutine(dataclasses.replace(search, problem=problem))
         try:
             points = next(inner)
             while True:
-                self._asked = deque(points)
-                points = inner.send((yield points))
+                self._asked += points
+                evaluations = yield points
+                points = inner.send(evaluations)
         except StopIteration as stop:
             return str(stop.value)
         finally:
@@ -105,13 +119,12 @@ class ObservedMethod(Method):
             record: In the order of the points asked for.
         """
         self.last = record
-        is_asked = bool(self._asked) and self._asked[0].role == record.role
-        point = self._asked.popleft() if is_asked else None
+        point = self._asked_for(record)
         if record.status != "ok":
             self.failures[record.status] = self.failures.get(record.status, 0) + 1
             return
         if self._space is None or point is None:
-            return  # the loop's own solve, which judges the final point afresh
+            return
         if self.repeats is not None:
             self.repeats.add(point.x, record.loss)
         if self.improvements and record.loss >= self.best_loss:
@@ -123,6 +136,17 @@ class ObservedMethod(Method):
             Improvement(record.solve, record.round, record.seconds, record.loss, error, single)
         )
         self.points.append(point.x)
+
+    def _asked_for(self, record: Record) -> Point | None:
+        """The point of a solve; none for the loop's own, which judges the final point afresh."""
+        for place, point in enumerate(self._asked):
+            phi = {} if self._space is None else self._space.decode(point.x)
+            if point.role == record.role and all(
+                np.array_equal(value, record.phi[name]) for name, value in phi.items()
+            ):
+                del self._asked[place]
+                return point
+        return None
 
     @property
     def best_loss(self) -> float:

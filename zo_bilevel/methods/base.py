@@ -25,6 +25,8 @@ from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
 Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
 """Yields rounds, receives evaluations, returns the reason to stop."""
+Arrivals: TypeAlias = Rounds
+"""Yields points to start now, receives the one evaluation that arrives next, and so on."""
 
 
 @final
@@ -127,10 +129,12 @@ class State:
     A state is used once: `tell` moves it on and gives it back.
     """
 
-    __slots__ = ("_rounds", "notes", "points", "stop_reason")
+    __slots__ = ("_rounds", "is_asynchronous", "is_over", "notes", "points", "stop_reason")
 
-    def __init__(self, rounds: Rounds, notes: Notes | None = None) -> None:
-        self._rounds = rounds
+    def __init__(
+        self, rounds: Rounds, notes: Notes | None = None, *, is_asynchronous: bool = False
+    ) -> None:
+        self._rounds, self.is_asynchronous, self.is_over = rounds, is_asynchronous, False
         self.notes = Notes() if notes is None else notes
         self.points: list[Point] = []
         self.stop_reason = ""
@@ -140,7 +144,7 @@ class State:
         try:
             points = next(self._rounds) if evaluations is None else self._rounds.send(evaluations)
         except StopIteration as stop:
-            self.points = []
+            self.points, self.is_over = [], True
             self.stop_reason = "" if stop.value is None else str(stop.value)
             return
         if not isinstance(points, list) or not all(isinstance(p, Point) for p in points):
@@ -148,8 +152,10 @@ class State:
         self.points = points
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Hand over the evaluations of the round asked for, in its order."""
-        if len(evaluations) != len(self.points):
+        """Hand over the evaluations of the round asked for, in its order, or the next arrival."""
+        if self.is_over and self.is_asynchronous:
+            return  # it left solves running when it stopped
+        if len(evaluations) != len(self.points) and not self.is_asynchronous:
             raise InputError(
                 f"evaluations must match the {len(self.points)} points asked, "
                 f"got {len(evaluations)}"
@@ -193,6 +199,23 @@ class Method(ABC):
             Why the method stops, in words.
         """
 
+    def arrivals(self, search: Search) -> Arrivals:  # noqa: ARG002 - of those that can
+        """The same search, told each answer as it arrives, so that no solve waits for another.
+
+        Args:
+            search: Problem, start, seed, and how many solves run at once: `round_width`.
+
+        Yields:
+            Points to start now; none to wait for the next arrival of those that run.
+
+        Returns:
+            Why the method stops, in words.
+
+        Raises:
+            UnsupportedProblemError: If the method needs whole rounds.
+        """
+        raise UnsupportedProblemError(f"{self.name} needs whole rounds: asynchronous must be False")
+
     @final
     def start(
         self,
@@ -203,6 +226,7 @@ class Method(ABC):
         round_width: int = 1,
         max_solves: int | None = None,
         rules: StopRules | None = None,
+        asynchronous: bool = False,
     ) -> State:
         """Begin a search.
 
@@ -213,6 +237,7 @@ class Method(ABC):
             round_width: Solves that may run at once, >= 1.
             max_solves: How many solves will be spent, >= 1, for methods that plan ahead.
             rules: When the run ends before that.
+            asynchronous: Whether it will be told answers one by one, as they arrive.
 
         Returns:
             The first state.
@@ -230,7 +255,8 @@ class Method(ABC):
             max_solves = whole_number("max_solves", max_solves, least=1)
         start = problem.space.encode(initial)
         search = Search(problem, start, seed, round_width, max_solves=max_solves, rules=rules)
-        return State(self.rounds(search), search.notes)
+        coroutine = self.arrivals(search) if asynchronous else self.rounds(search)
+        return State(coroutine, search.notes, is_asynchronous=asynchronous)
 
     def _check_rules(self, rules: StopRules, problem: Problem) -> None:
         given = " and ".join(rules.of_steps)

@@ -101,6 +101,7 @@ def facts_of_run(
     solver, objective = _solver(problem), objective_text(problem)
     start = problem.space.encode(start_at(initial, seed))
     parts = [solver, problem.is_scalar, method, seed, start.tobytes().hex()]
+    parts += ["asynchronous"] if settings.get("asynchronous") else []
     return StoredRun(
         identity=_hash(*parts, settings.get("round_width", 1), objective),
         problem=problem.name,

@@ -9,6 +9,7 @@ from functools import partial
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.identity import Initial, open_recorder, start_at
@@ -45,6 +46,7 @@ def minimize(
     dispatcher: Dispatcher | None = None,
     store: AbstractStore | str | os.PathLike[str] | None = None,
     round_width: int = 1,
+    asynchronous: bool = False,
     max_failure_rate: float = 0.8,
     callback: Callback | None = None,
     progress: Progress | bool = False,
@@ -82,6 +84,9 @@ def minimize(
             wherever it was stopped.
         round_width: Solves that may run at once at no extra time: set it to the number of
             workers. It shapes the search, so numbers depend on it, but not on the dispatcher.
+        asynchronous: Keep `round_width` solves running: each answer is used as it arrives, and the
+            next solve begins at once. The order of arrival, which a store records, is then part
+            of the numbers. Methods that need whole rounds, and dispatchers that run them, refuse.
         max_failure_rate: Stop when more than this share of solves failed, in [0, 1].
         callback: Called with each `Record`, in order.
         progress: Whether to show solves, failures, rate, loss and time left: a bar on a terminal,
@@ -112,6 +117,7 @@ def minimize(
     method = _checked(problem, method, max_failure_rate)
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
+    check_asynchronous(dispatcher, asynchronous)
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     start = start_at(initial, seed)
     problem.space.encode(start)
@@ -123,6 +129,7 @@ def minimize(
         "tolerance": rules.tolerance,
         "round_width": round_width,
         "stop rules": rules.text,
+        "asynchronous": asynchronous,
     }
     open_run = partial(
         open_recorder,
@@ -141,6 +148,7 @@ def minimize(
             round_width=round_width,
             max_solves=ledger.budget.max_solves,
             rules=rules,
+            asynchronous=asynchronous,
         )
     with (
         ends_when_preempted(),
@@ -159,7 +167,8 @@ def minimize(
             keep_books(recorder.store, problem.inner)
         try:
             stop_reason = partial(_stop_reason, ledger, rules, max_failure_rate)
-            reason = _loop(method, state, evaluator, ledger, stop_reason, report)
+            loop = asynchronous_loop if asynchronous else _loop
+            reason = loop(method, state, evaluator, ledger, stop_reason, report)
             verdict = None
             is_noisy = evaluator.solve.with_seed or state.notes.noisy
             if is_noisy and evaluator.stopped is None:

@@ -22,7 +22,7 @@ import numpy as np
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import fingerprint
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
-from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
+from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import (
     LITTLE_ENDIAN,
     layout_to_json,
@@ -30,6 +30,7 @@ from zo_bilevel.store.arrays import (
     pack_array,
     packed_theta,
 )
+from zo_bilevel.store.own_solves import OwnSolves
 from zo_bilevel.store.records import STOPPING, StoredRun, StoredSolve, digest_of
 from zo_bilevel.support.errors import StoreError
 
@@ -37,8 +38,6 @@ PATIENCE_S: Final = 0.2
 """Losses are written along with the next solve, or at once when solves are slower than this."""
 LOOK_S: Final = 1.0
 """How often a run looks whether it is asked to stop."""
-ROWS_AHEAD: Final = 32
-"""A replay asks for its solves nearly in order: reading some at once saves most of the time."""
 
 
 @final
@@ -63,9 +62,10 @@ class Recorder:
         self._digest = hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
         # now: what the objective holds may change while the run goes on
         self._outer = fingerprint(problem.outer, "the outer objective").encode()
-        self._own = _OwnSolves(store, self.run.number)
+        self._own = OwnSolves(store, self.run.number)
         self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
+        self._looked_up: set[int] = set()
         self._unjudged: dict[int, StoredSolve] = {}
         self._judged: list[StoredSolve] = []
         self._written = self._looked = time.monotonic()
@@ -96,6 +96,41 @@ class Recorder:
             KeyboardInterrupt: If somebody asked the run to stop.
         """
         self._stop_if_asked()
+        return self._find(step, place, point, seed)
+
+    def next_arrival(
+        self, step: int, asked: Mapping[int, tuple[Point, int]]
+    ) -> tuple[int, Outcome | None] | None:
+        """Look for what arrived next, of solves that were asked for one by one.
+
+        That is the solve that arrived then when the run was made; where there is none, whatever is
+        known of a point that is new, which then has arrived now.
+
+        Args:
+            step: Arrivals so far, this one included.
+            asked: Point and seed of each solve that has not arrived, by place.
+
+        Returns:
+            Place and outcome, without the outcome when that is damaged and has to be solved again;
+            `None` when nothing more is known.
+
+        Raises:
+            KeyboardInterrupt: If somebody asked the run to stop.
+        """
+        self._stop_if_asked()
+        stored = self._own.arrivals.get(step)
+        if stored is not None and stored in asked:
+            return stored, self._find(step, stored, *asked[stored], moves=True)
+        for place in [place for place in asked if place not in self._looked_up]:
+            self._looked_up.add(place)
+            outcome = self._find(step, place, *asked[place], moves=True)
+            if outcome is not None:
+                return place, outcome
+        return None
+
+    def _find(
+        self, step: int, place: int, point: Point, seed: int, *, moves: bool = False
+    ) -> Outcome | None:
         key = self._keys[place] = self._key(point, seed)
         for solve, is_own in self._candidates(step, place, key):
             try:
@@ -106,7 +141,10 @@ class Recorder:
             self.replayed += 1
             if is_own and not solve.source:
                 self.paid_before.append(outcome.seconds)
-            if not is_own:
+            if is_own and moves and (solve.step, solve.place) != (step, place):
+                self._own.damaged.append(solve.number)  # it has arrived at another time
+                self._write(self._solve(step, place, point, seed, outcome, solve.source))
+            elif not is_own:
                 self._write(self._solve(step, place, point, seed, outcome, solve.seal))
             elif not solve.judged:  # killed between the solve and its judgement
                 self._unjudged[place] = dataclasses.replace(solve, theta=None)
@@ -164,7 +202,7 @@ class Recorder:
             run=self.run.number,
             step=step,
             place=place,
-            key=self._keys[place],
+            key=self._keys.get(place) or self._key(point, seed),
             point=pack_array(point.x),
             seed=seed,
             role=point.role,
@@ -199,8 +237,8 @@ class Recorder:
                 found = evaluations[place]
                 loss = float(found.loss) if np.isfinite(found.loss) else None
                 self._judged.append(dataclasses.replace(solve, judged=found.status, loss=loss))
+            self._keys.pop(place, None)
         self._unjudged.clear()
-        self._keys.clear()
         if self._judged and time.monotonic() - self._written > PATIENCE_S:
             self._write()
 
@@ -232,67 +270,3 @@ class Recorder:
         self.run = dataclasses.replace(self.run, **ending)  # type: ignore[arg-type] # by their names
         self.store.save(self.run)
         self.store.release(self.run.number)
-
-
-@final
-class _OwnSolves:
-    """What the run stored before, each given out once.
-
-    Args:
-        store: The store.
-        run: The run's number.
-    """
-
-    def __init__(self, store: AbstractStore, run: int) -> None:
-        self.damaged: list[int] = []
-        self._store, self._run = store, run
-        self._order: list[int] = []
-        self._rank: dict[int, int] = {}
-        self._free: dict[bytes, dict[tuple[int, int], int]] = {}
-        self._ahead: dict[int, StoredSolve] = {}
-        for number, step, place, key in store.index(run):
-            self._rank[number] = len(self._order)
-            self._order.append(number)
-            if self._free.setdefault(key, {}).setdefault((step, place), number) != number:
-                self.damaged.append(number)  # there twice
-
-    def take(self, step: int, place: int, key: bytes) -> StoredSolve | None:
-        """The solve of that place, or the oldest one under the key that is not yet used."""
-        free = self._free.get(key)
-        if not free:
-            return None
-        at = (step, place)
-        if at not in free:
-            if self.damaged:
-                return None  # the numbers of later places must not move up
-            at = next(iter(free))
-        number = free.pop(at)
-        solve = self._read(number)
-        if solve is None or not solve.is_at(self._run, *at, key):
-            self.damaged.append(number)
-            return None
-        return solve
-
-    def _read(self, number: int) -> StoredSolve | None:
-        if number not in self._ahead:
-            first = self._rank[number]
-            self._ahead = self._store.read(self._order[first : first + ROWS_AHEAD])
-        return self._ahead.pop(number, None)
-
-    def sources(self) -> set[bytes]:
-        """Seals of what was taken over from other runs."""
-        return {solve.source for solve in self._whole(self._order) if solve.source}
-
-    def forgotten(self) -> list[StoredSolve]:
-        """What was not asked for, as no part of the run."""
-        left = [number for free in self._free.values() for number in free.values()]
-        solves = [solve for solve in self._whole(left) if solve.judged]
-        return [dataclasses.replace(solve, judged="", loss=None) for solve in solves]
-
-    def _whole(self, numbers: list[int]) -> Iterable[StoredSolve]:
-        """Those that are not damaged; the others are to be dropped."""
-        for first in range(0, len(numbers), ROWS_AT_ONCE):
-            asked = numbers[first : first + ROWS_AT_ONCE]
-            found = self._store.read(asked, with_theta=False)
-            self.damaged += [n for n in asked if n not in found and n not in self.damaged]
-            yield from found.values()

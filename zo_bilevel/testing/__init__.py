@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zo_bilevel.testing.perversions import PERVERSIONS as PERVERSIONS
     from zo_bilevel.testing.perversions import Perverse as Perverse
     from zo_bilevel.testing.perversions import check_same_numbers as check_same_numbers
+    from zo_bilevel.testing.simulated_clock import SimulatedClock as SimulatedClock
     from zo_bilevel.testing.stores import check_store as check_store
 
 _FAULTS = "Crashing Hanging HeavyTailedNoise Leaking NotANumber Raising Unpicklable"
@@ -44,6 +45,7 @@ _HOMES = {
     "failing": ["FAULTS", "Failing", "check_survives"],
     "faults": _FAULTS.split(),
     "perversions": ["PERVERSIONS", "Perverse", "check_same_numbers"],
+    "simulated_clock": ["SimulatedClock"],
     "stores": ["check_store"],
 }
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}

@@ -10,6 +10,7 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.nevergrad_parameters import NevergradParameters
 from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline, Solves
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 
@@ -38,6 +39,8 @@ class Nevergrad(Baseline):
         >>> minimize(problem, Nevergrad("OnePlusOne"), max_solves=100).loss < 1e-6
         True
     """
+
+    is_asynchronous = True
 
     def __init__(
         self, optimizer: str, coordinates: str = "scaled", *, budget: int | None = None
@@ -110,12 +113,13 @@ class Nevergrad(Baseline):
         optimizer, parameters = self._make(solves, random)
         if not begins_there:
             optimizer.suggest(parameters.start())
+
+        def ask() -> tuple[Any, FloatArray]:
+            candidate = optimizer.ask()
+            return candidate, parameters.row(candidate.value)
+
         try:
-            while True:
-                candidates = [optimizer.ask() for _ in range(optimizer.num_workers)]
-                losses = solves.losses([parameters.row(c.value) for c in candidates])
-                for candidate, loss in zip(candidates, losses, strict=True):
-                    optimizer.tell(candidate, loss)
+            solves.serve(ask, optimizer.tell, optimizer.num_workers)
         finally:
             _end_threads(optimizer)
 

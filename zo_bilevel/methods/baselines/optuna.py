@@ -8,6 +8,7 @@ from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.limits import refuse_discrete, refuse_many_solves, stop_at
 from zo_bilevel.methods.baselines.single_values import Item, SingleValues
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 
@@ -38,6 +39,8 @@ class Optuna(Baseline):
     Source:
         Akiba et al. (2019), "Optuna: a next-generation hyperparameter optimization framework".
     """
+
+    is_asynchronous = True
 
     def __init__(self, sampler: str = "TPE", **options: Any) -> None:  # noqa: ANN401 - to Optuna
         super().__init__()
@@ -82,13 +85,14 @@ class Optuna(Baseline):
         kinds = {item.name: _distribution(library, item) for item in values.items}
         study = self._study(library, solves)
         study.enqueue_trial(values.of(solves.coordinates.start))
-        while True:
+
+        def ask() -> tuple[Any, FloatArray]:
             if self.sampler == "GP":
                 stop_at(solves, self.label, GP_SOLVES)
-            trials = [study.ask(kinds) for _ in range(solves.search.round_width)]
-            losses = solves.losses([values.row(trial.params) for trial in trials])
-            for trial, loss in zip(trials, losses, strict=True):
-                study.tell(trial, loss)
+            trial = study.ask(kinds)
+            return trial, values.row(trial.params)
+
+        solves.serve(ask, study.tell, solves.search.round_width)
 
     def _study(self, library: Any, solves: Solves) -> Any:  # noqa: ANN401 - no types needed
         seed = int(solves.search.rng(1).integers(2**32))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import final
 
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.solve.evaluation import Point
 
 
@@ -36,10 +38,25 @@ class RandomSearch(Method):
         Returns:
             Never.
         """
-        rng, space, step = search.rng(), search.space, 0
-        yield [Point(search.start, (0,), "start")]
+        points = _points(search)
+        yield [next(points)]
         while True:
-            draws = rng.uniform(space.lower, space.upper, (search.round_width, space.size))
-            points = [Point(x, (step + k + 1,), "trial") for k, x in enumerate(draws)]
-            step += len(points)
-            yield points
+            yield list(islice(points, search.round_width))
+
+    def arrivals(self, search: Search) -> Arrivals:
+        """As many draws as may run, then one for each that arrives.
+
+        Args:
+            search: Problem, start, seed, round width.
+        """
+        points = _points(search)
+        yield list(islice(points, search.round_width))
+        while True:
+            yield [next(points)]
+
+
+def _points(search: Search) -> Iterator[Point]:
+    rng, space = search.rng(), search.space
+    yield Point(search.start, (0,), "start")
+    for step in count(1):
+        yield Point(rng.uniform(space.lower, space.upper), (step,), "trial")

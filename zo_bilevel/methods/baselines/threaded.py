@@ -15,13 +15,13 @@ import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TextIO, final
+from typing import NoReturn, TextIO, TypeVar, final
 
 import numpy as np
 
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates, CoordinatesName, check_coordinates
 from zo_bilevel.methods.baselines.failure_values import FailureRule
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -29,6 +29,7 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError, ZoBilevelError
 
 CLOSING_SECONDS = 10.0
+Candidate = TypeVar("Candidate")
 
 
 class GiveUpError(Exception):
@@ -70,17 +71,44 @@ class Solves:
         Returns:
             Evaluations in the same order.
         """
-        points = []
-        for row in rows:
-            own = self.new_stream() if stream is None else stream
-            is_first = self.count == 0
-            points.append(Point(self.coordinates.to_x(row), (own,), "start" if is_first else role))
-            self.count += 1
+        return self._exchange([self._point(row, role, stream) for row in rows])
+
+    def _point(self, row: FloatArray, role: str = "trial", stream: int | None = None) -> Point:
+        own = self.new_stream() if stream is None else stream
+        role = "start" if self.count == 0 else role
+        self.count += 1
+        return Point(self.coordinates.to_x(row), (own,), role)
+
+    def _exchange(self, points: list[Point]) -> list[Evaluation]:
         self.asked.put(points)
         answer = self.answers.get()
         if answer is None:
             raise _ClosedError
         return answer
+
+    def serve(
+        self,
+        ask: Callable[[], tuple[Candidate, FloatArray]],
+        tell: Callable[[Candidate, float], object],
+        width: int,
+    ) -> NoReturn:
+        """Solve a library's candidates for ever: in rounds, or each as soon as one has arrived.
+
+        Args:
+            ask: Gives the next candidate and its row.
+            tell: Told each candidate's finite loss.
+            width: How many are open at once.
+        """
+        open_ones: list[tuple[Point, Candidate]] = []
+        while True:
+            fresh = [ask() for _ in range(width - len(open_ones))]
+            points = [self._point(row) for _, row in fresh]
+            open_ones += [(p, candidate) for p, (candidate, _) in zip(points, fresh, strict=True)]
+            evaluations = self._exchange(points)
+            for evaluation, loss in zip(evaluations, self.rule.losses(evaluations), strict=True):
+                asked = evaluation.point
+                place = next(k for k, (point, _) in enumerate(open_ones) if point is asked)
+                tell(open_ones.pop(place)[1], loss)
 
     def new_stream(self) -> int:
         """Random numbers that no solve had yet."""
@@ -104,6 +132,9 @@ class Baseline(Method):
     Raises:
         InputError: If it is neither.
     """
+
+    is_asynchronous = False
+    """Whether `drive` does nothing but `serve`, which needs no rounds."""
 
     def __init__(self, coordinates: str = "scaled") -> None:
         self.coordinates: CoordinatesName = check_coordinates(coordinates)
@@ -156,6 +187,22 @@ class Baseline(Method):
         Raises:
             UnsupportedProblemError: If the library cannot work on this problem.
         """
+        return self._coroutine(search)
+
+    @final
+    def arrivals(self, search: Search) -> Arrivals:
+        """The library's candidates, each told when it arrives.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Raises:
+            UnsupportedProblemError: If the library needs whole rounds, or cannot work on this
+                problem.
+        """
+        return self._coroutine(search) if self.is_asynchronous else super().arrivals(search)
+
+    def _coroutine(self, search: Search) -> Rounds:
         self.refuse(search)
         solves = Solves(search, Coordinates(search.space, search.start, self.coordinates))
         thread = threading.Thread(target=_work, args=(self, solves), name=self.name, daemon=True)

@@ -57,6 +57,35 @@ class KillsLate(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """Solves that start and end one by one."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job as soon as a worker is free."""
+        ...
+
+    def next(self, seconds: float) -> tuple[int, Outcome] | None:
+        """The index and outcome of the job that ends next; none if that takes longer."""
+        ...
+
+    def close(self) -> None:
+        """Stop what runs."""
+        ...
+
+
+@runtime_checkable
+class Asynchronous(Protocol):
+    """A dispatcher that need not wait for a whole round."""
+
+    def stream(self, solve: Solve) -> Stream:
+        """Give what runs solves one by one.
+
+        Args:
+            solve: Runs one job.
+        """
+        ...
+
+
 class WithBlock(ABC):
     """A dispatcher that a `with` block closes."""
 

@@ -17,9 +17,9 @@ import joblib
 import numpy as np
 
 from zo_bilevel.problem.module_values import module_values
-from zo_bilevel.solve.dispatch.base import Solve, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
 from zo_bilevel.solve.dispatch.processes.cluster import Cluster
-from zo_bilevel.solve.dispatch.processes.lanes import Killable, Round
+from zo_bilevel.solve.dispatch.processes.lanes import Killable, Lanes, Round
 from zo_bilevel.solve.dispatch.processes.pool import Limits, WorkerPool, run_job, with_retries
 from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
 from zo_bilevel.solve.dispatch.processes.worker import guarded
@@ -110,18 +110,38 @@ class Joblib(WithBlock):
         Returns:
             As `run`; jobs that are late have no outcome.
         """
-        if self.backend == "threading":
-            run = _run_in_thread(solve, self._limits)
-            return Round(run, jobs, self.num_workers).outcomes()
-        shipment = self._ship(solve)
         if self.backend in ("dask", "ray"):
-            return self._get_cluster().run(shipment, jobs)
-        pool = self._get_pool()
+            return self._get_cluster().run(self._ship(solve), jobs)
+        late = math.inf if self.backend == "threading" else seconds
+        return Round(self._lanes(solve), jobs, self.quorum).outcomes(late)
+
+    def stream(self, solve: Solve) -> Stream:
+        """Run solves one by one: each starts as soon as a worker is free.
+
+        Args:
+            solve: Runs one job.
+
+        Raises:
+            InputError: If the inner solver cannot be pickled; with a `quorum`, which is a share of
+                a round; on Dask and Ray.
+        """
+        if self.quorum is not None:
+            raise InputError(f"quorum is a share of a round, and there are none, got {self.quorum}")
+        if self.backend in ("dask", "ray"):
+            raise InputError(
+                f"backend={self.backend!r} runs whole rounds: asynchronous must be False"
+            )
+        return self._lanes(solve)
+
+    def _lanes(self, solve: Solve) -> Lanes:
+        if self.backend == "threading":
+            return Lanes(_run_in_thread(solve, self._limits), self.num_workers)
+        shipment, pool = self._ship(solve), self._get_pool()
 
         def run_on_worker(job: Job, started: Callable[[Killable], None]) -> Outcome:
             return run_job(pool, shipment, job, self._limits, started)
 
-        return Round(run_on_worker, jobs, pool.size, self.quorum).outcomes(seconds)
+        return Lanes(run_on_worker, pool.size)
 
     @property
     def num_workers(self) -> int:

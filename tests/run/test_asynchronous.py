@@ -1,0 +1,225 @@
+"""Runs without rounds: recorded arrivals, budgets, and that nobody waits."""
+
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+from zo_bilevel.testing import SimulatedClock
+
+SPACE = zb.Space(a=zb.Real(-2, 2), b=zb.Real(-2, 2))
+TARGET = np.array([1.0, 0.5, -0.25])
+METHODS = {
+    "random": zb.RandomSearch,
+    "nevergrad": lambda: zb.Nevergrad("CMA"),
+    "optuna": lambda: zb.Optuna("TPE"),
+}
+
+
+def solve(phi):
+    a, b = phi["a"], phi["b"]
+    return np.array([a, a * b + 0.1 * np.sin(a), b**2 - b])
+
+
+def clock(seed=0, workers=4):
+    return SimulatedClock(workers, lambda rng: float(rng.lognormal()), seed)
+
+
+def run(method, dispatcher=None, inner=solve, **options):
+    options = {"max_solves": 40, "round_width": 4, "asynchronous": True, **options}
+    problem = zb.Problem(SPACE, inner, zb.SquaredError(TARGET), name="p")
+    return zb.minimize(problem, method, dispatcher=dispatcher or clock(), **options)
+
+
+def bits(result):
+    history = [(r.solve, r.role, r.status, r.loss, r.cost, r.phi["a"]) for r in result.history]
+    return history, result.loss
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestEveryMethod:
+    def test_two_runs_on_a_simulated_clock_agree(self, name):
+        first = run(METHODS[name]())
+        assert first.solves == 40
+        assert bits(run(METHODS[name]())) == bits(first)
+        assert bits(run(METHODS[name](), clock(seed=1))) != bits(first)
+
+    def test_the_store_gives_the_same_bits_without_a_solve(self, name, tmp_path):
+        first = run(METHODS[name](), store=tmp_path / "runs.sqlite")
+        idle = clock(seed=7)
+        assert bits(run(METHODS[name](), idle, store=tmp_path / "runs.sqlite")) == bits(first)
+        assert idle.busy == 0.0
+
+    def test_an_interrupted_run_goes_on_and_is_then_replayed(self, name, tmp_path):
+        store, starts = tmp_path / "runs.sqlite", []
+
+        def counted(rng):
+            starts.append(0)
+            return float(rng.lognormal())
+
+        def stop(record):
+            if record.solve == 17:
+                raise KeyboardInterrupt
+
+        part = run(METHODS[name](), SimulatedClock(4, counted), store=store, callback=stop)
+        assert part.stop_reason == "interrupted"
+        assert len(starts) == 20  # 17 that arrived and 3 beside the last of them
+        whole = run(METHODS[name](), SimulatedClock(4, counted, 3), store=store)
+        assert bits(whole)[0][:17] == bits(part)[0]
+        assert len(starts) == 20 + 40 - 17
+        assert bits(run(METHODS[name](), clock(seed=9), store=store)) == bits(whole)
+
+
+def test_what_is_damaged_or_gone_is_solved_again(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    first = run(zb.RandomSearch(), store=store)
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE solves SET theta = x'00' WHERE number = 11")
+    starts = []
+    counting = SimulatedClock(4, lambda rng: starts.append(0) or 1.0)
+    again = run(zb.RandomSearch(), counting, store=store)
+    assert (len(starts), bits(again)) == (1, bits(first))
+    with sqlite3.connect(store) as connection:
+        connection.execute("DELETE FROM solves WHERE number = 11 OR step = 11")
+    again = run(zb.RandomSearch(), store=store)
+    assert {r.loss for r in again.history} == {r.loss for r in first.history}
+    idle = clock(seed=9)
+    assert (bits(run(zb.RandomSearch(), idle, store=store)), idle.busy) == (bits(again), 0.0)
+
+
+def test_solves_of_another_run_arrive_at_once(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    run(zb.RandomSearch(), store=store, asynchronous=False, round_width=1)
+    idle = clock()
+    taken = run(zb.RandomSearch(), idle, store=store)
+    assert (idle.busy, taken.solves) == (0.0, 40)
+
+
+def test_runs_with_and_without_rounds_are_not_the_same_run(tmp_path):
+    store = tmp_path / "runs.sqlite"
+    for asynchronous in (True, False, True):
+        run(zb.RandomSearch(), store=store, asynchronous=asynchronous)
+    with zb.Store(store, read_only=True) as opened:
+        assert len(opened.runs()) == 2
+
+
+class TestBudgets:
+    def test_solves_are_never_overrun_and_nothing_is_started_that_is_not_counted(self):
+        starts = []
+        counting = SimulatedClock(4, lambda rng: starts.append(0) or float(rng.lognormal()))
+        result = run(zb.RandomSearch(), counting, max_solves=9)
+        assert (result.solves, len(starts)) == (9, 9)
+        assert result.stop_reason == "budget of 9 solves spent"
+
+    def test_cost_is_never_overrun(self):
+        def priced(phi):
+            return zb.WithCost(solve(phi), 1.0)
+
+        result = run(zb.RandomSearch(), inner=priced, max_solves=None, max_cost=12.5)
+        assert result.cost == 12.0
+        assert "budget of 12.5 in cost" in result.stop_reason
+
+    def test_seconds_end_the_run_and_kill_what_runs(self):
+        def slow(phi):
+            time.sleep(0.02 if phi["a"] == 0.0 else 60.0)
+            return solve(phi)
+
+        started = time.monotonic()
+        with zb.Joblib(2) as dispatcher:
+            result = run(zb.RandomSearch(), dispatcher, slow, round_width=2, max_seconds=3.0)
+        assert result.solves == 1
+        assert result.stop_reason == "budget of 3 seconds spent"
+        assert time.monotonic() - started < 30.0
+
+    def test_a_target_a_callback_and_failures_end_it(self):
+        assert "tolerance" in run(zb.RandomSearch(), tolerance=2.0).stop_reason
+
+        def stop(record):
+            if record.solve == 5:
+                raise StopIteration("enough")
+
+        assert run(zb.RandomSearch(), callback=stop).stop_reason == "enough"
+
+        def failing(phi):
+            if phi["a"] != 0.0:
+                raise ValueError("no")
+            return solve(phi)
+
+        result = run(zb.RandomSearch(), inner=failing, max_solves=100)
+        assert "19 of 20 solves failed" in result.stop_reason
+
+    def test_noisy_final_points_are_judged_afresh(self):
+        def noisy(phi, *, seed):
+            return solve(phi) + 0.01 * np.random.default_rng(seed).standard_normal(3)
+
+        result = run(zb.RandomSearch(), inner=noisy, max_solves=50)
+        assert result.solves == 50
+        assert [r.role for r in result.history].count("confirm") == 5
+        assert result.standard_error is not None
+
+
+def test_no_worker_waits_for_a_round():
+    """Eight solves of 1 s while one takes 8 s: rounds of two would need at least 8 + 7 s."""
+
+    def lengths():
+        yield 0.5
+        yield 8.0
+        while True:
+            yield 1.0
+
+    seconds = lengths()
+    machine = SimulatedClock(2, lambda _: next(seconds))
+    run(zb.RandomSearch(), machine, round_width=2, max_solves=9)
+    assert machine.now == 8.0
+    seconds = lengths()
+    rounds = SimulatedClock(2, lambda _: next(seconds))
+    run(zb.RandomSearch(), rounds, round_width=2, max_solves=9, asynchronous=False)
+    assert rounds.now == 0.5 + 8.0 + 3.0
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_real_workers_are_fed_as_they_come_free(backend):
+    def slow(phi):
+        time.sleep(0.01 + 0.1 * (phi["a"] > 1.5))
+        return solve(phi)
+
+    with zb.Joblib(3, backend) as dispatcher:
+        result = run(zb.RandomSearch(), dispatcher, slow, round_width=3, max_solves=30)
+    assert result.solves == 30
+    assert len({record.phi["a"] for record in result.history}) == 30
+
+
+class TestBadInput:
+    def test_a_method_that_needs_rounds(self):
+        words = "scipy:COBYQA needs whole rounds: asynchronous must be False"
+        with pytest.raises(zb.UnsupportedProblemError, match=words):
+            run(zb.Scipy("COBYQA"))
+
+    def test_a_dispatcher_that_runs_rounds(self):
+        words = "dispatcher Batched runs whole rounds: asynchronous must be False"
+        with pytest.raises(zb.InputError, match=words):
+            run(zb.RandomSearch(), zb.Batched())
+
+    def test_a_quorum(self):
+        with pytest.raises(zb.InputError, match="quorum is a share of a round"):
+            run(zb.RandomSearch(), zb.Joblib(2, quorum=0.5))
+
+    def test_anything_but_a_truth_value(self):
+        with pytest.raises(zb.InputError, match="asynchronous must be True or False, got 1"):
+            run(zb.RandomSearch(), asynchronous=1)
+
+    def test_a_method_that_asks_for_nothing(self):
+        class Idle(zb.Method):
+            name = "idle"
+
+            def rounds(self, search):
+                raise NotImplementedError
+
+            def arrivals(self, search):
+                yield [zb.Point(search.start)]
+                yield []
+
+        with pytest.raises(zb.InputError, match="idle must ask for a point when none"):
+            run(Idle())

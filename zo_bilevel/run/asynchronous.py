@@ -1,0 +1,169 @@
+"""The loop without rounds: a method is told each answer as it arrives, and asked for the next.
+
+The order of arrival depends on the machine, so it is recorded: solve by solve in the store, which
+a resumed run then follows. Everything else is as in the loop of rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TypeAlias, final
+
+from zo_bilevel.methods.base import Method, State
+from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.final_point import keep_back
+from zo_bilevel.run.ledger import Ledger
+from zo_bilevel.run.reporting import Callback
+from zo_bilevel.solve.dispatch.base import Asynchronous, Dispatcher, Stream
+from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point, check_asked
+from zo_bilevel.support.errors import InputError
+
+_Arrival: TypeAlias = tuple[int | None, Outcome | None]
+
+
+def check_asynchronous(dispatcher: Dispatcher, asynchronous: object) -> None:
+    """Refuse a dispatcher that runs whole rounds, where none are wanted.
+
+    Raises:
+        InputError: Naming it.
+    """
+    if not isinstance(asynchronous, bool):
+        raise InputError(f"asynchronous must be True or False, got {asynchronous!r}")
+    if asynchronous and not isinstance(dispatcher, Asynchronous):
+        raise InputError(
+            f"dispatcher {type(dispatcher).__name__} runs whole rounds: asynchronous must be False"
+        )
+
+
+def asynchronous_loop(
+    method: Method,
+    state: State,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    stop_reason: Callable[[], str],
+    report: Callback,
+) -> str:
+    """Keep solves running until the method, a limit or a rule ends the run.
+
+    Args:
+        method: How to search.
+        state: Where it stands.
+        evaluator: Of the run; its dispatcher is `Asynchronous`.
+        ledger: Charged for each solve as it arrives.
+        stop_reason: The rules that end the run.
+        report: Told each solve.
+
+    Returns:
+        Why it ended.
+    """
+    dispatcher = evaluator.dispatcher
+    assert isinstance(dispatcher, Asynchronous)  # noqa: S101 - checked before the run
+    with closing(dispatcher.stream(evaluator.solve)) as stream:
+        running = _Running(evaluator, stream)
+        waiting: list[Point] = []
+        while True:
+            if state.notes.finished:
+                return state.notes.finished
+            points = method.ask(state)
+            check_asked(points, evaluator.problem.space.size)
+            waiting += points
+            if evaluator.solve.with_seed or state.notes.noisy:
+                keep_back(ledger)
+            running.start(waiting, ledger)
+            if not running.points:
+                return ledger.spent_reason() if waiting else _reason(method, state)
+            ledger.rounds += 1
+            evaluation = running.next()
+            if evaluation is None:  # time ran out, or a solve ended the run
+                return ledger.spent_reason()
+            try:
+                ledger.charge_all([evaluation], report)
+            except StopIteration as stop:
+                return str(stop) or "stopped by the callback"
+            if reason := stop_reason():
+                return reason
+            state = method.tell(state, [evaluation])
+
+
+def _reason(method: Method, state: State) -> str:
+    if not state.is_over:
+        raise InputError(f"{method.name} must ask for a point when none of its solves runs")
+    return state.stop_reason or "the method stopped and gave no reason"
+
+
+@final
+class _Running:
+    """The solves that have started and not arrived, by the number of their start."""
+
+    def __init__(self, evaluator: Evaluator, stream: Stream) -> None:
+        self._evaluator, self._stream = evaluator, stream
+        self._points: dict[int, Point] = {}
+        self._unsent: list[int] = []
+        self._sent: set[int] = set()
+        self._started = 0
+
+    @property
+    def points(self) -> list[Point]:
+        return list(self._points.values())
+
+    def start(self, waiting: list[Point], ledger: Ledger) -> None:
+        """Start as many of the points that wait as the budget allows beside those that run."""
+        room = max(ledger.affordable([*self.points, *waiting]) - len(self._points), 0)
+        for point in waiting[:room]:
+            self._points[self._started] = point
+            self._unsent.append(self._started)
+            self._started += 1
+        del waiting[:room]
+
+    def next(self) -> Evaluation | None:
+        """The next to arrive; none when time ran out or a solve ended the run."""
+        evaluator = self._evaluator
+        evaluator.step += 1
+        place, outcome = self._stored()
+        if outcome is None:
+            place, outcome = self._solved(self._unsent if place is None else [place])
+        if place is None or outcome is None:
+            return None
+        evaluation = evaluator.judge(self._points.pop(place), outcome)
+        if evaluator.recorder is not None:
+            evaluator.recorder.judged({place: evaluation})
+        return evaluation
+
+    def _stored(self) -> _Arrival:
+        evaluator = self._evaluator
+        if evaluator.recorder is None:
+            return None, None
+        asked = {place: (p, evaluator.seed_of(p)) for place, p in self._points.items()}
+        found = evaluator.recorder.next_arrival(evaluator.step, asked) or (None, None)
+        evaluator.spent_before(sum(evaluator.recorder.paid_before) / len(asked))
+        evaluator.recorder.paid_before.clear()
+        if found[1] is not None and found[0] in self._unsent:
+            self._unsent.remove(found[0])
+        return found
+
+    def _solved(self, wanted: Sequence[int]) -> _Arrival:
+        """Start what is wanted and has not started; wait for whatever ends next."""
+        evaluator = self._evaluator
+        for place in [place for place in self._unsent if place in wanted]:
+            self._stream.submit(evaluator.job(place, self._points[place]))
+            self._unsent.remove(place)
+            self._sent.add(place)
+        while (left := evaluator.seconds_left()) > 0 and (answer := self._stream.next(left)):
+            place, outcome = answer
+            if place not in self._sent:
+                kind = type(evaluator.dispatcher).__name__
+                raise InputError(f"dispatcher {kind} answered job {place} twice or unasked")
+            self._sent.remove(place)
+            if place not in self._points:
+                continue  # the store had it meanwhile
+            if outcome.status == "stopped":
+                evaluator.stopped = outcome
+                break
+            if evaluator.recorder is not None:
+                point = self._points[place]
+                evaluator.recorder.add(
+                    evaluator.step, place, point, evaluator.seed_of(point), outcome
+                )
+            return answer
+        return None, None
