@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from zo_bilevel.store.abstract import AbstractStore as AbstractStore
     from zo_bilevel.store.memory import MemoryStore as MemoryStore
     from zo_bilevel.store.postgres import PostgresStore as PostgresStore
+    from zo_bilevel.store.queue.queue import Queue as Queue
     from zo_bilevel.store.sqlite import SQLiteStore as SQLiteStore
     from zo_bilevel.store.sqlite import Store as Store
     from zo_bilevel.support.errors import InnerSolverError as InnerSolverError
@@ -114,6 +115,7 @@ _HOMES = {
     "zo_bilevel.store.abstract": ["AbstractStore"],
     "zo_bilevel.store.memory": ["MemoryStore"],
     "zo_bilevel.store.postgres": ["PostgresStore"],
+    "zo_bilevel.store.queue.queue": ["Queue"],
     "zo_bilevel.store.sqlite": ["SQLiteStore", "Store"],
     "zo_bilevel.solve.dispatch.serial": ["Serial"],
     "zo_bilevel.support.errors": [

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import textwrap
 
 import pytest
 from click.testing import CliRunner
+from postgres_server import running
 
 import zo_bilevel as zb
 from zo_bilevel.cli.main import main
@@ -19,45 +16,16 @@ from zo_bilevel.testing.stores import check_store
 
 pytest.importorskip("psycopg", reason="needs the extra postgres")
 
-PROGRAMS = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:]
-USER = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-
-
-def program(name):
-    return shutil.which(name, path=os.pathsep.join([*PROGRAMS, os.environ["PATH"]]))
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Address of a server without databases of ours."""
-    if program("initdb") is None or program("postgres") is None:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:3]):
-        os.chmod(parent, 0o755)
-    if USER:
-        shutil.chown(folder, "postgres")
-    data = str(folder / "data")
-    made = [program("initdb"), "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8"]
-    subprocess.run([*USER, *made], check=True, capture_output=True, cwd="/")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    control = [*USER, program("pg_ctl"), "-D", data, "-w", "-l", str(folder / "data" / "log")]
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {data} -c fsync=off"
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd="/")
-    yield f"postgresql://tester@127.0.0.1:{port}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/")
+def server():
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
 def address(server, request):
-    import psycopg
-
-    name = f"d{abs(hash(request.node.name))}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"{server}/{name}"
+    return server.database(request.node.name)
 
 
 def minimize(store, inner=lambda phi: phi["a"], **options):
@@ -126,3 +94,15 @@ def test_a_database_that_is_not_there_is_refused_by_name_and_no_password_is_show
     with pytest.raises(zb.StoreError, match=r"cannot open store (127\.0\.0\.1|nowhere)") as told:
         minimize(place)
     assert "secret" not in str(told.value)
+
+
+def test_a_restart_of_the_database_does_not_end_a_run(server, address):
+    def inner(phi, calls=[]):  # noqa: B006 - counts
+        calls.append(1)
+        if len(calls) == 3:
+            server.restart()
+        return phi["a"]
+
+    quiet = minimize(address, seed=1, inner=lambda phi: phi["a"])
+    assert minimize(address, seed=2, inner=inner).solves == 6
+    assert minimize(address, seed=1, inner=lambda phi: 1 / 0).loss == quiet.loss

@@ -25,6 +25,7 @@ from zo_bilevel.cli.resume import resume_command
 from zo_bilevel.cli.run import run_command
 from zo_bilevel.cli.store import export_command, runs_command, show_command, stop_command
 from zo_bilevel.cli.watch import report_command, watch_command
+from zo_bilevel.cli.worker import worker_command
 from zo_bilevel.support.errors import InnerSolverError, ZoBilevelError
 from zo_bilevel.support.preemption import ends_when_preempted
 from zo_bilevel.support.printable import printable
@@ -99,3 +100,4 @@ main.add_command(resume_command)
 main.add_command(stop_command)
 main.add_command(prompt_command)
 main.add_command(paper_command)
+main.add_command(worker_command)

@@ -59,7 +59,7 @@ class Evaluator:
         self.seconds_left = seconds_left
         self.spent_before = spent_before
         self.step = 0
-        self.solve = Solve(problem.inner, outer_part(problem))
+        self.solve = Solve(problem.inner, outer_part(problem), problem.name, problem.version)
         self.bound: BoundProblem | None = None
         self.stopped: Outcome | None = None
         self._base: Evaluation | None = None

@@ -11,13 +11,12 @@ import math
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, Protocol, cast, get_args
 
 import numpy as np
 
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.evaluation import Outcome, Status
-from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import StoreError
 
@@ -117,7 +116,32 @@ def _shape(lengths: Sequence[Any]) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def outcome_of_solve(solve: StoredSolve) -> Outcome:
+class HoldsOutcome(Protocol):
+    """The part of a stored solve that the dispatcher gave."""
+
+    @property
+    def status(self) -> str: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def seconds(self) -> float: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def cost(self) -> float: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def error(self) -> str: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def worker(self) -> str: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def layout(self) -> str: ...  # noqa: D102 - as in StoredSolve
+
+    @property
+    def theta(self) -> bytes | None: ...  # noqa: D102 - as in StoredSolve
+
+
+def outcome_of_solve(solve: HoldsOutcome) -> Outcome:
     """A stored solve as the dispatcher gave it.
 
     Args:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from threading import RLock
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ TYPES: Final = {
     "BLOB": "BYTEA",
 }
 """What SQLite's kinds of columns are called here."""
+PATIENCE_S: Final = 600.0
+RETRY_S: Final = 0.2
+"""How long, and how often, a database that went away is tried again."""
 LOCKS: Final = 0x7A6F
 """First half of the numbers of our advisory locks; the second is a run's, or 0 for writers."""
 
@@ -32,7 +36,8 @@ class PostgresStore(SQLStore):
     """An open store in a PostgreSQL database.
 
     Tables `runs` and `solves` are made where they are missing, in the schema that the address
-    names. Who may read and write is the database's business; nothing is ever unpickled.
+    names. A database that is restarted is waited for, ten minutes at most. Who may read and write
+    is the database's business; nothing is ever unpickled.
 
     Args:
         address: "postgresql://user@host:port/database"; a password is better left to the file
@@ -43,39 +48,93 @@ class PostgresStore(SQLStore):
         StoreError: If the database cannot be reached or written.
     """
 
+    clock = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
     def __init__(self, address: str) -> None:
         super().__init__()
         self._library: Any = import_optional("psycopg", "PostgresStore", "postgres")
         place = urlsplit(address)
         self._name = f"{place.hostname or 'localhost'}{place.path}"
         self._guard = RLock()
+        self._in_transaction = False
         with self._explained("open"):
             self._connection = self._library.connect(address, autocommit=True)
-        with self._transaction():
-            for statement in sql.SCHEMA.values():
-                self._ask(_missing(statement))
+        self._address = address
+        self.make(sql.SCHEMA.values())
 
     @property
     def name(self) -> str:
         """Host and database, without user and password."""
         return self._name
 
-    def _ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        with self._explained("use"):
-            cursor = self._connection.execute(statement.replace("?", "%s"), values)
-            return cursor.fetchall() if cursor.description else []
+    def make(self, statements: Iterable[str]) -> None:
+        """Make tables and indices that are missing."""
+        with self.transaction():
+            for statement in statements:
+                for kind, name in TYPES.items():
+                    statement = statement.replace(kind, name)
+                self.ask(sql.unless_there(statement))
+
+    def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives; outside of a transaction it is one by itself."""
+        with self._guard, self._explained("use"):
+            try:
+                return self._ask(statement, values)
+            except self._library.OperationalError:
+                if self._in_transaction or not self._connection.closed:
+                    raise
+                self._reconnect()
+                return self._ask(statement, values)
+
+    def _ask(self, statement: str, values: Sequence[Value]) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(statement.replace("?", "%s"), values)
+        return cursor.fetchall() if cursor.description else []
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._guard, self._explained("write to"), self._connection.transaction():
+    def transaction(self) -> Iterator[None]:
+        """All statements of the block, or none; nobody else writes meanwhile."""
+        with self._guard, self._explained("write to"):
+            try:
+                begun = self._begin()
+            except self._library.OperationalError:
+                if not self._connection.closed:
+                    raise
+                self._reconnect()
+                begun = self._begin()
+            self._in_transaction = True
+            try:
+                with begun:
+                    yield
+            finally:
+                self._in_transaction = False
+
+    def _begin(self) -> ExitStack:
+        with ExitStack() as begun:
+            begun.enter_context(self._connection.transaction())
             self._ask("SELECT pg_advisory_xact_lock(?, 0)", (LOCKS,))
-            yield
+            return begun.pop_all()
+
+    def _reconnect(self) -> None:
+        """Come back to a database that was restarted, with the runs that were held."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._connection = self._library.connect(self._address, autocommit=True)
+                if all(map(self._lock, self._held)):
+                    return
+                self._connection.close()
+                trouble = "somebody else is working on its runs"
+            except self._library.OperationalError as error:
+                trouble = str(error)
+            if time.monotonic() > deadline:
+                raise self._library.OperationalError(trouble)
+            time.sleep(RETRY_S)
 
     def _lock(self, run: int) -> bool:
         return bool(self._ask("SELECT pg_try_advisory_lock(?, ?)", (LOCKS, run))[0][0])
 
     def _unlock(self, run: int) -> None:
-        self._ask("SELECT pg_advisory_unlock(?, ?)", (LOCKS, run))
+        self.ask("SELECT pg_advisory_unlock(?, ?)", (LOCKS, run))
 
     def close(self) -> None:
         """Close the connection, and with it let go of its runs; what was added stays."""
@@ -89,13 +148,3 @@ class PostgresStore(SQLStore):
         except self._library.Error as error:
             words = " ".join(str(error).split())
             raise StoreError(f"cannot {action} store {self.name}: {words}") from error
-
-
-def _missing(statement: str) -> str:
-    """A statement of the schema in this database's words, for what is not there yet."""
-    for kind, name in TYPES.items():
-        statement = statement.replace(kind, name)
-    for what in ("TABLE", "UNIQUE INDEX", "INDEX"):
-        if statement.startswith(f"CREATE {what} "):
-            return statement.replace(what, f"{what} IF NOT EXISTS", 1)
-    return statement

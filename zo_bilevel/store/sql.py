@@ -63,6 +63,14 @@ ONE_RUN: Final = f"SELECT number, {RUN} FROM runs WHERE number = ?"
 DROP: Final = "DELETE FROM solves WHERE number = ?"
 
 
+def unless_there(statement: str) -> str:
+    """A statement of a schema that does nothing where it was said before."""
+    for what in ("TABLE", "UNIQUE INDEX", "INDEX"):
+        if statement.startswith(f"CREATE {what} "):
+            return statement.replace(what, f"{what} IF NOT EXISTS", 1)
+    return statement
+
+
 def read(count: int, *, with_theta: bool) -> str:
     """What reads some solves by number.
 

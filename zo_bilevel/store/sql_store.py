@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 from zo_bilevel.store import sql
 from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
@@ -24,17 +24,26 @@ from zo_bilevel.support.errors import StoreError
 
 
 class SQLStore(AbstractStore):
-    """A store whose rows lie in two tables of a database."""
+    """A store whose rows lie in two tables of a database.
+
+    `clock` is what the database calls the seconds since 1970 by its own clock.
+    """
+
+    clock: ClassVar[str]
 
     def __init__(self) -> None:
         self._held: set[int] = set()
 
     @abstractmethod
-    def _ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+    def make(self, statements: Iterable[str]) -> None:
+        """Make tables and indices that are missing."""
+
+    @abstractmethod
+    def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """The rows that a statement gives; outside of a transaction it is one by itself."""
 
     @abstractmethod
-    def _transaction(self) -> AbstractContextManager[object]:
+    def transaction(self) -> AbstractContextManager[object]:
         """All statements of the block, or none; nobody else writes meanwhile."""
 
     @abstractmethod
@@ -47,8 +56,8 @@ class SQLStore(AbstractStore):
 
     def begin(self, run: StoredRun) -> StoredRun:
         """Open a run, or the one of the same identity to go on with, and keep others off it."""
-        with self._transaction():
-            known = self._ask(sql.FIND, (run.identity,)) or [(*self._ask(sql.NEXT_RUN)[0], None)]
+        with self.transaction():
+            known = self.ask(sql.FIND, (run.identity,)) or [(*self.ask(sql.NEXT_RUN)[0], None)]
             number, created = known[0]
             if number in self._held or not self._lock(number):
                 raise StoreError(
@@ -70,11 +79,11 @@ class SQLStore(AbstractStore):
     def save(self, run: StoredRun) -> None:
         """Write a run's record anew."""
         row = row_of(dataclasses.replace(run, updated=time.time()))
-        self._ask(sql.SAVE, (*row, run.number))
+        self.ask(sql.SAVE, (*row, run.number))
 
     def records(self, number: int | None = None) -> list[StoredRun]:
         """All runs, the oldest first; of one that is damaged, number and status only."""
-        rows = self._ask(sql.RUNS) if number is None else self._ask(sql.ONE_RUN, (number,))
+        rows = self.ask(sql.RUNS) if number is None else self.ask(sql.ONE_RUN, (number,))
         damaged = StoredRun(status=DAMAGED)
         return [
             run_of(row, number) or dataclasses.replace(damaged, number=number)
@@ -83,7 +92,7 @@ class SQLStore(AbstractStore):
 
     def stop(self, number: int) -> bool:
         """Ask whoever works on a run to stop."""
-        with self._transaction():  # nobody may write how it ended in between
+        with self.transaction():  # nobody may write how it ended in between
             for run in self.records(number):
                 if run.status == RUNNING:
                     self.save(dataclasses.replace(run, status=STOPPING))
@@ -92,11 +101,11 @@ class SQLStore(AbstractStore):
 
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
         """Number, step, place and key of each solve of a run, in its order; not yet checked."""
-        return self._ask(sql.INDEX, (run,))
+        return self.ask(sql.INDEX, (run,))
 
     def others(self, run: int, key: bytes) -> list[int]:
         """Numbers of the solves of other runs that were asked for under a key."""
-        return [number for (number,) in self._ask(sql.OTHERS, (key, run))]
+        return [number for (number,) in self.ask(sql.OTHERS, (key, run))]
 
     def read(self, numbers: Sequence[int], *, with_theta: bool = True) -> dict[int, StoredSolve]:
         """Solves by number; those that are damaged or gone are left out."""
@@ -104,7 +113,7 @@ class SQLStore(AbstractStore):
         if not asked:
             return {}
         found = {}
-        for number, data, *row in self._ask(sql.read(len(asked), with_theta=with_theta), asked):
+        for number, data, *row in self.ask(sql.read(len(asked), with_theta=with_theta), asked):
             solve = solve_of(row, number, data)
             if solve is not None and with_theta:
                 solve = self._with_theta(solve)
@@ -128,13 +137,13 @@ class SQLStore(AbstractStore):
     ) -> list[int]:
         """Write all of it, or nothing; it survives the end of this process."""
         rows = [(*row_of(solve), self._inline(solve)) for solve in new]
-        with self._transaction():
+        with self.transaction():
             for solve in judged:
                 values = (solve.judged, solve.loss, row_of(solve)[-1], solve.number)
-                self._ask(sql.JUDGE, values)
+                self.ask(sql.JUDGE, values)
             for number in dropped:
-                self._ask(sql.DROP, (number,))
-            return [self._ask(sql.ADD, row)[0][0] for row in rows]
+                self.ask(sql.DROP, (number,))
+            return [self.ask(sql.ADD, row)[0][0] for row in rows]
 
     def _inline(self, solve: StoredSolve) -> bytes | None:
         """What of the inner solution lies in the row."""
@@ -142,4 +151,4 @@ class SQLStore(AbstractStore):
 
     def stamp(self) -> str:
         """What tells one state of the store from the next."""
-        return repr(self._ask(sql.STAMP))
+        return repr(self.ask(sql.STAMP))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import RLock
-from typing import Any, final
+from typing import Any, Final, final
 
+from zo_bilevel.store import sql
 from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.store.rows import Value
 from zo_bilevel.store.run_locks import lock_run, unlock_run
@@ -21,6 +22,8 @@ from zo_bilevel.store.sql_store import SQLStore
 from zo_bilevel.store.sqlite_file import explained, open_file
 from zo_bilevel.store.theta_files import LARGE_THETA_BYTES, read_theta_file, write_theta_file
 from zo_bilevel.support.errors import InputError
+
+CLOCK: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @final
@@ -44,6 +47,8 @@ class SQLiteStore(SQLStore):
         ...         store.runs()
         []
     """
+
+    clock = CLOCK
 
     def __init__(
         self,
@@ -75,12 +80,19 @@ class SQLiteStore(SQLStore):
         """The file, as it was given."""
         return str(self.path)
 
-    def _ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+    def make(self, statements: Iterable[str]) -> None:
+        """Make tables and indices that are missing."""
+        for statement in statements:
+            self.ask(sql.unless_there(statement))
+
+    def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives; outside of a transaction it is one by itself."""
         with explained(self.path, "read" if statement.startswith("SELECT") else "write to"):
             return self.connection.execute(statement, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """All statements of the block, or none; nobody else writes meanwhile."""
         with self._guard, explained(self.path, "write to"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:

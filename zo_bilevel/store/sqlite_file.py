@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from zo_bilevel.store import sql
+from zo_bilevel.store.queue.schema import QUEUE
 from zo_bilevel.support.errors import StoreError
 
 FORMAT: Final = 4
@@ -93,7 +94,9 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Take only a file whose tables are ours: no trigger and no view of somebody else's."""
     found = _schema(connection)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if not found or (found == sql.SCHEMA and version == FORMAT):
+    known = {**sql.SCHEMA, **QUEUE}
+    is_whole = sql.SCHEMA.items() <= found.items() and found.items() <= known.items()
+    if not found or (is_whole and version == FORMAT):
         return
     if {"runs", "solves"} <= found.keys() or {"runs", "evaluations"} <= found.keys():
         raise StoreError(

@@ -13,7 +13,9 @@ from typing import Any, Protocol, Self, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.solver_identity import solver_identity, solver_name
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.derivative import WithDerivative
 from zo_bilevel.solve.evaluation import Job, Outcome
@@ -118,14 +120,32 @@ class Solve:
     Args:
         inner: Called as `inner(phi)`, or `inner(phi, seed=seed)` when it takes a seed.
         outer: The problem without its solver, for derivatives that go on to the outer objective.
+        name: Name of the problem; default from `inner`.
+        version: Version of the problem.
     """
 
-    __slots__ = ("inner", "outer", "with_seed")
+    __slots__ = ("inner", "name", "outer", "version", "with_seed")
 
-    def __init__(self, inner: Callable[..., Any], outer: Problem | None = None) -> None:
+    def __init__(
+        self,
+        inner: Callable[..., Any],
+        outer: Problem | None = None,
+        name: str = "",
+        version: str = "1",
+    ) -> None:
         self.inner = inner
         self.outer = outer
+        self.name = name or DerivedName(solver_name(inner))
+        self.version = version
         self.with_seed = takes_seed(inner)
+
+    def identity(self) -> str:
+        """What tells the inner solver from others, the same text in every process.
+
+        Raises:
+            InputError: If nobody gave a name and the solver cannot be told from others.
+        """
+        return solver_identity(self.inner, self.name, self.version)
 
     def __call__(self, job: Job) -> Outcome:
         """Run one job in this process and thread."""

@@ -174,16 +174,7 @@ class Joblib(WithBlock):
     def _ship(self, solve: Solve) -> Shipment:
         """Pickle the solver, once a run: between two runs the same object may have changed."""
         if self._shipped is None or self._shipped[0] is not solve:
-            if "__mp_main__" in sys.modules:  # what a script is called in a spawned child
-                cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
-            try:
-                values = module_values(solve.inner, cloudpickle.list_registry_pickle_by_value())
-                body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve) + pickle.dumps(values)
-            except Exception as error:
-                raise InputError(unpicklable_message(solve.inner, self.backend, error)) from error
-            digest = hashlib.blake2b(body, digest_size=16).digest()
-            shipment = Shipment(digest, body, tuple(sys.path), os.getcwd())
-            self._shipped = solve, shipment
+            self._shipped = solve, shipment_of(solve, self.backend)
         return self._shipped[1]
 
     def __repr__(self) -> str:
@@ -195,6 +186,27 @@ class Joblib(WithBlock):
         if self.quorum is not None:
             words.append(f"quorum={self.quorum:g}")
         return f"Joblib({', '.join(words)})"
+
+
+def shipment_of(solve: Solve, backend: str = "loky") -> Shipment:
+    """The solver as it travels to a worker process.
+
+    Args:
+        solve: Runs one job.
+        backend: Of the processes, for the message.
+
+    Raises:
+        InputError: If the inner solver cannot be pickled.
+    """
+    if "__mp_main__" in sys.modules:  # what a script is called in a spawned child
+        cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
+    try:
+        values = module_values(solve.inner, cloudpickle.list_registry_pickle_by_value())
+        body = pickle.dumps(sys.argv) + cloudpickle.dumps(solve) + pickle.dumps(values)
+    except Exception as error:
+        raise InputError(unpicklable_message(solve.inner, backend, error)) from error
+    digest = hashlib.blake2b(body, digest_size=16).digest()
+    return Shipment(digest, body, tuple(sys.path), os.getcwd())
 
 
 def _run_in_thread(

@@ -1,0 +1,1 @@
+"""A queue of solves in a database, for workers that come and go."""

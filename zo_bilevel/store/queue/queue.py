@@ -1,0 +1,177 @@
+"""The dispatcher that leaves solves to workers which come and go."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final, final
+
+from zo_bilevel.solve.dispatch.base import Solve, WithBlock
+from zo_bilevel.solve.evaluation import Job, Outcome
+from zo_bilevel.store.queue.messages import job_to_json
+from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
+from zo_bilevel.support.arguments import finite_number
+
+SIGN_S: Final = 1.0
+"""How often a run says that it is alive."""
+SHORTEST_WAIT_S, LONGEST_WAIT_S, WAIT_SHARE = 0.005, 0.5, 0.05
+"""How long between two looks: a share of what was waited so far."""
+
+
+@final
+class Queue(WithBlock):
+    """Leave solves to `zo-bilevel worker` processes on any machine that reaches a database.
+
+    Workers join and leave while the run goes on, and numbers do not depend on them. A worker that
+    gives no sign for `lease_s` seconds, by the database's clock, is lost and its solve is taken up
+    by another one; so is a solve that takes longer than `overdue_s`, and then the first answer
+    counts. Without workers a run waits. Solves of a run that was killed go on, and the same run
+    finds their answers when it is started again.
+
+    Points and inner solutions pass through the database as numbers and JSON, sealed by a secret
+    that run and workers share; nothing is unpickled. Exact derivatives of an inner solver do not
+    pass.
+
+    Args:
+        place: "postgresql://user@host/database", or a file for workers on this machine; it may be
+            the run's store.
+        token: The secret, at least 16 characters; default the environment variable
+            ZO_BILEVEL_TOKEN.
+        lease_s: Seconds, > 0. Workers give a sign three times as often.
+        overdue_s: Seconds, > 0, after which a solve is given to a second worker too; `None` never.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+        StoreError: If the database cannot be reached.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Queue(os.path.join(folder, "queue.sqlite"), token="a secret of ours") as queue:
+        ...         queue.num_workers
+        0
+    """
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        *,
+        token: str | None = None,
+        lease_s: float = 30.0,
+        overdue_s: float | None = None,
+    ) -> None:
+        self.lease_s = finite_number("lease_s", lease_s, "> 0")
+        self.overdue_s = None if overdue_s is None else finite_number("overdue_s", overdue_s, "> 0")
+        self._place, self._token = place, token
+        self._tables: QueueTables | None = QueueTables(place, token)
+        self._version: Version | None = None
+
+    def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Put the jobs into the queue and wait for their answers.
+
+        Args:
+            solve: Tells which inner solver workers must have.
+            jobs: The round.
+
+        Yields:
+            Each job's index and outcome as it arrives. Closing takes the others out of the queue.
+
+        Raises:
+            InputError: If a job cannot be sent, before the first solve.
+            StoreError: If the database cannot be used.
+        """
+        return self.run_within(solve, jobs, math.inf)
+
+    def run_within(
+        self, solve: Solve, jobs: Sequence[Job], seconds: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """As `run`; jobs that are late are taken out of the queue and have no outcome.
+
+        Args:
+            solve: As in `run`.
+            jobs: The round.
+            seconds: From now.
+        """
+        for job in jobs:
+            job_to_json(job)  # all can be sent, or none is
+        deadline = time.monotonic() + seconds
+        tables = self._open()
+        self._version = version = Version.of(solve)
+        owner = secrets.token_hex(8)
+
+        def submit(job: Job) -> str:
+            return tables.submit(version, job, owner, self.lease_s, self.overdue_s)
+
+        waiting: dict[str, Job] = {}
+        try:
+            for job in jobs:
+                waiting[submit(job)] = job
+            for task, outcome in self._answers(tables, owner, waiting, deadline):
+                if outcome is not None:
+                    yield waiting[task].index, outcome
+                    tables.withdraw([task])  # not before whoever asked has stored it
+                job = waiting.pop(task)
+                if outcome is None:
+                    waiting[submit(job)] = job
+        finally:
+            tables.withdraw(list(waiting))
+
+    def _answers(
+        self, tables: QueueTables, owner: str, waiting: dict[str, Job], deadline: float
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        """Answers as they arrive; nothing for a task that is gone from the queue."""
+        since = signed = time.monotonic()
+        while waiting:
+            known = {state.task: state for state in tables.progress(owner)}
+            before = len(waiting)
+            for task in list(waiting):
+                if task not in known:
+                    yield task, None
+                elif outcome := _outcome(tables, known[task]):
+                    yield task, outcome
+            now = time.monotonic()
+            if now > deadline:
+                return
+            if now - signed > SIGN_S:
+                tables.give_sign(owner)
+                signed = now
+            if len(waiting) < before:
+                since = now
+            wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
+            time.sleep(min(wait, max(deadline - now, 0.0)))
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers are there for the solver of the last round."""
+        return 0 if self._version is None else self._open().count_workers(self._version)
+
+    def _open(self) -> QueueTables:
+        if self._tables is None:
+            self._tables = QueueTables(self._place, self._token)
+        return self._tables
+
+    def close(self) -> None:
+        """Close the connection; workers stay."""
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
+
+    def __repr__(self) -> str:
+        return f"Queue({self._open().name!r})"
+
+
+def _outcome(tables: QueueTables, state: Progress) -> Outcome | None:
+    """What became of a task, or nothing yet."""
+    if state.is_answered:
+        outcome = tables.collect(state.task)
+        if outcome is None or state.taken < 2:
+            return outcome
+        worker = f"{outcome.worker}, first of {state.taken} claims"
+        return dataclasses.replace(outcome, worker=worker)
+    if state.taken >= MOST_LOST and not state.live:
+        return Outcome("crashed", error=f"{state.taken} workers were lost with it, one by one")
+    return None
