@@ -189,6 +189,16 @@ class TestReasons:
                 "failed: no licence"
             )
 
+    @pytest.mark.parametrize(("failed", "is_believed"), [(4, True), (5, False)])
+    def test_a_search_that_ended_among_failures_has_not_converged(self, failed, is_believed):
+        books, claim = ledger(), "converged: nothing left to gain within the bounds"
+        for k in range(30):
+            books.charge(solved(1.0, status="ok" if k >= 20 + failed or k < 5 else "failed"))
+        assert books.believed("stopped by the user") == "stopped by the user"
+        assert (books.believed(claim) == claim) is is_believed
+        if not is_believed:
+            assert "solves fail: 5 of the last 10" in books.believed(claim)
+
     def test_a_mistake_of_the_user_ends_the_run_at_once(self):
         books = ledger()
         books.charge(solved(status="failed", error="InputError: no such field"))

@@ -23,6 +23,8 @@ DEFAULT_MAX_SOLVES = 1000
 USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
+LAST_SOLVES = 10
+"""When half of so many at the end failed, the search ended at their edge."""
 MIN_SOLVES_TO_JUDGE_PRICES = 100
 PRICE_SAFETY_FACTOR = 2
 """Times the highest price seen that a solve may cost, where several run at once."""
@@ -239,6 +241,21 @@ class Ledger:
                 stop = asked
         if stop is not None:
             raise stop
+
+    def believed(self, reason: str) -> str:
+        """The method's reason, unless it claims to have converged where solves failed.
+
+        Args:
+            reason: Why the method stopped, in words.
+        """
+        last = self.history[-LAST_SOLVES:]
+        failed = sum(record.status != "ok" for record in last)
+        if not reason.startswith("converged: nothing left") or 2 * failed < len(last):
+            return reason
+        return (
+            f"the search ended where solves fail: {failed} of the last {len(last)} did; there may "
+            "be better points along that edge"
+        )
 
     def failure_reason(self, max_failure_rate: float) -> str:
         """Why the run is hopeless, in words, or nothing."""

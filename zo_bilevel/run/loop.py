@@ -244,7 +244,8 @@ def _loop(
                 return ledger.spent_reason()
             evaluations += part
         state = method.tell(state, evaluations)
-    return state.notes.finished or state.stop_reason or "the method stopped and gave no reason"
+    reason = state.stop_reason or "the method stopped and gave no reason"
+    return state.notes.finished or ledger.believed(reason)
 
 
 def _result(
