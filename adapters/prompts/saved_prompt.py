@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.adapters.prompts.chat_api import ChatAPI
+from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.prompt_template import Message
 from zo_bilevel.adapters.prompts.run_facts import RunFacts, run_facts
 from zo_bilevel.support.errors import InputError
@@ -41,7 +41,7 @@ class SavedPrompt:
 
 def save_prompt(
     folder: str | os.PathLike[str],
-    api: ChatAPI,
+    task: PromptTask,
     result: RunFacts,
     scores: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -49,7 +49,7 @@ def save_prompt(
 
     Args:
         folder: Where; made when missing.
-        api: The model it was found for.
+        task: The task it was found for.
         result: The run that found it.
         scores: Scores to note on the card, by name.
 
@@ -58,21 +58,21 @@ def save_prompt(
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    messages = api.template.messages(result.phi, HOLE)
+    messages = task.template.messages(result.phi, HOLE)
     card = {
         "format": FORMAT,
-        "url": api.url,
-        "model": api.model,
-        "options": api.options,
-        "classes": api.classes,
+        "url": task.chat.name,
+        "model": task.chat.model,
+        "options": task.chat.options,
+        "classes": task.classes,
         "choices": result.phi,
         "messages": [[m["role"], m["content"].split(HOLE)] for m in messages],
         "scores": dict(scores or {}),
         "run": run_facts(result),
-        "spent": api.ledger.facts(),
+        "spent": task.chat.ledger.facts(),
     }
     (path / CARD).write_text(to_json(card) + "\n", encoding="utf-8")
-    (path / PLAIN).write_text(api.template.text(result.phi) + "\n", encoding="utf-8")
+    (path / PLAIN).write_text(task.template.text(result.phi) + "\n", encoding="utf-8")
     return path
 
 

@@ -314,7 +314,9 @@ def test_bad_input_is_refused_by_name(models, tmp_path):
         LanguageModel(tiny_models.make("llama-causal"), "casual")
     with pytest.raises(InputError, match=r"max_length must lie in 1\.\.64"):
         LanguageModel(tiny_models.make("llama-causal"), max_length=65)
-    with pytest.raises(InputError, match="model must be a folder or a name on the hub"):
+    with pytest.raises(
+        InputError, match=r"model must be a folder, a .gguf file or a name on the hub"
+    ):
         FrozenTransformer(tmp_path / "nothing", TEXTS, LABELS, WORDS)
 
 

@@ -1,0 +1,134 @@
+"""A chat model: what it is asked, what it answered before, what that cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from zo_bilevel.adapters.prompts.answer_store import AnswerStore
+from zo_bilevel.adapters.prompts.chat_answer import Answer
+from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
+from zo_bilevel.adapters.prompts.prompt_template import Message
+
+Body: TypeAlias = dict[str, Any]
+Remember: TypeAlias = Callable[[int, Answer], None]
+
+
+class Chat(ABC):
+    """Answers conversations. An answer that cannot change is asked for once.
+
+    Args:
+        model: Name of the model.
+        name: Everything that decides its answers besides what a request holds.
+        options: Settings of every request.
+        ledger: Books what is spent.
+        is_sure: Whether the same request gets the same answer; others are remembered by seed.
+        keep_answers: Keep the answers in the store of the run, beside the bill.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        name: str,
+        options: Mapping[str, Any],
+        ledger: ChatLedger,
+        *,
+        is_sure: bool,
+        keep_answers: bool = True,
+    ) -> None:
+        self.model, self.name, self.options, self.ledger = model, name, dict(options), ledger
+        self._is_sure, self._keeps, self.send_seed = is_sure, keep_answers, False
+        self._store = AnswerStore()
+        self._known: dict[str, Answer] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": {}}
+
+    @abstractmethod
+    def _answers(self, bodies: Sequence[Body], remember: Remember) -> None:
+        """Answer requests; `remember(place, answer)` is called as each answer comes.
+
+        Raises:
+            SolveError: If one has no answer; its `cost` is what that one may have cost.
+        """
+
+    def ask_all(
+        self, conversations: Sequence[Sequence[Message]], seed: int | None = None
+    ) -> list[Answer]:
+        """Answer conversations.
+
+        Args:
+            conversations: The messages of each.
+            seed: Of the sampling; `None` for an answer that is never remembered, unless the
+                model gives the same one always.
+
+        Returns:
+            One answer each. What is known already costs nothing, unless an earlier process of the
+            same run paid for it: then its price is told once more, and not billed.
+
+        Raises:
+            SolveError: If one has no answer; its `cost` was paid for all.
+        """
+        bodies = [self._body(messages, seed) for messages in conversations]
+        keys = [self._key(body, seed) for body in bodies]
+        found: dict[int, Answer] = {}
+        for place, key in enumerate(keys):
+            if key and (answer := self._recall(key)) is not None:
+                found[place] = answer
+        firsts = {k: place for place, k in reversed(list(enumerate(keys))) if k}
+        todo = [p for p, k in enumerate(keys) if p not in found and (not k or firsts[k] == p)]
+
+        def remember(place: int, answer: Answer) -> None:
+            found[todo[place]] = answer
+            self._note(keys[todo[place]], bodies[todo[place]], answer)
+
+        if todo:
+            try:
+                self._answers([bodies[place] for place in todo], remember)
+            except Exception as error:
+                paid = math.fsum(answer.cost for answer in found.values())
+                error.cost = getattr(error, "cost", 0.0) + paid  # type: ignore[attr-defined]
+                raise
+        for place, key in enumerate(keys):
+            if place not in found:  # the same request twice in one call
+                found[place] = self._recall(key) or found[firsts[key]]
+        return [found[place] for place in range(len(bodies))]
+
+    def _body(self, messages: Sequence[Message], seed: int | None) -> Body:
+        body = {"model": self.model, "messages": list(messages), **self.options}
+        return body | ({"seed": seed} if self.send_seed and seed is not None else {})
+
+    def _key(self, body: Body, seed: int | None) -> str:
+        if not self._is_sure and seed is None:
+            return ""
+        return json.dumps([self.name, body, None if self._is_sure else seed], sort_keys=True)
+
+    def _recall(self, key: str) -> Answer | None:
+        answer = self._known.get(key)
+        if answer is not None:
+            self.ledger.count("cached")
+            return answer.for_nothing()
+        answer = self._store.find(key)
+        if answer is not None:
+            self.ledger.count("cached")
+            self._known[key] = answer
+        return answer
+
+    def _note(self, key: str, body: Body, answer: Answer) -> None:
+        if key:
+            self._known[key] = answer
+        if self._keeps:
+            self._store.add(key, body, answer)
+
+    def keep_books(self, file: Path) -> None:
+        """Keep the bill, and the answers unless that was opted out of, in a file."""
+        self.ledger.bill.keep_in(file)
+        if self._keeps:
+            self._store.keep_in(file)
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Give back connections."""

@@ -1,0 +1,211 @@
+"""Metrics of free text: from an answer and its reference to a score, the higher the better."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, StopRunError, described
+from zo_bilevel.support.packages import import_optional
+
+Metric: TypeAlias = Callable[[str, Any], float]
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+
+
+def exact_match(answer: str, reference: Any) -> float:  # noqa: ANN401 - any reference
+    r"""1 where the answer is the reference, but for case and white space.
+
+    Example:
+        >>> exact_match(" Paris\n", "paris"), exact_match("Paris, France", "Paris")
+        (1.0, 0.0)
+    """
+    return float(" ".join(answer.split()).casefold() == " ".join(str(reference).split()).casefold())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NumberMatch:
+    """1 where the last number of an answer is the reference.
+
+    Args:
+        tolerance: How far off it may be, relative to the reference, >= 0.
+        is_only: Whether it must be the only number of the answer.
+
+    Example:
+        >>> NumberMatch()("12 + 7 = 19.", 19), NumberMatch()("about 20", "19")
+        (1.0, 0.0)
+    """
+
+    tolerance: float = 1e-9
+    is_only: bool = False
+
+    def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - number or text
+        """Score one answer."""
+        found = [float(text.replace(",", "")) for text in NUMBER.findall(answer)]
+        if not found or (self.is_only and len(found) > 1):
+            return 0.0
+        truth = float(str(reference).replace(",", ""))
+        return float(math.isclose(found[-1], truth, rel_tol=self.tolerance, abs_tol=1e-12))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PatternMatch:
+    r"""1 where the whole answer matches a regular expression; a group in it must be the reference.
+
+    Args:
+        pattern: The expression; its first group, where it has one, is compared.
+
+    Example:
+        >>> PatternMatch(r"#### (\d+)")("#### 19", "19"), PatternMatch(r"#### (\d+)")("19", "19")
+        (1.0, 0.0)
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise InputError(f"pattern is no regular expression: {error}") from error
+
+    def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - any reference
+        """Score one answer."""
+        found = re.fullmatch(self.pattern, answer.strip(), re.DOTALL)
+        return float(found is not None and (not found.groups() or found[1] == str(reference)))
+
+
+def json_match(answer: str, reference: Any) -> float:  # noqa: ANN401 - JSON data or its text
+    """Share of the reference's fields, or items of a list, that the answer's JSON has; 0 for none.
+
+    Fields or items that the reference has not count against the answer.
+
+    Example:
+        >>> json_match('{"a": 1, "b": 3}', {"a": 1, "b": 2}), json_match("a is 1", {"a": 1})
+        (0.5, 0.0)
+        >>> json_match("[1, 2, 3]", [3, 1]) == 2 / 3
+        True
+    """
+    truth = json.loads(reference) if isinstance(reference, str) else reference
+    fenced = FENCE.search(answer)
+    try:
+        found = json.loads(fenced[1] if fenced else answer)
+    except (ValueError, RecursionError):
+        return 0.0
+    if isinstance(truth, dict) and isinstance(found, dict):
+        right = sum(name in found and found[name] == value for name, value in truth.items())
+        return float(right / max(len(truth.keys() | found.keys()), 1))
+    if isinstance(truth, list) and isinstance(found, list):
+        left = list(found)
+        for item in truth:
+            if item in left:
+                left.remove(item)
+        return float((len(found) - len(left)) / max(len(found), len(truth), 1))
+    return float(type(found) is type(truth) and found == truth)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rouge:
+    """ROUGE F1 by the package rouge-score.
+
+    Args:
+        kind: "rouge1", "rouge2", "rougeL" and so on.
+
+    Example:
+        >>> round(Rouge("rouge1")("the cat sat", "the cat"), 2)
+        0.8
+    """
+
+    kind: str = "rougeL"
+
+    def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - text
+        """Score one answer."""
+        package = import_optional("rouge_score.rouge_scorer", "Rouge", "prompts", "rouge-score")
+        scorer = package.RougeScorer([self.kind], use_stemmer=True)
+        return float(scorer.score(str(reference), answer)[self.kind].fmeasure)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WholeSet:
+    """A metric of all answers at once, such as corpus BLEU or F1: one number.
+
+    Args:
+        function: From the list of answers and the list of references to a number.
+    """
+
+    function: Callable[[list[str], list[Any]], float]
+
+
+class Judge(Protocol):
+    """A metric that asks a model, many answers at once."""
+
+    def judge(
+        self, texts: Sequence[str], answers: Sequence[str], references: Sequence[Any]
+    ) -> tuple[list[float], float]:
+        """Score answers; tells what that cost."""
+        ...
+
+
+def as_text(reference: Any) -> str:  # noqa: ANN401 - any reference
+    """A right answer as a model would write it: JSON unless it is text.
+
+    Example:
+        >>> as_text({"a": 1})
+        '{"a": 1}'
+    """
+    return reference if isinstance(reference, str) else json.dumps(reference)
+
+
+def grade(
+    metric: Any,  # noqa: ANN401 - a Metric, a WholeSet or a Judge
+    texts: Sequence[str],
+    answers: Sequence[str],
+    references: Sequence[Any],
+) -> tuple[FloatArray, float]:
+    """Score answers; one without text scores 0.
+
+    Args:
+        metric: A function, a `WholeSet` or a judge.
+        texts: What was asked, to name an example that cannot be scored.
+        answers: As many.
+        references: As many.
+
+    Returns:
+        One score each, or one for all by a metric of the whole set; and what a judge cost.
+
+    Raises:
+        StopRunError: If the metric raises or gives no finite number, with the example.
+    """
+    if isinstance(metric, WholeSet):
+        scores = [_checked(metric.function, list(answers), list(references), "all examples")]
+        return np.array(scores), 0.0
+    rows, found = [k for k, answer in enumerate(answers) if answer], np.zeros(len(answers))
+    where = [f"example {k} ({texts[k][:80]!r}), answer {answers[k][:80]!r}" for k in rows]
+    given, right = [answers[k] for k in rows], [references[k] for k in rows]
+    if hasattr(metric, "judge"):
+        scores, cost = metric.judge([texts[k] for k in rows], given, right) if rows else ([], 0.0)
+    else:
+        scores, cost = list(map(partial(_checked, metric), given, right, where)), 0.0
+    found[rows] = scores
+    return found, cost
+
+
+def _checked(metric: Callable[..., float], answer: Any, reference: Any, where: str) -> float:  # noqa: ANN401
+    try:
+        score = float(metric(answer, reference))
+    except Exception as error:
+        raise StopRunError(f"the metric raised {described(error)} for {where}") from error
+    if not math.isfinite(score):
+        raise StopRunError(f"the metric gave {score} for {where}")
+    return score

