@@ -93,7 +93,7 @@ class LocalChat(Chat):
             raise InputError(f"a prompt has {len(ids)} tokens, the model takes {limit}")
         return ids
 
-    def _write(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _write(self, rows: list[list[int]]) -> list[list[int]]:
         """The likeliest continuation of each row, its end included."""
         model, device = self.language_model.model, self.language_model.model.device
         first, last = min(rows), max(rows)  # between them lie all others
