@@ -27,6 +27,17 @@ def priced(prices):
     return zb.Problem(SPACE, solve, zb.SquaredError([0.1, 0.2, 0.9]))
 
 
+class Rounds(zb.Serial):
+    """Notes how many solves it is asked for at once."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def run(self, solve, jobs):
+        self.sizes.append(len(jobs))
+        return super().run(solve, jobs)
+
+
 @pytest.mark.parametrize("width", [1, 8])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_budget_in_money_alone_is_spent_by_every_method(name, width):
@@ -55,6 +66,30 @@ def test_a_round_widens_once_prices_are_known():
     plain = zb.minimize(priced([1.0] * 100), zb.RandomSearch(), max_solves=64, round_width=8)
     assert [r.loss for r in result.history] == [r.loss for r in plain.history]
     assert result.rounds == plain.rounds
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("deviation", [0.5, 1.0])
+def test_prices_that_vary_overrun_by_a_round_at_most_and_leave_rounds_wide(deviation):
+    limit, worst, rounds = 64 * np.exp(deviation**2 / 2), [], []
+    for seed in range(20):
+        prices = np.random.default_rng(seed).lognormal(0.0, deviation, 200)
+        with Rounds() as dispatcher:
+            found = zb.minimize(
+                priced(prices),
+                zb.RandomSearch(),
+                max_cost=limit,
+                round_width=32,
+                dispatcher=dispatcher,
+            )
+        worst.append(found.cost / limit)
+        rounds.append(len(dispatcher.sizes))
+        assert (
+            found.cost - prices[found.solves - dispatcher.sizes[-1] : found.solves].sum() <= limit
+        )
+    assert max(worst) < 1.1
+    assert np.median(worst) > 0.9
+    assert np.median(rounds) < 20  # of some 60 solves; one by one overran as much
 
 
 def test_a_budget_in_money_without_prices_ends_with_its_reason():

@@ -123,11 +123,25 @@ class TestRoom:
         for _ in range(2):
             books.charge(solved(cost=0.5))
         assert books.cost == 2.5
-        assert books.room(16) == 3  # 7 at the highest price seen, at once at twice that price
-        books.cost_reserve = 6.0
-        assert books.room(16) == 1  # 1.5 left: one at a time
+        assert books.room(16) == 4  # as many as prices were seen
+        books.cost_reserve = 6.5
+        assert books.room(16) == 1
         books.cost_reserve = 6.6
         assert books.room(16) == 0
+
+    @pytest.mark.parametrize(("limit", "count"), [(11.86, 1), (11.88, 2)])
+    def test_prices_that_vary_have_a_margin(self, limit, count):
+        books = ledger(max_cost=limit)
+        for price in (3.0, 0.5, 0.5):
+            books.charge(solved(cost=price))
+        # 3 + 4 / 3 + 3 sqrt(9.5 / 3 - 16 / 9) = 7.869 are set aside for two
+        assert books.room(16) == count
+
+    def test_prices_that_do_not_vary_may_still_double(self):
+        books = ledger(max_cost=14.0)
+        for _ in range(6):
+            books.charge(solved(cost=1.0))
+        assert books.room(16) == 4  # 8 left
 
     def test_solves_without_a_price_let_rounds_grow_slowly(self):
         books = ledger(max_cost=1.0)

@@ -26,8 +26,10 @@ MIN_SOLVES_TO_JUDGE_FAILURES = 20
 LAST_SOLVES = 10
 """When half of so many at the end failed, the search ended at their edge."""
 MIN_SOLVES_TO_JUDGE_PRICES = 100
-PRICE_SAFETY_FACTOR = 2
-"""Times the highest price seen that a solve may cost, where several run at once."""
+PRICE_SAFETY_FACTOR = 2.0
+"""Times their mean that prices may turn out to be, where several solves run at once."""
+PRICE_DEVIATIONS = 3.0
+"""Standard deviations above their mean that the prices of a round may add up to."""
 CONFIRM_ROLE = "confirm"
 """Role of the solves that judge the final point afresh; none of them can become the best."""
 
@@ -90,6 +92,7 @@ class Ledger:
         self.cost = 0.0
         self.highest_price = 0.0
         self.num_priced = 0
+        self._squared_prices = 0.0
         self.failures: Counter[str] = Counter()
         self._best = BestSoFar()
         self.reserve = 0
@@ -128,22 +131,31 @@ class Ledger:
         if self.seconds_left() <= 0:
             return 0
         if limits.max_cost is not None:
-            wanted = min(wanted, self._payable(limits.max_cost - self.cost_reserve - self.cost))
+            wanted = min(
+                wanted, self._payable(wanted, limits.max_cost - self.cost_reserve - self.cost)
+            )
         return max(wanted, 0)
 
-    def _payable(self, left: float) -> int:
-        """How many solves may run at once on so much money.
-
-        As many as are known to be payable, but no more than have had a price so far, and, of
-        several, at a price above the highest seen, by twice or by as much as that is above the
-        mean: the first prices may not be typical, and those that vary have not shown their highest.
-        """
+    def _payable(self, wanted: int, left: float) -> int:
+        """How many solves may run at once on so much money; no more than have had a price."""
         if self.highest_price == 0.0:
             return max(1, len(self.history) // 4)
-        one_by_one = math.floor(left / self.highest_price * (1 + 1e-12))
-        caution = max(PRICE_SAFETY_FACTOR, self.highest_price * self.num_priced / self.cost)
-        at_once = max(1, math.floor(one_by_one / caution))
-        return min(one_by_one, at_once, self.num_priced)
+        count = min(wanted, self.num_priced)
+        while count > 0 and self._set_aside(count) > left * (1 + 1e-12):
+            count -= 1
+        return count
+
+    def _set_aside(self, count: int) -> float:
+        """What so many solves at once may cost, by the prices seen.
+
+        One at the highest price and the others at their mean, with a margin for how much they vary;
+        and no less than twice the mean for each, as those seen may not be typical.
+        """
+        others, mean = count - 1, self.cost / self.num_priced
+        variance = max(self._squared_prices / self.num_priced - mean**2, 0.0)
+        margin = PRICE_DEVIATIONS * math.sqrt(others * variance)
+        several = PRICE_SAFETY_FACTOR * mean * count if others else 0.0
+        return max(self.highest_price + others * mean + margin, several)
 
     def affordable(self, points: Sequence[Point]) -> int:
         """How many points of a round, from the first, may be started.
@@ -183,6 +195,7 @@ class Ledger:
         self.solves += evaluation.point.solves
         self.cost += evaluation.cost
         self.num_priced += evaluation.cost > 0.0
+        self._squared_prices += evaluation.cost**2
         self.highest_price = max(self.highest_price, evaluation.cost)
         if not evaluation.ok:
             self.failures[evaluation.status] += 1

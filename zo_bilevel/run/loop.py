@@ -67,7 +67,9 @@ def minimize(
             cut short.
             Refused with `Distributed`, whose ranks' clocks differ.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
-            would overrun it at the highest price seen.
+            would overrun it at the highest price seen; of several at once one may cost that much,
+            and the others their mean and three standard deviations, or twice their mean. Only
+            prices beyond that overrun it, by a part of one round.
         tolerance: Stop once the loss is at or below this value; `None` for no such rule.
         ftol: Stop once a step as good as predicted changes the loss by less than this share, > 0,
             as in scipy's `least_squares`. For `DefaultMethod`, `GaussNewton` and `TrustRegion`,
