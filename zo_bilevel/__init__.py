@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from zo_bilevel.solve.dispatch.distributed import Distributed as Distributed
     from zo_bilevel.solve.dispatch.joblib import Joblib as Joblib
     from zo_bilevel.solve.dispatch.serial import Serial as Serial
+    from zo_bilevel.solve.dispatch.slurm import Slurm as Slurm
     from zo_bilevel.solve.evaluation import Evaluation as Evaluation
     from zo_bilevel.solve.evaluation import Point as Point
     from zo_bilevel.store.abstract import AbstractStore as AbstractStore
@@ -118,6 +119,7 @@ _HOMES = {
     "zo_bilevel.store.queue.queue": ["Queue"],
     "zo_bilevel.store.sqlite": ["SQLiteStore", "Store"],
     "zo_bilevel.solve.dispatch.serial": ["Serial"],
+    "zo_bilevel.solve.dispatch.slurm": ["Slurm"],
     "zo_bilevel.support.errors": [
         "InnerSolverError",
         "InputError",
