@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -178,3 +179,21 @@ class TestWords:
         assert parse_seeds("4") == (0, 1, 2, 3)
         assert parse_seeds("3,7,9") == (3, 7, 9)
         assert parse_seeds("3,") == (3,)
+
+
+def test_what_has_to_be_said_of_an_answer_stands_below_it(tmp_path):
+    file = tmp_path / "open.py"
+    file.write_text(
+        "import numpy as np, zo_bilevel as zb\n"
+        "t = np.linspace(0, 3, 25)\n"
+        "space = zb.Space(a=zb.Log(0.1, 10), b=zb.Log(0.1, 10), c=zb.Real(-1, 0.1))\n"
+        "data = zb.SquaredError(6 * t + 0.2 + 0.05 * np.cos(9 * t))\n"
+        "problem = zb.Problem(space, lambda p: p['a'] * p['b'] * t + p['c'], data)\n"
+    )
+    words = ("run", f"{file}:problem", "--max-solves", 60)
+    expected = [
+        "not determined by the data: a * b is determined, a and b are not",
+        "on a bound: c",
+    ]
+    assert call(*words).stdout.splitlines()[-2:] == expected
+    assert json.loads(call(*words, "--json").stdout)["warnings"] == expected

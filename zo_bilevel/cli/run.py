@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ from zo_bilevel.cli.progress import make_progress
 
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
+    from zo_bilevel.run.result import Result
     from zo_bilevel.run.runs import Run
     from zo_bilevel.support.tables import Grid
 
@@ -57,11 +58,9 @@ def run_command(
     command = words_to_store(context)
     rules = {"ftol": ftol, "xtol": xtol, "patience": patience, "restarts": not no_restarts}
     silent = shared["as_json"]
-    run = _solve(conditions, method, seed, max_seconds, rules, command, is_silent=silent)
-    if shared["as_json"]:
-        click.echo(_json(conditions.task, run))
-    else:
-        click.echo(report(conditions.task, run))
+    run, result = _solve(conditions, method, seed, max_seconds, rules, command, is_silent=silent)
+    show = _json if silent else report
+    click.echo(show(conditions.task, run, result.warnings))
     if shared["plot"]:
         path = _plot(conditions, run, shared["plot"])
         click.echo(f"plot: {path}", err=True)
@@ -78,7 +77,7 @@ def _solve(
     command: list[str],
     *,
     is_silent: bool,
-) -> Run:
+) -> tuple[Run, Result]:
     from zo_bilevel.comparison.observed_method import ObservedMethod
     from zo_bilevel.methods.names import method_from_name
     from zo_bilevel.run.loop import minimize
@@ -105,17 +104,22 @@ def _solve(
             command=command,
             **rules,
         )
-    return traced.finished(result)
+    return traced.finished(result), result
 
 
-def report(task: Task, run: Run) -> str:
+def report(task: Task, run: Run, warnings: Sequence[str] = ()) -> str:
     """What a run found, as text of at most 100 columns.
 
     Args:
         task: What is known about the problem.
         run: The run.
+        warnings: What has to be said with it.
     """
-    return f"{_parameters(task, run.phi).text()}\n\n{_facts(task, run).text()}"
+    from zo_bilevel.support.tables import wrapped
+
+    grids = (_parameters(task, run.phi), _facts(task, run))
+    said = ["\n".join(line for words in warnings for line in wrapped(words))] if warnings else []
+    return "\n\n".join([*(grid.text() for grid in grids), *said])
 
 
 def _parameters(task: Task, phi: Mapping[str, Any]) -> Grid:
@@ -175,12 +179,12 @@ def _published(task: Task) -> list[tuple[str, str]]:
     ]
 
 
-def _json(task: Task, run: Run) -> str:
+def _json(task: Task, run: Run, warnings: Sequence[str]) -> str:
     from zo_bilevel.comparison.compare import task_target
     from zo_bilevel.support.json_data import to_json, to_plain
 
     facts = {"truth": task.truth, "target": task_target(task), "published": task.published}
-    return to_json({"task": task.name, **to_plain(run), **facts})
+    return to_json({"task": task.name, **to_plain(run), **facts, "warnings": warnings})
 
 
 def _plot(conditions: Conditions, run: Run, path: str) -> str:

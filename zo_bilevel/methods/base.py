@@ -30,6 +30,22 @@ Arrivals: TypeAlias = Rounds
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """How the inner solution changes around a point, as far as a method knows.
+
+    Args:
+        x: The point, scaled, shape `(N,)`.
+        jacobian: Derivatives of theta, `(m, N)`, scaled; NaN for outputs without weight.
+        doubt: Covariance of the derivatives of an output of mean weight, `(N, N)`.
+    """
+
+    x: FloatArray
+    jacobian: FloatArray
+    doubt: FloatArray
+
+
+@final
 @dataclass(slots=True)
 class Notes:
     """What a method tells the loop beside the points it asks for.
@@ -39,11 +55,13 @@ class Notes:
             loss seen would be the luckiest draw. `None`: the lowest loss.
         noisy: Whether the method found solves to be noisy.
         finished: Why a rule of `StopRules` ends the run, in words.
+        slopes: Around the best point, of methods that model the inner solution, once they end.
     """
 
     recommended: FloatArray | None = None
     noisy: bool = False
     finished: str = ""
+    slopes: Slopes | None = None
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.space import Block, Space
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.tables import Grid, number
@@ -102,7 +103,15 @@ class Uncertainty:
         Returns:
             Place in the flat inner solution and gain, the best first; outputs of weight 0 are the
             candidates.
+
+        Raises:
+            InputError: If their derivatives are not known, those that a run left behind.
         """
+        if not np.isfinite(self.unmeasured).all():
+            raise InputError(
+                "next_measurements needs the derivatives of outputs without a measurement, which a "
+                "run does not leave behind: take zb.uncertainty(problem, result.phi)"
+            )
         variance = max(self.residual_deviation**2, np.finfo(float).tiny)
         finite = np.where(np.isfinite(self.covariance), self.covariance, 1e300)
         spread = np.einsum("kn,nm,km->k", self.unmeasured, finite, self.unmeasured)
@@ -150,14 +159,17 @@ def flat_names(space: Space) -> tuple[str, ...]:
         >>> flat_names(Space(a=Real(0, 1), field=Real(0, 1, shape=(2,))))
         ('a', 'field[0]', 'field[1]')
     """
-    names: list[str] = []
-    for block in space.blocks:
-        shape = block.parameter.shape
-        names += [
-            block.name + ("[" + ", ".join(map(str, index)) + "]" if shape else "")
-            for index in np.ndindex(shape)
-        ]
-    return tuple(names)
+    return tuple(name for block in space.blocks for name in block_names(block))
+
+
+def block_names(block: Block) -> list[str]:
+    """A name for each number of a parameter.
+
+    Args:
+        block: The parameter.
+    """
+    indices = np.ndindex(block.parameter.shape)
+    return [f"{block.name}[{', '.join(map(str, i))}]" if i else block.name for i in indices]
 
 
 def describe_direction(direction: FloatArray, values: FloatArray, names: tuple[str, ...]) -> str:
@@ -176,20 +188,28 @@ def describe_direction(direction: FloatArray, values: FloatArray, names: tuple[s
         >>> describe_direction(np.array([2.0, -3.0]), np.array([2.0, 3.0]), ("a", "b"))
         'a * b is determined, a and b are not'
     """
-    relative = direction / np.where(values != 0, np.abs(values), np.inf)
-    for parts, signs in ((relative, ("*", "/")), (direction, ("+", "-"))):
+    moved = np.abs(direction) > SMALL_COMPONENT * np.linalg.norm(direction)
+    is_relative = bool(np.all(values[moved]))  # no share of zero
+    relative = np.divide(direction, np.abs(values), out=np.zeros(len(names)), where=values != 0)
+    alone, pairs = [], []
+    for parts, signs in ((relative, ("*", "/")), (direction, ("+", "-")))[not is_relative :]:
         length = np.linalg.norm(parts)
         large = [k for k, part in enumerate(parts) if abs(part) > SMALL_COMPONENT * length]
         if len(large) == 1:
-            return names[large[0]]
+            alone.append(names[large[0]])
         if len(large) == 2:
             one, two = parts[large] * (np.sign(values[large]) if signs[0] == "*" else 1.0)
-            if abs(abs(one) - abs(two)) <= SAME_RATIO * abs(one):
-                first, second = (names[k] for k in large)
-                sign = signs[0] if one * two < 0 else signs[1]
-                return f"{first} {sign} {second} is determined, {first} and {second} are not"
-    unit = relative / np.linalg.norm(relative) if np.any(relative) else direction
+            difference = abs(abs(one) - abs(two)) / abs(one)
+            pairs.append((difference, signs[0] if one * two < 0 else signs[1], large))
+    difference, sign, large = min(pairs, default=(math.inf, "", []))
+    if difference <= SAME_RATIO:
+        first, second = (names[k] for k in large)
+        return f"{first} {sign} {second} is determined, {first} and {second} are not"
+    if alone:
+        return alone[-1]
+    unit, kind = (relative, " (relative changes)") if is_relative else (direction, "")
+    unit = unit / np.linalg.norm(unit)
     terms = [
         f"{unit[k]:+.2g} {names[k]}" for k in np.argsort(-np.abs(unit))[:6] if abs(unit[k]) > 0.05
     ]
-    return "the combination (relative changes) " + " ".join(terms)
+    return f"the combination{kind} {' '.join(terms)}"

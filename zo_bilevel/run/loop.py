@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from zo_bilevel.methods.base import Method, State
+from zo_bilevel.methods.base import Method, Notes, State
 from zo_bilevel.methods.stopping import StopRules
+from zo_bilevel.problem.objectives.robust_error import RobustError
+from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
+from zo_bilevel.run.fit import linearised, warnings_of
 from zo_bilevel.run.identity import Initial, open_recorder, start_at
 from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
@@ -185,7 +188,7 @@ def minimize(
             reason, verdict = INTERRUPTED, None
         finally:
             state.close()
-        result = _result(problem, method, seed, evaluator, ledger, reason, verdict)
+        result = _result(problem, method, seed, evaluator, ledger, reason, verdict, state.notes)
         if recorder is not None:
             end(recorder, method, result, ledger)
         report.finished(result)
@@ -258,6 +261,7 @@ def _result(
     ledger: Ledger,
     reason: str,
     verdict: Verdict | None,
+    notes: Notes,
 ) -> Result:
     best = ledger.best
     if best is None or best.theta is None or evaluator.bound is None:
@@ -270,6 +274,8 @@ def _result(
         )
     verdict = verdict or Verdict(best, best.loss)
     chosen = verdict.evaluation
+    space, outer, x = problem.space, evaluator.bound.outer, chosen.point.x
+    fit = linearised(space, outer, notes.slopes, x, chosen.theta)
     return Result(
         phi=problem.space.decode(chosen.point.x),
         loss=verdict.loss,
@@ -286,4 +292,8 @@ def _result(
         history=tuple(ledger.history),
         x=chosen.point.x,
         memory=process_memory(),
+        warnings=warnings_of(fit, space, x),
+        space=space,
+        objective=outer if isinstance(outer, SquaredError | RobustError) else None,
+        slopes=None if fit is None else fit.slopes,
     )

@@ -24,7 +24,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.confidence import flat_names
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.result import Result
-from zo_bilevel.run.uncertainty import checked_fit, jacobian_at
+from zo_bilevel.run.uncertainty import checked_fit, fit_at
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Point
@@ -86,7 +86,8 @@ def profile(
         at: The answer: a result, or parameters by name.
         name: The parameter; a number of an array as "field[3]".
         level: Of the confidence interval, in (0, 1).
-        max_solves: Solves on each side, >= 1, beside the N + 1 of the Jacobian.
+        max_solves: Solves on each side, >= 1, beside the N + 1 of the Jacobian, where it is not
+            known from the run.
         dispatcher: Runs the solves, of both sides at once; default `Serial()`.
         seed: Seed of the solves.
 
@@ -116,19 +117,18 @@ def profile(
         raise InputError(f"level must lie in (0, 1), got {level}")
     if max_solves < 1:
         raise InputError(f"max_solves must be >= 1, got {max_solves}")
-    x = problem.space.encode(at.phi if isinstance(at, Result) else at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
-    theta, jacobian = jacobian_at(evaluator, x, at)
+    fit, solves = fit_at(evaluator, at)
+    x, place, freedom = fit.slopes.x, names.index(name), fit.freedom
     roots = np.sqrt(objective.weights)
-    residuals = roots * (theta - objective.target)
-    place, freedom = names.index(name), int(np.count_nonzero(roots)) - x.size
-    slopes = roots[:, None] * jacobian * problem.space.rates(x)
+    residuals = roots * (fit.theta - objective.target)
+    known = np.where(roots[:, None] > 0, fit.slopes.jacobian, 0.0)
+    slopes = roots[:, None] * known
     limit = float(stats.t.ppf(0.5 + level / 2, freedom))
     valleys = [
         _Valley(problem, place, x, residuals, slopes, freedom, limit, sign) for sign in (-1.0, 1.0)
     ]
     sides = [valley.follow() for valley in valleys]
-    solves = 1 + x.size
     asked = {k: next(side) for k, side in enumerate(sides)}
     for _ in range(max_solves):
         if not asked:

@@ -7,12 +7,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from zo_bilevel.methods.base import Slopes
+from zo_bilevel.problem.objectives.robust_error import RobustError
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.memory import Memory
+
+if TYPE_CHECKING:
+    from zo_bilevel.problem.problem import Problem
+    from zo_bilevel.run.confidence import Uncertainty
 
 HISTORY_BYTES = 2**28
 """Of inner solutions that a history holds, and of meta-parameters."""
@@ -73,6 +81,11 @@ class Result:
         x: Best point, scaled, shape `(N,)`.
         standard_error: Of the loss, when it is a mean over fresh seeds; else `None`.
         memory: Peak memory of this process at the end of the run; workers have their own.
+        warnings: What has to be said with it, in words: parameters on a bound, and what the data
+            do not determine, where the method knows.
+        space: The parameters; not saved.
+        objective: The outer objective where it has a target; not saved.
+        slopes: How theta changes around the point, from methods that model it; not saved.
     """
 
     phi: dict[str, Any]
@@ -90,6 +103,10 @@ class Result:
     x: FloatArray = field(repr=False)
     standard_error: float | None = None
     memory: Memory = field(default_factory=Memory, repr=False)
+    warnings: tuple[str, ...] = ()
+    space: Space | None = field(default=None, repr=False)
+    objective: SquaredError | RobustError | None = field(default=None, repr=False)
+    slopes: Slopes | None = field(default=None, repr=False)
 
     def to_pandas(self) -> Any:  # noqa: ANN401 - of an optional package
         """The history as a `DataFrame`, one row a solve, one column a number of `phi`.
@@ -100,6 +117,17 @@ class Result:
         from zo_bilevel.bridges.pandas import history_frame
 
         return history_frame(self)
+
+    def uncertainty(self, problem: Problem, **options: Any) -> Uncertainty:  # noqa: ANN401
+        """Standard errors, correlations, intervals; see `zo_bilevel.run.uncertainty`.
+
+        Args:
+            problem: What was solved.
+            **options: Of `uncertainty`.
+        """
+        from zo_bilevel.run.uncertainty import uncertainty
+
+        return uncertainty(problem, self, **options)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the result as `result.json` and `result.npz`; see `zo_bilevel.run.saving`.
@@ -131,10 +159,11 @@ class Result:
         lost = f", {failed} failed" if failed else ""
         known = self.standard_error is not None and not math.isnan(self.standard_error)
         error = f" ± {self.standard_error:.2g}" if known else ""
-        return (
+        found = (
             f"loss {self.loss:.4g}{error} at {values} after {self.solves} solves in {self.rounds} "
             f"rounds{lost} ({self.method}; {self.stop_reason})"
         )
+        return "\n".join([found, *self.warnings])
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any parameter value

@@ -48,6 +48,7 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
         "method": result.method,
         "failures": result.failures,
         **{kind: _entries(kind, getattr(result, kind), arrays) for kind in ANSWERS},
+        "warnings": result.warnings,
         "memory": dataclasses.asdict(result.memory),
         "history": [[getattr(record, name) for name in FACTS] for record in result.history],
         "answers": {kind: _answers_entry(result.history, arrays, kind) for kind in ANSWERS},
@@ -88,6 +89,7 @@ def _result(card: Mapping[str, Any], arrays: Arrays) -> Result:
         history=_history(card, arrays),
         x=arrays["x"],
         memory=Memory(**card["memory"]),
+        warnings=tuple(card["warnings"]),
     )
 
 

@@ -1,11 +1,6 @@
-"""How sure the parameters of a least-squares fit are, from the derivatives of theta at the answer.
+"""How sure the parameters of a least-squares fit are: the derivatives of theta at the answer.
 
-With residuals r, weights w, p values observed and n free parameters (Bates and Watts, Nonlinear
-Regression Analysis, 1988, section 2.2):
-
-    s^2 = sum(w r^2) / (p - n)                    residual variance                       (1)
-    C   = s^2 (J' W J)^-1                          covariance of the parameters            (2)
-    b_k +- t(p - n) sqrt(C_kk)                     interval of one of them                 (3)
+They are those that the method knew when it stopped, where it was sure of them, or differences.
 """
 
 from __future__ import annotations
@@ -16,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from zo_bilevel.methods.base import Slopes
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
-from zo_bilevel.run.confidence import Uncertainty, describe_direction, flat_names
+from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.fit import Fit, linearised
+from zo_bilevel.run.reporting import LOG
 from zo_bilevel.run.result import Result
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
@@ -35,10 +33,6 @@ LARGEST_STEP = 0.1
 """However coarse the answers are, relative."""
 FORWARD_STEP = 2.0**-25
 """Relative step of a difference in double precision, about the root of the rounding error."""
-SINGULAR_SHARE = 1e-7
-"""Directions less stiff than this share of the stiffest are lost in the error of differences."""
-OPEN_COMPONENT = 1e-3
-"""A parameter with a larger part in a direction that the data leave open is not determined."""
 
 
 def uncertainty(
@@ -49,11 +43,14 @@ def uncertainty(
     dispatcher: Dispatcher | None = None,
     seed: int = 0,
 ) -> Uncertainty:
-    """Standard errors, correlations and intervals of fitted parameters, for N + 1 solves.
+    """Standard errors, correlations and intervals of fitted parameters, mostly for no solve.
 
-    The solves are those of a forward difference along each parameter; they may run at once. The
-    model is linear in the neighbourhood that the data leave open, and the residuals are independent
-    with a variance that the weights give up to one factor, which is estimated (eq. 1).
+    A result of Gauss-Newton, the default for vectors, brings the derivatives along that the method
+    knew at the end; where it is sure of them (`zo_bilevel.run.fit`) nothing is solved. Else a
+    forward difference along each parameter takes N + 1 solves, which may run at once; the logger
+    "zo_bilevel" is told before. The model is linear in the neighbourhood that the data leave open,
+    and the residuals are independent with a variance that the weights give up to one factor, which
+    is estimated (eq. 1 of `zo_bilevel.run.fit`).
 
     Args:
         problem: A problem whose outer objective is `SquaredError`.
@@ -61,7 +58,8 @@ def uncertainty(
         relative_step: Step of the differences, relative to the size of a parameter (to its range
             where that is larger than a thousand times the parameter). Default the root of the
             relative error of answers: of their floating type, of the digits that they show, or of
-            noise, which is seen when `at` is a result. Set it for noisy solvers otherwise.
+            noise, which is seen when `at` is a result. Set it for noisy solvers otherwise. Where it
+            is set, differences are taken in any case.
         dispatcher: Runs the solves; default `Serial()`.
         seed: Seed of the solves: all of them get the same one.
 
@@ -84,64 +82,41 @@ def uncertainty(
         >>> round(float(found.standard_error["b"]), 5)
         0.0398
     """
-    objective = checked_fit(problem, relative_step)
-    x = problem.space.encode(at.phi if isinstance(at, Result) else at)
+    checked_fit(problem, relative_step)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
-    theta, jacobian = jacobian_at(evaluator, x, at, relative_step)
-    return linear_uncertainty(problem.space, x, objective, theta, jacobian)
+    fit, solves = fit_at(evaluator, at, relative_step)
+    return fit.uncertainty(solves)
 
 
-def linear_uncertainty(
-    space: Space, x: FloatArray, objective: SquaredError, theta: FloatArray, jacobian: FloatArray
-) -> Uncertainty:
-    """The uncertainty that a Jacobian gives, at no solve (eqs. 1 and 2).
+def fit_at(
+    evaluator: Evaluator, at: Result | Mapping[str, Any], relative_step: float | None = None
+) -> tuple[Fit, int]:
+    """The answer linearised, by what the run knew or else by differences, and what it cost.
 
-    Args:
-        space: The parameters.
-        x: The answer, scaled, shape `(N,)`.
-        objective: Target and weights.
-        theta: Inner solution there, shape `(m,)`.
-        jacobian: Its derivative per unit of phi, shape `(m, N)`.
+    Raises:
+        InnerSolverError: If a solve failed.
     """
-    roots = np.sqrt(objective.weights)
-    residuals = roots * (theta - objective.target)
-    freedom = int(np.count_nonzero(roots)) - x.size
-    variance = float(residuals @ residuals) / freedom  # (1)
-    # per scaled unit, so that "sloppy" means: sloppy over the range that was allowed
-    rates = space.rates(x)
-    _, stiffness, rows = np.linalg.svd((roots[:, None] * jacobian) * rates, full_matrices=False)
-    spreads = np.divide(
-        np.sqrt(variance), stiffness, out=np.full_like(stiffness, np.inf), where=stiffness > 0
-    )
-    is_open = (stiffness <= SINGULAR_SHARE * stiffness[0]) | (
-        spreads > space.upper[0] - space.lower[0]
-    )
-    factor = rates[:, None] * rows.T
-    known = np.where(is_open, 0.0, spreads)
-    covariance = (factor * known) @ (factor * known).T  # (2)
-    touched = np.any(np.abs(rows[is_open]) > OPEN_COMPONENT, axis=0)
-    covariance[touched, :], covariance[:, touched] = np.nan, np.nan
-    covariance[touched, touched] = np.inf
-    names, values = flat_names(space), space.values(x)
-    unmeasured = np.flatnonzero(roots == 0)
-    at_bound = (values <= space.values(space.lower)) | (values >= space.values(space.upper))
-    return Uncertainty(
-        names=names,
-        values=values,
-        covariance=covariance,
-        degrees_of_freedom=freedom,
-        residual_deviation=float(np.sqrt(variance)),
-        stiffness=stiffness,
-        directions=rows.T,
-        undetermined=tuple(
-            describe_direction(factor[:, k], values, names) for k in np.flatnonzero(is_open)
-        ),
-        on_bound=tuple(names[k] for k in np.flatnonzero(at_bound)),
-        solves=1 + x.size,
-        space=space,
-        unmeasured=jacobian[unmeasured],
-        places=unmeasured,
-    )
+    problem = evaluator.problem
+    space, outer = problem.space, problem.outer
+    assert isinstance(outer, SquaredError)  # noqa: S101 - checked before
+    if isinstance(at, Result) and at.slopes is not None and relative_step is None:
+        theta = flatten_theta(at.theta)[0]
+        fit = linearised(space, outer, at.slopes, at.slopes.x, theta)
+        if fit is not None and _is_at(space, at.slopes.x, at.phi) and fit.is_sure:
+            return fit, 0
+    x = space.encode(at.phi if isinstance(at, Result) else at)
+    LOG.info("the derivatives at the answer need %d solves", 1 + x.size)
+    theta, jacobian = jacobian_at(evaluator, x, at, relative_step)
+    slopes = Slopes(x, jacobian * space.rates(x), np.zeros((x.size, x.size)))
+    return Fit(space, outer, slopes, theta), 1 + x.size
+
+
+def _is_at(space: Space, x: FloatArray, phi: Mapping[str, Any]) -> bool:
+    """Whether a scaled point is the one of that name in this space, whose bounds may be others."""
+    if x.shape != (space.size,):
+        return False
+    there = space.decode(x)
+    return list(there) == list(phi) and all(np.array_equal(there[n], phi[n]) for n in there)
 
 
 def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:

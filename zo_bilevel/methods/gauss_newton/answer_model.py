@@ -178,6 +178,14 @@ class AnswerModel:
         observations, weights, _ = self._fit()
         return self.smooth_theta + observations.covariance_with(step, self.length) @ weights
 
+    def slopes(self) -> tuple[FloatArray, FloatArray]:
+        """The likeliest derivatives at the center, `(m, N)`, and the covariance of an output's."""
+        observations, weights, quadratic = self._fit()
+        basis, ignorance = self._basis, max(quadratic.ignorance, 1e-300)
+        known = np.eye(self.size) - quadratic.doubt / ignorance
+        doubt = self.scale * (np.eye(self.center.size) - basis @ known @ basis.T)
+        return weights.T @ (observations.slopes @ basis.T), doubt
+
     def unknown_curvature(self, step: FloatArray) -> float:
         """Share of what the prior expects theta to bend by along a step that is not known, 0 to 1.
 

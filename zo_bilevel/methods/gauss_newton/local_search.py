@@ -62,20 +62,23 @@ class LocalSearch:
             Rounds of points.
         """
         probing, model = self._probing, self.model
-        while not self._is_solved:
-            repeat = self.noise.wants_repeat
-            plan = self._repeat() if repeat else propose(self.state)
-            if self._is_finished or not plan.points + plan.probes:
-                if self.state.has_converged or not self._revive():
-                    return
-                continue
-            if self.noise.found:
-                probing.recommend(model.center)
-            answers = probing.answers(plan, (yield probing.points(plan)), model.theta)
-            if repeat:
-                self._learn_repeat(answers)
-            else:
-                self._learn(plan, answers)
+        try:
+            while not self._is_solved:
+                repeat = self.noise.wants_repeat
+                plan = self._repeat() if repeat else propose(self.state)
+                if self._is_finished or not plan.points + plan.probes:
+                    if self.state.has_converged or not self._revive():
+                        return
+                    continue
+                if self.noise.found:
+                    probing.recommend(model.center)
+                answers = probing.answers(plan, (yield probing.points(plan)), model.theta)
+                if repeat:
+                    self._learn_repeat(answers)
+                else:
+                    self._learn(plan, answers)
+        finally:
+            probing.note_slopes(model)
 
     @property
     def _is_solved(self) -> bool:

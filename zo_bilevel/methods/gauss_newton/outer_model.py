@@ -74,6 +74,13 @@ class OuterModel:
         """Derivatives of the modelled vector from those of theta, `(m, c)`."""
         return derivative if self._scale is None else self._scale[:, None] * derivative
 
+    def of_theta(self, derivative: FloatArray) -> FloatArray:
+        """Derivatives of theta from those of the modelled vector; NaN where it has no weight."""
+        if self._scale is None:
+            return derivative
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(derivative / self._scale[:, None])
+
     def loss(self, theta: FloatArray, point: FloatArray) -> float:
         """The value; infinity where it is not finite."""
         if self.is_quadratic:

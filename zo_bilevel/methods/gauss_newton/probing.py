@@ -10,7 +10,8 @@ import numpy as np
 from zo_bilevel.estimators.differences import Change, DifferenceKind, Differences
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.base import Search, Slopes
+from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
@@ -19,6 +20,11 @@ from zo_bilevel.methods.shared.exploration import candidate_directions
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
+MOST_SLOPES = 2**31
+"""Of m N^2: slopes of more are not left behind, as they would cost seconds of our own time."""
+SAME_SLOPES = 1e-4
+"""Lengths of the model from its center within which slopes are the same: differences are tried
+there, and one of them may have the lowest loss."""
 ROUNDING = 0.3
 """Standard deviation of rounding, in units of the type's resolution."""
 
@@ -101,6 +107,16 @@ class Probing:
         if knows_all:
             center, point = (self.outer.embed(place) for place in places)
             self.search.judge_step(center, point, *losses, agreement)
+
+    def note_slopes(self, model: AnswerModel) -> None:
+        """Leave the model's slopes to the loop where they are those of the point to report."""
+        notes, theta = self.search.notes, model.theta
+        reported = self.best.point.x if notes.recommended is None else notes.recommended
+        away = self.outer.embed(model.center) - reported
+        is_near = np.linalg.norm(away) <= SAME_SLOPES * model.length
+        if is_near and model.size and theta.size * away.size**2 <= MOST_SLOPES:
+            jacobian, doubt = model.slopes()
+            notes.slopes = Slopes(reported, self.outer.of_theta(jacobian), doubt)
 
     def points(self, plan: StepPlan) -> list[Point]:
         """The solves of the plan; those that are no differences first."""

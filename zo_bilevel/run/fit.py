@@ -1,0 +1,207 @@
+"""A least-squares fit linearised at its answer: what the data say of the parameters.
+
+With residuals r, weights w, p values observed and n free parameters (Bates and Watts, Nonlinear
+Regression Analysis, 1988, section 2.2):
+
+    s^2 = sum(w r^2) / (p - n)                    residual variance                       (1)
+    C   = s^2 (J' W J)^-1                          covariance of the parameters            (2)
+    b_k +- t(p - n) sqrt(C_kk)                     interval of one of them                 (3)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.methods.base import Slopes
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.space import Space
+from zo_bilevel.run.confidence import Uncertainty, block_names, describe_direction, flat_names
+from zo_bilevel.support.arrays import FloatArray
+
+SINGULAR_SHARE = 1e-7
+"""Directions less stiff than this share of the stiffest are lost in the error of differences."""
+OPEN_COMPONENT = 1e-3
+"""A parameter with a larger part in a direction that the data leave open is not determined."""
+BLOCK = 1000
+"""Outputs that are decomposed at once."""
+MOST_NAMED = 4
+"""Parameters, or combinations of them, that one warning names."""
+UNSEEN_SHARE = 1e-4
+"""The same for directions whose stiffness the slopes cannot tell from zero."""
+MOST_DOUBT = 0.02
+"""Of a stiffness, relative, up to which slopes are sure."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """An answer and how the inner solution changes around it.
+
+    Args:
+        space: The parameters, all of them continuous.
+        objective: Target and weights; more data than parameters.
+        slopes: Where, and how theta changes there.
+        theta: Inner solution there, shape `(m,)`.
+
+    Attributes:
+        stiffness: Of the eigen-directions of the data per scaled unit, `(N,)`, falling.
+        error: Its standard error, from doubt about the slopes, `(N,)`.
+        rows: The directions, one a row, `(N, N)`.
+    """
+
+    space: Space
+    objective: SquaredError
+    slopes: Slopes
+    theta: FloatArray
+    stiffness: FloatArray = field(init=False)
+    error: FloatArray = field(init=False)
+    rows: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        used = self.objective.weights > 0
+        roots = np.sqrt(self.objective.weights[used])
+        triangle = _triangle(self.slopes.jacobian[used], roots)
+        _, stiffness, rows = np.linalg.svd(triangle)
+        along = np.einsum("kn,nm,km->k", rows, self.slopes.doubt, rows)
+        error = np.sqrt(float(roots @ roots) * np.maximum(along, 0.0))
+        for name, value in (("stiffness", stiffness), ("error", error), ("rows", rows)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def freedom(self) -> int:
+        """Data less parameters."""
+        return int(np.count_nonzero(self.objective.weights)) - self.space.size
+
+    @property
+    def residual_variance(self) -> float:
+        """Of a measurement of weight 1 (eq. 1)."""
+        difference = self.theta - self.objective.target
+        return float(self.objective.weights @ difference**2) / self.freedom
+
+    def _are_open(self, stiffness: FloatArray) -> NDArray[np.bool_]:
+        """Which directions the data leave open, if they are that stiff."""
+        width = self.space.upper[0] - self.space.lower[0]
+        lost = math.sqrt(self.residual_variance) / width
+        return np.asarray(stiffness <= max(SINGULAR_SHARE * self.stiffness[0], lost))
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether doubt about the slopes changes no standard error by much, nor what is open."""
+        is_known = self.error <= MOST_DOUBT * self.stiffness
+        return bool((is_known | self._are_open(self.stiffness + self.error)).all())
+
+    def undetermined(self) -> tuple[str, ...]:
+        """What the data leave open for sure, in words, however little else is known."""
+        at_most = self.stiffness + self.error
+        is_unseen = (self.stiffness <= 2.0 * self.error) & (
+            at_most <= UNSEEN_SHARE * self.stiffness[0]
+        )
+        return self._described(is_unseen | self._are_open(at_most))
+
+    def _described(self, is_open: NDArray[np.bool_]) -> tuple[str, ...]:
+        x = self.slopes.x
+        names, values, rates = flat_names(self.space), self.space.values(x), self.space.rates(x)
+        return tuple(describe_direction(rates * row, values, names) for row in self.rows[is_open])
+
+    def uncertainty(self, solves: int = 0) -> Uncertainty:
+        """Covariance and what follows from it (eqs. 1 and 2).
+
+        Args:
+            solves: What the slopes cost.
+        """
+        space, x, stiffness, rows = self.space, self.slopes.x, self.stiffness, self.rows
+        is_open = self._are_open(stiffness)
+        deviation = np.sqrt(self.residual_variance)
+        spreads = np.divide(deviation, stiffness, out=np.zeros_like(stiffness), where=~is_open)
+        rates = space.rates(x)
+        factor = rates[:, None] * rows.T
+        covariance = (factor * spreads) @ (factor * spreads).T  # (2)
+        touched = np.any(np.abs(rows[is_open]) > OPEN_COMPONENT, axis=0)
+        covariance[touched, :], covariance[:, touched] = np.nan, np.nan
+        covariance[touched, touched] = np.inf
+        names, values = flat_names(space), space.values(x)
+        unmeasured = np.flatnonzero(self.objective.weights == 0)
+        return Uncertainty(
+            names=names,
+            values=values,
+            covariance=covariance,
+            degrees_of_freedom=self.freedom,
+            residual_deviation=float(deviation),
+            stiffness=stiffness,
+            directions=rows.T,
+            undetermined=self._described(is_open),
+            on_bound=on_bound(space, x),
+            solves=solves,
+            space=space,
+            unmeasured=self.slopes.jacobian[unmeasured] / rates,
+            places=unmeasured,
+        )
+
+
+def _triangle(jacobian: FloatArray, roots: FloatArray) -> FloatArray:
+    """The triangle of a QR decomposition of the weighted Jacobian, by blocks that fit a cache."""
+    triangles = [
+        np.linalg.qr(roots[k : k + BLOCK, None] * jacobian[k : k + BLOCK], mode="r")
+        for k in range(0, len(roots), BLOCK)
+    ]
+    return np.asarray(np.linalg.qr(np.concatenate(triangles), mode="r"))
+
+
+def linearised(
+    space: Space, outer: object, slopes: Slopes | None, x: FloatArray, theta: FloatArray | None
+) -> Fit | None:
+    """An answer linearised, where a method knows its slopes and it is a fit of data.
+
+    Args:
+        space: The parameters.
+        outer: The outer objective.
+        slopes: What the method left behind.
+        x: The answer, scaled, shape `(N,)`.
+        theta: Inner solution there, shape `(m,)`.
+    """
+    if slopes is None or theta is None or not isinstance(outer, SquaredError):
+        return None
+    fit = Fit(space, outer, slopes, theta)
+    is_usable = np.isfinite(slopes.jacobian[outer.weights > 0]).all() and not space.discrete.any()
+    return fit if is_usable and fit.freedom > 0 and np.array_equal(slopes.x, x) else None
+
+
+def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
+    """Names of the continuous parameters that lie on a bound.
+
+    Args:
+        space: The parameters.
+        x: Scaled, shape `(N,)`.
+    """
+    values = space.values(x)
+    is_at = (values <= space.values(space.lower)) | (values >= space.values(space.upper))
+    return tuple(
+        name
+        for block in space.blocks
+        if not space.discrete[block.section].any()
+        for name, is_there in zip(block_names(block), is_at[block.section], strict=True)
+        if is_there
+    )
+
+
+def warnings_of(fit: Fit | None, space: Space, x: FloatArray) -> tuple[str, ...]:
+    """What has to be said with an answer, in words.
+
+    Args:
+        fit: The answer linearised, where that is known.
+        space: The parameters.
+        x: The answer, scaled, shape `(N,)`.
+    """
+    undetermined = () if fit is None else fit.undetermined()
+    found = [(undetermined, "not determined by the data"), (on_bound(space, x), "on a bound")]
+    return tuple(f"{words}: {_listed(names)}" for names, words in found if names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return "; ".join(names[:MOST_NAMED]) + more
