@@ -628,6 +628,24 @@ def test_a_plateau_is_left_for_the_trust_region_and_not_called_converged(start):
     assert alone.solves < 60  # it does not difference the same plateau for ever
 
 
+@pytest.mark.parametrize("digits", [2, 16])
+def test_a_search_that_does_not_see_small_steps_does_not_claim_to_have_converged(digits):
+    times = np.linspace(0, 5, 40)
+
+    def swing(phi):
+        a, k, c, b = (round(float(phi[name]), digits) for name in "akcb")
+        return a * np.exp(-k * times) + c + b * np.sin(times)
+
+    measured = swing({"a": 2.0, "k": 0.7, "c": 0.3, "b": 0.5})
+    measured += 0.02 * np.random.default_rng(0).normal(size=40)
+    space = zb.Space(a=zb.Real(0.1, 5), k=zb.Log(0.01, 10), c=zb.Real(-1, 1), b=zb.Real(-2, 2))
+    problem = zb.Problem(space, swing, zb.SquaredError(measured))
+    initial = dict(zip("akcb", [2.9, 0.956, -0.459, -0.975], strict=True))
+    result = zb.minimize(problem, initial=initial, max_solves=300)
+    assert result.stop_reason.startswith("converged") == (digits == 16), result
+    assert ("of them changed nothing" in result.stop_reason) == (digits == 2)
+
+
 def test_slopes_in_doubt_are_renewed_when_steps_disappoint():
     size = 4
     space = zb.Space(x=zb.Real(-3, 3, shape=(size,)))

@@ -35,6 +35,19 @@ def test_a_clean_solver_gets_a_clean_bill():
     assert "it is deterministic" in str(found)
 
 
+def test_a_solver_that_begins_where_it_ended_is_not_deterministic():
+    kept = [np.zeros(50)]
+
+    def warm(phi):  # one step of an iteration a solve
+        kept[0] = 0.5 * (kept[0] + smooth(phi))
+        return kept[0]
+
+    found = doctor(problem(warm))
+    assert not found.deterministic
+    assert "remembers earlier solves" in str(found)
+    assert found.solves == 10
+
+
 @pytest.mark.parametrize("level", [1e-3, 1e-2])
 def test_noise_is_measured_and_sets_the_radius(level):
     spread = np.std(smooth({"a": 0.0, "b": 1.0}))

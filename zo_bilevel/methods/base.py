@@ -56,12 +56,15 @@ class Notes:
         noisy: Whether the method found solves to be noisy.
         finished: Why a rule of `StopRules` ends the run, in words.
         slopes: Around the best point, of methods that model the inner solution, once they end.
+        unseen: Differences that changed nothing, of searches that ended with loss left: no such
+            search knows that it has converged.
     """
 
     recommended: FloatArray | None = None
     noisy: bool = False
     finished: str = ""
     slopes: Slopes | None = None
+    unseen: int = 0
 
 
 @final

@@ -18,7 +18,7 @@ class Diagnosis:
         picklable: Whether process dispatch is possible; `obstacle` says what is in the way.
         obstacle: The part that cannot travel to another process, or nothing.
         takes_seed: Whether the inner solver accepts a seed.
-        deterministic: Same point and seed, same numbers.
+        deterministic: Same point and seed, same numbers, also after other solves.
         varies_with_seed: Other seed, other numbers.
         noise: Standard deviation of theta's noise over the spread of theta.
         grain: Smallest step in scaled units at which theta changed, where that is far above the
@@ -87,7 +87,10 @@ class Diagnosis:
 
     def _determinism(self) -> str:
         if not self.deterministic:
-            return "the same point and seed give other numbers each time: it has noise of its own"
+            return (
+                "the same point and seed give other numbers each time: it has noise of its own, or "
+                "remembers earlier solves"
+            )
         if self.varies_with_seed:
             return "it is reproducible: the same seed gives the same numbers, another seed others"
         return "it is deterministic" + (": its seed changes nothing" if self.takes_seed else "")

@@ -78,6 +78,8 @@ def doctor(
     direction[problem.space.discrete] = 0.0
     table = evaluator.evaluate(_along(problem, x, direction, TABLE_STEPS))
     steps = _steps(evaluator, table, direction)
+    # after others, as a solver that begins where the last solve ended shows only then
+    repeats.insert(1, *evaluator.evaluate([repeats[0].point]))
     evaluations = [*failed, *repeats, *table, *steps]
     noise, grain = _noise(repeats, table), _grain(table, steps)
     radius, difference = _difference(noise, grain)
@@ -111,14 +113,14 @@ def doctor(
 
 
 def _repeats(evaluator: Evaluator, x: FloatArray) -> tuple[list[Evaluation], list[Evaluation]]:
-    """A point solved twice with one seed and once with another, and what failed before it.
+    """A point solved with one seed and with another, and what failed before it.
 
     Where the start fails, others are tried, as in a run.
     """
     failed: list[Evaluation] = []
     space, rng = evaluator.problem.space, np.random.default_rng(evaluator.seed)
     for _ in range(MOST_STARTS):
-        points = [Point(x, (stream,), "start") for stream in (0, 0, 1)]
+        points = [Point(x, (stream,), "start") for stream in (0, 1)]
         repeats = evaluator.evaluate(points)
         if repeats[0].ok:
             return repeats, failed

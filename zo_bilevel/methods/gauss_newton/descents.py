@@ -29,6 +29,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     while following is not None:
         search = LocalSearch(probing, *following)
         yield from search.run()
+        if not probing.is_exact:
+            probing.search.notes.unseen += search.unseen
         if search.noise.is_still:
             probing.refuse_stillness()
         restarts.remember(search.model.center)

@@ -52,6 +52,7 @@ class LocalSearch:
         explorer = Explorer(probing.lower, probing.upper, probing.directions)
         self.state = LocalState(self.model, self.noise, explorer, probing.width)
         self._revived_at = np.inf
+        self._unseen = 0
 
     # ---- the loop ----------------------------------------------------------------------------
 
@@ -79,6 +80,11 @@ class LocalSearch:
                     self._learn(plan, answers)
         finally:
             probing.note_slopes(model)
+
+    @property
+    def unseen(self) -> int:
+        """Differences that changed nothing: no derivatives of zero, unless no loss is left."""
+        return 0 if self._is_solved else self._unseen
 
     @property
     def _is_solved(self) -> bool:
@@ -129,6 +135,7 @@ class LocalSearch:
             self._learn_trials(plan.points, answers.thetas)
         for probe, change in zip(plan.probes, answers.changes, strict=True):
             self.state.differences += 1
+            self._unseen += change is not None and not np.any(change.change)
             if change is None or self.noise.is_too_short(change.change):
                 self.state.explorer.retry(probe)
             elif not self._keeps_values and plan.base is not None:

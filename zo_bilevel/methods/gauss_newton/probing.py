@@ -72,6 +72,11 @@ class Probing:
         self._differences: Differences | None = None
         self._rounding = OutputRounding()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether derivatives are what they are, and no differences."""
+        return self._kind == "exact"
+
     def directions(self) -> Iterator[FloatArray]:
         """Directions to explore, the most promising first."""
         return (direction[self._free] for direction in candidate_directions(self.search.space))
@@ -163,4 +168,4 @@ class Probing:
             None if c is None else Change(c.displacement[self._free], c.change, c.noise_share)
             for c in changes
         ]
-        return Answers(thetas, own, [] if self._kind == "exact" else nearby)
+        return Answers(thetas, own, [] if self.is_exact else nearby)

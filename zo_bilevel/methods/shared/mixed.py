@@ -42,7 +42,7 @@ def mixed_search(
     discrete, best = search.space.discrete, first
     if not discrete.any():
         yield from descend(best, may_restart=True)
-        return "converged: nothing left to gain within the bounds"
+        return _why_it_ended(search.notes.unseen)
     if not discrete.all():
         best = yield from descend(best, may_restart=False)
     tried = {_setting(search, best)}
@@ -63,6 +63,15 @@ def mixed_search(
                 break
         if not improved:
             return "converged: no integer or choice beside the best one is better"
+
+
+def _why_it_ended(unseen: int) -> str:
+    if not unseen:
+        return "converged: nothing left to gain within the bounds"
+    return (
+        f"nothing left to gain that differences show: {unseen} of them changed nothing; a "
+        "parameter has no effect, or is rounded inside the solver"
+    )
 
 
 def _setting(search: Search, evaluation: Evaluation) -> bytes:
