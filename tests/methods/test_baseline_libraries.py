@@ -238,8 +238,12 @@ def test_a_failed_solve_is_worse_than_any_seen() -> None:
     failed = zb.Evaluation(point, "crashed", None, float("inf"))
     assert rule.losses([failed]) == [1e10]
     assert rule.losses([*good, failed]) == [3.0, -5.0, 11.0]
-    outer = zb.SquaredError(np.zeros(4))
-    assert np.sum(rule.residuals([failed], outer)[0] ** 2) == pytest.approx(11.0)
+    outer = zb.SquaredError([0.0, 0.0, 0.0, 4.0])
+    assert np.sum(rule.residuals([failed], outer)[0] ** 2) == pytest.approx(1e10)
+    near, far = (zb.Evaluation(point, "ok", np.full(4, v), v**2) for v in (1.0, 9.0))
+    found = rule.residuals([far, near, far, failed], outer)
+    np.testing.assert_allclose(found[0], [4.5, 4.5, 4.5, 2.5])
+    np.testing.assert_allclose(found[3], [1.0, 1.0, 1.0, -3.0])  # twice those of the best
 
 
 @pytest.mark.parametrize("name", ["DiscreteOnePlusOne", "OnePlusOne", "CMA", "RandomSearch"])

@@ -14,6 +14,8 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError
 
 LOSS_WHEN_NOTHING_SUCCEEDED = 1e10
+FAILED_RESIDUALS = 2.0
+"""Times the residuals of the best solve so far, of a failed one."""
 
 
 def squared_error_of(search: Search, method: str) -> SquaredError:
@@ -44,12 +46,14 @@ class FailureRule:
     """Turns evaluations into the finite numbers that libraries need.
 
     The rule for a failed solve, the same for all baselines: its loss is the worst one seen plus
-    the spread of all seen (at least plus the worst itself; 1e10 when none succeeded yet), its
-    residuals are all equal and add up to that loss.
+    the spread of all seen (at least plus the worst itself; 1e10 when none succeeded yet). Its
+    residuals are twice those of the best solve so far: worse, without bending a model of the
+    residuals so far that the library settles where nothing is to be found.
     """
 
     def __init__(self) -> None:
         self._best, self._worst = np.inf, -np.inf
+        self._least, self._of_best = np.inf, np.empty(0)
 
     def losses(self, evaluations: Sequence[Evaluation]) -> list[float]:
         """Losses of one round, finite.
@@ -75,13 +79,17 @@ class FailureRule:
         Returns:
             Vectors of shape `(m,)`, in order.
         """
-        count = outer.target.size
-        scale = np.sqrt(outer.weights / count)
+        scale = np.sqrt(outer.weights / outer.target.size)
+        for evaluation in evaluations:
+            if evaluation.theta is not None and evaluation.loss < self._least:
+                self._least = evaluation.loss
+                self._of_best = scale * (evaluation.theta - outer.target)
+        failed = FAILED_RESIDUALS * self._of_best
+        if not failed.size:
+            failed = np.full(scale.size, np.sqrt(LOSS_WHEN_NOTHING_SUCCEEDED / scale.size))
         return [
-            np.full(count, np.sqrt(loss / count))
-            if evaluation.theta is None
-            else scale * (evaluation.theta - outer.target)
-            for evaluation, loss in zip(evaluations, self.losses(evaluations), strict=True)
+            failed.copy() if e.theta is None else scale * (e.theta - outer.target)
+            for e in evaluations
         ]
 
     def _failed_loss(self) -> float:

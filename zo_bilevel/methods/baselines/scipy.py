@@ -245,7 +245,7 @@ class _Differences:
             return self._nothing(row)
         rows, steps = _forward(row, self._solves.coordinates)
         evaluations = self._solves.evaluate(rows, role="sketch", stream=self._stream)
-        return self._quotients(evaluations, steps)
+        return self._quotients(row, evaluations, steps)
 
     def both(self, row: FloatArray) -> tuple[Any, FloatArray]:
         """Value and derivatives, one round."""
@@ -256,7 +256,8 @@ class _Differences:
         self._check_start()
         if not self._base_ok:
             return self._base, self._nothing(row)
-        return self._base, self._quotients(others, steps)
+        self._stream = stream
+        return self._base, self._quotients(row, others, steps)
 
     def _remember(self, row: FloatArray, evaluation: Evaluation, numbers: Any) -> None:  # noqa: ANN401
         self._row, self._base, self._base_ok = row.copy(), numbers, evaluation.ok
@@ -269,7 +270,18 @@ class _Differences:
     def _nothing(self, row: FloatArray) -> FloatArray:
         return np.zeros((row.size, *np.shape(self._base)))
 
-    def _quotients(self, evaluations: list[Evaluation], steps: FloatArray) -> FloatArray:
+    def _quotients(
+        self, row: FloatArray, evaluations: list[Evaluation], steps: FloatArray
+    ) -> FloatArray:
+        """Differences; of a solve that failed that to the other side, or else 0."""
+        failed = [k for k, evaluation in enumerate(evaluations) if not evaluation.ok]
+        if failed:
+            turned = [self._turned(row, k, steps) for k in failed]
+            again = self._solves.evaluate(turned, role="sketch", stream=self._stream)
+            for k, evaluation in zip(failed, again, strict=True):
+                evaluations[k] = evaluation
+            if not any(evaluation.ok for evaluation in evaluations):
+                raise GiveUpError("every solve beside the best point failed, on both sides")
         numbers = self._numbers(evaluations)
         return np.stack(
             [
@@ -277,6 +289,15 @@ class _Differences:
                 for number, step, evaluation in zip(numbers, steps, evaluations, strict=True)
             ]
         )
+
+    def _turned(self, row: FloatArray, index: int, steps: FloatArray) -> FloatArray:
+        """The point on the other side, within the bounds; the step becomes that to it."""
+        place, turned = self._solves.coordinates, row.copy()
+        turned[index] -= steps[index]
+        if not place.lower[index] <= turned[index] <= place.upper[index]:
+            turned[index] = row[index] + 0.5 * steps[index]
+        steps[index] = turned[index] - row[index]
+        return turned
 
 
 def _forward(row: FloatArray, place: Coordinates) -> tuple[list[FloatArray], FloatArray]:
