@@ -105,7 +105,8 @@ class CommandInputs:
         known = {*space.names, SEED_FIELD, ALL_PARAMETERS}
         for part in self._parts():
             where = part.text if isinstance(part, Argument) else part.name
-            kind = f"parameter in a field of {where!r}:"
+            braces = " (braces that are no field are written {{ and }})"
+            kind = f"parameter in a field of {where!r}{braces * isinstance(part, Argument)}:"
             refuse_unknown(OWNER_NAME, kind, sorted(part.names), known)
         if not any(
             isinstance(p, FileTemplate) and ALL_PARAMETERS in p.names for p in self._parts()

@@ -93,13 +93,20 @@ def theta_at(document: Any, key: str) -> Any:  # noqa: ANN401 - a JSON document
 def _numbers(part: Any, key: str) -> FloatArray:  # noqa: ANN401 - part of a JSON document
     try:
         array = np.array(part)
-        if array.dtype.kind in "fiu":
+        if array.dtype.kind in "fiu" and not _holds_truth(part):
             return array.astype(np.float64)
     except ValueError:
         pass  # rows of different lengths
     raise SolveError(
         f"gave unreadable output: {key or 'the document'} holds no numbers: {_shown(part)}"
     )
+
+
+def _holds_truth(part: Any) -> bool:  # noqa: ANN401 - part of a JSON document
+    """Whether `true` or `false` stands among numbers, where numpy would take it for 1 or 0."""
+    if isinstance(part, list):
+        return any(_holds_truth(item) for item in part)
+    return isinstance(part, bool)
 
 
 def _shown(document: Any) -> str:  # noqa: ANN401 - a JSON document
