@@ -4,6 +4,8 @@ python benchmarks/hypergradients.py memory cosine   # minutes on a CPU
 """
 
 import argparse
+import copy
+import importlib.util
 import statistics
 import time
 
@@ -154,8 +156,59 @@ def one_draw(problem, start, estimator, draw):
     return problem.space.named_gradient(x, gradient)
 
 
+def plain_loop(module, loss):
+    copied = copy.deepcopy(module)
+    optimizer = torch.optim.SGD(copied.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss(copied, 1.0).backward()
+        optimizer.step()
+
+
+def torchopt_gradient(module, loss):
+    import torchopt
+
+    copied, weights = copy.deepcopy(module), torch.ones(64, requires_grad=True)
+    optimizer = torchopt.MetaSGD(copied, lr=0.1, momentum=0.9)
+    for _ in range(100):
+        optimizer.step(loss(copied, weights))
+    loss(copied, 1.0).backward()
+
+
+def small(device, **_):
+    """A network of 1,500 weights, 100 steps of SGD: what bookkeeping costs, beside TorchOpt."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(64, 64), torch.randint(10, (64,))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, 16), torch.nn.Linear(16, 10)
+    )
+
+    def loss(model, weights):
+        losses = torch.nn.functional.cross_entropy(model(inputs), targets, reduction="none")
+        return (losses * weights).mean()
+
+    training = FunctionalTraining(
+        module, lambda model, batch, phi: loss(model, phi["w"]), FunctionalSGD(0.1, 0.9)
+    )
+    loop = training.unroll(100)
+    outer = loop.outer(lambda weights, phi: loss(training.model(weights), 1.0))
+    problem = zb.Problem(zb.Space(w=zb.Real(0, 2, shape=(64,))), loop, outer)
+    start = {"w": np.ones(64)}
+
+    runs = {"our plain run": lambda: problem.inner(start, seed=0)}
+    if importlib.util.find_spec("torchopt"):
+        runs["TorchOpt"] = lambda: torchopt_gradient(module, loss)
+    for estimator in (zb.ReverseUnroll(), zb.FG2U(1), zb.FG2U(16, chunk=16)):
+        runs[repr(estimator)] = lambda e=estimator: one_draw(problem, start, e, 0)
+    plain_seconds = typical_seconds(100, device, lambda: plain_loop(module, loss))
+    print("what                 times a plain torch loop")
+    for name, run in runs.items():
+        print(f"{name[:20]:20} {typical_seconds(100, device, run) / plain_seconds:10.2f}")
+
+
 SECTIONS = {
     "memory": memory,
+    "small": small,
     "cosine": cosine,
 }
 

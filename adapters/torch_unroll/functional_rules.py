@@ -19,17 +19,20 @@ Setting: TypeAlias = "float | str | Callable[[Phi, int], Any]"
 with a number for each weight by name."""
 
 
-def setting_for(setting: Setting, phi: Phi, t: int, weight: str) -> Any:  # noqa: ANN401 - number or tensor
-    """The value of a setting for one weight at one step.
+def settings_for(
+    setting: Setting, phi: Phi, t: int, weights: Weights, sign: float = 1.0
+) -> dict[str, Any]:
+    """The values of a setting for all weights at one step: a number or tensor by name.
 
     Args:
         setting: A number, a name in phi, or a function of phi and t.
         phi: Named values.
         t: The step, from 0.
-        weight: Name of the weight.
+        weights: The weights by name.
+        sign: 1 or -1, times the values.
 
     Raises:
-        InputError: If phi has no such name, or a dict of the user's lacks the weight.
+        InputError: If phi has no such name, or a dict of the user's lacks a weight.
     """
     value: Any = setting
     if isinstance(setting, str):
@@ -38,11 +41,12 @@ def setting_for(setting: Setting, phi: Phi, t: int, weight: str) -> Any:  # noqa
         value = phi[setting]
     elif callable(setting):
         value = setting(phi, t)
-    if isinstance(value, Mapping):
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(weights, value if sign == 1.0 else -value)
+    for weight in weights:
         if weight not in value:
             raise InputError(unknown_name_message("weight", weight, value))
-        value = value[weight]
-    return value
+    return {name: value[name] if sign == 1.0 else -value[name] for name in weights}
 
 
 def plus(base: torch.Tensor, factor: Any, change: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
@@ -108,13 +112,15 @@ class FunctionalSGD:
     ) -> tuple[Weights, Moments]:
         """One step."""
         after, velocity = {}, {}
+        decay = settings_for(self.weight_decay, phi, t, weights)
+        momentum = settings_for(self.momentum, phi, t, weights)
+        backward = settings_for(self.learning_rate, phi, t, weights, -1.0)
         for name, w in weights.items():
-            v = plus(gradient[name], setting_for(self.weight_decay, phi, t, name), w)
+            v = plus(gradient[name], decay[name], w)
             if moments:
-                momentum = setting_for(self.momentum, phi, t, name)
-                v = plus(v, momentum, moments["velocity"][name])
+                v = plus(v, momentum[name], moments["velocity"][name])
                 velocity[name] = v
-            after[name] = plus(w, -setting_for(self.learning_rate, phi, t, name), v)
+            after[name] = plus(w, backward[name], v)
         return after, {"velocity": velocity} if moments else {}
 
 
@@ -154,6 +160,8 @@ class FunctionalAdam:
         after: Weights = {}
         kept: Moments = {"first": {}, "second": {}}
         unbiased = 1 - beta2 ** (t + 1)
+        backward = settings_for(self.learning_rate, phi, t, weights, -1.0)
+        decay = settings_for(self.weight_decay, phi, t, weights)
         for name, w in weights.items():
             g = gradient[name]
             first = torch.lerp(moments["first"][name], g, 1 - beta1)
@@ -162,8 +170,7 @@ class FunctionalAdam:
             # both corrections of Algorithm 1 in one factor, as at the end of its section 2
             root = torch.sqrt(_shifted(second, unbiased * self.eps**2))
             scale = _shifted(root, math.sqrt(unbiased) * self.eps)
-            rate = setting_for(self.learning_rate, phi, t, name)
-            decayed = plus(w, -rate * setting_for(self.weight_decay, phi, t, name), w)
-            factor = -rate * (math.sqrt(unbiased) / (1 - beta1 ** (t + 1)))
+            decayed = plus(w, backward[name] * decay[name], w)
+            factor = backward[name] * (math.sqrt(unbiased) / (1 - beta1 ** (t + 1)))
             after[name] = plus(decayed, factor, first / scale)
         return after, kept

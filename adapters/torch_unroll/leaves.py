@@ -92,20 +92,26 @@ def take_apart(tree: Tree, what: str, *, may_be_complex: bool = False) -> Leaves
         InputError: If a leaf is no tensor or complex, or there is none.
     """
     leaves, structure = pytree.tree_flatten(tree)
-    for name, leaf in zip(leaf_names(tree), leaves, strict=True):
-        place = f" at {name!r}" if name else ""
-        if not isinstance(leaf, torch.Tensor):
-            raise InputError(
-                f"{what} must return a pytree of tensors, got {type(leaf).__name__}{place}"
-            )
-        if leaf.dtype.is_complex and not may_be_complex:
-            raise InputError(
-                f"{what} must return real tensors, got {leaf.dtype}{place}; keep it as "
-                "torch.view_as_real(...) and use torch.view_as_complex inside a step"
-            )
+    for position, leaf in enumerate(leaves):
+        is_tensor = isinstance(leaf, torch.Tensor)
+        if not is_tensor or (leaf.dtype.is_complex and not may_be_complex):
+            _refuse_leaf(tree, position, leaf, what)
     if all(_is_exact(leaf) for leaf in leaves):
         raise InputError(f"{what} must return at least one floating-point tensor, got none")
     return _sorted_out(leaves, structure)
+
+
+def _refuse_leaf(tree: Tree, position: int, leaf: Any, what: str) -> None:  # noqa: ANN401
+    name = leaf_names(tree)[position]
+    place = f" at {name!r}" if name else ""
+    if not isinstance(leaf, torch.Tensor):
+        raise InputError(
+            f"{what} must return a pytree of tensors, got {type(leaf).__name__}{place}"
+        )
+    raise InputError(
+        f"{what} must return real tensors, got {leaf.dtype}{place}; keep it as "
+        "torch.view_as_real(...) and use torch.view_as_complex inside a step"
+    )
 
 
 def _sorted_out(leaves: Sequence[torch.Tensor], structure: pytree.TreeSpec) -> Leaves:

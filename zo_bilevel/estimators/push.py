@@ -95,6 +95,8 @@ class _BoundPush:
         directions = self.order.directions
         if isinstance(directions, DirectionBlock):
             directions = directions.draw(self.space, getattr(inner, "device", "cpu"))[0]
+        else:  # laid out alike in every process: what is computed depends on it in the last bit
+            directions = np.ascontiguousarray(directions)
 
         def push(part: Any) -> tuple[Any, Any]:  # noqa: ANN401 - array or tensor
             answer: tuple[Any, Any] = inner.jvp(
@@ -180,7 +182,8 @@ def contracted(parts: list[Any], gradient: FloatArray) -> FloatArray:
         if hasattr(rows, "detach"):
             import torch
 
-            weights = torch.from_numpy(np.ascontiguousarray(weights)).to(rows.device)
+            # torch's own memory is aligned alike in every process: dot products depend on it
+            weights = torch.tensor(weights, device=rows.device)
             totals = totals + torch.stack([row.double() @ weights for row in rows.detach()])
         else:
             totals = totals + np.array(
