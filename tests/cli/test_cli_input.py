@@ -59,6 +59,7 @@ def start_process(*words, **options):
         ("run mine.py:decay --initial rte=1", "unknown parameter 'rte'; did you mean 'rate'?"),
         ("run mine.py:decay --initial rate=90", "rate must lie in [0.001, 10.0], got 90"),
         ("run mine.py:decay --method rondom", "unknown method 'rondom'; did you mean 'random'?"),
+        ("run mine.py:decay --report found.pdf", "report must end in .html"),
         ("run mine.py:decay --plot found.gif", "plot must end in .pdf, .png, .svg"),
         ("run mine.py:decay --plot no/found.png", "plot must lie in a folder that exists"),
         ("run burgers --set size=3", "task burgers has no option 'size' (options: noise)"),
@@ -197,3 +198,6 @@ def test_what_has_to_be_said_of_an_answer_stands_below_it(tmp_path):
     ]
     assert call(*words).stdout.splitlines()[-2:] == expected
     assert json.loads(call(*words, "--json").stdout)["warnings"] == expected
+    page = tmp_path / "found.html"
+    assert f"report: {page}" in call(*words, "--report", page).stderr
+    assert expected[0] in page.read_text()

@@ -61,7 +61,7 @@ SHARED_OPTIONS = (
         help="Remember every solve in this file; the same command again goes on from there.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no progress."),
-    click.option("--plot", metavar="FILE.png", help="Draw loss against solves to a file."),
+    click.option("--plot", metavar="FILE.png", help="Draw what was found to a file."),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ MOST_PARAMETERS = 20
 @click.option("--xtol", type=float, help="Stop at a step shorter than this share of |phi|.")
 @click.option("--patience", type=POSITIVE, help="Stop after so many solves without improvement.")
 @click.option("--no-restarts", is_flag=True, help="Stop where the first local search ends.")
+@click.option("--report", "report_file", metavar="FILE.html", help="Write a page of the result.")
 @click.pass_context
 def run_command(
     context: click.Context,
@@ -48,6 +48,7 @@ def run_command(
     xtol: float | None,
     patience: int | None,
     no_restarts: bool,
+    report_file: str | None,
     **shared: Any,  # noqa: ANN401 - the shared options, typed in Conditions
 ) -> None:
     """Find the parameters of TASK and print them.
@@ -55,6 +56,10 @@ def run_command(
     TASK is a task's name or FILE.py:NAME.
     """
     conditions = conditions_of(shared)
+    if report_file:
+        from zo_bilevel.report.result_page import check_result_page
+
+        check_result_page(report_file)
     command = words_to_store(context)
     rules = {"ftol": ftol, "xtol": xtol, "patience": patience, "restarts": not no_restarts}
     silent = shared["as_json"]
@@ -62,8 +67,10 @@ def run_command(
     show = _json if silent else report
     click.echo(show(conditions.task, run, result.warnings))
     if shared["plot"]:
-        path = _plot(conditions, run, shared["plot"])
-        click.echo(f"plot: {path}", err=True)
+        result.plot(shared["plot"])
+        click.echo(f"plot: {shared['plot']}", err=True)
+    if report_file:
+        click.echo(f"report: {result.to_html(report_file)}", err=True)
     if run.status == "interrupted":
         context.exit(INTERRUPTED)
 
@@ -185,21 +192,3 @@ def _json(task: Task, run: Run, warnings: Sequence[str]) -> str:
 
     facts = {"truth": task.truth, "target": task_target(task), "published": task.published}
     return to_json({"task": task.name, **to_plain(run), **facts, "warnings": warnings})
-
-
-def _plot(conditions: Conditions, run: Run, path: str) -> str:
-    from zo_bilevel.comparison.compare import log_parameters, task_target
-    from zo_bilevel.comparison.comparison import Comparison
-
-    task = conditions.task
-    comparison = Comparison(
-        problem=task.name,
-        methods=(run.method,),
-        seeds=(run.seed,),
-        max_solves=run.solves,
-        runs=(run,),
-        target=task_target(task),
-        truth=task.truth,
-        log_parameters=log_parameters(task.problem),
-    )
-    return str(comparison.plot(path)) if math.isfinite(run.loss) else ""

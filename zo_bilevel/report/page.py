@@ -28,12 +28,25 @@ def check_report_path(path: str | Path) -> Path:
         MissingPackageError: If plotly or jinja2 is not installed.
         InputError: If it does not end in .html, or its folder does not exist.
     """
+    path = check_page_path(path)
+    check_report_packages()
+    return path
+
+
+def check_page_path(path: str | Path) -> Path:
+    """Refuse a page that could not be written.
+
+    Args:
+        path: Where the page is to go.
+
+    Raises:
+        InputError: If it does not end in .html, or its folder does not exist.
+    """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"report must end in .html, got {str(path)!r}")
     if not path.parent.is_dir():
         raise InputError(f"report must lie in a folder that exists, got {str(path)!r}")
-    check_report_packages()
     return path
 
 
@@ -44,7 +57,7 @@ def check_report_packages() -> None:
         MissingPackageError: If plotly or jinja2 is not installed.
     """
     plotly_script()
-    _environment()
+    environment()
 
 
 def plotly_script() -> str:
@@ -61,7 +74,12 @@ def plotly_script() -> str:
     return script.replace("</script", "<\\/script")
 
 
-def _environment() -> Any:  # noqa: ANN401 - of an optional package
+def environment() -> Any:  # noqa: ANN401 - of an optional package
+    """The templates of pages.
+
+    Raises:
+        MissingPackageError: If jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
@@ -125,7 +143,7 @@ def render_report(
     sections = [section_of(found, f"part-{k}") for k, found in enumerate(comparisons)]
     overview = overview_of(comparisons) if len(comparisons) > 1 else None
     names = dict.fromkeys(method for found in comparisons for method in found.methods)
-    template = _environment().get_template("report.html")
+    template = environment().get_template("report.html")
     page: str = template.render(
         title=title or comparisons[0].problem,
         command=command,

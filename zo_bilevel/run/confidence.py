@@ -40,8 +40,9 @@ class Uncertainty:
         on_bound: Names of parameters on a bound: their intervals are one-sided at best.
         solves: What it cost.
         space: The parameters.
-        unmeasured: Derivatives of theta where no measurement has weight, `(k, N)`.
-        places: Where in theta those are, `(k,)`.
+        factor: Root of the covariance of what is determined, `(N, N)`.
+        jacobian: Derivatives of theta, `(m, N)`.
+        is_measured: Which outputs have a measurement of weight, `(m,)`.
     """
 
     names: tuple[str, ...]
@@ -55,8 +56,9 @@ class Uncertainty:
     on_bound: tuple[str, ...]
     solves: int
     space: Space = field(repr=False)
-    unmeasured: FloatArray = field(repr=False)
-    places: NDArray[np.intp] = field(repr=False)
+    factor: FloatArray = field(repr=False)
+    jacobian: FloatArray = field(repr=False)
+    is_measured: NDArray[np.bool_] = field(repr=False)
 
     @property
     def deviations(self) -> FloatArray:
@@ -91,6 +93,10 @@ class Uncertainty:
         low, high = self._named(self.values - reach), self._named(self.values + reach)
         return {name: (low[name], high[name]) for name in low}
 
+    def fitted_deviations(self) -> FloatArray:
+        """Standard errors of the fitted theta, `(m,)`; NaN where its derivatives are not known."""
+        return np.asarray(np.linalg.norm(self.jacobian @ self.factor, axis=1))
+
     def next_measurements(self, count: int = 5) -> list[tuple[int, float]]:
         """Which outputs without a measurement would tell most if they were measured.
 
@@ -107,17 +113,19 @@ class Uncertainty:
         Raises:
             InputError: If their derivatives are not known, those that a run left behind.
         """
-        if not np.isfinite(self.unmeasured).all():
+        places = np.flatnonzero(~self.is_measured)
+        candidates = self.jacobian[places]
+        if not np.isfinite(candidates).all():
             raise InputError(
                 "next_measurements needs the derivatives of outputs without a measurement, which a "
                 "run does not leave behind: take zb.uncertainty(problem, result.phi)"
             )
         variance = max(self.residual_deviation**2, np.finfo(float).tiny)
         finite = np.where(np.isfinite(self.covariance), self.covariance, 1e300)
-        spread = np.einsum("kn,nm,km->k", self.unmeasured, finite, self.unmeasured)
+        spread = np.einsum("kn,nm,km->k", candidates, finite, candidates)
         gains = np.log1p(np.maximum(spread, 0.0) / variance)
         best = np.argsort(-gains, kind="stable")[:count]
-        return [(int(self.places[k]), float(gains[k])) for k in best]
+        return [(int(places[k]), float(gains[k])) for k in best]
 
     def _named(self, flat: FloatArray) -> dict[str, Any]:
         named = {}

@@ -119,13 +119,12 @@ class Fit:
         deviation = np.sqrt(self.residual_variance)
         spreads = np.divide(deviation, stiffness, out=np.zeros_like(stiffness), where=~is_open)
         rates = space.rates(x)
-        factor = rates[:, None] * rows.T
-        covariance = (factor * spreads) @ (factor * spreads).T  # (2)
+        factor = rates[:, None] * rows.T * spreads
+        covariance = factor @ factor.T  # (2)
         touched = np.any(np.abs(rows[is_open]) > OPEN_COMPONENT, axis=0)
         covariance[touched, :], covariance[:, touched] = np.nan, np.nan
         covariance[touched, touched] = np.inf
         names, values = flat_names(space), space.values(x)
-        unmeasured = np.flatnonzero(self.objective.weights == 0)
         return Uncertainty(
             names=names,
             values=values,
@@ -138,8 +137,9 @@ class Fit:
             on_bound=on_bound(space, x),
             solves=solves,
             space=space,
-            unmeasured=self.slopes.jacobian[unmeasured] / rates,
-            places=unmeasured,
+            factor=factor,
+            jacobian=self.slopes.jacobian / rates,
+            is_measured=self.objective.weights > 0,
         )
 
 

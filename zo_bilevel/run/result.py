@@ -19,6 +19,8 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.memory import Memory
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from zo_bilevel.problem.problem import Problem
     from zo_bilevel.run.confidence import Uncertainty
 
@@ -128,6 +130,48 @@ class Result:
         from zo_bilevel.run.uncertainty import uncertainty
 
         return uncertainty(problem, self, **options)
+
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        x: Any = None,  # noqa: ANN401 - whatever numpy takes
+        uncertainty: Uncertainty | None = None,
+    ) -> Figure:
+        """Draw data and fit, residuals, convergence, parameters and their correlations.
+
+        Intervals are those of 95 %. Where there is no target, or no error bars, what there is.
+
+        Args:
+            path: Where to write it as well; the suffix tells the format (png, svg, pdf).
+            x: Position of each output, in the order of the flat target; default 1, 2, ...
+            uncertainty: From `uncertainty`; default what the run knew at no solve.
+
+        Returns:
+            The figure, of matplotlib.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            InputError: If the suffix is no known format, or `x` has another length than the target.
+        """
+        from zo_bilevel.report.result_figure import result_figure
+
+        return result_figure(self, path, x=x, uncertainty=uncertainty)
+
+    def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:  # noqa: ANN401
+        """Write one page that needs no network: what was found, how sure it is, the figure.
+
+        Args:
+            path: Where to; it must end in .html and its folder must exist.
+            **options: `x` and `uncertainty`, as of `plot`.
+
+        Raises:
+            MissingPackageError: If matplotlib or jinja2 is not installed.
+            InputError: If the path cannot be used.
+        """
+        from zo_bilevel.report.result_page import write_result_page
+
+        return write_result_page(self, path, **options)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the result as `result.json` and `result.npz`; see `zo_bilevel.run.saving`.

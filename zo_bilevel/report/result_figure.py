@@ -1,0 +1,259 @@
+"""The figure of one result: data and fit, residuals, convergence, parameters, correlations."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from scipy import stats
+
+from zo_bilevel.problem.objectives.robust_error import RobustError
+from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.report.figures import COLOURS, DOTS_PER_INCH, check_plot_path
+from zo_bilevel.run.confidence import Uncertainty, block_names
+from zo_bilevel.run.fit import linearised
+from zo_bilevel.run.result import Result
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.tables import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Draw: TypeAlias = Callable[["Axes"], None]
+
+LEVEL = 0.95
+MOST_BARS, MOST_CORRELATED, MOST_WRITTEN = 15, 40, 8
+"""Parameters drawn one a row; in the matrix of correlations; whose correlations are written."""
+MOST_SLICES = 4
+"""Parameters whose values are drawn against the loss where there are no data."""
+FIT, DATA, LOST = COLOURS[0], "#444444", COLOURS[1]
+
+
+def result_figure(
+    result: Result,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    x: Any = None,  # noqa: ANN401 - whatever numpy takes
+    uncertainty: Uncertainty | None = None,
+) -> Figure:
+    """Draw a result; see `Result.plot`."""
+    file = None if path is None else check_plot_path(os.fspath(path))
+    known = known_uncertainty(result) if uncertainty is None else uncertainty
+    panels = [*_data_panels(result, known, x), lambda panel: _convergence(panel, result)]
+    if not panels[1:]:
+        panels += _slices(result)
+    if result.space is not None:
+        panels.append(lambda panel: _parameters(panel, result, known))
+    if known is not None and 1 < len(known.names) <= MOST_CORRELATED:
+        panels.append(lambda panel: _correlations(panel, known))
+    figure = _drawn(panels)
+    if file is not None:
+        figure.savefig(file, dpi=DOTS_PER_INCH)
+    return figure
+
+
+def known_uncertainty(result: Result) -> Uncertainty | None:
+    """What the run itself knew of it, at no solve; `None` where it was not sure."""
+    if result.space is None:
+        return None
+    theta = flatten_theta(result.theta)[0]
+    fit = linearised(result.space, result.objective, result.slopes, result.x, theta)
+    return fit.uncertainty() if fit is not None and fit.is_sure else None
+
+
+def _drawn(panels: list[Draw]) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.6 * columns, 3.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, draw in enumerate(panels, start=1):
+        panel = figure.add_subplot(rows, columns, place)
+        draw(panel)
+    return figure
+
+
+def _dressed(panel: Axes, title: str, across: str = "", up: str = "") -> None:
+    panel.set_title(title, fontsize=11)
+    panel.set_xlabel(across)
+    panel.set_ylabel(up)
+    panel.grid(visible=True, color="#dddddd", linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw]:  # noqa: ANN401
+    if result.objective is None:
+        return []
+    data = result.objective
+    data = data.squares if isinstance(data, RobustError) else data
+    theta = flatten_theta(result.theta)[0]
+    if x is None:
+        across, label = np.arange(1.0, theta.size + 1), "output"
+    else:
+        across, label = np.asarray(x, dtype=float).ravel(), "x"
+        if across.size != theta.size:
+            raise InputError(f"x must have {theta.size} values, one an output, got {across.size}")
+    order = np.argsort(across, kind="stable")
+    used = order[data.weights[order] > 0]
+
+    def draw_fit(panel: Axes) -> None:
+        _bands(panel, across[order], theta[order], data, known, order)
+        panel.plot(across[used], data.target[used], ".", color=DATA, ms=4, label="data", zorder=2)
+        panel.plot(across[order], theta[order], color=FIT, lw=1.4, label="fit", zorder=3)
+        panel.legend(frameon=False, fontsize=8)
+        _dressed(panel, "Data and fit", label)
+
+    def draw_residuals(panel: Axes) -> None:
+        scaled = (np.sqrt(data.weights) * (data.target - theta))[used]
+        freedom = used.size - (0 if known is None else len(known.names))
+        deviation = math.sqrt(float(scaled @ scaled) / max(freedom, 1)) or 1.0
+        panel.axhspan(-2, 2, color="#eeeeee", zorder=0)
+        panel.axhline(0, color="#999999", lw=1.0)
+        panel.plot(across[used], scaled / deviation, ".", color=DATA, ms=4)
+        _dressed(panel, "Residuals", label, "(data - fit) / standard deviation")
+
+    return [draw_fit, draw_residuals]
+
+
+def _bands(
+    panel: Axes,
+    across: Any,  # noqa: ANN401 - an array
+    theta: FloatArray,
+    data: SquaredError,
+    known: Uncertainty | None,
+    order: Any,  # noqa: ANN401 - places
+) -> None:
+    if known is None:
+        return
+    reach = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom)
+    fitted = known.fitted_deviations()[order]
+    with np.errstate(divide="ignore"):
+        measured = known.residual_deviation / np.sqrt(data.weights[order])
+    measured = np.where(np.isfinite(measured), np.hypot(measured, fitted), np.nan)
+    for deviations, alpha, label in (
+        (measured, 0.12, "95 % of measurements"),
+        (fitted, 0.35, "95 % of the fit"),
+    ):
+        band = reach * deviations
+        panel.fill_between(
+            across, theta - band, theta + band, color=FIT, alpha=alpha, lw=0, label=label
+        )
+
+
+def _convergence(panel: Axes, result: Result) -> None:
+    ok = [record for record in result.history if record.status == "ok"]
+    failed = [record.solve for record in result.history if record.status != "ok"]
+    losses = np.array([record.loss for record in ok])
+    best = [(r.solve, r.best_loss) for r in result.history if math.isfinite(r.best_loss)]
+    if losses.size and losses.min() > 0:
+        panel.set_yscale("log")
+    panel.plot([r.solve for r in ok], losses, ".", color="#aaaaaa", ms=4, label="solves")
+    panel.step(*zip(*best, strict=True), where="post", color=FIT, lw=1.6, label="best so far")
+    if failed:
+        height = np.ones(len(failed))
+        where = panel.get_xaxis_transform()
+        panel.plot(failed, height, "x", color=LOST, ms=5, transform=where, label="failed")
+    panel.legend(frameon=False, fontsize=8)
+    _dressed(panel, "Convergence", "solves", "loss")
+
+
+def _slices(result: Result) -> list[Draw]:
+    """The loss against each parameter, of all solves, where there are no data to draw."""
+    names = [name for name, value in result.phi.items() if not np.shape(value)][:MOST_SLICES]
+    ok = [r for r in result.history if r.status == "ok" and r.phi]
+
+    def slice_of(name: str) -> Draw:
+        def draw(panel: Axes) -> None:
+            tried = [record.phi[name] for record in ok]
+            is_number = all(isinstance(value, int | float) for value in tried)
+            across = tried if is_number else [str(value) for value in tried]
+            losses = np.array([record.loss for record in ok])
+            if losses.size and losses.min() > 0:
+                panel.set_yscale("log")
+            panel.scatter(
+                across, losses, c=[r.solve for r in ok], cmap="Blues", s=14, vmin=-len(ok)
+            )
+            found = result.phi[name] if is_number else str(result.phi[name])
+            panel.plot([found], [result.loss], "*", color=LOST, ms=11)
+            if result.space is not None and type(result.space.parameters[name]).__name__ == "Log":
+                panel.set_xscale("log")
+            _dressed(panel, f"Solves along {name}", name, "loss")
+
+        return draw
+
+    return [slice_of(name) for name in names]
+
+
+def _parameters(panel: Axes, result: Result, known: Uncertainty | None) -> None:
+    if known is not None and len(known.names) <= MOST_BARS:
+        return _error_bars(panel, known)
+    return _places(panel, result, known)
+
+
+def _error_bars(panel: Axes, known: Uncertainty) -> None:
+    """Intervals in per cent of each parameter; grey from end to end where it is not determined."""
+    reach = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom) * known.deviations
+    sizes = np.where(known.values != 0, np.abs(known.values), 1.0)
+    share = np.where(np.isfinite(reach), 100 * reach / sizes, np.inf)
+    end = 1.3 * min(max(share[np.isfinite(share)], default=100.0), 100.0)
+    heights = np.arange(share.size)[::-1]
+    is_open = np.isinf(share)
+    drawn = np.minimum(share, 2 * end)
+    panel.hlines(heights, -drawn, drawn, color=np.where(is_open, "#cccccc", FIT), lw=3)
+    panel.plot(np.zeros(share.size), heights, "o", color=FIT, ms=5)
+    for name, value, error, height in zip(
+        known.names, known.values, known.deviations, heights, strict=True
+    ):
+        found = f"± {number(error, 2)}" if math.isfinite(error) else "is not determined"
+        text = f"{name} = {number(value, 5)} {found}"
+        panel.annotate(text, (-end, height), (2, 6), textcoords="offset points", fontsize=8)
+    panel.set_yticks([])
+    panel.set_xlim(-end, end)
+    panel.set_ylim(-0.6, share.size - 0.3)
+    _dressed(panel, "Parameters, 95 % intervals", "deviation, % of the value")
+
+
+def _places(panel: Axes, result: Result, known: Uncertainty | None) -> None:
+    """Where each number lies within its bounds, with its interval where that is known."""
+    space = result.space
+    assert space is not None  # noqa: S101 - asked before
+    places = np.flatnonzero(~space.is_choice)
+    width = (space.upper - space.lower)[places]
+    share = (result.x - space.lower)[places] / width
+    across = np.arange(1, places.size + 1)
+    if known is not None:
+        factor = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom)
+        reach = factor * known.deviations / np.abs(space.rates(result.x)) / width
+        low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
+        panel.fill_between(across, low, high, color=FIT, alpha=0.25, lw=0)
+    panel.plot(across, share, ".-" if places.size > MOST_BARS else "o", color=FIT, lw=1.0)
+    if places.size <= MOST_BARS:
+        names = [n for b in space.blocks for n in block_names(b) if not space.is_choice[b.start]]
+        panel.set_xticks(across, names, rotation=45, ha="right", fontsize=8)
+    panel.set_ylim(-0.03, 1.03)
+    _dressed(panel, "Parameters", "", "place within the bounds")
+
+
+def _correlations(panel: Axes, known: Uncertainty) -> None:
+    count, matrix = len(known.names), known.correlation
+    picture = panel.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+    panel.figure.colorbar(picture, ax=panel, shrink=0.8)
+    if count <= MOST_BARS:
+        panel.set_xticks(range(count), known.names, rotation=45, ha="right", fontsize=8)
+        panel.set_yticks(range(count), known.names, fontsize=8)
+    for row, column in np.ndindex(matrix.shape) if count <= MOST_WRITTEN else ():
+        value = matrix[row, column]
+        if math.isfinite(value):
+            colour = "white" if abs(value) > 0.6 else "black"
+            text = f"{value:.2f}"
+            panel.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    panel.set_title("Correlations", fontsize=11)
