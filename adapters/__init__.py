@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
     from zo_bilevel.adapters.prompts.local_chat import LocalChat
+    from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
     from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
     from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
+    from zo_bilevel.adapters.prompts.proposer import Proposer
     from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
     from zo_bilevel.adapters.sklearn import SklearnEstimator
     from zo_bilevel.adapters.torch_unroll.functional_training import (
@@ -51,7 +53,9 @@ _HOMES = {
     "zo_bilevel.adapters.prompts.frozen_transformer": ["FrozenTransformer"],
     "zo_bilevel.adapters.prompts.language_model": ["LanguageModel"],
     "zo_bilevel.adapters.prompts.local_chat": ["LocalChat"],
+    "zo_bilevel.adapters.prompts.prompt_search": ["PromptSearch"],
     "zo_bilevel.adapters.prompts.prompt_task": ["PromptTask"],
+    "zo_bilevel.adapters.prompts.proposer": ["Proposer"],
     "zo_bilevel.adapters.prompts.prompt_template": ["PromptTemplate"],
     "zo_bilevel.adapters.prompts.prompted_transformer": ["PromptedTransformer"],
     "zo_bilevel.adapters.prompts.soft_prompt": ["SoftPrompt"],
@@ -96,9 +100,11 @@ __all__ = [
     "LinearProgram",
     "LocalChat",
     "NonlinearProgram",
+    "PromptSearch",
     "PromptTask",
     "PromptTemplate",
     "PromptedTransformer",
+    "Proposer",
     "ReadCSV",
     "ReadColumns",
     "ReadJSON",

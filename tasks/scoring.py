@@ -134,3 +134,53 @@ def macro_f1(predicted: NDArray[Any], truth: NDArray[Any], num_classes: int) -> 
         if seen:
             found.append(2.0 * hits / seen)
     return float(np.mean(found)) if found else 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """How much better one prompt is than another on the same examples.
+
+    Args:
+        mean: Mean of the differences of their scores.
+        lower: Lower end of its 95 % percentile bootstrap interval.
+        upper: Upper end.
+        p_value: Of no difference, two-sided, by random changes of sign.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.lower:+.3f}, {self.upper:+.3f}], p = {self.p_value:.2g}"
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], *, seed: int = 0
+) -> PairedDifference:
+    """Compare two prompts on the same examples.
+
+    Args:
+        first: Scores of one prompt, an example each.
+        second: Scores of the other one.
+        seed: Of the resampling.
+
+    Raises:
+        InputError: If there are not as many of both, or none.
+
+    Example:
+        >>> paired_difference([1.0, 1.0, 0.0], [1.0, 0.0, 0.0]).mean == 1 / 3
+        True
+    """
+    if len(first) != len(second) or not len(first):
+        raise InputError(f"as many scores of both are needed, got {len(first)} and {len(second)}")
+    gains = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    draws = rng.integers(len(gains), size=(NUM_RESAMPLES, len(gains)))
+    interval = _interval(lambda rows: float(gains[rows].mean()), draws)
+    signs = rng.choice([-1.0, 1.0], size=(10 * NUM_RESAMPLES, len(gains)))
+    chance = np.abs(signs @ gains) >= abs(gains.sum()) - 1e-12
+    p_value = (1.0 + float(chance.sum())) / (1.0 + len(chance))
+    return PairedDifference(interval.value, interval.lower, interval.upper, p_value)

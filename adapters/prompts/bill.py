@@ -112,5 +112,6 @@ def opened(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         str(file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
+    connection.execute("PRAGMA journal_mode = WAL")  # without it every call waits for the disk
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection

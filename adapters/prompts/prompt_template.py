@@ -32,6 +32,9 @@ class PromptTemplate:
         num_shown: How many are shown, in an order that is chosen too.
         example: How one is written, with `{text}` and `{label}`.
         separator: Between two of them.
+        as_turns: Show examples as earlier turns of the conversation, the text in the user's
+            message and the label as the answer, instead of in `{examples}`.
+        system_role: Role of the system's message ("developer" for some services).
 
     Raises:
         InputError: If a field has no slot, a slot no field, or there are too few examples.
@@ -54,19 +57,24 @@ class PromptTemplate:
         num_shown: int = 0,
         example: str = "Text: {text}\nLabel: {label}",
         separator: str = "\n\n",
+        as_turns: bool = False,
+        system_role: str = "system",
     ) -> None:
         self.user, self.system = user, system
         self.slots = {name: tuple(wordings) for name, wordings in (slots or {}).items()}
         self.examples, self.num_shown = tuple(examples), num_shown
         self.example, self.separator = example, separator
+        self.as_turns, self.system_role = as_turns, system_role
         self._check()
 
     def _check(self) -> None:
         fields = {*_fields("user", self.user), *_fields("system", self.system)}
-        if TEXT not in fields:
+        if TEXT not in _fields("user", self.user) and (self.as_turns or TEXT not in fields):
             raise InputError(f"the template must hold {{text}}, got {self.user!r}")
         self._check_slots(fields)
-        if (EXAMPLES in fields) != (self.num_shown > 0):
+        if self.as_turns and EXAMPLES in fields:
+            raise InputError("examples are shown as_turns or in {examples}, not both")
+        if not self.as_turns and (EXAMPLES in fields) != (self.num_shown > 0):
             raise InputError(
                 "the field {examples} and num_shown >= 1 go together, got "
                 f"num_shown={self.num_shown} and the fields {sorted(fields)}"
@@ -119,24 +127,27 @@ class PromptTemplate:
 
         Args:
             phi: The wording of each slot and the number of each example shown. One that is shown
-                already, or is the text itself, is left out.
+                already, or is the text itself, is left out; -1 shows none.
             text: The text to classify.
         """
         values = {name: str(phi[name]) for name in self.slots}
-        values[EXAMPLES] = self._shown(phi, text)
-        values[TEXT] = text
-        messages = []
-        for role, content in (("system", self.system), ("user", self.user)):
-            if content:
-                messages.append({"role": role, "content": _filled(content, values)})
-        return messages
-
-    def _shown(self, phi: Mapping[str, Any], text: str) -> str:
-        chosen = dict.fromkeys(int(phi[name]) for name in self.places)
-        pairs = [self.examples[k] for k in chosen if self.examples[k][0] != text]
-        return self.separator.join(
+        pairs = self._shown(phi, text)
+        values[EXAMPLES] = self.separator.join(
             _filled(self.example, {"text": shown, "label": label}) for shown, label in pairs
         )
+        turns = [(self.system_role, self.system, text)]
+        for shown, label in pairs if self.as_turns else ():
+            turns += [("user", self.user, shown), ("assistant", "{label}", label)]
+        turns.append(("user", self.user, text))
+        return [
+            {"role": role, "content": _filled(content, {**values, TEXT: own, "label": own})}
+            for role, content, own in turns
+            if content
+        ]
+
+    def _shown(self, phi: Mapping[str, Any], text: str) -> list[tuple[str, str]]:
+        chosen = dict.fromkeys(int(phi[name]) for name in self.places)
+        return [self.examples[k] for k in chosen if k >= 0 and self.examples[k][0] != text]
 
     def text(self, phi: Mapping[str, Any]) -> str:
         """The concrete prompt with `{text}` left open, for people to read."""
@@ -148,6 +159,7 @@ class PromptTemplate:
         facts = [
             [self.user, self.system, list(self.slots.items())],
             [self.examples, self.num_shown, self.example, self.separator],
+            [self.as_turns, self.system_role],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

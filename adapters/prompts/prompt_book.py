@@ -1,0 +1,162 @@
+"""What a search knows of its prompts: their scores on examples, the races, the money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.adapters.prompts.metrics import as_text
+from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+from zo_bilevel.adapters.prompts.proposer import Failure
+from zo_bilevel.support.arguments import finite_number
+from zo_bilevel.support.arrays import FloatArray
+
+Prompt: TypeAlias = tuple[tuple[str, Any], ...]
+"""The choices of a template by name, as pairs."""
+
+FIRST_ROWS = 4
+"""Examples of the first rung of a race; each further rung has twice as many."""
+NUM_BEST = 3
+"""Prompts that a race hands on."""
+RESERVE = 1.15
+"""What the final judgement is expected to cost is set aside with this factor."""
+
+
+class SpentError(Exception):
+    """The budget does not allow the next answers."""
+
+
+@final
+class PromptBook:
+    """Scores of prompts on examples, what they cost, and what may still be spent.
+
+    Args:
+        task: The prompt task.
+        num_validation: Examples that only the final judgement sees.
+        length_price: Score that a thousand characters of a prompt must earn.
+        max_cost: Money for all answers, or `None`.
+        max_answers: Number of answers, or `None`.
+        seed: Of the split, and of everything drawn.
+    """
+
+    def __init__(
+        self,
+        task: PromptTask,
+        num_validation: int,
+        length_price: float,
+        max_cost: float | None,
+        max_answers: int | None,
+        seed: int,
+    ) -> None:
+        self.task, self.length_price = task, length_price
+        self.max_cost = math.inf if max_cost is None else finite_number("max_cost", max_cost, "> 0")
+        self.max_answers = math.inf if max_answers is None else max_answers
+        self.rng = np.random.default_rng(np.random.SeedSequence(seed))
+        order = [int(k) for k in self.rng.permutation(len(self.task.texts))]
+        self.validation = order[:num_validation]
+        self.training = order[num_validation:]
+        self.cost, self.count, self.is_final = 0.0, 0, False
+        self._dearest = 0.0
+        self._known: dict[Prompt, dict[int, float]] = {}
+        self._said: dict[tuple[Prompt, int], str] = {}
+
+    def pay(self, cost: float, count: int) -> None:
+        """Note answers that were bought."""
+        self.cost, self.count = self.cost + cost, self.count + count
+
+    def check(self, length: int, count: int) -> None:
+        """Refuse answers that the budget may not allow; the final judgement has its own share.
+
+        Args:
+            length: Characters of all requests.
+            count: How many.
+
+        Raises:
+            SpentError: If they may cost more than is left.
+        """
+        kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation)
+        later = RESERVE * kept * self._dearest * self._longest()
+        if (
+            self.cost + self._dearest * length + later > self.max_cost
+            or self.count + count + kept > self.max_answers
+        ):
+            raise SpentError
+
+    def _longest(self) -> int:
+        return max((len(self.text(prompt)) for prompt in self.ranked()[:NUM_BEST]), default=0)
+
+    def text(self, prompt: Prompt) -> str:
+        """The prompt as one text."""
+        return self.task.template.text(dict(prompt))
+
+    def fee(self, prompt: Prompt) -> float:
+        """What its length costs, in score."""
+        return self.length_price * len(self.text(prompt)) / 1000.0
+
+    def scores(self, prompt: Prompt, rows: Sequence[int]) -> FloatArray:
+        """Scores on examples; those not known yet are asked for and paid.
+
+        Raises:
+            SpentError: If the budget does not allow it.
+        """
+        known = self._known.setdefault(prompt, {})
+        todo = [row for row in rows if row not in known]
+        if todo:
+            self.check(len(self.text(prompt)) * len(todo), len(todo))
+            texts = [self.task.texts[row] for row in todo]
+            references = [self.task.references[row] for row in todo]
+            answers = self.task.answers(dict(prompt), texts, seed=0)
+            found, more = self.task.scores(texts, references, answers)
+            cost = math.fsum(answer.cost for answer in answers) + more
+            self.pay(cost, len(todo))
+            self._dearest = max(self._dearest, cost / len(todo) / max(len(self.text(prompt)), 1))
+            for row, score, answer in zip(todo, found, answers, strict=True):
+                known[row], self._said[prompt, row] = float(score), answer.text
+        return np.array([known[row] for row in rows])
+
+    def race(self, pool: Sequence[Prompt]) -> list[Prompt]:
+        """Halve the pool on growing shares of the training examples; the best, best first."""
+        alive, count = list(pool), FIRST_ROWS
+        order = [int(row) for row in self.rng.permutation(self.training)]  # others each time
+        while True:
+            rows = order[:count]
+            means = {p: float(self.scores(p, rows).mean()) - self.fee(p) for p in alive}
+            luck = dict(zip(alive, self.rng.permutation(len(alive)), strict=True))
+            is_last = count >= len(order)
+            ties = {p: len(self.text(p)) if is_last else int(luck[p]) for p in alive}
+            alive = sorted(alive, key=lambda p: (-means[p], ties[p], self.text(p)))
+            if is_last:
+                return alive[:NUM_BEST]
+            alive = alive[: max(NUM_BEST, math.ceil(len(alive) / 2))]
+            count *= 2
+
+    def mean(self, prompt: Prompt) -> float:
+        """Mean score on the training examples that it was asked about."""
+        known = self._known.get(prompt, {})
+        found = [known[row] for row in self.training if row in known]
+        return float(np.mean(found)) if found else 0.0
+
+    def seen(self, prompt: Prompt) -> int:
+        """On how many training examples it was measured."""
+        return sum(row in self._known.get(prompt, {}) for row in self.training)
+
+    def ranked(self) -> list[Prompt]:
+        """Every prompt measured, those that came farthest in a race and then the best first."""
+        measured = [p for p in self._known if self.seen(p)]
+        return sorted(measured, key=lambda p: (-self.seen(p), self.fee(p) - self.mean(p)))
+
+    def facts(self, prompt: Prompt) -> tuple[dict[str, Any], float, int]:
+        """Its choices, mean score and examples."""
+        return dict(prompt), self.mean(prompt), self.seen(prompt)
+
+    def failures(self, prompt: Prompt) -> list[Failure]:
+        """Examples it does not get wholly right, with the answers seen."""
+        known, task = self._known[prompt], self.task
+        return [
+            (task.texts[row], self._said[prompt, row], as_text(task.references[row]))
+            for row in self.training
+            if known.get(row, 1.0) < 1.0
+        ]

@@ -1,0 +1,149 @@
+"""New wordings of an instruction, written by a model from what was tried and what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar, final
+
+import numpy as np
+
+from zo_bilevel.adapters.prompts.chat import Chat
+
+Item = TypeVar("Item")
+Failure: TypeAlias = tuple[str, str, str]
+"""A text, what was answered, and the right answer."""
+
+TIPS = (
+    "Say exactly what to write and in what form.",
+    "Keep it short.",
+    "Say what must not be written.",
+    "Give the steps to take.",
+    "Be precise about the format.",
+    "Write it as a command.",
+)
+LONGEST = 600
+"""Characters of a wording; longer answers are no instruction."""
+LEAD = re.compile(r"\A\W*(?:(?:new|better|improved|my)\s+)*instructions?\s*:?\W*", re.IGNORECASE)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proposer:
+    """Asks a model for instructions.
+
+    In turn from examples of the task, from wordings with their scores (OPRO), and from failed
+    examples with the answers seen (reflection, as in GEPA).
+
+    Args:
+        chat: The model that writes; its calls go on the bill of the search.
+        about: What the task is, in words; may be empty.
+        num_examples: Examples or failures that it is shown, >= 1.
+        num_wordings: Wordings with scores that it is shown, >= 1.
+
+    Source:
+        OPRO: Yang et al. (2023), "Large language models as optimizers", arXiv 2309.03409.
+        GEPA: Agrawal et al. (2025), "GEPA: reflective prompt evolution", arXiv 2507.19457.
+    """
+
+    chat: Chat
+    about: str = ""
+    num_examples: int = 3
+    num_wordings: int = 6
+
+    def propose(
+        self,
+        scored: Sequence[tuple[str, float]],
+        examples: Sequence[tuple[str, str]],
+        failures: Sequence[Failure],
+        count: int,
+        rng: np.random.Generator,
+    ) -> tuple[list[str], float]:
+        """Ask for new wordings.
+
+        Args:
+            scored: Wordings tried so far with their mean scores; the best is built upon.
+            examples: Texts and right answers.
+            failures: What went wrong under the best.
+            count: How many to ask for.
+            rng: Draws what is shown, so that every request is another.
+
+        Returns:
+            At most as many wordings, new ones only, and what asking cost.
+        """
+        turns = [self._from_examples, self._from_scores, self._from_failures]
+        asked = []
+        for k in range(count):
+            turn = turns[k % 3] if failures else turns[k % 2]
+            question = turn(scored, examples, failures, rng)
+            asked.append(f"{self.about}\n\n{question}\n{TIPS[rng.integers(len(TIPS))]}".strip())
+        answers = self.chat.ask_all([[{"role": "user", "content": text}] for text in asked], seed=0)
+        known = {wording for wording, _ in scored}
+        found = dict.fromkeys(cleaned(answer.text) for answer in answers)
+        new = [text for text in found if text and text not in known]
+        return new, sum(answer.cost for answer in answers)
+
+    def _from_examples(
+        self,
+        scored: Sequence[tuple[str, float]],
+        examples: Sequence[tuple[str, str]],
+        failures: Sequence[Failure],  # noqa: ARG002 - the same signature for all
+        rng: np.random.Generator,
+    ) -> str:
+        shown = _drawn(examples, self.num_examples, rng)
+        pairs = "\n\n".join(f"Text: {text}\nAnswer: {answer}" for text, answer in shown)
+        return (
+            f"Somebody answers texts like this:\n\n{pairs}\n\n"
+            f'The instruction was: "{scored[0][0]}"\nWrite a better instruction that leads to '
+            "exactly these answers. Write only the instruction."
+        )
+
+    def _from_scores(
+        self,
+        scored: Sequence[tuple[str, float]],
+        examples: Sequence[tuple[str, str]],
+        failures: Sequence[Failure],  # noqa: ARG002 - the same signature for all
+        rng: np.random.Generator,
+    ) -> str:
+        shown = sorted(_drawn(scored, self.num_wordings, rng), key=lambda pair: pair[1])
+        lines = "\n".join(f'"{text}" scored {100 * score:.0f}' for text, score in shown)
+        text, answer = _drawn(examples, 1, rng)[0]
+        return (
+            f"Instructions and their scores, from bad to good:\n\n{lines}\n\nFor the text "
+            f'"{text}" the right answer is "{answer}". Write a new instruction that differs from '
+            "all of these and scores higher. Write only the instruction."
+        )
+
+    def _from_failures(
+        self,
+        scored: Sequence[tuple[str, float]],
+        examples: Sequence[tuple[str, str]],  # noqa: ARG002 - the same signature for all
+        failures: Sequence[Failure],
+        rng: np.random.Generator,
+    ) -> str:
+        shown = _drawn(failures, self.num_examples, rng)
+        lines = "\n\n".join(
+            f"Text: {text}\nAnswer given: {given}\nRight answer: {right}"
+            for text, given, right in shown
+        )
+        return (
+            f'The instruction "{scored[0][0]}" led to these mistakes:\n\n{lines}\n\nWrite an '
+            "instruction that avoids them. Write only the instruction."
+        )
+
+
+def _drawn(items: Sequence[Item], count: int, rng: np.random.Generator) -> list[Item]:
+    places = rng.choice(len(items), min(count, len(items)), replace=False)
+    return [items[int(k)] for k in places]
+
+
+def cleaned(answer: str) -> str:
+    """The instruction in an answer, without quotes and announcements; empty where there is none.
+
+    Example:
+        >>> cleaned('New instruction: "Write only the year."')
+        'Write only the year.'
+    """
+    text = LEAD.sub("", answer.strip(), count=1).strip().strip("\"'`*").strip()
+    return text if 3 <= len(text) <= LONGEST else ""

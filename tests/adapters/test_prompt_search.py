@@ -1,0 +1,171 @@
+"""PromptSearch and Proposer on a scripted model: what is found and paid, going on, bad input."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+import chat_servers
+from chat_servers import completion
+
+from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
+from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.tasks.scoring import paired_difference
+
+ROWS = [(f"made in {1800 + k}", str(1800 + k)) for k in range(40)]
+TEXTS, YEARS = zip(*ROWS, strict=True)
+PLAIN, MAGIC = "Which year?", "Write only the digits."
+
+
+def scripted(body):
+    """Right for an eighth of the texts, more with late examples, for all when told MAGIC."""
+    messages = body["messages"]
+    text = messages[-1]["content"]
+    if "Write only the instruction." in text:
+        answer = f'New instruction: "{MAGIC}"' if "mistakes" in text else '"Be nice."'
+        return 200, completion(answer, prompt_tokens=len(text), completion_tokens=20)
+    late = sum(m["role"] == "assistant" and m["content"] >= "1804" for m in messages)
+    share = 8 if messages[0]["content"] == MAGIC else 1 + late
+    right = int(text[-4:]) % 8 < share
+    tokens = sum(len(m["content"]) for m in messages)
+    return 200, completion(text[-4:] if right else "no idea", prompt_tokens=tokens)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = chat_servers.start(scripted)
+    yield server
+    chat_servers.stop(server)
+
+
+@pytest.fixture
+def make(server):
+    made = []
+
+    def task(num_shown=0, metric=exact_match, rows=40, **options):
+        options = {"prices": {"tiny": (2.0, 10.0)}, "max_concurrent": 2, **options}
+        made.append(ChatModel(server.url, "tiny", key_variable=None, **options))
+        template = PromptTemplate(
+            "{text}",
+            "{ask}",
+            slots={"ask": [PLAIN, "Hello."]},
+            examples=ROWS[:8],
+            num_shown=num_shown,
+            as_turns=True,
+        )
+        return PromptTask(made[-1], template, TEXTS[:rows], YEARS[:rows], metric)
+
+    yield task
+    for chat in made:
+        chat.close()
+
+
+def test_a_proposed_wording_is_raced_and_kept(server, make):
+    task = make()
+    result = PromptSearch(task, Proposer(task.chat)).run(max_answers=500, seed=1)
+    assert result.phi == {"ask": MAGIC}
+    assert result.score == 1.0
+    assert result.start_score < 0.4
+    assert np.mean(result.gains) == pytest.approx(result.score - result.start_score)
+    assert len(result.gains) == 16
+    assert result.answers <= 500
+    assert result.cost == pytest.approx(task.chat.ledger.spent.cost)
+    asked = [body["messages"][-1]["content"] for _, body, _ in server.seen]
+    for words in ("to these mistakes", "from bad to good", "Somebody answers texts"):
+        assert any(words in text for text in asked)
+
+
+def test_examples_are_chosen_where_they_help_and_length_has_a_price(make):
+    found = PromptSearch(make(num_shown=4)).run(max_answers=900, seed=0)
+    shown = [k for name, k in found.phi.items() if name.startswith("shown") and k >= 0]
+    assert sum(k >= 4 for k in shown) >= 3
+    assert found.score > found.start_score + 0.2
+    dear = PromptSearch(make(num_shown=4), length_price=1000.0).run(max_answers=900, seed=0)
+    assert len(dear.text) < len(found.text)
+
+
+def test_the_budget_holds_and_the_start_is_kept_where_nothing_is_better(server, make):
+    task = make()
+    result = PromptSearch(task).run(max_cost=0.03, seed=0)
+    assert result.phi["ask"] in (PLAIN, "Hello.")
+    assert result.score >= result.start_score
+    assert result.cost <= 0.03
+    dear = make(num_shown=4)
+    one = PromptSearch(dear).run(max_cost=0.05, seed=0)
+    assert dear.chat.ledger.spent.cost <= 0.05
+    assert one.stop_reason == "the budget is spent"
+
+
+def test_a_search_goes_on_from_its_store_without_asking_again(server, make, tmp_path):
+    task = make(num_shown=2)
+    whole = PromptSearch(task, Proposer(task.chat)).run(max_answers=400, seed=2)
+    server.seen.clear()
+    server.plan = ["ok"] * 150 + ["status:401"] * 10
+    store = tmp_path / "runs.sqlite"
+    stopped = make(num_shown=2)
+    with pytest.raises(Exception, match="status 401"):
+        PromptSearch(stopped, Proposer(stopped.chat)).run(max_answers=400, seed=2, store=store)
+    server.seen.clear()
+    server.plan = []
+    again = make(num_shown=2)
+    found = PromptSearch(again, Proposer(again.chat)).run(max_answers=400, seed=2, store=store)
+    assert (found.phi, found.gains, found.cost) == (whole.phi, whole.gains, whole.cost)
+    assert found.tried == whole.tried
+    assert 0 < len(server.seen) <= task.chat.ledger.spent.calls - 145
+
+
+def test_bad_settings_are_refused_before_anything_is_asked(server, make):
+    task = make()
+    for options, message in (
+        ({"validation": 0.0}, r"validation must lie in \(0, 1\)"),
+        ({"validation": 0.01}, "leaves 0 to judge on and 40 to race on"),
+        ({"slot": "aks"}, r"slot must be one of \['ask'\], got 'aks'"),
+        ({"population": 3}, "population must be"),
+    ):
+        with pytest.raises(InputError, match=message):
+            PromptSearch(task, **options)
+    with pytest.raises(InputError, match="needs max_cost or max_answers"):
+        PromptSearch(task).run()
+    with pytest.raises(InputError, match="give a metric of one answer"):
+        PromptSearch(make(metric=WholeSet(lambda a, r: 0.5)))
+    assert not server.seen
+    with pytest.raises(InputError, match="the budget is too small"):
+        PromptSearch(task).run(max_answers=10)
+
+
+def test_examples_as_turns_leave_the_text_itself_out():
+    template = PromptTemplate(
+        "T: {text}",
+        slots={},
+        examples=[("a", "1"), ("b", "2")],
+        num_shown=2,
+        as_turns=True,
+        system="Be exact.",
+        system_role="developer",
+    )
+    phi = {"shown_1": 1, "shown_2": 0}
+    assert [tuple(m.values()) for m in template.messages(phi, "a")] == [
+        ("developer", "Be exact."),
+        ("user", "T: b"),
+        ("assistant", "2"),
+        ("user", "T: a"),
+    ]
+    assert len(template.messages({"shown_1": -1, "shown_2": -1}, "a")) == 2
+    with pytest.raises(InputError, match="as_turns or in"):
+        PromptTemplate("{examples} {text}", examples=["ab", "cd"], num_shown=1, as_turns=True)
+
+
+def test_a_paired_test_sees_what_single_scores_hide():
+    rng = np.random.default_rng(0)
+    hard = rng.random(60)
+    better = paired_difference(np.minimum(hard + 0.1, 1), hard)
+    assert better.p_value < 0.001
+    assert 0.0 < better.lower < better.mean < better.upper
+    same = paired_difference(hard, hard)
+    assert (same.mean, same.p_value) == (0.0, 1.0)
+    ps = [paired_difference(*rng.random((2, 30)), seed=k).p_value for k in range(60)]
+    assert 0.35 < np.mean(ps) < 0.65
+    with pytest.raises(InputError, match="as many scores of both"):
+        paired_difference([1.0], [])
