@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.switches import SignalToNoise as SignalToNoise
     from zo_bilevel.methods.trust_region.trust_region import TrustRegion as TrustRegion
     from zo_bilevel.methods.two_phase import TwoPhase as TwoPhase
+    from zo_bilevel.problem.constraints import Linear as Linear
+    from zo_bilevel.problem.constraints import Output as Output
     from zo_bilevel.problem.dependent import Fixed as Fixed
     from zo_bilevel.problem.dependent import Tied as Tied
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
@@ -149,6 +151,7 @@ _HOMES = {
     "zo_bilevel.methods.baselines.nevergrad": ["Nevergrad"],
     "zo_bilevel.methods.baselines.random_search": ["RandomSearch"],
     "zo_bilevel.methods.baselines.scipy": ["Scipy"],
+    "zo_bilevel.problem.constraints": ["Linear", "Output"],
     "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
     "zo_bilevel.problem.objectives.robust_error": ["RobustError"],
     "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],

@@ -77,7 +77,13 @@ def test_a_table_has_a_column_a_parameter(problem):
     pytest.importorskip("pandas")
     frame = run(problem).to_pandas()
     columns = list(frame.columns)
-    assert columns[columns.index("error") + 1 :] == ["rate", "gain[0]", "gain[1]", "kind", "theta"]
+    assert columns[columns.index("violation") + 1 :] == [
+        "rate",
+        "gain[0]",
+        "gain[1]",
+        "kind",
+        "theta",
+    ]
     row = frame[frame["status"] == "ok"].iloc[0]
     assert row["theta"]["end"] == row["gain[1]"]
 

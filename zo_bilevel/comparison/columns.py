@@ -107,6 +107,11 @@ def _show_probability(duel: Duel) -> str:
     return f"{100 * duel.probability:.0f} % ({ends})"
 
 
+def _show_feasible(feasible: tuple[int, int, str]) -> str:
+    count, runs, how = feasible
+    return f"{count} of {runs}" + ("" if how == "kept" else f", {how}")
+
+
 METHOD_COLUMNS = (
     Column("", lambda row: row.place if row.is_counted else None, is_short=False),
     Column("method", lambda row: row.summary.method),
@@ -134,6 +139,7 @@ METHOD_COLUMNS = (
     ),
     Column("median\nloss", lambda row: row.summary.loss, lambda loss: number(loss[1])),
     Column("quartiles", lambda row: row.summary.loss, lambda loss: spread(loss[0], loss[2])),
+    Column("feasible", lambda row: row.summary.feasible, _show_feasible, needs=_has("feasible")),
     Column("solves to\n{target}", _reached, is_long=False, needs=_has_target),
     Column(
         "error\n(quartiles)",
@@ -196,6 +202,7 @@ RUN_COLUMNS: Mapping[str, Callable[[Run], Any]] = {
     "standard_error": lambda run: run.standard_error,
     "held_out_loss": lambda run: run.held_out_loss,
     "relative_error": lambda run: run.relative_error,
+    "violation": lambda run: run.violation,
     "solves": lambda run: run.solves,
     "rounds": lambda run: run.rounds,
     "seconds": lambda run: run.seconds,

@@ -13,6 +13,7 @@ import numpy as np
 from zo_bilevel.comparison.rescoring import Repeats
 from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
+from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.run.runs import Improvement, Run, RunStatus
@@ -71,6 +72,11 @@ class ObservedMethod(Method):
         return self.label
 
     @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return self.method.constraints
+
+    @property
     def has_steps(self) -> bool:
         """Whether the method has."""
         return self.method.has_steps
@@ -127,7 +133,7 @@ class ObservedMethod(Method):
             return
         if self.repeats is not None:
             self.repeats.add(point.x, record.loss)
-        if self.improvements and record.loss >= self.best_loss:
+        if record.violation > FEASIBLE or (self.improvements and record.loss >= self.best_loss):
             return
         phi = self._space.decode(point.x)
         single = {n: v for n, v in phi.items() if not self._space.shapes[n]}
@@ -164,7 +170,7 @@ class ObservedMethod(Method):
             method=self.label,
             seed=result.seed,
             status="interrupted" if result.stop_reason == "interrupted" else "finished",
-            loss=result.loss,
+            loss=result.counted_loss,
             solves=result.solves,
             rounds=result.rounds,
             seconds=result.seconds,
@@ -175,6 +181,8 @@ class ObservedMethod(Method):
             relative_error=error,
             improvements=tuple(self.improvements),
             standard_error=result.standard_error,
+            violation=result.violation,
+            constraints="" if result.violation is None else self.constraints,
         )
 
     def ended(self, seed: int, status: RunStatus, error: str) -> Run:

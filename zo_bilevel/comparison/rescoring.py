@@ -85,7 +85,7 @@ class Judge:
             run: The run.
             points: Scaled points of its improvements, in their order.
         """
-        if run.status in ("refused", "disqualified") or not points:
+        if run.status in ("refused", "disqualified") or not points or not run.is_feasible:
             return run
         final_point = self.task.problem.space.encode(run.phi)
         if self.has_exact and self.task.exact is not None:
@@ -124,7 +124,8 @@ class Judge:
 
     def _due(self, run: Run, is_noisy: bool) -> int:
         """How many fresh solves a run's final point is owed."""
-        if self.has_exact or not run.phi or run.status in ("refused", "disqualified"):
+        is_out = run.status in ("refused", "disqualified") or not run.is_feasible
+        if self.has_exact or not run.phi or is_out:
             return 0
         if self.judge_solves is not None:
             return self.judge_solves

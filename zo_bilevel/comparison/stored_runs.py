@@ -102,7 +102,7 @@ def _so_far(store: AbstractStore, run: StoredRun) -> Run:
         rounds.add(solve.step)
         if solve.judged != "ok":
             failures[solve.judged] = failures.get(solve.judged, 0) + 1
-        elif solve.role != CONFIRM_ROLE and (not steps or _loss(solve) < steps[-1].loss):
+        elif solve.role != CONFIRM_ROLE and _loss(solve) < (steps[-1].loss if steps else math.inf):
             phi = decoded(space, solve.point)
             values = single_values(space, phi)
             steps.append(Improvement(solves, len(rounds), seconds, _loss(solve), values=values))

@@ -105,6 +105,8 @@ class MethodSummary:
         failures: Failed solves of all runs.
         errors: Why runs were refused or failed, each reason once.
         held_out: Median loss on held-out data, where the task has them.
+        feasible: How many runs ended where all constraints hold, of how many, and how the method
+            keeps them; `None` where the problem has none. The loss of the others is infinite.
     """
 
     method: str
@@ -119,6 +121,7 @@ class MethodSummary:
     failures: int
     errors: tuple[str, ...]
     held_out: float | None = None
+    feasible: tuple[int, int, str] | None = None
 
     @property
     def rank(self) -> tuple[float, float, float]:
@@ -168,4 +171,12 @@ def summarize(
         failures=sum(sum(run.failures.values()) for run in kept),
         errors=tuple(errors),
         held_out=quantile(held_out, 0.5) if held_out else None,
+        feasible=_feasible(kept),
     )
+
+
+def _feasible(runs: Sequence[Run]) -> tuple[int, int, str] | None:
+    how = [run.constraints for run in runs if run.constraints]
+    if not how:
+        return None
+    return sum(run.is_feasible and run.violation is not None for run in runs), len(runs), how[0]

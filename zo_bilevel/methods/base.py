@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.methods.penalty import penalized
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
@@ -197,6 +198,14 @@ class Method(ABC):
         """Name in tables and on the command line."""
 
     @property
+    def constraints(self) -> str:
+        """How the method keeps constraints, in words; empty when it cannot.
+
+        "penalized": it knows of none, and `kept_rounds` turns away points outside.
+        """
+        return ""
+
+    @property
     def violation(self) -> str:
         """Which rule of a comparison the method broke, in words; empty when it broke none."""
         return ""
@@ -238,6 +247,23 @@ class Method(ABC):
         raise UnsupportedProblemError(f"{self.name} needs whole rounds: asynchronous must be False")
 
     @final
+    def kept_rounds(self, search: Search) -> Rounds:
+        """The search, with a penalty where the method itself knows of no constraints.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Raises:
+            UnsupportedProblemError: If the method can keep none.
+        """
+        feasible = search.problem.feasible
+        if feasible and not self.constraints:
+            raise UnsupportedProblemError(f"{self.name} cannot keep constraints")
+        is_penalized = feasible and self.constraints == "penalized"
+        rounds = self.rounds(search)
+        return penalized(rounds, feasible) if is_penalized else rounds
+
+    @final
     def start(
         self,
         problem: Problem,
@@ -274,9 +300,11 @@ class Method(ABC):
         round_width = whole_number("round_width", round_width, least=1)
         if max_solves is not None:
             max_solves = whole_number("max_solves", max_solves, least=1)
-        start = problem.space.encode(initial)
+        start = problem.start_at(initial)
+        if problem.feasible and asynchronous:
+            raise UnsupportedProblemError("asynchronous must be False with constraints")
         search = Search(problem, start, seed, round_width, max_solves=max_solves, rules=rules)
-        coroutine = self.arrivals(search) if asynchronous else self.rounds(search)
+        coroutine = self.arrivals(search) if asynchronous else self.kept_rounds(search)
         return State(coroutine, search.notes, is_asynchronous=asynchronous)
 
     def _check_rules(self, rules: StopRules, problem: Problem) -> None:

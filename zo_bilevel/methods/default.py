@@ -32,6 +32,11 @@ class DefaultMethod(Method):
         """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
         return True
 
+    @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return "kept"
+
     def rounds(self, search: Search) -> Rounds:
         """The start, then the method it calls for.
 
@@ -48,9 +53,11 @@ class DefaultMethod(Method):
         search, first = yield from find_start(search, first)
         if not first.ok:
             return NO_START
-        if not search.space.discrete.all() and search.bind(first).is_vector:
-            is_mixed = bool(search.space.discrete.any())
-            detector = None if is_mixed else DiscontinuityDetector(first)
+        discrete, is_constrained = search.space.discrete, bool(search.problem.feasible)
+        is_penalized = is_constrained and bool(discrete.any())
+        if not discrete.all() and not is_penalized and search.bind(first).is_vector:
+            is_watched = not is_constrained and not discrete.any()
+            detector = DiscontinuityDetector(first) if is_watched else None
             try:
                 return (yield from GaussNewton().continue_from(search, first, detector))
             except DiscontinuityError as jump:

@@ -21,7 +21,7 @@ BINARY: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 UNARY: Final[Mapping[type, Callable[[Any], Any]]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 FUNCTIONS: Final = (
     *("abs", "exp", "log", "log10", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"),
-    *("arcsin", "arccos", "arctan", "minimum", "maximum"),
+    *("arcsin", "arccos", "arctan", "minimum", "maximum", "sum"),
 )
 """Of numpy and torch alike."""
 CONSTANTS: Final = {"pi": np.pi}
@@ -45,17 +45,17 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         try:
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            self.tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"an expression must be a formula, got {text!r}") from error
-        called = {id(n.func) for n in ast.walk(self._tree) if isinstance(n, ast.Call)}
+        called = {id(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)}
         found = [
             n.id
-            for n in ast.walk(self._tree)
+            for n in ast.walk(self.tree)
             if isinstance(n, ast.Name) and id(n) not in called and n.id not in CONSTANTS
         ]
         self.names: tuple[str, ...] = tuple(dict.fromkeys(found))
-        for node in ast.walk(self._tree):
+        for node in ast.walk(self.tree):
             self._check(node)
 
     def _check(self, node: ast.AST) -> None:
@@ -84,7 +84,7 @@ class Expression:
         """
         try:
             with np.errstate(all="ignore"):
-                found = self._value(self._tree, values)
+                found = self._value(self.tree, values)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise InputError(f"the expression {self.text!r} cannot be computed: {error}") from error
         return found.item() if isinstance(found, np.generic) else found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.problem.constraints import Constraint, FeasibleSet
 from zo_bilevel.problem.content import DerivedName
+from zo_bilevel.problem.feasible_start import check_consistent, nearest_allowed
 from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.functions import (
@@ -50,10 +52,14 @@ class Problem:
             and named values; where it returns False the solve is "rejected".
         expected_length: How many numbers an inner solution has in all; a solve that returns
             more or fewer is "wrong_shape". Default: as many as the first one.
+        constraints: What must hold beside the bounds: texts, `"a + b <= 1"`, and functions of
+            named values that are at most 0 where they hold, both known before a solve; and
+            `Output("stress <= 200")`, known after it.
 
     Raises:
         InputError: If the space is no `Space`, `inner`, `outer` or `valid` cannot be called, the
-            expected length is no whole number >= 1, or an adapter refuses the space.
+            expected length is no whole number >= 1, an adapter refuses the space, or constraints
+            cannot be read or contradict each other.
 
     Example:
         >>> from zo_bilevel import Real
@@ -70,6 +76,8 @@ class Problem:
     is_scalar: bool = False
     valid: Callable[[Any, dict[str, Any]], bool] | None = None
     expected_length: int | None = None
+    constraints: Sequence[Constraint] = ()
+    feasible: FeasibleSet = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Space):
@@ -86,8 +94,44 @@ class Problem:
         if self.expected_length is not None:
             length = whole_number("expected_length", self.expected_length, least=1)
             object.__setattr__(self, "expected_length", length)
+        feasible = FeasibleSet(self.space, self.constraints)
+        check_consistent(self.space, feasible)
+        object.__setattr__(self, "feasible", feasible)
         if isinstance(self.inner, ChecksSpace):
             self.inner.check(self.space)
+
+    def start_at(self, initial: Mapping[str, Any] | None) -> FloatArray:
+        """Where a search begins, scaled, shape `(N,)`.
+
+        Args:
+            initial: By name; missing names take the middle of their range. One that constraints
+                forbid is moved to the nearest point that keeps them.
+
+        Raises:
+            InputError: If it breaks a rule, or constraints leave no start that could be found.
+        """
+        return nearest_allowed(self.space, self.feasible, self.space.encode(initial))
+
+    def start_note(self, initial: Mapping[str, Any] | None) -> str:
+        """That constraints moved a start, in words; empty where they did not.
+
+        Args:
+            initial: By name.
+
+        Raises:
+            InputError: As `start_at`.
+        """
+        wanted = self.space.encode(initial)
+        start = self.start_at(initial)
+        if np.array_equal(start, wanted):
+            return ""
+        before = self.space.decode(wanted)
+        changes = (
+            f"{name} from {_digits(before[name])} to {_digits(value)}"
+            for name, value in self.space.decode(start).items()
+            if not np.array_equal(value, before[name])
+        )
+        return "the start was moved to where constraints hold: " + ", ".join(changes)
 
     @property
     def scalar(self) -> Problem:
@@ -149,6 +193,10 @@ class Problem:
         if not isinstance(answer, bool | np.bool_):
             raise InputError(f"valid must return True or False, got {answer!r} (at {phi})")
         return "" if answer else "the inner solution is refused by valid"
+
+
+def _digits(value: Any) -> str:  # noqa: ANN401 - any parameter value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _check_inner(inner: object) -> None:

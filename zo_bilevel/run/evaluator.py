@@ -189,7 +189,7 @@ class Evaluator:
         """Check one outcome against the structure of theta and compute its loss."""
         if point.derivative is not None and point.derivative.hides_theta:
             return _with_theta_of(self._base, point, outcome)
-        status, error, loss = outcome.status, outcome.error, math.inf
+        status, error, loss, violation = outcome.status, outcome.error, math.inf, 0.0
         theta, layout, derivative = outcome.theta, outcome.layout, outcome.derivative
         if status == "ok" and theta is not None and layout is not None:
             wanted = self._part_names()
@@ -198,13 +198,15 @@ class Evaluator:
                 theta, layout = theta[order], layout.reordered(wanted)
                 if derivative is not None and derivative.ndim == 2:
                     derivative = derivative[order]
+            must_work = self.bound is None
             status, error, loss = self._verdict(point, theta, layout)
+            if status == "ok" and self.problem.feasible:
+                status, error, violation = self._violation(point, theta, layout, must_work)
         if status != "ok":
             theta, layout, derivative, loss = None, None, None, math.inf
             error = f"{error} (at {_few(self.decoded(point))})"
-        self._base = Evaluation(
-            point, status, theta, loss, outcome.seconds, outcome.cost, error, layout, derivative
-        )
+        facts = (outcome.seconds, outcome.cost, error, layout, derivative, violation)
+        self._base = Evaluation(point, status, theta, loss, *facts)
         return self._base
 
     def _part_names(self) -> tuple[str, ...]:
@@ -244,6 +246,20 @@ class Evaluator:
         self.bound = bound
         return "ok", "", loss
 
+    def _violation(
+        self, point: Point, theta: FloatArray, layout: ThetaLayout, must_work: bool
+    ) -> tuple[Status, str, float]:
+        """Status, reason and violation of constraints; a rule that never worked ends the run."""
+        try:
+            violation = self.problem.feasible.violation(theta, layout, point.x)
+        except Exception as error:
+            if must_work and not isinstance(error, NUMERICAL_ERRORS):
+                raise
+            return "failed", f"a constraint raised {described(error)}", 0.0
+        if not math.isfinite(violation):
+            return "invalid", f"a constraint is {violation}", 0.0
+        return "ok", "", violation
+
     def _misfit(self, layout: ThetaLayout) -> str:
         """Why an inner solution is not of the structure expected, in words."""
         wanted, given = self.problem.expected_length, layout.describe()
@@ -270,7 +286,8 @@ def _with_theta_of(base: Evaluation | None, point: Point, outcome: Outcome) -> E
     if outcome.status != "ok":
         return Evaluation(point, outcome.status, None, math.inf, *facts, outcome.error)
     derivative = outcome.derivative
-    return Evaluation(point, "ok", base.theta, base.loss, *facts, "", base.layout, derivative)
+    seconds, cost, theirs = outcome.seconds, outcome.cost, (derivative, base.violation)
+    return Evaluation(point, "ok", base.theta, base.loss, seconds, cost, "", base.layout, *theirs)
 
 
 def as_generator(

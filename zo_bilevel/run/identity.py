@@ -61,6 +61,20 @@ def objective_text(problem: Problem) -> str:
     return f"{kind}, seen as its loss only" if problem.is_scalar else kind
 
 
+def constraints_text(problem: Problem) -> str:
+    """What tells apart the constraints of problems, for people too.
+
+    Args:
+        problem: The problem.
+
+    Raises:
+        InputError: If a function among them cannot be told from others.
+    """
+    words = [c if isinstance(c, str) else getattr(c, "text", "") for c in problem.constraints]
+    digest = fingerprint(tuple(problem.constraints), "a constraint")[:SHORT]
+    return f"{len(words)} #{digest} {'; '.join(word for word in words if word)}".strip()
+
+
 def _coarse(value: Any) -> Any:  # noqa: ANN401 - whatever an objective holds
     is_numbers = isinstance(value, np.ndarray) and value.dtype == np.float64
     return value.astype(np.float32) if is_numbers else value
@@ -102,6 +116,7 @@ def facts_of_run(
     start = problem.space.encode(start_at(initial, seed))
     parts = [solver, problem.is_scalar, method, seed, start.tobytes().hex()]
     parts += ["asynchronous"] if settings.get("asynchronous") else []
+    parts += [constraints_text(problem)] if problem.feasible else []
     return StoredRun(
         identity=_hash(*parts, settings.get("round_width", 1), objective),
         problem=problem.name,
@@ -166,6 +181,9 @@ def conditions_text(
     words |= {"outer objective": objective, "version": problem.version, "space": space}
     exact = {name: [text] for name, text in words.items()}
     exact |= {**{name: [repr(limit)] for name, limit in limits.items()}, "inner solver": [solver]}
+    if problem.feasible:
+        words["constraints"] = constraints_text(problem)
+        exact["constraints"] = [words["constraints"]]
     if settings.get("stop rules"):
         words["stop rules"] = settings["stop rules"]
         exact["stop rules"] = [settings["stop rules"]]

@@ -106,8 +106,14 @@ class Ledger:
 
     @property
     def best(self) -> Evaluation | None:
-        """The solve of lowest loss, those that judge the final point apart."""
+        """The best solve, those that judge the final point apart."""
         return self._best.evaluation
+
+    @property
+    def best_loss(self) -> float:
+        """Lowest loss of those that keep all constraints; infinity before any did."""
+        best = self.best
+        return best.loss if best is not None and best.is_feasible else math.inf
 
     @property
     def seconds(self) -> float:
@@ -209,14 +215,15 @@ class Ledger:
             evaluation.point.role,
             evaluation.status,
             evaluation.loss,
-            self._best.loss,
+            self.best_loss,
             self.cost,
             self.phi_of(evaluation),
             evaluation.inner_solution,
             evaluation.error,
+            evaluation.violation,
         )
         self.history.append(self._as_far_as_it_fits(record, evaluation))
-        if evaluation is self.best:
+        if evaluation is self.best and evaluation.is_feasible:
             self._improve(record)
         return record
 

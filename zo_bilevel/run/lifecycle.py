@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,7 +146,7 @@ def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> N
         method=method.name,
         seed=result.seed,
         status=status,
-        loss=result.loss,
+        loss=result.counted_loss,
         solves=result.solves,
         rounds=result.rounds,
         seconds=result.seconds,
@@ -157,6 +156,8 @@ def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> N
         error=method.violation,
         improvements=tuple(ledger.improvements),
         standard_error=result.standard_error,
+        violation=result.violation,
+        constraints="" if result.violation is None else method.constraints,
     )
     reason = method.violation or result.stop_reason
     _keep(recorder, run, reason, result.x, is_whole=not method.violation)
@@ -172,7 +173,7 @@ def _fail(
         method=method.name,
         seed=seed,
         status=status,
-        loss=math.inf if best is None else best.loss,
+        loss=ledger.best_loss,
         solves=ledger.solves,
         rounds=ledger.rounds,
         seconds=ledger.seconds,

@@ -125,7 +125,7 @@ def minimize(
     check_asynchronous(dispatcher, asynchronous)
     ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     start = start_at(initial, seed)
-    problem.space.encode(start)
+    moved = problem.start_note(start)
     rules = StopRules(tolerance, ftol, xtol, patience, restarts)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -188,7 +188,9 @@ def minimize(
             reason, verdict = INTERRUPTED, None
         finally:
             state.close()
-        result = _result(problem, method, seed, evaluator, ledger, reason, verdict, state.notes)
+        result = _result(
+            problem, method, seed, evaluator, ledger, reason, verdict, state.notes, moved
+        )
         if recorder is not None:
             end(recorder, method, result, ledger)
         report.finished(result)
@@ -262,6 +264,7 @@ def _result(
     reason: str,
     verdict: Verdict | None,
     notes: Notes,
+    moved: str,
 ) -> Result:
     best = ledger.best
     if best is None or best.theta is None or evaluator.bound is None:
@@ -292,8 +295,9 @@ def _result(
         history=tuple(ledger.history),
         x=chosen.point.x,
         memory=process_memory(),
-        warnings=warnings_of(fit, space, x),
+        warnings=(*filter(None, [moved]), *warnings_of(fit, space, x)),
         space=space,
         objective=outer if isinstance(outer, SquaredError | RobustError) else None,
         slopes=None if fit is None else fit.slopes,
+        violation=chosen.violation if problem.feasible else None,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from zo_bilevel.methods.base import Slopes
+from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.space import Space
@@ -40,13 +41,14 @@ class Record:
         role: What the method wanted the solve for.
         status: How it ended.
         loss: Its loss; infinity unless ok.
-        best_loss: Lowest loss so far.
+        best_loss: Lowest loss so far of solves that keep all constraints.
         cost: Money spent so far.
         phi: Its meta-parameters by name.
         theta: Its inner solution in the solver's structure, read-only; `None` unless ok. In a
             result's history `phi` and `theta` are kept up to `HISTORY_BYTES` each, and are empty
             and `None` from there on; a callback always gets them.
         error: Why it failed, in words; else empty.
+        violation: Of the constraint that it breaks most, in that one's scale; 0 where all hold.
     """
 
     solve: int
@@ -60,6 +62,7 @@ class Record:
     phi: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     theta: Any = field(default=None, repr=False, compare=False)
     error: str = field(default="", repr=False)
+    violation: float = field(default=0.0, repr=False)
 
 
 @final
@@ -84,10 +87,12 @@ class Result:
         standard_error: Of the loss, when it is a mean over fresh seeds; else `None`.
         memory: Peak memory of this process at the end of the run; workers have their own.
         warnings: What has to be said with it, in words: parameters on a bound, and what the data
-            do not determine, where the method knows.
+            do not determine, where the method knows, and that constraints moved the start.
         space: The parameters; not saved.
         objective: The outer objective where it has a target; not saved.
         slopes: How theta changes around the point, from methods that model it; not saved.
+        violation: Of the constraint that the point breaks most, in its scale; 0 where all hold,
+            up to 1e-6 counts as none, and `None` where the problem has no constraints.
     """
 
     phi: dict[str, Any]
@@ -109,6 +114,17 @@ class Result:
     space: Space | None = field(default=None, repr=False)
     objective: SquaredError | RobustError | None = field(default=None, repr=False)
     slopes: Slopes | None = field(default=None, repr=False)
+    violation: float | None = None
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the point keeps all constraints."""
+        return self.violation is None or self.violation <= FEASIBLE
+
+    @property
+    def counted_loss(self) -> float:
+        """The loss as statistics count it: infinite where a constraint is broken."""
+        return self.loss if self.is_feasible else math.inf
 
     def to_pandas(self) -> Any:  # noqa: ANN401 - of an optional package
         """The history as a `DataFrame`, one row a solve, one column a number of `phi`.
@@ -203,9 +219,10 @@ class Result:
         lost = f", {failed} failed" if failed else ""
         known = self.standard_error is not None and not math.isnan(self.standard_error)
         error = f" ± {self.standard_error:.2g}" if known else ""
+        broken = "" if self.is_feasible else f", breaks constraints by {self.violation:.2g},"
         found = (
-            f"loss {self.loss:.4g}{error} at {values} after {self.solves} solves in {self.rounds} "
-            f"rounds{lost} ({self.method}; {self.stop_reason})"
+            f"loss {self.loss:.4g}{error} at {values}{broken} after {self.solves} solves in "
+            f"{self.rounds} rounds{lost} ({self.method}; {self.stop_reason})"
         )
         return "\n".join([found, *self.warnings])
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
+from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.support.tables import number, percent
 
 RunStatus: TypeAlias = Literal["finished", "refused", "failed", "interrupted", "disqualified"]
@@ -96,6 +97,8 @@ class Run:
         reported_loss: What the run itself said, when the comparison judged it afresh.
         judged_by: "exact" (without noise), "fresh solves", or empty.
         held_out_loss: At the final point, on data that no method saw, where the task has them.
+        violation: Of constraints at the final point; `loss` is infinite where they are broken.
+        constraints: How the method keeps them; empty where the problem has none.
     """
 
     method: str
@@ -116,6 +119,13 @@ class Run:
     reported_loss: float | None = None
     judged_by: str = ""
     held_out_loss: float | None = None
+    violation: float | None = None
+    constraints: str = ""
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the final point keeps all constraints."""
+        return self.violation is None or self.violation <= FEASIBLE
 
     @property
     def is_counted(self) -> bool:

@@ -26,7 +26,7 @@ IN_FILE = "array"
 """The key of a card's entry that stands for an array of the other file."""
 ANSWERS = ("phi", "theta")
 FACTS = tuple(f.name for f in dataclasses.fields(Record) if f.name not in ANSWERS)
-NUMBERS = ("loss", "solves", "rounds", "seconds", "cost", "seed", "standard_error")
+NUMBERS = ("loss", "solves", "rounds", "seconds", "cost", "seed", "standard_error", "violation")
 
 
 def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:

@@ -13,6 +13,9 @@ from zo_bilevel.support.arrays import FloatArray
 class BestSoFar:
     """Keeps the solve of lowest loss, of equal ones the first.
 
+    One that keeps all constraints is better than any that breaks one; of those that do, the one
+    that breaks them least.
+
     Example:
         >>> from zo_bilevel.solve.evaluation import Point
         >>> best = BestSoFar()
@@ -49,7 +52,8 @@ class BestSoFar:
         """
         if not evaluation.ok:
             return False
-        if self.evaluation is None or (evaluation.loss, number) < (self.loss, self._number):
+        best = self.evaluation
+        if best is None or (*evaluation.rank, number) < (*best.rank, self._number):
             self.evaluation, self._number = evaluation, number
             return True
         return False

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.space import HALF_RANGE
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
@@ -131,6 +132,7 @@ class Evaluation:
         error: What went wrong, in words.
         layout: Structure of the inner solution, or `None` unless ok.
         derivative: What the point's derivative computed, or `None` when it asked for none.
+        violation: Of the constraint that is broken most, in its scale; 0 where all hold.
     """
 
     point: Point
@@ -142,6 +144,7 @@ class Evaluation:
     error: str = ""
     layout: ThetaLayout | None = None
     derivative: FloatArray | None = None
+    violation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("theta", "derivative"):
@@ -157,6 +160,16 @@ class Evaluation:
     def inner_solution(self) -> Any:  # noqa: ANN401 - the user's structure
         """Theta as the solver structured it, read-only; `None` unless ok."""
         return None if self.theta is None or self.layout is None else self.layout.pack(self.theta)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the solve is ok and keeps all constraints."""
+        return self.ok and self.violation <= FEASIBLE
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What makes one solve better than another: the lower, feasible ones by their loss."""
+        return (0.0 if self.is_feasible else self.violation, self.loss)
 
     @property
     def is_invalid(self) -> bool:

@@ -235,7 +235,8 @@ class Recorder:
         for place, solve in self._unjudged.items():
             if place in evaluations:
                 found = evaluations[place]
-                loss = float(found.loss) if np.isfinite(found.loss) else None
+                # one that breaks a constraint has no loss that could be compared
+                loss = float(found.loss) if found.is_feasible else None
                 self._judged.append(dataclasses.replace(solve, judged=found.status, loss=loss))
             self._keys.pop(place, None)
         self._unjudged.clear()

@@ -29,7 +29,7 @@ def squared_error_of(search: Search, method: str) -> SquaredError:
         The objective.
 
     Raises:
-        UnsupportedProblemError: If the problem is scalar or has another objective.
+        UnsupportedProblemError: If the problem is scalar, has another objective or constraints.
     """
     outer = search.problem.outer
     if search.problem.is_scalar:
@@ -38,6 +38,8 @@ def squared_error_of(search: Search, method: str) -> SquaredError:
         raise UnsupportedProblemError(
             f"{method} needs the residuals of a SquaredError, got {type(outer).__name__}"
         )
+    if search.problem.feasible:
+        raise UnsupportedProblemError(f"{method} cannot keep constraints")
     return outer
 
 

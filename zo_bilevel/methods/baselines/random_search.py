@@ -26,6 +26,11 @@ class RandomSearch(Method):
         """Name in tables."""
         return "random"
 
+    @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return "penalized"
+
     def rounds(self, search: Search) -> Rounds:
         """`round_width` draws a round.
 

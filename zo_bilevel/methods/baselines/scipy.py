@@ -39,14 +39,18 @@ class _Solver:
     options: dict[str, Any]
     has_bounds: bool = True
     has_gradient: bool = False
+    has_constraints: bool = False
 
 
 SOLVERS: dict[str, _Solver] = {
     "COBYQA": _Solver(
         {"initial_tr_radius": 1.0, "final_tr_radius": SMALLEST_SIZE}
-        | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
+        | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT},
+        has_constraints=True,
     ),
-    "COBYLA": _Solver({"rhobeg": 1.0, "tol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}),
+    "COBYLA": _Solver(
+        {"rhobeg": 1.0, "tol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_constraints=True
+    ),
     "L-BFGS-B": _Solver(
         {"ftol": 0.0, "gtol": 0.0, "maxfun": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT},
         has_gradient=True,
@@ -57,7 +61,9 @@ SOLVERS: dict[str, _Solver] = {
         | {"maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}
     ),
     "Powell": _Solver({"ftol": SMALLEST_SIZE, "maxfev": WITHOUT_LIMIT, "maxiter": WITHOUT_LIMIT}),
-    "SLSQP": _Solver({"ftol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_gradient=True),
+    "SLSQP": _Solver(
+        {"ftol": SMALLEST_SIZE, "maxiter": WITHOUT_LIMIT}, has_gradient=True, has_constraints=True
+    ),
     "least_squares": _Solver(TIGHT, has_gradient=True),
     "lm": _Solver(TIGHT | {"method": "lm"}, has_bounds=False, has_gradient=True),
 }
@@ -74,6 +80,9 @@ class Scipy(Baseline):
 
     Tolerances are near zero, so that the budget ends the run and not a default, and first steps
     are 1, the step of every method.
+
+    COBYQA, COBYLA and SLSQP are given constraints as scipy's own, and may then ask for points
+    outside all of them on their way, as they do in scipy; the others are penalized.
 
     Args:
         solver: "COBYQA", "COBYLA", "L-BFGS-B", "BFGS", "Nelder-Mead", "Powell", "SLSQP" or
@@ -115,6 +124,11 @@ class Scipy(Baseline):
         """Name without the coordinates."""
         return f"scipy:{self.solver}" + (":restarts" if self.restarts else "")
 
+    @property
+    def constraints(self) -> str:
+        """How the solver keeps constraints."""
+        return "kept in the end" if SOLVERS[self.solver].has_constraints else "penalized"
+
     def refuse(self, search: Search) -> None:
         """Raise where the solver cannot work.
 
@@ -155,7 +169,12 @@ class Scipy(Baseline):
             options.setdefault("initial_simplex", _unit_simplex(place, start))
         function: Callable[..., Any] = solves.loss
         derivative: Any = None
-        if self.solver == "L-BFGS-B":  # always wants both: one round
+        constraints: list[Any] = []
+        if solver.has_constraints and solves.search.problem.feasible:
+            limited = _Limited(solves)
+            function, constraints = limited.loss, limited.constraints(solver)
+            derivative = limited.loss_derivative if solver.has_gradient else None
+        elif self.solver == "L-BFGS-B":  # always wants both: one round
             function, derivative = _Differences(solves).both, True
         elif solver.has_gradient:
             differences = _Differences(solves)
@@ -166,6 +185,7 @@ class Scipy(Baseline):
             method=self.solver,
             jac=derivative,
             bounds=_bounds(place) if solver.has_bounds else None,
+            constraints=constraints,
             options=options,
         )
         return str(result.message)
@@ -177,17 +197,17 @@ class Scipy(Baseline):
             # alternate would wait for each other for ever; the code behind it needs none
             from scipy._lib.cobyqa import minimize
         except ImportError:
-            result = optimize.minimize(
-                solves.loss,
-                start,
-                method="COBYQA",
-                bounds=_bounds(place),
-                options=self.options,
-            )
-            return str(result.message)
+            return self._minimize(solves, start)
         names = {"initial_tr_radius": "radius_init", "final_tr_radius": "radius_final"}
         options = {names.get(name, name): value for name, value in self.options.items()}
-        result = minimize(solves.loss, start, bounds=_bounds(place), options=options)
+        function: Callable[..., Any] = solves.loss
+        constraints: list[Any] = []
+        if solves.search.problem.feasible:
+            limited = _Limited(solves)
+            function, constraints = limited.loss, limited.constraints(SOLVERS["COBYQA"])
+        result = minimize(
+            function, start, bounds=_bounds(place), constraints=constraints, options=options
+        )
         return str(result.message)
 
     def _least_squares(self, solves: Solves) -> str:
@@ -298,6 +318,64 @@ class _Differences:
             turned[index] = row[index] + 0.5 * steps[index]
         steps[index] = turned[index] - row[index]
         return turned
+
+
+@final
+class _Limited:
+    """Loss and constraints on outputs, of the same solve, which scipy asks for more than once."""
+
+    def __init__(self, solves: Solves) -> None:
+        self._solves, self._feasible = solves, solves.search.problem.feasible
+        self._place = solves.coordinates
+        self._differences = _Differences(solves, self._numbers)
+        self._answers: dict[bytes, FloatArray] = {}
+        self._slopes: dict[bytes, FloatArray] = {}
+        self._outputs = np.zeros(0)
+
+    def _numbers(self, evaluations: list[Evaluation]) -> list[FloatArray]:
+        found = []
+        losses = self._solves.rule.losses(evaluations)
+        for evaluation, loss in zip(evaluations, losses, strict=True):
+            outputs = self._outputs + 1.0  # of a failed solve
+            if evaluation.theta is not None and evaluation.layout is not None:
+                x = evaluation.point.x
+                outputs = self._feasible.after(evaluation.theta, evaluation.layout, x)
+                self._outputs = np.zeros_like(outputs)
+            found.append(np.append(loss, outputs))
+        return found
+
+    def _at(self, row: FloatArray) -> FloatArray:
+        key = row.tobytes()
+        if key not in self._answers:
+            self._answers[key] = self._differences.value(row)
+        return self._answers[key]
+
+    def loss(self, row: FloatArray) -> float:
+        """The loss."""
+        return float(self._at(row)[0])
+
+    def loss_derivative(self, row: FloatArray) -> FloatArray:
+        """Its derivative, shape `(N,)`."""
+        return self._derivative(row)[:, 0].copy()  # SLSQP misreads what has strides
+
+    def _derivative(self, row: FloatArray) -> FloatArray:
+        key = row.tobytes()
+        if key not in self._slopes:
+            self._at(row)
+            self._slopes[key] = self._differences.derivative(row)
+        return self._slopes[key]
+
+    def constraints(self, solver: _Solver) -> list[Any]:
+        """As scipy wants them."""
+        found = []
+        if self._feasible.is_cheap:
+            before = lambda row: self._feasible.before(self._place.to_x(row))  # noqa: E731
+            found.append(optimize.NonlinearConstraint(before, -np.inf, 0.0))
+        if self._feasible.outputs:
+            jac = (lambda row: self._derivative(row)[:, 1:].T) if solver.has_gradient else "2-point"
+            after = lambda row: self._at(row)[1:]  # noqa: E731
+            found.append(optimize.NonlinearConstraint(after, -np.inf, 0.0, jac=jac))
+        return found
 
 
 def _forward(row: FloatArray, place: Coordinates) -> tuple[list[FloatArray], FloatArray]:

@@ -150,6 +150,11 @@ class Baseline(Method):
         """Name in tables and on the command line."""
         return self.label if self.coordinates == "scaled" else f"{self.label}:{self.coordinates}"
 
+    @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return "penalized"
+
     def refuse(self, search: Search) -> None:
         """Raise when the method cannot work on this problem.
 

@@ -7,6 +7,7 @@ from typing import final
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.descents import descents
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.probing import Probing
@@ -79,6 +80,11 @@ class GaussNewton(Method):
         """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
         return True
 
+    @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return "kept"
+
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -115,7 +121,13 @@ class GaussNewton(Method):
             first: The solved start, ok, of a vector problem.
             detector: Ends the search by a `DiscontinuityError` when answers jump.
         """
-        bound = search.bind(first)
+        bound, feasible = search.bind(first), search.problem.feasible
+        if feasible and search.space.discrete.any():
+            raise UnsupportedProblemError(
+                "gauss-newton cannot keep constraints where there are integers or choices"
+            )
+        if feasible:
+            return ConstrainedSearch(search, first, is_vector=True).rounds()
 
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
             outer = OuterModel(bound, start)

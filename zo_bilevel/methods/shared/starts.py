@@ -51,6 +51,9 @@ def find_start(
             points = _around(search, count, step)
         else:
             points = space.lower + (space.upper - space.lower) * sobol.random(count)
+        points = points[[search.problem.feasible.allows(x) for x in points]]
+        if not len(points):
+            continue
         # other random numbers too: it may be those of the start that do not solve
         stream = search.stream if step == 0 else (START_STREAM, step)
         found = yield [Point(x, stream, "restart") for x in points]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import final
 
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
+from zo_bilevel.methods.penalty import penalized
 from zo_bilevel.methods.shared.starts import NO_START, find_start
 from zo_bilevel.methods.trust_region.continuous_search import ContinuousSearch
 from zo_bilevel.methods.trust_region.mixed_search import MixedSearch
@@ -21,6 +23,9 @@ class TrustRegion(Method):
     bracketed instead. When the trust region has converged, an evolution strategy looks elsewhere,
     with a population that doubles each time. Integers and choices are searched together with the
     reals, by a model over all of them, before a trust region takes the reals further.
+
+    Constraints are kept by a search of their own, with models of those on outputs; where there are
+    integers or choices, by a penalty.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, minimize
@@ -48,6 +53,11 @@ class TrustRegion(Method):
         """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
         return True
 
+    @property
+    def constraints(self) -> str:
+        """How the method keeps constraints."""
+        return "kept"
+
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
 
@@ -71,6 +81,11 @@ class TrustRegion(Method):
             search: Problem, start, seed, round width.
             first: The solved start.
         """
-        if not search.space.discrete.any():
+        feasible, is_mixed = search.problem.feasible, bool(search.space.discrete.any())
+        if feasible and is_mixed:
+            return penalized(MixedSearch(search, first).rounds(), feasible)
+        if feasible:
+            return ConstrainedSearch(search, first, is_vector=False).rounds()
+        if not is_mixed:
             return ContinuousSearch(search, first, 1, may_restart=search.rules.restarts).rounds()
         return MixedSearch(search, first).rounds()

@@ -1,0 +1,268 @@
+"""A trust region that keeps constraints: those known before a solve always, others in the end.
+
+The loss, or the whole inner solution where the outer objective is known, and each constraint on
+outputs have a smooth model through the points solved. A step has the lowest loss of the model
+among those within the region that keep the constraints, or break those on outputs least. Steps are
+judged by the loss plus a penalty for the constraint that is broken most.
+
+Source: the penalty that grows as steps need it, and geometry after bad steps: Powell (1994), "A
+direct search optimization method that models the objective and constraint functions by linear
+interpolation". The models and the step are this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
+from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
+from zo_bilevel.methods.trust_region.continuous_part import RoundsThen
+from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.feasible_start import nearest_allowed
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+
+FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 0.5, 3.0, 1e-7
+SURE_RADIUS = 1e-2
+"""Where nothing is gained within so small a radius, nothing is gained at all."""
+GOOD, POOR = 0.7, 0.1
+"""Gain in shares of what the model promised, above and below which the radius changes."""
+SHORT = 0.1
+"""Steps of fewer radii than this ask for a smaller radius."""
+NEAR = 2.0
+"""Points within so many radii tell of the region."""
+WELL_SPREAD = 0.1
+"""They tell enough of a direction when they reach so many radii along it."""
+LEAST_GAIN = 1e-10
+"""Share of the spread of all losses that is not worth a solve."""
+TOLERATED = 0.5 * FEASIBLE
+MOST_RESTARTS = 10
+HALVINGS = 40
+
+
+@final
+class ConstrainedSearch:
+    """From one start to a minimum that keeps the constraints, or from others where none does.
+
+    Args:
+        search: Problem, seed, round width; no integers or choices.
+        first: The solved start, ok.
+        is_vector: Whether the inner solution is modelled, rather than the loss alone.
+    """
+
+    def __init__(self, search: Search, first: Evaluation, *, is_vector: bool) -> None:
+        self._search, self._space, self._feasible = search, search.space, search.problem.feasible
+        self._bound, self._is_vector = search.bind(first), is_vector
+        self._rng = search.rng(12)
+        self._begin(first)
+
+    def _begin(self, first: Evaluation) -> None:
+        self._known: list[Evaluation] = []
+        self._values: list[FloatArray] = []
+        self._num_outputs = self._center = 0
+        self._penalty, self._radius, self._length = 0.0, FIRST_RADIUS, FIRST_LENGTH
+        self._take([first])
+
+    def rounds(self) -> Rounds:
+        """Descend; where that ends outside the constraints, begin elsewhere."""
+        for _ in range(MOST_RESTARTS):
+            yield from self._descend()
+            if any(evaluation.is_feasible for evaluation in self._known):
+                return "converged: nothing left to gain within the constraints"
+            if not self._search.rules.restarts:
+                break
+            drawn = self._rng.uniform(self._space.lower, self._space.upper)
+            start = self._allowed(drawn)
+            if start is not None:
+                (found,) = yield [self._search.point(start, "restart")]
+                if found.ok:
+                    self._begin(found)
+        return "converged: no point was found that keeps the constraints"
+
+    # ---- the loop
+
+    def _descend(self) -> RoundsThen[None]:
+        yield from self._ask([self._towards(way) for way in np.eye(self._space.size)], "sketch")
+        while self._radius > SMALLEST_RADIUS:
+            self._center = min(range(len(self._known)), key=self._merit)
+            model = self._model()
+            step = self._step(model)
+            here, there = (self._predict(model, s) for s in (np.zeros_like(step), step))
+            if self._weigh(here, there):
+                continue
+            gain = _merit(here, self._penalty) - _merit(there, self._penalty)
+            if gain <= LEAST_GAIN * self._spread():
+                gap = self._gap()
+                if gap is not None:
+                    yield from self._mend(gap)
+                elif self._radius < SURE_RADIUS:
+                    return
+                else:
+                    self._radius *= 0.1
+                continue
+            count, before = len(self._known), self._merit(self._center)
+            points = self._around(step)
+            yield from self._ask(points, "trial")
+            after = min(map(self._merit, range(count, len(self._known))), default=np.inf)
+            ratio = (before - after) / gain
+            if ratio > 0.0:
+                self._search.judge_step(self._x, self._within(step), before, after, ratio)
+            yield from self._judge(ratio, float(np.abs(step).max()))
+
+    def _judge(self, ratio: float, length: float) -> RoundsThen[None]:
+        """Trust the model further, or mend its geometry, or trust it less."""
+        if ratio > GOOD:
+            self._radius = min(max(self._radius, 2.0 * length), LARGEST_RADIUS)
+        is_short = length < SHORT * self._radius
+        if ratio >= POOR and not is_short:
+            return
+        gap = self._gap()
+        if gap is None and ratio >= POOR:
+            self._radius = max(0.5 * self._radius, 2.0 * length)
+        elif gap is None:
+            self._radius = min(0.5 * self._radius, length)
+        else:
+            yield from self._mend(gap)
+
+    def _mend(self, gap: FloatArray) -> RoundsThen[None]:
+        count = len(self._known)
+        yield from self._ask([gap], "sketch")
+        if len(self._known) == count:  # it failed: look closer
+            self._radius *= 0.5
+
+    def _ask(self, points: Sequence[FloatArray | None], role: str) -> RoundsThen[None]:
+        wanted, width = [point for point in points if point is not None], self._search.round_width
+        for first in range(0, len(wanted), width):
+            part = wanted[first : first + width]
+            self._take((yield [self._search.point(point, role) for point in part]))
+
+    def _take(self, found: Sequence[Evaluation]) -> None:
+        for evaluation in found:
+            theta, layout = evaluation.theta, evaluation.layout
+            if theta is None or layout is None:
+                continue
+            outputs = self._feasible.after(theta, layout, evaluation.point.x)
+            own = theta if self._is_vector else np.array([evaluation.loss])
+            self._num_outputs = outputs.size
+            self._known.append(evaluation)
+            self._values.append(np.concatenate([outputs, own]))
+
+    # ---- what a point is worth
+
+    def _merit(self, place: int) -> float:
+        outputs = self._values[place][: self._num_outputs]
+        return self._known[place].loss + self._penalty * _broken(outputs)
+
+    def _weigh(self, here: Prediction, there: Prediction) -> bool:
+        """Raise the penalty where a step that mends constraints would look like a loss.
+
+        Returns:
+            Whether another point is the center then.
+        """
+        mended = _broken(here.outputs) - _broken(there.outputs)
+        needed = (there.loss - here.loss) / mended if mended > FEASIBLE else 0.0
+        if self._penalty >= 1.5 * needed:
+            return False
+        self._penalty = 2.0 * needed
+        return min(range(len(self._known)), key=self._merit) != self._center
+
+    def _spread(self) -> float:
+        losses = [evaluation.loss for evaluation in self._known]
+        return max(losses) - min(losses)
+
+    # ---- models and steps
+
+    def _model(self) -> SmoothModel:
+        points = np.array([evaluation.point.x for evaluation in self._known])
+        model = SmoothModel(points, np.array(self._values), self._center, self._length)
+        self._length = model.length
+        return model
+
+    def _predict(self, model: SmoothModel, step: FloatArray) -> Prediction:
+        count, values, slopes = self._num_outputs, model.values(step), model.slopes(step)
+        if not self._is_vector:
+            return Prediction(float(values[-1]), slopes[-1], values[:count], slopes[:count])
+        theta, x = values[count:], self._x + step
+        in_theta, in_x = self._bound.gradient(theta, x)
+        gradient = slopes[count:].T @ in_theta + in_x
+        return Prediction(self._bound.value(theta, x), gradient, values[:count], slopes[:count])
+
+    def _step(self, model: SmoothModel) -> FloatArray:
+        room = self._space.lower - self._x, self._space.upper - self._x
+        program = ModelStep(
+            lambda step: self._predict(model, step),
+            (
+                lambda step: self._feasible.before(self._within(step)),
+                lambda step: self._feasible.slopes_before(self._within(step)),
+            ),
+            room,
+            self._radius,
+        )
+        return self._inside(program.best())
+
+    # ---- points
+
+    @property
+    def _x(self) -> FloatArray:
+        return self._known[self._center].point.x
+
+    def _within(self, step: FloatArray) -> FloatArray:
+        clipped: FloatArray = np.clip(self._x + step, self._space.lower, self._space.upper)
+        return clipped
+
+    def _inside(self, step: FloatArray) -> FloatArray:
+        """A step, cut until it keeps what is known before a solve."""
+        if self._feasible.allows(self._within(step)):
+            return step
+        share, width = 0.0, 0.5
+        for _ in range(HALVINGS):
+            share += width * self._feasible.allows(self._within((share + width) * step))
+            width *= 0.5
+        return share * step
+
+    def _around(self, step: FloatArray) -> list[FloatArray]:
+        """The step's point; where more may run at once, also shorter, longer and others."""
+        ways = self._rng.uniform(-1.0, 1.0, (self._search.round_width, step.size))
+        others = [0.3 * step, 2.0 * step, *(step + 0.5 * self._radius * way for way in ways)]
+        wanted = [step, *others][: self._search.round_width]
+        return [self._within(self._inside(move)) for move in wanted]
+
+    def _towards(self, way: FloatArray) -> FloatArray | None:
+        """A point one radius along a direction, or against it where that has more room."""
+        moves = [self._inside(self._within(s * self._radius * way) - self._x) for s in (1.0, -1.0)]
+        lengths = [float(np.abs(move).max()) for move in moves]
+        if max(lengths) < WELL_SPREAD * self._radius:
+            return self._allowed(self._within(self._radius * way))
+        return self._within(
+            moves[0]
+            if lengths[0] >= 0.5 * self._radius
+            else max(moves, key=lambda move: float(np.abs(move).max()))
+        )
+
+    def _gap(self) -> FloatArray | None:
+        """A point along the direction of which those within the region tell too little."""
+        away = np.array([evaluation.point.x for evaluation in self._known]) - self._x
+        near = away[np.abs(away).max(axis=1) <= NEAR * self._radius] / self._radius
+        values, ways = np.linalg.eigh(near.T @ near)
+        if values[0] >= WELL_SPREAD**2:
+            return None
+        return self._towards(ways[:, 0] / np.abs(ways[:, 0]).max())
+
+    def _allowed(self, x: FloatArray) -> FloatArray | None:
+        try:
+            return nearest_allowed(self._space, self._feasible, x)
+        except InputError:
+            return None
+
+
+def _broken(outputs: FloatArray) -> float:
+    return max(0.0, float(outputs.max(initial=0.0)) - TOLERATED)
+
+
+def _merit(said: Prediction, penalty: float) -> float:
+    return said.loss + penalty * _broken(said.outputs)
