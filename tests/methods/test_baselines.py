@@ -17,8 +17,6 @@ from small_heat import START, heat, watched, workers
 
 import zo_bilevel as zb
 from zo_bilevel.methods.names import method_from_name
-from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.solve.dispatch.serial import Serial
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -159,17 +157,28 @@ def test_failed_solves_and_nan_are_survived_and_counted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, "esmda"])
-def test_a_failed_start_ends_in_words_or_goes_on(name: str) -> None:
+def test_a_failed_start_is_one_failed_solve(name: str) -> None:
     problem, _ = watched(heat(), fails=lambda call: call == 1)
-    method = method_from_name(name)
-    if name in ("esmda", "scipy:L-BFGS-B"):  # they solve the start beside other points
-        assert zb.minimize(problem, method, max_solves=40).failures == {"failed": 1}
-        return
-    state = method.start(problem)
-    evaluator = Evaluator(problem, Serial(), 0)
-    while points := method.ask(state):
-        state = method.tell(state, evaluator.evaluate(points))
-    assert "the solve at the start failed" in state.stop_reason
+    result = zb.minimize(problem, method_from_name(name), max_solves=40)
+    assert result.failures == {"failed": 1}
+    assert result.solves > 10
+
+
+@pytest.mark.parametrize("name", ["scipy:COBYLA", "scipy:least_squares", "dfols", "cma", "bobyqa"])
+def test_a_start_that_never_solves_is_left(name: str) -> None:
+    def solve(phi: dict[str, Any]) -> Any:
+        if phi["a"] > 2.0:
+            raise ArithmeticError("unstable")
+        return np.array([phi["a"] - 1.0, phi["b"]])
+
+    space = zb.Space(a=zb.Real(0, 5), b=zb.Real(-1, 1))
+    problem = zb.Problem(space, solve, zb.SquaredError([0.0, 0.0]))
+    start = {"a": 4.5, "b": 0.1}
+    result = zb.minimize(problem, method_from_name(name), initial=start, max_solves=60)
+    assert result.loss < 1e-2
+    nowhere = zb.Problem(space, lambda phi: [np.nan, 0.0], zb.SquaredError([0.0, 0.0]))
+    with pytest.raises(zb.InnerSolverError, match="solves succeeded"):
+        zb.minimize(nowhere, method_from_name(name), initial=start, max_solves=60)
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,14 @@ def test_under_noise_the_last_point_competes_with_the_luckiest():
     method = zb.GradientMethod(zb.FG2UZO(1), optimizer=torch.optim.SGD, lr=0.1)
     result = zb.minimize(problem, method, initial={"a": 2.5}, max_solves=100)
     assert result.phi["a"] < -2.0  # the luckiest draw was near the noisy start
+
+
+def test_a_start_that_does_not_solve_is_left():
+    def solve(phi):
+        if phi["a"] > 2.0:
+            raise ArithmeticError("unstable")
+        return [phi["a"] - 1.0]
+
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 5)), solve, zb.SquaredError([0.0]))
+    result = zb.minimize(problem, zb.GradientMethod(), initial={"a": 4.5}, max_solves=80)
+    assert result.loss < 1e-3

@@ -95,6 +95,21 @@ def test_tables_are_compared_by_their_labels():
         found(lambda phi: pandas.Series(field(phi)[:, 1], X / 10), zb.SquaredError(series[::-1]))
 
 
+@pytest.mark.parametrize("length", [4, 40])
+def test_labels_that_are_a_count_in_another_order_are_no_count(length):
+    x = np.arange(float(length))
+
+    def series(phi):
+        return pandas.Series(phi["a"] * x + phi["b"] * x**2, index=x)
+
+    target = series(TRUTH)
+    assert found(series, zb.SquaredError(target)) == pytest.approx((1.3, 2.0))
+    with pytest.raises(zb.InnerSolverError, match=r"labels 0, 1, \.\.\., not rearranged: "):
+        found(series, zb.SquaredError(target[::-1]))
+    with pytest.raises(zb.InputError, match="weights and target are labelled differently"):
+        zb.SquaredError(target, weights=pandas.Series(x, index=x)[::-1])
+
+
 def test_a_later_solve_with_other_labels_has_failed():
     calls = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
 import dataclasses
 import datetime
@@ -280,6 +281,8 @@ MAKERS = {
             "set": lambda k: {"x", k},
             "deque": lambda k: collections.deque([k]),
             "defaultdict": lambda k: collections.defaultdict(list, k=[k]),
+            "default": lambda k: collections.defaultdict(lambda: k),
+            "deque of a length": lambda k: collections.deque([1], maxlen=int(k)),
             "OrderedDict": lambda k: collections.OrderedDict(k=k),
             "namespace": lambda k: types.SimpleNamespace(k=k),
             "namedtuple": lambda k: collections.namedtuple("Point", "k")(k),
@@ -451,6 +454,13 @@ class TestInOneStore:
             exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
             assert self.solves(module.solve, store) == pytest.approx(k)
         del sys.modules["mine"]
+
+    def test_a_name_among_the_built_in_ones(self, monkeypatch):
+        store = zb.MemoryStore()
+        for k in (2.0, 7.0):
+            monkeypatch.setattr(builtins, "place_of_minimum", k, raising=False)
+            found = self.solves(lambda phi: (phi["a"] - place_of_minimum) ** 2, store)  # noqa: F821
+            assert found == pytest.approx(k)
 
     def test_the_space(self):
         store, seen = zb.MemoryStore(), []

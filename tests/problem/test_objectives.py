@@ -98,6 +98,22 @@ def test_a_mistake_in_the_outer_objective_is_shown_with_its_line():
         zb.minimize(problem, max_solves=9)
 
 
+@pytest.mark.parametrize(
+    ("outer", "message"),
+    [
+        (lambda theta, phi: theta, r"must return one number, got a \w+ of shape \(2,\)"),
+        (lambda theta, phi: None, "must return one number, got a NoneType None"),
+        (lambda theta, phi: "0.5", "must return one number, got a str '0.5'"),  # reads like one
+        (lambda theta, phi: 1j, "raised TypeError"),
+        (lambda theta, phi: theta.detach().sum(), "raised AttributeError: .*'detach'"),
+    ],
+)
+def test_an_outer_objective_gives_one_number_or_is_refused_by_name(outer, message):
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: [phi["a"], 1.0], outer)
+    with pytest.raises(zb.InputError, match=f"the outer objective .*{message}"):
+        zb.minimize(problem, max_solves=3)
+
+
 def test_an_outer_objective_that_fails_later_costs_that_solve():
     def outer(theta, phi):
         if phi["b"] > 5:

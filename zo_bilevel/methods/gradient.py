@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,6 +11,7 @@ import numpy as np
 from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
@@ -115,6 +117,9 @@ class GradientMethod(Method):
             gradient = None if bound is None else self._gradient(plan, evaluations, bound)
             if gradient is None:
                 lost += 1
+                if step == 1:  # elsewhere, where the start itself is not solved
+                    search, start = yield from find_start(search, evaluations[0])
+                    descent = self._begin(dataclasses.replace(search, start=start.point.x))
                 if descent.step_back():
                     gathered.clear()
                 continue

@@ -8,14 +8,15 @@ and of installed packages counts by its name, what it holds by its content. What
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import functools
 import hashlib
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import (
+    BuiltinFunctionType,
     CellType,
     CodeType,
     FunctionType,
@@ -41,7 +42,7 @@ from zo_bilevel.problem.own_code import (
 )
 
 PLAIN: Final = (bool, float, complex, str, type(None), type(...), type(NotImplemented))
-PLAIN_MODULES: Final = ("builtins", "collections", "functools", "types", "_thread")
+PLAIN_MODULES: Final = ("builtins", "functools", "types", "_thread")
 CONTENTLESS: Final = (type(threading.Lock()), type(threading.RLock()))
 """What orders threads changes no answer."""
 DESCRIPTORS: Final = (MemberDescriptorType, GetSetDescriptorType)
@@ -180,11 +181,18 @@ def _function_parts(function: FunctionType) -> Iterable[Any]:
     lookup = lookup_by_text(function, closed)
     if lookup is not None:
         raise UntellableError(f"{function.__qualname__}, which looks a value up by {lookup}")
-    names, scope = sorted(global_names(code)), function.__globals__
+    names = sorted(global_names(code))
+    scope = {**_patched(), **function.__globals__}
     used = {name: scope[name] for name in names if name in scope and name not in counters}
     attributes = {name for part in codes_in(code) for name in part.co_names}
     held, used, imported = (_reached_all(each, attributes) for each in (closed, used, imported))
     return [code, *held.values(), *rest, used, *imported.values()]
+
+
+def _patched() -> dict[str, Any]:
+    """What somebody put among the built-in names."""
+    own = (BuiltinFunctionType, type)
+    return {name: value for name, value in vars(builtins).items() if not isinstance(value, own)}
 
 
 def _imports(function: FunctionType) -> dict[str, Any]:
@@ -272,7 +280,7 @@ def _attributes(value: Any) -> list[Any]:  # noqa: ANN401
 
 
 _PARTS: Final[dict[Any, Callable[[Any], Iterable[Any]]]] = {
-    list | tuple | deque: lambda value: value,
+    list | tuple: lambda value: value,
     dict | MappingProxyType: lambda value: [part for item in value.items() for part in item],
     CodeType: _code_parts,
     ModuleType: lambda value: [value.__name__],

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 SHOWN_LABELS = 6
+REARRANGED = "rearranged: "
+"""How the text of 0, 1, ... in another order begins; in order they are a count, without a text."""
 
 
 def is_labelled(part: Any) -> bool:  # noqa: ANN401 - the user's value
@@ -43,15 +45,17 @@ def axis_labels(part: Any) -> tuple[str, ...]:  # noqa: ANN401 - the user's valu
 
 def _text(index: Any) -> str:  # noqa: ANN401 - an index of pandas
     """The labels, or the first and last of many and a hash of all."""
-    values = np.asarray(index)
+    values, word = np.asarray(index), ""
     if values.dtype.kind in "iuf":
         values = values.astype(np.float64)
-        if np.array_equal(values, np.arange(len(values))):
+        counted = np.arange(len(values))
+        if np.array_equal(values, counted):
             return ""
         data = values.tobytes()
+        word = REARRANGED if np.array_equal(np.sort(values), counted) else ""
     else:
         data = "\0".join(map(str, values)).encode(errors="backslashreplace")
     shown = [str(label) for label in values[:SHOWN_LABELS].tolist()]
     if len(values) <= SHOWN_LABELS:
-        return ", ".join(shown)
-    return f"{', '.join(shown)}, ... #{hashlib.blake2b(data, digest_size=6).hexdigest()}"
+        return word + ", ".join(shown)
+    return f"{word}{', '.join(shown)}, ... #{hashlib.blake2b(data, digest_size=6).hexdigest()}"

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.problem.labels import axis_labels, is_labelled
+from zo_bilevel.problem.labels import REARRANGED, axis_labels, is_labelled
 from zo_bilevel.support.arrays import FloatArray
 
 WRONG_TYPE = "the inner solution must be a number, array, tensor, or dict of them"
@@ -88,9 +88,12 @@ class ThetaLayout:
         pairs = zip(self.labels, other.labels, strict=False)
         for part, (mine, theirs) in enumerate(pairs):
             for axis, (one, another) in enumerate(zip(mine, theirs, strict=False)):
-                if one and another and one != another:
+                text = one or another
+                is_told = (one and another) or text.startswith(REARRANGED)
+                if is_told and one != another:
                     where = f"{self.names[part]!r}, axis {axis}" if self.names else f"axis {axis}"
-                    return f"{where} has the labels {one}, not {another}"
+                    counted = "0, 1, ..."
+                    return f"{where} has the labels {one or counted}, not {another or counted}"
         return ""
 
     def describe(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 
@@ -20,7 +20,13 @@ from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError, described
+from zo_bilevel.support.errors import (
+    InnerSolverError,
+    InputError,
+    WrongShapeError,
+    ZoBilevelError,
+    described,
+)
 
 CLOCK_DIFFERENCE = 1.0
 """Seconds by which a dispatcher may end a round before the run's time is over."""
@@ -237,9 +243,9 @@ class Evaluator:
                 bound.outer.check_scale(theta)
         except WrongShapeError as error:
             return "wrong_shape", str(error), math.inf
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             if must_work and not isinstance(error, NUMERICAL_ERRORS):
-                raise
+                _refuse(error)
             return "failed", f"the outer objective raised {described(error)}", math.inf
         if not math.isfinite(loss):
             return "invalid", f"the outer objective is {loss}", math.inf
@@ -272,6 +278,12 @@ class Evaluator:
             return f"the inner solver returned {given}, but {known.describe()} before"
         conflict = layout.label_conflict(known)
         return f"the inner solution is labelled otherwise than before: {conflict}" * bool(conflict)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    if isinstance(error, ZoBilevelError):
+        raise error
+    raise InputError(f"the outer objective raised {described(error)}") from error
 
 
 def _with_theta_of(base: Evaluation | None, point: Point, outcome: Outcome) -> Evaluation:

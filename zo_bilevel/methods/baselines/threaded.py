@@ -8,6 +8,7 @@ run's own.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import queue
@@ -24,6 +25,7 @@ import numpy as np
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates, CoordinatesName, check_coordinates
 from zo_bilevel.methods.baselines.failure_values import FailureRule
+from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError, ZoBilevelError
@@ -38,6 +40,14 @@ class GiveUpError(Exception):
 
 class _ClosedError(BaseException):
     """Raised in the library's thread when the run is over; no library may catch it."""
+
+
+class _NoStartError(Exception):
+    """Raised where nothing that a library asks for first is solved."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__(evaluation.error)
+        self.evaluation = evaluation
 
 
 @final
@@ -192,7 +202,14 @@ class Baseline(Method):
         Raises:
             UnsupportedProblemError: If the library cannot work on this problem.
         """
-        return self._coroutine(search)
+        self.refuse(search)
+        try:
+            return (yield from self._coroutine(search, must_start=True))
+        except _NoStartError as unsolved:
+            search, start = yield from find_start(search, unsolved.evaluation)
+        if start.ok:
+            search = dataclasses.replace(search, start=start.point.x)
+        return (yield from self._coroutine(search))
 
     @final
     def arrivals(self, search: Search) -> Arrivals:
@@ -205,10 +222,12 @@ class Baseline(Method):
             UnsupportedProblemError: If the library needs whole rounds, or cannot work on this
                 problem.
         """
-        return self._coroutine(search) if self.is_asynchronous else super().arrivals(search)
-
-    def _coroutine(self, search: Search) -> Rounds:
+        if not self.is_asynchronous:
+            return super().arrivals(search)
         self.refuse(search)
+        return self._coroutine(search)
+
+    def _coroutine(self, search: Search, *, must_start: bool = False) -> Rounds:
         solves = Solves(search, Coordinates(search.space, search.start, self.coordinates))
         thread = threading.Thread(target=_work, args=(self, solves), name=self.name, daemon=True)
         random = np.random.RandomState(search.rng(0).integers(2**32, dtype=np.uint32))
@@ -218,6 +237,10 @@ class Baseline(Method):
                 message = solves.asked.get()
             while isinstance(message, list):
                 evaluations = yield message
+                # differences around a start that failed do not make up for it
+                if must_start and not any(e.ok and e.point.role != "sketch" for e in evaluations):
+                    raise _NoStartError(evaluations[0])
+                must_start = False
                 with _turn_of_library(random, thread):
                     solves.answers.put(evaluations)
                     message = solves.asked.get()

@@ -170,7 +170,7 @@ class PythonObjective:
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
         """The function's value."""
         mine = context.layout.pack(theta.copy())  # the function may work in place
-        return float(self.function(mine, context.space.decode(x)))
+        return float(_one_number(self.function(mine, context.space.decode(x))))
 
     def gradient(
         self, theta: FloatArray, x: FloatArray, context: OuterContext
@@ -188,6 +188,19 @@ class PythonObjective:
     ) -> tuple[FloatArray, FloatArray]:
         """Not known, as for `gradient`."""
         raise NotImplementedError("a Python function has no derivative; use problem.scalar")
+
+
+def _one_number(value: Any) -> Any:  # noqa: ANN401 - what a user's function returned
+    """The value as it is.
+
+    Raises:
+        InputError: If it is not one real number: a text reads like one, a vector has many.
+    """
+    if isinstance(value, str | bytes) or value is None or np.shape(value) not in ((), (1,), (1, 1)):
+        shape = f" of shape {tuple(np.shape(value))}" if np.ndim(value) else f" {value!r}"
+        kind = type(value).__name__
+        raise InputError(f"the outer objective must return one number, got a {kind}{shape}")
+    return value
 
 
 def resolve_callable(
@@ -218,15 +231,15 @@ def resolve_callable(
             value = function(
                 context.layout.pack(tensor.clone()), context.space.decode_torch(torch.tensor(x), x)
             )
-        if isinstance(value, torch.Tensor) and value.requires_grad and value.numel() == 1:
+        is_torch = isinstance(_one_number(value), torch.Tensor) and value.requires_grad
+        if is_torch:
             objective.gradient(theta, x, context)
-            _check_repeats(objective, theta, x, context)
-            return objective
-    except InputError:
-        raise
     except Exception as error:  # noqa: BLE001 - a plain function may fail on tensors in any way
         return _plain(function, theta, x, context, error)
-    return PythonObjective(function)
+    if not is_torch:
+        return PythonObjective(function)
+    _check_repeats(objective, theta, x, context)
+    return objective
 
 
 def _check_repeats(

@@ -197,7 +197,7 @@ def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the us
         bad = int(theta.size - np.count_nonzero(finite))
         error_text = (
             f"the inner solution of {layout.describe()} has {bad} values that are not finite "
-            "(or masked)"
+            "(or masked; where nothing is measured, any number will do)"
         )
         return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
     if derivative is not None and not np.isfinite(derivative).all():
