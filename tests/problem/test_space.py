@@ -104,7 +104,7 @@ def test_torch_decode_agrees_with_numpy_and_differentiates():
         (lambda: zb.Space(), "space must have at least one parameter, got none"),
         (lambda: zb.Real(2, 1), "Real lower must be < upper, got lower=2, upper=1"),
         (lambda: zb.Real(1, 1), "Real lower must be < upper"),
-        (lambda: zb.Real(0, math.inf), "Real upper must be finite, got inf"),
+        (lambda: zb.Real(0, -math.inf), "Real upper must be finite, got -inf"),
         (lambda: zb.Real(math.nan, 1), "Real lower must be finite, got nan"),
         (lambda: zb.Log(0.0, 1.0), r"Log lower must be > 0, got 0\.0"),
         (lambda: zb.Log(-1.0, 1.0), r"Log lower must be > 0, got -1\.0"),

@@ -17,8 +17,7 @@ def space_of(parameters: Any) -> Space:  # noqa: ANN401 - of an optional package
         parameters: Of lmfit.
 
     Raises:
-        InputError: If a free one has no finite bounds, an `expr` is no formula that `Tied` knows,
-            or there is nothing but a mapping of other things.
+        InputError: If an `expr` is no formula that `Tied` knows, or these are no such parameters.
     """
     try:
         declared = {p.name: _declared(p) for p in parameters.values()}

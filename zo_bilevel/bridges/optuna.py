@@ -74,6 +74,10 @@ def _distributions(library: Any, space: Space) -> dict[str, Any]:  # noqa: ANN40
     }
 
 
+WIDEST = 1e300
+"""Stands for a bound that there is not."""
+
+
 def _names(name: str, parameter: Parameter) -> list[str]:
     if not parameter.shape:
         return [name]
@@ -85,7 +89,8 @@ def _distribution(kinds: Any, parameter: Parameter) -> Any:  # noqa: ANN401
         return kinds.CategoricalDistribution(tuple(map(_option, parameter.options)))
     if isinstance(parameter, Integer):
         return kinds.IntDistribution(int(parameter.lower), int(parameter.upper))
-    return kinds.FloatDistribution(parameter.lower, parameter.upper, log=isinstance(parameter, Log))
+    ends = (max(parameter.lower, -WIDEST), min(parameter.upper, WIDEST))
+    return kinds.FloatDistribution(*ends, log=isinstance(parameter, Log))
 
 
 def _option(option: Any) -> Any:  # noqa: ANN401 - Optuna takes plain values only

@@ -155,7 +155,7 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
     if resumed is not None:
         _check_same_problem(task, resumed)
     if initial:
-        task.problem.space.encode(initial)
+        task.problem.space.placed_at(initial).encode(initial)
         drawn = task.start
         task = dataclasses.replace(task, start=lambda seed: {**drawn(seed), **initial})
     return Conditions(

@@ -87,11 +87,11 @@ class Judge:
         """
         if run.status in ("refused", "disqualified") or not points or not run.is_feasible:
             return run
-        final_point = self.task.problem.space.encode(run.phi)
+        final_point = self._placed(self.task.problem, run).space.encode(run.phi)
         if self.has_exact and self.task.exact is not None:
-            run = self._exactly(self.task.exact, run, points, final_point)
+            run = self._exactly(self._placed(self.task.exact, run), run, points, final_point)
         if self.task.held_out is not None:
-            held_out = self._losses(self.task.held_out, [final_point])[0]
+            held_out = self._losses(self._placed(self.task.held_out, run), [final_point])[0]
             run = dataclasses.replace(run, held_out_loss=held_out)
         return run
 
@@ -135,9 +135,10 @@ class Judge:
     def _freshly(self, run: Run, count: int) -> Run:
         if not count:
             return run
-        x = self.task.problem.space.encode(run.phi)
+        problem = self._placed(self.task.problem, run)
+        x = problem.space.encode(run.phi)
         points = [Point(x, (JUDGE_STREAM, repeat), "judge") for repeat in range(count)]
-        found = [e.loss for e in self._solve(self.task.problem, points, run.seed) if e.ok]
+        found = [e.loss for e in self._solve(problem, points, run.seed) if e.ok]
         mean = float(np.mean(found)) if found else math.inf
         error = float(np.std(found, ddof=1) / math.sqrt(len(found))) if len(found) > 1 else None
         return dataclasses.replace(
@@ -147,6 +148,10 @@ class Judge:
             standard_error=error,
             judged_by="fresh solves",
         )
+
+    def _placed(self, problem: Problem, run: Run) -> Problem:
+        """The problem in the coordinates of the run."""
+        return problem.placed_at(self.task.start(run.seed))
 
     def _losses(self, problem: Problem, points: Sequence[FloatArray]) -> list[float]:
         """Losses of scaled points, each solved once; infinity where the solve failed."""

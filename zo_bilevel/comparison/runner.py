@@ -87,7 +87,8 @@ class ComparisonRunner:
             InputError: If a start or a method breaks a rule.
         """
         for seed in seeds:
-            self.task.problem.space.encode(self.task.start(seed))
+            start = self.task.start(seed)
+            self.task.problem.space.placed_at(start).encode(start)
         problem, _ = guarded(self.task.problem)
         for method in self.methods.values():
             try:

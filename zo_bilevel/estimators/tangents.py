@@ -47,10 +47,29 @@ def named_tangents(space: Space, x: FloatArray, directions: Any) -> dict[str, An
         block.name: scaled[:, block.section].reshape(-1, *block.parameter.shape)
         for block in space.blocks
     }
-    for name, rates in space.tie_rates(x).items():
+    for name, rates in tie_rates(space, x).items():
         moved = (like_directions(rates) @ directions).T
         tangents[name] = moved.reshape(-1, *space.shapes[name])
     return tangents
+
+
+def tie_rates(space: Space, x: FloatArray) -> dict[str, FloatArray]:
+    """Derivatives of the tied parameters in the scaled vector, each of shape `(count, N)`.
+
+    Args:
+        space: Of reals and logs only, and what is fixed or tied to them.
+        x: Where, shape `(N,)`.
+    """
+    if not space.tied:
+        return {}
+    import torch
+
+    def tied(x_now: Any) -> dict[str, Any]:  # noqa: ANN401 - tensors
+        values = space.decode_torch(x_now, x)
+        return {name: values[name].reshape(-1) for name in space.tied}
+
+    rates = torch.func.jacrev(tied)(torch.tensor(x))
+    return {name: rate.numpy() for name, rate in rates.items()}
 
 
 def scaled_gradient(space: Space, x: FloatArray, named: Mapping[str, FloatArray]) -> FloatArray:
@@ -66,6 +85,6 @@ def scaled_gradient(space: Space, x: FloatArray, named: Mapping[str, FloatArray]
     """
     gradient = np.concatenate([np.ravel(named[block.name]) for block in space.blocks])
     gradient = gradient * space.rates(x)
-    for name, rates in space.tie_rates(x).items():
+    for name, rates in tie_rates(space, x).items():
         gradient += np.ravel(named[name]) @ rates
     return gradient

@@ -10,13 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.problem.far_bounds import (
+    CORE,
+    END,
+    Placement,
+    Placements,
+    default_placement,
+    grown,
+    grown_torch,
+    growth_rate,
+    shrunk,
+)
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter
 from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
 
 HALF_RANGE = 3.0
 """Scaled coordinates lie in [-HALF_RANGE, HALF_RANGE]."""
@@ -45,10 +57,15 @@ class Coordinates:
 
     Args:
         parameters: By name, at least one.
+        placements: Of those that are searched around a start; default what they say themselves.
     """
 
-    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Parameter], placements: Placements | None = None
+    ) -> None:
         self.parameters: dict[str, Parameter] = dict(parameters)
+        found = {n: default_placement(p) for n, p in parameters.items()} | dict(placements or {})
+        self.placements: dict[str, Placement] = {n: p for n, p in found.items() if p is not None}
         self.blocks = _blocks(parameters)
         self.size: int = self.blocks[-1].stop
         self.lower: FloatArray = np.full(self.size, -HALF_RANGE)
@@ -80,9 +97,35 @@ class Coordinates:
         self._to[self.is_log] = np.log(self._high[self.is_log])
         self._has_log, self._has_integer = bool(self.is_log.any()), bool(self.is_integer.any())
         self._has_choice = bool(self.is_choice.any())
+        self._place()
         self.discrete: NDArray[np.bool_] = self.is_integer | self.is_choice
         self._span = self._to - self._from
         self.unit: FloatArray = self._span / (2 * HALF_RANGE)
+        center = shrunk(np.zeros(self.size)) - self._from
+        self.middle: FloatArray = np.where(
+            self.is_far, center / self._span * (2 * HALF_RANGE) - HALF_RANGE, 0.0
+        )
+
+    def _place(self) -> None:
+        """Coordinates of what is searched around a start; see `far_bounds`."""
+        self.is_far = np.zeros(self.size, dtype=bool)
+        self._center, self._core = np.zeros(self.size), np.ones(self.size)
+        for block in self.blocks:
+            if block.name in self.placements:
+                placement = self.placements[block.name]
+                self.is_far[block.section] = True
+                self._center[block.section] = placement.center
+                self._core[block.section] = CORE * placement.scale
+        self._has_far = bool(self.is_far.any())
+        if not self._has_far:
+            return
+        center, core = self._center[self.is_far], self._core[self.is_far]
+        reach = core * grown(np.full(core.size, END))
+        low = np.maximum(self._low[self.is_far], center - reach)
+        high = np.minimum(self._high[self.is_far], center + reach)
+        self._low[self.is_far], self._high[self.is_far] = low, high
+        self._from[self.is_far] = np.maximum(shrunk((low - center) / core), -END)
+        self._to[self.is_far] = np.minimum(shrunk((high - center) / core), END)
 
     def values(self, x: FloatArray) -> FloatArray:
         """The same as `decode`, but as one flat vector in the user's units.
@@ -109,15 +152,53 @@ class Coordinates:
             values = np.where(self.is_log, self._low * half * half, self._from + values)
         else:
             values += self._from
+        if self._has_far:
+            values = np.where(self.is_far, self._center + self._core * grown(values), values)
         if self._has_integer:
             values = np.where(self.is_integer, np.floor(values), values)
         values = np.where(share >= 1.0, self._high, values)
         values = np.minimum(np.maximum(values, self._low), self._high)
         return np.where(self.is_choice, x, values) if self._has_choice else values
 
+    def raw_torch(self, x: Any) -> Any:  # noqa: ANN401 - tensors
+        """Values of reals and logarithms of logs for a float64 torch vector, shape `(size,)`.
+
+        Args:
+            x: Tensor of shape `(size,)`.
+        """
+        import torch
+
+        share = (x + HALF_RANGE) / (2 * HALF_RANGE)
+        raw = torch.as_tensor(self._from) + torch.as_tensor(self._span) * share
+        if not self._has_far:
+            return raw
+        far = torch.as_tensor(self._center) + torch.as_tensor(self._core) * grown_torch(raw)
+        return torch.where(torch.as_tensor(self.is_far), far, raw)
+
+    def check_reach(self, wanted: FloatArray) -> None:
+        """Refuse values that lie further away than is searched.
+
+        Args:
+            wanted: In the user's units, shape `(size,)`.
+
+        Raises:
+            InputError: Naming the parameter and how far that is.
+        """
+        outside = self.is_far & ((wanted < self._low) | (wanted > self._high))
+        for block in self.blocks if outside.any() else ():
+            places = np.flatnonzero(outside[block.section]) + block.start
+            for place in places[:1]:
+                low, high = self._low[place], self._high[place]
+                raise InputError(
+                    f"{block.name} must lie in [{low:g}, {high:g}], which its scale "
+                    f"{self._core[place] / CORE:g} reaches, got {wanted[place]:g}"
+                )
+
     def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:
         """The smallest x whose decoded value is not below the one wanted, to the last bit."""
         inner = np.where(self.is_log, np.log(np.maximum(wanted, 1e-320)), wanted)
+        if self._has_far:
+            inner = np.where(self.is_far, shrunk((wanted - self._center) / self._core), inner)
         share = np.clip((inner + 0.5 * self.is_integer - self._from) / self._span, 0.0, 1.0)
         guess = share * (2 * HALF_RANGE) - HALF_RANGE
         exact = self.is_choice | (self.is_integer & (self._span < WIDEST_EXACT))
@@ -140,6 +221,9 @@ class Coordinates:
             x: Where, shape `(size,)`.
         """
         slope = np.where(self.is_choice, 1.0, self.unit)
+        if self._has_far:
+            inner = self._from + self.unit * (x + HALF_RANGE)
+            slope = np.where(self.is_far, slope * self._core * growth_rate(inner), slope)
         return np.where(self.is_log, slope * self.values(x), slope)
 
 

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.problem.expression import Expression
-from zo_bilevel.problem.parameters import same_option
+from zo_bilevel.problem.parameters import Parameter, same_option
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
@@ -155,3 +155,29 @@ def _in_order(ties: dict[str, Expression]) -> dict[str, Expression]:
             )
         ordered |= {name: ties[name] for name in ready}
     return ordered
+
+
+def as_tensor(value: Any) -> Any:  # noqa: ANN401 - any fixed value
+    """A floating number or array as a float64 tensor; anything else as a copy."""
+    import torch
+
+    is_number = isinstance(value, float | np.ndarray) and np.asarray(value).dtype.kind == "f"
+    return torch.as_tensor(value, dtype=torch.float64) if is_number else own(value)
+
+
+def check_names(declared: Mapping[str, Any]) -> None:
+    """Refuse names and values that a space cannot hold."""
+    for name, parameter in declared.items():
+        if not isinstance(name, str) or not name:
+            raise InputError(f"parameter names must be non-empty strings, got {name!r}")
+        if not isinstance(parameter, Parameter | Fixed | Tied):
+            raise InputError(
+                f"parameter {name!r} must be Real, Log, Integer, Choice, Fixed, Tied or a number, "
+                f"got {parameter!r}"
+            )
+        array = name.rpartition("[")[0] if name.endswith("]") else ""
+        if getattr(declared.get(array), "shape", ()):
+            raise InputError(
+                f"parameter {name!r} is named as one number of the array {array!r} is where arrays "
+                "are written out"
+            )

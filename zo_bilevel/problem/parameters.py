@@ -22,6 +22,8 @@ def _settle(parameter: Real | Log | Integer) -> None:
     kind, is_integer = type(parameter).__name__, isinstance(parameter, Integer)
     for name in ("lower", "upper"):
         given = getattr(parameter, name)
+        if isinstance(parameter, Real) and given == (-math.inf if name == "lower" else math.inf):
+            continue
         number = (whole_number if is_integer else finite_number)(f"{kind} {name}", given)
         if is_integer and not INT64.min <= number <= INT64.max:
             raise InputError(f"{kind} {name} must fit 64 bits, got {given!r}")
@@ -30,7 +32,8 @@ def _settle(parameter: Real | Log | Integer) -> None:
     low, high = parameter.lower, parameter.upper
     if low >= high:
         raise InputError(f"{kind} lower must be < upper, got lower={low}, upper={high}")
-    if not math.isfinite(float(high) - float(low)):
+    is_open = isinstance(parameter, Real) and not parameter.is_bounded
+    if not is_open and not math.isfinite(float(high) - float(low)):
         raise InputError(f"{kind} upper - lower must be finite, got lower={low}, upper={high}")
     object.__setattr__(parameter, "shape", shape_of(kind, parameter.shape))
 
@@ -38,31 +41,48 @@ def _settle(parameter: Real | Log | Integer) -> None:
 @final
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A real number, or an array of them, between two bounds.
+    """A real number, or an array of them, between two bounds, or without one or both.
+
+    Bounds that say nothing are better left out. A number without a bound, with a `scale`, or with a
+    range of more than a thousand times the size of the start, is searched around the start in steps
+    of a scale and further out ever faster, up to 3e9 scales away: a far bound costs nothing.
 
     Args:
-        lower: Smallest value, finite.
-        upper: Largest value, finite, above `lower`.
+        lower: Smallest value; default none.
+        upper: Largest value, above `lower`; default none.
         shape: Shape of the array; `()` is a plain number.
         correlation_length: For an array that samples a smooth field over the unit interval,
             square or cube: the distance over which it varies, in units of the side, > 0.
             Methods then try smooth directions first. A factor of a few either way is harmless.
+        scale: By how much the number may well change, > 0. Default, where one is needed: the size
+            of the start; of a start of 0, the largest of the array's, else 1. Without a start it
+            is searched around 0, or one scale away from its only bound.
 
     Raises:
-        InputError: If a bound, the shape or the correlation length breaks its rule.
+        InputError: If a bound, the shape, the correlation length or the scale breaks its rule.
 
     Example:
         >>> Real(-5, 5, shape=(64,), correlation_length=0.1).shape
         (64,)
+        >>> Real(lower=0, scale=20.0).is_bounded
+        False
     """
 
-    lower: float
-    upper: float
+    lower: float = -math.inf
+    upper: float = math.inf
     shape: Shape = ()
     correlation_length: float | None = None
+    scale: float | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it has both bounds."""
+        return math.isfinite(self.lower) and math.isfinite(self.upper)
 
     def __post_init__(self) -> None:
         _settle(self)
+        if self.scale is not None:
+            object.__setattr__(self, "scale", finite_number("Real scale", self.scale, "> 0"))
         if self.correlation_length is None:
             return
         finite_number("Real correlation_length", self.correlation_length, "> 0")

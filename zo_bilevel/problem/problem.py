@@ -138,6 +138,11 @@ class Problem:
         """The same problem seen as a scalar black box: only the loss is visible."""
         return dataclasses.replace(self, is_scalar=True)
 
+    def placed_at(self, phi: Mapping[str, Any] | None) -> Problem:
+        """The same problem, searched around a start where bounds are far; see `Space.placed_at`."""
+        space = self.space.placed_at(phi)
+        return self if space is self.space else dataclasses.replace(self, space=space)
+
     def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:
         """Fix the structure of the inner solution from the first solve.
 

@@ -10,7 +10,15 @@ import numpy as np
 from zo_bilevel.problem.coordinates import HALF_RANGE as HALF_RANGE
 from zo_bilevel.problem.coordinates import Block as Block
 from zo_bilevel.problem.coordinates import Coordinates
-from zo_bilevel.problem.dependent import Dependents, Fixed, Tied, as_dependent
+from zo_bilevel.problem.dependent import (
+    Dependents,
+    Fixed,
+    Tied,
+    as_dependent,
+    as_tensor,
+    check_names,
+)
+from zo_bilevel.problem.far_bounds import Placements, placement_at
 from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
@@ -21,7 +29,7 @@ from zo_bilevel.problem.space_values import (
     encode_choice,
     whole_numbers,
 )
-from zo_bilevel.support.arrays import FloatArray, own
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
 Declared: TypeAlias = Parameter | Fixed | Tied | float | int | np.ndarray[Any, Any]
@@ -62,14 +70,17 @@ class Space(Coordinates):
         self.declared: dict[str, Parameter | Fixed | Tied] = {
             name: as_dependent(given) for name, given in merged.items()
         }
-        _check_names(self.declared)
+        check_names(self.declared)
         free = {n: p for n, p in self.declared.items() if not isinstance(p, Fixed | Tied)}
         if not free:
             got = "only fixed and tied ones" if merged else "none"
             raise InputError(f"space must have at least one parameter, got {got}")
         super().__init__(free)
+        self.identity: Any = self.declared
+        self.is_placed = False
         self._dependents = Dependents(self.declared)
         self.names: tuple[str, ...] = self._dependents.names
+        self.tied: tuple[str, ...] = tuple(self._dependents.ties)
         middle = self.decode(np.zeros(self.size))  # refuses formulas that cannot be computed
         self.shapes: dict[str, tuple[int, ...]] = {
             name: free[name].shape if name in free else getattr(value, "shape", ())
@@ -94,14 +105,42 @@ class Space(Coordinates):
         Those that do not vary are fixed, those with an `expr` tied.
 
         Args:
-            parameters: Of lmfit, every free one with bounds.
+            parameters: Of lmfit.
 
         Raises:
-            InputError: If a bound is missing, or an `expr` is no formula that `Tied` knows.
+            InputError: If an `expr` is no formula that `Tied` knows.
         """
         from zo_bilevel.bridges.lmfit_space import space_of
 
         return space_of(parameters)
+
+    def placed_at(self, phi: Mapping[str, Any] | None) -> Space:
+        """The same space, where numbers with far bounds or none are searched around a start.
+
+        Args:
+            phi: The start, by name; `None` or what it leaves out changes nothing.
+
+        Raises:
+            InputError: If a value of such a number is none, or outside its bounds.
+        """
+        reals = {
+            n: p for n, p in self.parameters.items() if isinstance(p, Real) and n in (phi or {})
+        }
+        starts = {n: checked_values(n, p, (phi or {})[n]) for n, p in reals.items()}
+        found = {n: placement_at(reals[n], starts[n]) for n in reals}
+        placements = {n: p for n, p in found.items() if p is not None}
+        return self.placed(placements) if placements else self
+
+    def placed(self, placements: Placements) -> Space:
+        """The same space with numbers searched around given places.
+
+        Args:
+            placements: By name.
+        """
+        space = Space(self.declared)
+        Coordinates.__init__(space, self.parameters, self.placements | dict(placements))
+        space.is_placed = True
+        return space
 
     def fixed(self, values: Mapping[str, Any]) -> Space:
         """The same space with some parameters fixed or tied.
@@ -189,8 +228,8 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
         refuse_unknown("initial", "parameter", phi, self.names)
         x = np.zeros(self.size)
         if not phi and not self._has_integer:
-            return x
-        wanted = self.steps(x)
+            return self.middle.copy()
+        wanted = self.steps(self.middle)
         for block in self.blocks:
             if block.name not in phi:
                 continue
@@ -198,6 +237,7 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
                 x[block.section] = encode_choice(block.name, block.parameter, phi[block.name])
             else:
                 wanted[block.section] = checked_values(block.name, block.parameter, phi[block.name])
+        self.check_reach(wanted)
         found = self._invert(wanted, x)
         self._dependents.check(phi, lambda: self.decode(found))
         return found
@@ -215,8 +255,7 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
         import torch
 
         plain = self.decode(at) if self.discrete.any() else {}
-        share = (x + HALF_RANGE) / (2 * HALF_RANGE)
-        raw = torch.as_tensor(self._from) + torch.as_tensor(self._span) * share
+        raw = self.raw_torch(x)
         phi: dict[str, Any] = {}
         for block in self.blocks:
             parameter = block.parameter
@@ -227,24 +266,7 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
             else:
                 value = raw[block.section].reshape(parameter.shape)
                 phi[block.name] = torch.exp(value) if isinstance(parameter, Log) else value
-        return self._dependents.completed(phi, _as_tensor)
-
-    def tie_rates(self, x: FloatArray) -> dict[str, FloatArray]:
-        """Derivatives of the tied parameters in the scaled vector, each of shape `(count, size)`.
-
-        Args:
-            x: Where, shape `(size,)`.
-        """
-        if not self._dependents.ties:
-            return {}
-        import torch
-
-        def tied(x_now: Any) -> dict[str, Any]:  # noqa: ANN401 - a tensor
-            values = self.decode_torch(x_now, x)
-            return {name: values[name].reshape(-1) for name in self._dependents.ties}
-
-        rates = torch.func.jacrev(tied)(torch.tensor(x))
-        return {name: rate.numpy() for name, rate in rates.items()}
+        return self._dependents.completed(phi, as_tensor)
 
     def named_gradient(self, x: FloatArray, gradient: FloatArray) -> dict[str, Any]:
         """Turn a gradient in the scaled vector into named arrays in the user's units.
@@ -269,27 +291,3 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value!r}" for name, value in self.declared.items())
         return f"Space({inner})"
-
-
-def _as_tensor(value: Any) -> Any:  # noqa: ANN401 - any fixed value
-    import torch
-
-    is_number = isinstance(value, float | np.ndarray) and np.asarray(value).dtype.kind == "f"
-    return torch.as_tensor(value, dtype=torch.float64) if is_number else own(value)
-
-
-def _check_names(declared: Mapping[str, Any]) -> None:
-    for name, parameter in declared.items():
-        if not isinstance(name, str) or not name:
-            raise InputError(f"parameter names must be non-empty strings, got {name!r}")
-        if not isinstance(parameter, Parameter | Fixed | Tied):
-            raise InputError(
-                f"parameter {name!r} must be Real, Log, Integer, Choice, Fixed, Tied or a number, "
-                f"got {parameter!r}"
-            )
-        array = name.rpartition("[")[0] if name.endswith("]") else ""
-        if getattr(declared.get(array), "shape", ()):
-            raise InputError(
-                f"parameter {name!r} is named as one number of the array {array!r} is where arrays "
-                "are written out"
-            )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from zo_bilevel.problem.dependent import Fixed, Tied
+from zo_bilevel.problem.far_bounds import Placement
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.errors import StoreError
@@ -21,6 +23,10 @@ KINDS: Mapping[str, type[Parameter | Fixed | Tied]] = {
     "Fixed": Fixed,
     "Tied": Tied,
 }
+
+
+APART = ("name", "kind", "is_array", "placement")
+"""Facts that are no arguments of a parameter."""
 
 
 def space_to_text(space: Space) -> str:
@@ -36,7 +42,12 @@ def space_to_text(space: Space) -> str:
         >>> space_to_text(Space(nu=Log(0.1, 1.0)))
         '[{"name": "nu", "kind": "Log", "lower": 0.1, "upper": 1.0, "shape": []}]'
     """
-    return json.dumps([_facts(name, parameter) for name, parameter in space.declared.items()])
+    facts = [_facts(name, parameter) for name, parameter in space.declared.items()]
+    for fact in facts if space.is_placed else ():
+        if fact["name"] in space.placements:
+            placement = space.placements[fact["name"]]
+            fact["placement"] = [placement.center.tolist(), placement.scale.tolist()]
+    return json.dumps(facts)
 
 
 def _facts(name: str, parameter: Parameter | Fixed | Tied) -> dict[str, Any]:
@@ -51,10 +62,13 @@ def _facts(name: str, parameter: Parameter | Fixed | Tied) -> dict[str, Any]:
         facts["options"] = [plain_option(option) for option in parameter.options]
     else:
         number = int if isinstance(parameter, Integer) else float
-        facts |= {"lower": number(parameter.lower), "upper": number(parameter.upper)}
+        ends = {"lower": parameter.lower, "upper": parameter.upper}
+        facts |= {name: number(end) for name, end in ends.items() if math.isfinite(end)}
     facts["shape"] = [int(length) for length in parameter.shape]
     if isinstance(parameter, Real) and parameter.correlation_length is not None:
         facts["correlation_length"] = float(parameter.correlation_length)
+    if isinstance(parameter, Real) and parameter.scale is not None:
+        facts["scale"] = parameter.scale
     return facts
 
 
@@ -81,15 +95,18 @@ def space_from_text(text: str) -> Space:
         StoreError: If the text is no space.
     """
     try:
-        parameters = {}
+        parameters, placements = {}, {}
         for facts in json.loads(text):
-            options = {k: v for k, v in facts.items() if k not in ("name", "kind", "is_array")}
+            options = {k: v for k, v in facts.items() if k not in APART}
+            if "placement" in facts:
+                placements[facts["name"]] = Placement(*map(np.array, facts["placement"]))
             if "shape" in options:
                 options["shape"] = tuple(options["shape"])
             if facts.get("is_array"):
                 options["value"] = np.array(options["value"])
             parameters[facts["name"]] = KINDS[facts["kind"]](**options)
-        return Space(parameters)
+        space = Space(parameters)
+        return space.placed(placements) if placements else space
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(
             f"the space of a run cannot be read from the store ({type(error).__name__}: {error})"

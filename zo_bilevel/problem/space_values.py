@@ -71,6 +71,7 @@ def checked_values(name: str, parameter: Real | Log | Integer, value: Any) -> Fl
         raise InputError(f"{name} must have shape {parameter.shape}, got {array.shape}")
     array = array.astype(object) if isinstance(parameter, Integer) else numbers  # objects are exact
     outside = ~np.asarray((array >= parameter.lower) & (array <= parameter.upper), dtype=bool)
+    outside |= ~np.isfinite(numbers)
     if outside.any():
         raise InputError(
             f"{name} must lie in [{parameter.lower}, {parameter.upper}], "

@@ -71,6 +71,7 @@ def doctor(
     """
     if not isinstance(problem, Problem):
         raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
+    problem = problem.placed_at(initial)
     evaluator = Evaluator(problem, Serial() if dispatcher is None else dispatcher, seed)
     repeats, failed = _repeats(evaluator, problem.space.encode(initial))
     x = repeats[0].point.x

@@ -112,7 +112,9 @@ def facts_of_run(
         InputError: If the inner solver, the space or the outer objective cannot be told from
             others.
     """
+    problem = problem.placed_at(start_at(initial, seed))
     solver, objective = _solver(problem), objective_text(problem)
+    anywhere = _solver(problem, is_placed=False)
     start = problem.space.encode(start_at(initial, seed))
     parts = [solver, problem.is_scalar, method, seed, start.tobytes().hex()]
     parts += ["asynchronous"] if settings.get("asynchronous") else []
@@ -125,7 +127,7 @@ def facts_of_run(
         seed=seed,
         space=space_to_text(problem.space),
         start=pack_array(start),
-        conditions=conditions_text(problem, solver, objective, initial, seed, settings),
+        conditions=conditions_text(problem, anywhere, objective, initial, seed, settings),
         settings=json.dumps(to_plain(settings)),
         command=json.dumps(list(command)),
     )
@@ -148,9 +150,11 @@ def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: A
     return Recorder(store, run, problem, _solver(problem))
 
 
-def _solver(problem: Problem) -> str:
-    """What tells inner solver and space from others."""
-    space = fingerprint(problem.space.declared, "the space")
+def _solver(problem: Problem, *, is_placed: bool = True) -> str:
+    """What tells inner solver and space from others, and where numbers without bounds start."""
+    space = fingerprint(problem.space.identity, "the space")
+    if is_placed and problem.space.is_placed:
+        space += fingerprint(problem.space.placements, "the space")
     return f"{solver_identity(problem.inner, problem.name, problem.version)}\0{space}"
 
 
@@ -177,7 +181,7 @@ def conditions_text(
     """
     limits = {name: settings.get(key) for name, key in LIMITS.items()}
     words = {name: "none" if limit is None else f"{limit:g}" for name, limit in limits.items()}
-    space = space_to_text(problem.space)
+    space = space_to_text(Space(problem.space.declared))  # wherever it is searched
     words |= {"outer objective": objective, "version": problem.version, "space": space}
     exact = {name: [text] for name, text in words.items()}
     exact |= {**{name: [repr(limit)] for name, limit in limits.items()}, "inner solver": [solver]}
@@ -194,16 +198,24 @@ def conditions_text(
 
 def _start(space: Space, initial: Initial, seed: int) -> tuple[str, list[str]]:
     """A start in words and exactly; of a function of the seed, what it gives for two of them."""
-    starts = [space.encode(start_at(initial, seed))]
+    starts = [start_at(initial, seed)]
     if callable(initial):
         try:
-            starts = [space.encode(initial(probe)) for probe in (0, 1)]
+            starts = [initial(probe) for probe in (0, 1)]
+            exact = [_exact_start(space, start) for start in starts]
         except Exception:  # noqa: BLE001 - the user's function may know its own seeds only
             return EACH_SEED, [fingerprint(initial, "initial")]
-    exact = [start.tobytes().hex() for start in starts]
+    else:
+        exact = [_exact_start(space, starts[0])]
     if exact[0] != exact[-1]:
         return EACH_SEED, exact
-    return _shown(space, starts[0]), exact[:1]
+    return _shown(space, space.encode(starts[0])), exact[:1]
+
+
+def _exact_start(space: Space, start: Mapping[str, Any] | None) -> str:
+    placed = space.placed_at(start)
+    where = fingerprint(placed.placements, "the start") if placed.is_placed else ""
+    return placed.encode(start).tobytes().hex() + where
 
 
 def _shown(space: Space, start: FloatArray) -> str:

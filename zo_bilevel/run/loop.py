@@ -123,9 +123,10 @@ def minimize(
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
     check_asynchronous(dispatcher, asynchronous)
-    ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     start = start_at(initial, seed)
+    problem = problem.placed_at(start)
     moved = problem.start_note(start)
+    ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
     rules = StopRules(tolerance, ftol, xtol, patience, restarts)
     settings = {
         "max_solves": ledger.budget.max_solves,

@@ -117,6 +117,7 @@ def profile(
         raise InputError(f"level must lie in (0, 1), got {level}")
     if max_solves < 1:
         raise InputError(f"max_solves must be >= 1, got {max_solves}")
+    problem = problem.placed_at(at.phi if isinstance(at, Result) else at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     fit, solves = fit_at(evaluator, at)
     x, place, freedom = fit.slopes.x, names.index(name), fit.freedom

@@ -83,6 +83,7 @@ def uncertainty(
         0.0398
     """
     checked_fit(problem, relative_step)
+    problem = problem.placed_at(at.phi if isinstance(at, Result) else at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     fit, solves = fit_at(evaluator, at, relative_step)
     return fit.uncertainty(solves)

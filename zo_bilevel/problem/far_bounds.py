@@ -1,0 +1,123 @@
+"""The scale of numbers whose bounds are far away, or nowhere.
+
+Around a centre the coordinate is linear; further out it grows like a logarithm, so that a bound a
+million scales away is as near as any other and the steps of methods stay those of the scale:
+
+    value = center + CORE * scale * g(v),   g(v) = v                                 |v| <= 1
+                                            g(v) = +-(1 + sinh(G (|v| - 1)) / G)     beyond
+
+with two continuous derivatives. Without a bound v ends at 3, `REACH * CORE` scales away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from zo_bilevel.problem.parameters import Parameter, Real
+from zo_bilevel.support.arrays import FloatArray, frozen
+
+CORE = 10 / 3
+"""Scales on each side of the centre in which the coordinate is linear."""
+REACH = 1e9
+"""Of g at its end, v = 3."""
+FAR = 1e3
+"""A range of more than so many times the size of the start is no scale to search by."""
+GROWTH = 11.9485
+"""G, by which g(3) is REACH."""
+END = 3.0
+
+
+def grown(v: FloatArray) -> FloatArray:
+    """g, rising even in its last bits."""
+    out = np.exp(GROWTH * _beyond(v, END))
+    tail = 1.0 + (out - 1.0 / out) * (0.5 / GROWTH)
+    return np.where(np.abs(v) <= 1.0, v, np.copysign(tail, v))
+
+
+def grown_torch(v: Any) -> Any:  # noqa: ANN401 - tensors
+    """G of a tensor."""
+    import torch
+
+    far = torch.clamp(v.abs() - 1.0, min=0.0, max=END)
+    return torch.where(v.abs() <= 1.0, v, v.sign() * (1.0 + torch.sinh(GROWTH * far) / GROWTH))
+
+
+def shrunk(g: FloatArray) -> FloatArray:
+    """The inverse of g."""
+    tail = 1.0 + np.arcsinh(GROWTH * _beyond(g, 2 * REACH)) / GROWTH
+    return np.where(np.abs(g) <= 1.0, g, np.copysign(tail, g))
+
+
+def growth_rate(v: FloatArray) -> FloatArray:
+    """Derivative of g."""
+    return np.cosh(GROWTH * _beyond(v, END))
+
+
+def _beyond(v: FloatArray, end: float) -> FloatArray:
+    """How far beyond 1, at most up to an end: other parameters' numbers are of any size."""
+    return np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Where a parameter is searched, and in steps of which size.
+
+    Args:
+        center: Flat, of the parameter's size.
+        scale: Likewise, > 0.
+    """
+
+    center: FloatArray
+    scale: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", frozen(self.center))
+        object.__setattr__(self, "scale", frozen(self.scale))
+
+
+Placements: TypeAlias = Mapping[str, Placement]
+
+
+def default_placement(parameter: Parameter) -> Placement | None:
+    """Where a parameter is searched that nobody gave a start; `None` between its bounds.
+
+    Args:
+        parameter: Any.
+    """
+    if not isinstance(parameter, Real) or (parameter.scale is None and parameter.is_bounded):
+        return None
+    scale = 1.0 if parameter.scale is None else parameter.scale
+    low, high = parameter.lower, parameter.upper
+    if parameter.is_bounded:
+        center = low + 0.5 * (high - low)
+    elif np.isfinite(low):
+        center = low + scale
+    else:
+        center = high - scale if np.isfinite(high) else 0.0
+    ones = np.ones(int(np.prod(parameter.shape)))
+    return Placement(center * ones, scale * ones)
+
+
+def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
+    """Where a parameter is searched from a start; `None` between its bounds.
+
+    Args:
+        parameter: Any.
+        center: The start, flat.
+    """
+    if not isinstance(parameter, Real):
+        return None
+    sizes = np.abs(center)
+    largest = float(sizes.max()) or 1.0
+    is_far = parameter.upper - parameter.lower > FAR * largest
+    if parameter.scale is None and not is_far:
+        return None
+    scale = np.where(sizes > 0, sizes, largest)
+    return Placement(
+        center, scale if parameter.scale is None else np.full_like(center, parameter.scale)
+    )
