@@ -54,7 +54,8 @@ def shrunk(g: FloatArray) -> FloatArray:
 
 def growth_rate(v: FloatArray) -> FloatArray:
     """Derivative of g."""
-    return np.cosh(GROWTH * _beyond(v, END))
+    rate: FloatArray = np.cosh(GROWTH * _beyond(v, END))
+    return rate
 
 
 def _beyond(v: FloatArray, end: float) -> FloatArray:
