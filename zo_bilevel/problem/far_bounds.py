@@ -60,7 +60,8 @@ def growth_rate(v: FloatArray) -> FloatArray:
 
 def _beyond(v: FloatArray, end: float) -> FloatArray:
     """How far beyond 1, at most up to an end: other parameters' numbers are of any size."""
-    return np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end)
+    beyond: FloatArray = np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end)
+    return beyond
 
 
 @final
