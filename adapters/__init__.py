@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat_model import ChatModel
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
+    from zo_bilevel.adapters.prompts.litellm_model import LiteLLM
     from zo_bilevel.adapters.prompts.local_chat import LocalChat
     from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
@@ -52,6 +53,7 @@ _HOMES = {
     "zo_bilevel.adapters.prompts.chat_model": ["ChatModel"],
     "zo_bilevel.adapters.prompts.frozen_transformer": ["FrozenTransformer"],
     "zo_bilevel.adapters.prompts.language_model": ["LanguageModel"],
+    "zo_bilevel.adapters.prompts.litellm_model": ["LiteLLM"],
     "zo_bilevel.adapters.prompts.local_chat": ["LocalChat"],
     "zo_bilevel.adapters.prompts.prompt_search": ["PromptSearch"],
     "zo_bilevel.adapters.prompts.prompt_task": ["PromptTask"],
@@ -98,6 +100,7 @@ __all__ = [
     "ImplicitSolution",
     "LanguageModel",
     "LinearProgram",
+    "LiteLLM",
     "LocalChat",
     "NonlinearProgram",
     "PromptSearch",

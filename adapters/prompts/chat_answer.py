@@ -102,9 +102,18 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
         document = None
     fields = document if isinstance(document, dict) else {}
     if not response.is_success or ("error" in fields and not fields.get("choices")):
-        return _refusal(response, fields, shown[:SHOWN_CHARACTERS].strip()), None
+        return refusal(response, fields, shown[:SHOWN_CHARACTERS].strip()), None
     if document is None:
         raise FaultError(f"gave no JSON: {shown[:SHOWN_CHARACTERS]!r}", may_be_charged=True)
+    return answer_of(fields)
+
+
+def answer_of(fields: Mapping[str, Any]) -> tuple[Answer, Usage | None]:
+    """Understand a completion, and what the server counted.
+
+    Raises:
+        FaultError: If it holds no answer.
+    """
     usage = fields.get("usage")
     usage = usage if isinstance(usage, dict) else None
     try:
@@ -114,8 +123,18 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
         raise FaultError(what, may_be_charged=True, usage=usage) from None
 
 
-def _refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # noqa: ANN401
-    """What a refusal means: for this example, for this moment, or for the run."""
+def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # noqa: ANN401
+    """What a refusal means: for this example, for this moment, or for the run.
+
+    Args:
+        response: Its status and headers.
+        fields: Its JSON.
+        shown: Its words.
+
+    Raises:
+        FaultError: If it may be asked again.
+        StopRunError: If every further request would be refused like this one.
+    """
     error, status = fields.get("error"), response.status_code
     code = error.get("code") if isinstance(error, dict) else None
     words, what = shown.casefold(), f"answered with status {status}: {shown!r}"

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 from zo_bilevel.adapters.http.deadline import deadline
 from zo_bilevel.adapters.http.pool import HTTPPool
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 
 
-@final
 class ChatClient:
     """This process's connections to an endpoint; a copy in another process makes its own.
 

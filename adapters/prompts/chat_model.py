@@ -74,7 +74,7 @@ class ChatModel(Chat):
     ) -> None:
         for package in ("httpx", "tenacity"):
             import_optional(package, "ChatAPI", "prompts")
-        self.url = endpoint(url)
+        self.url = self._address(url)
         counts = {"max_tokens": max_tokens} if max_tokens is not None else {}
         check_counts({**counts, "max_concurrent": max_concurrent, "retries": retries})
         check_limits(0.0 if temperature is None else temperature, timeout_s, requests_per_minute)
@@ -92,6 +92,9 @@ class ChatModel(Chat):
         limits = (timeout_s, retries, max_concurrent, requests_per_minute)
         self.client = self._client(key_variable, limits)
         self.client.key()
+
+    def _address(self, url: str) -> str:
+        return endpoint(url)
 
     def _client(self, key_variable: str | None, limits: tuple[Any, ...]) -> ChatClient:
         return ChatClient(f"{self.url}/chat/completions", key_variable, *limits)

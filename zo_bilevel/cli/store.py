@@ -12,6 +12,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,7 +79,13 @@ def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
 @store_argument
 @run_argument
 @json_option
-def show_command(store: str, run: int, as_json: bool) -> None:
+@click.option(
+    "--answers",
+    "num_answers",
+    type=click.IntRange(min=1),
+    help="Show the newest raw answers of a chat model that are kept beside STORE.",
+)
+def show_command(store: str, run: int, as_json: bool, num_answers: int | None) -> None:
     """Show one run of STORE and the best point that it found."""
     from zo_bilevel.comparison.stored_runs import found_by, quoted_failures
     from zo_bilevel.store.listing import summary_of
@@ -98,6 +105,23 @@ def show_command(store: str, run: int, as_json: bool) -> None:
     click.echo(_facts(stored, found, quoted))
     if found.phi:
         click.echo(f"\n{_best_point(run, found.phi)}")
+    if num_answers:
+        click.echo(f"\n{_answers(store, num_answers)}")
+
+
+def _answers(store: str, count: int) -> str:
+    from collections import deque
+
+    from zo_bilevel.adapters.prompts.answer_store import kept_answers
+
+    lines, total = deque[str](maxlen=count), 0
+    for request, answer in kept_answers(Path(f"{store}.bill")):
+        total += 1
+        question = str(request["messages"][-1]["content"])[-MOST_ERROR:]
+        said = answer.text or f"({answer.unread_as})"
+        lines.append(f"{total}. {printable(question)}\n   -> {printable(said)}")
+    head = f"{len(lines)} of {total} answers kept in {store}.bill"
+    return "\n".join([head, *lines])
 
 
 def _facts(run: StoredRun, found: Run, quoted: Mapping[str, str]) -> str:
