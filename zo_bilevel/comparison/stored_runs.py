@@ -49,8 +49,8 @@ def settings_of(run: StoredRun) -> dict[str, int | float]:
         StoreError: If they are damaged.
     """
     given = json_of(run, "settings", dict)
-    found = {name: value for name, value in given.items() if value is not None}
-    if any(type(value) not in (int, float) for value in found.values()):
+    found = {name: value for name, value in given.items() if value not in (None, False)}
+    if any(type(value) not in (int, float, bool) for value in found.values()):
         raise StoreError(f"the settings of run {run.number} are damaged: {given!r}")
     return found
 
