@@ -94,6 +94,19 @@ def score_classes(predicted: Sequence[int], labels: Sequence[int], *, seed: int 
     return _scores(np.asarray(predicted), np.asarray(labels), None, seed)
 
 
+def score_values(values: Sequence[float] | FloatArray, *, seed: int = 0) -> Score:
+    """Mean of the scores of examples, with its 95 % bootstrap interval.
+
+    Example:
+        >>> score_values([1.0, 1.0]).lower
+        1.0
+    """
+    found = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    draws = rng.integers(len(found), size=(NUM_RESAMPLES, len(found)))
+    return _interval(lambda rows: float(found[rows].mean()), draws)
+
+
 def _scores(
     predicted: NDArray[Any], truth: IntArray, losses: FloatArray | None, seed: int
 ) -> Scores:
@@ -158,7 +171,7 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], *, seed: int = 0
+    first: Sequence[float] | FloatArray, second: Sequence[float] | FloatArray, *, seed: int = 0
 ) -> PairedDifference:
     """Compare two prompts on the same examples.
 

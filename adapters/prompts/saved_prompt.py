@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.json_data import to_json
 
 FORMAT = 1
-CARD, PLAIN = "prompt.json", "prompt.txt"
+CARD, PLAIN, PAGE, MESSAGES = "prompt.json", "prompt.txt", "prompt.md", "messages.json"
 HOLE = "\0text\0"
 """Stands for the text while a template is filled; no text of a person holds it."""
 
@@ -45,7 +46,10 @@ def save_prompt(
     result: RunFacts,
     scores: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the prompt that was found: `prompt.txt` to read, `prompt.json` to use.
+    """Write the prompt that was found.
+
+    `prompt.txt` and `prompt.md` (with scores and cost) are to be read, `prompt.json` is for
+    `load_prompt`, and `messages.json` holds the messages of an OpenAI request, with {text} open.
 
     Args:
         folder: Where; made when missing.
@@ -73,7 +77,34 @@ def save_prompt(
     }
     (path / CARD).write_text(to_json(card) + "\n", encoding="utf-8")
     (path / PLAIN).write_text(task.template.text(result.phi) + "\n", encoding="utf-8")
+    sent = task.template.messages(result.phi, "{text}")
+    (path / MESSAGES).write_text(json.dumps(sent, indent=2) + "\n", encoding="utf-8")
+    (path / PAGE).write_text(_page(task, result, scores or {}), encoding="utf-8")
     return path
+
+
+def _page(task: PromptTask, result: RunFacts, scores: Mapping[str, Any]) -> str:
+    facts, spent = run_facts(result), task.chat.ledger.spent
+    rows = [f"| {name.replace('_', ' ')} | {_score(value)} |" for name, value in scores.items()]
+    shown = [
+        f"| search | {facts['method']}, seed {facts['seed']}: {facts['stop_reason']} |",
+        f"| paid for | {spent.calls} answers, {spent.cost:.4g} |",
+    ]
+    lines = [
+        f"# Prompt for {task.chat.model}",
+        "",
+        f"```text\n{task.template.text(result.phi)}\n```",
+    ]
+    return "\n".join([*lines, "", "| what | value |", "|:--|:--|", *rows, *shown, ""])
+
+
+def _score(value: Any) -> str:  # noqa: ANN401 - a number, or one with its interval
+    if not isinstance(value, Mapping):
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    found = {name: float(number) for name, number in value.items() if number is not None}
+    middle = found.get("value", found.get("mean", math.nan))
+    chance = f", p = {found['p_value']:.2g}" if "p_value" in found else ""
+    return f"{middle:.3f} ({found['lower']:.3f} to {found['upper']:.3f}{chance})"
 
 
 def load_prompt(folder: str | os.PathLike[str]) -> SavedPrompt:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from zo_bilevel.adapters import __all__ as adapter_names
-from zo_bilevel.cli.init import ADAPTERS, starter_text
+from zo_bilevel.cli.init import ADAPTERS, PROMPT, starter_text
 from zo_bilevel.cli.loading import load_subject
 from zo_bilevel.cli.main import main
 
@@ -33,7 +33,7 @@ NO_KNOWN_ANSWER = ("sklearn", "linear-program", "torch-unroll")
 
 
 def written(adapter: str, folder: Path) -> Path:
-    path = folder / f"{adapter.replace('-', '_')}_problem.py"
+    path = folder / f"{adapter.replace('-', '_')}{'.toml' if adapter == PROMPT else '_problem.py'}"
     answer = CliRunner().invoke(main, ["init", adapter, str(path)])
     assert answer.exit_code == 0, answer.output
     assert str(path) in answer.output
@@ -83,7 +83,7 @@ def stand_in(tmp_path):
     server.server_close()
 
 
-@pytest.mark.parametrize("adapter", list(ADAPTERS))
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != PROMPT])
 def test_every_starter_runs_and_finds_what_it_looks_for(adapter, tmp_path, stand_in):
     for package in NEEDS.get(adapter, []):
         pytest.importorskip(package, reason=f"{package} is not installed")

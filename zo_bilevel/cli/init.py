@@ -16,11 +16,14 @@ ADAPTERS = {
     "sklearn": "the hyper-parameters of a scikit-learn estimator",
     "linear-program": "a follower's linear or mixed-integer program",
     "torch-unroll": "a torch training loop, with exact derivatives",
+    "prompt-api": "a prompt of a chat model, as settings in a .toml file",
 }
+PROMPT = "prompt-api"
 _HELP = """Write a starter file for one kind of inner solver to FILE.
 
-It runs as it is, on a small stand-in of its own (http and fmu need yours); the lines to change
-are marked EDIT. FILE is ADAPTER_problem.py unless given; what is there is never written over.
+It runs as it is, on a small stand-in of its own (http, fmu and prompt-api need yours); the lines
+to change are marked EDIT. FILE is ADAPTER_problem.py unless given, prompt_api.toml for prompt-api;
+what is there is never written over.
 
 \b
 """
@@ -32,9 +35,12 @@ _LIST = "\n".join(f"  {name:16}{what}" for name, what in ADAPTERS.items())
 @click.argument("file", metavar="[FILE]", required=False)
 def init_command(adapter: str, file: str | None) -> None:
     """Write the starter of an adapter."""
-    path = write_starter(adapter, file or f"{adapter.replace('-', '_')}_problem.py")
+    is_prompt = adapter == PROMPT
+    stem = adapter.replace("-", "_")
+    path = write_starter(adapter, file or (f"{stem}.toml" if is_prompt else f"{stem}_problem.py"))
     click.echo(f"{path}: {ADAPTERS[adapter]}")
-    click.echo(f"change the lines marked EDIT, then: zo-bilevel run {path}:problem")
+    command = f"prompt {path}" if is_prompt else f"run {path}:problem"
+    click.echo(f"change the lines marked EDIT, then: zo-bilevel {command}")
 
 
 def starter_text(adapter: str) -> str:
@@ -63,7 +69,7 @@ def write_starter(adapter: str, file: str) -> Path:
 
     Args:
         adapter: One of `ADAPTERS`.
-        file: Ends in ".py"; does not exist yet.
+        file: Ends in ".py" (".toml" for a prompt); does not exist yet.
 
     Returns:
         Its path.
@@ -74,11 +80,12 @@ def write_starter(adapter: str, file: str) -> Path:
     from zo_bilevel.support.errors import InputError
 
     path, text = Path(file), starter_text(adapter)
-    if path.suffix != ".py":
-        raise InputError(f"FILE must end in .py, got {file!r}")
+    suffix = ".toml" if adapter == PROMPT else ".py"
+    if path.suffix != suffix:
+        raise InputError(f"FILE must end in {suffix}, got {file!r}")
     try:
         with path.open("x", encoding="utf-8") as opened:
-            opened.write(text.replace("FILE.py", path.name))
+            opened.write(text.replace(f"FILE{suffix}", path.name))
     except FileExistsError:
         raise InputError(f"{file!r} is there already; give another FILE") from None
     except OSError as error:

@@ -46,6 +46,9 @@ KINDS = ("encoder", "classifier", "causal", "masked")
 @click.option("--label-column", default="label", help="Column of the labels.")
 @click.option("--methods", default=",".join(METHODS), help="Separated by commas.")
 @click.option("--max-test", type=POSITIVE, help="Held-out texts to score on; default all.")
+@click.option("--seeds", type=POSITIVE, default=1, help="So many seeds, counted from --seed.")
+@click.option("--validation", type=float, help="Share of the examples that choose what is kept.")
+@click.option("--store", metavar="STORE", help="Keep bill and answers beside it, to go on from.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same numbers.")
 @click.option("--device", default="cpu", help="Torch device.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32")
@@ -58,7 +61,15 @@ def prompt_command(context: click.Context, /, **options: Any) -> None:  # noqa: 
 
     DATA is a .csv or .jsonl file with columns text and label; without it, first lines of Python's
     docstrings are classified by topic. Held-out texts are never tuned on.
+
+    A .toml file describes a chat model (behind an API or on this machine), a template and a metric
+    instead: `zo-bilevel init prompt-api` writes one. Then --max-calls is a number of answers.
     """
+    if (options["data"] or "").endswith(".toml"):
+        from zo_bilevel.cli.prompt_service import tune_service
+
+        tune_service(context, options["data"], options)
+        return
     names = [name.strip() for name in options["methods"].split(",") if name.strip()]
     methods = {name: _method(name) for name in dict.fromkeys(names)}
     if options["save"] and OURS not in methods:

@@ -49,7 +49,9 @@ def settings_of(run: StoredRun) -> dict[str, int | float]:
         StoreError: If they are damaged.
     """
     given = json_of(run, "settings", dict)
-    found = {name: value for name, value in given.items() if value not in (None, False)}
+    found = {
+        name: value for name, value in given.items() if value is not None and value is not False
+    }
     if any(type(value) not in (int, float, bool) for value in found.values()):
         raise StoreError(f"the settings of run {run.number} are damaged: {given!r}")
     return found

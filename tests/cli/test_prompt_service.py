@@ -1,0 +1,93 @@
+"""`zo-bilevel prompt FILE.toml`: the starter against a real server, seeds, saving, bad settings."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+import chat_servers
+from chat_servers import completion
+
+from zo_bilevel.adapters.prompts.saved_prompt import load_prompt
+from zo_bilevel.cli.init import starter_text
+from zo_bilevel.cli.main import main
+
+
+def years(body):
+    """The year with a full stop, unless told to write only the year."""
+    messages = body["messages"]
+    words = messages[-1]["content"].replace(".", "").split()
+    year = next((word for word in words if len(word) == 4 and word.isdecimal()), "1900")
+    only = "only" in messages[0]["content"] and messages[0]["role"] == "system"
+    return 200, completion(year if only else f"{year}.", prompt_tokens=len(str(messages)))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = chat_servers.start(years)
+    yield server
+    chat_servers.stop(server)
+
+
+@pytest.fixture
+def command(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(
+        starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    )
+
+    def run(*words, text=None):
+        if text is not None:
+            (tmp_path / "a.toml").write_text(text)
+        return CliRunner().invoke(main, ["prompt", "a.toml", *words])
+
+    return run
+
+
+def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, command, tmp_path):
+    first = command("--seeds", "2", "--store", "runs.sqlite", "--save", "found")
+    assert first.exit_code == 0, first.output
+    assert "Write only the year." in first.output
+    assert "median" in first.output
+    row = next(line for line in first.output.splitlines() if line.split()[:1] == ["0"])
+    assert row.split()[1:4] == ["0.000", "0.000", "1.000"]
+    saved = load_prompt(tmp_path / "found")
+    assert saved.messages("In 1848 it had 12 rooms.")[-1]["content"] == "In 1848 it had 12 rooms."
+    page = (tmp_path / "found" / "prompt.md").read_text()
+    assert "| gain over hand written | 1.000 (1.000 to 1.000" in page
+    sent = json.loads((tmp_path / "found" / "messages.json").read_text())
+    assert sent[0] == {"role": "system", "content": "Write only the year."}
+    assert sent[-1] == {"role": "user", "content": "{text}"}
+    asked = len(server.seen)
+    again = command("--seeds", "2", "--store", "runs.sqlite", "--json")
+    assert len(server.seen) == asked
+    facts = json.loads(again.output)
+    assert facts["rows"][0]["difference"]["mean"] == 1.0
+    assert facts["spent"]["cost"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_answers = 200", "", "a search needs max_cost or max_answers"),
+        ("max_answers = 200", "max_anwers = 200", "unknown setting 'max_anwers'"),
+        ('metric = "exact"', 'metric = "exakt"', "unknown metric 'exakt'"),
+        ("validation = 0.4", "validation = 0.01", "leaves 0 to judge on"),
+        ("examples = 8", "examples = 12", "leaves none to hold out"),
+        ("[slots]", "[slot]", "unknown table 'slot'"),
+        ('system = "{ask}"', 'system = "{aks}"', "unknown slot 'aks'"),
+        ("max_tokens = 16", "max_token = 16", "max_token"),
+        ('"1901"]', "1901]", r"row 0 is ['The mill"),
+        ("max_tokens = 16", "max_tokens = ", "cannot read a.toml"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_asked(server, command, old, new, message):
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    assert old in text
+    answer = command(text=text.replace(old, new))
+    assert answer.exit_code == 2, answer.output
+    assert message in " ".join(answer.output.split())
+    assert not server.seen
