@@ -10,6 +10,7 @@ import zo_bilevel as zb
 from zo_bilevel.methods.trust_region.features import Features
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
 from zo_bilevel.methods.trust_region.mixed_search import _compressed, _log_improvement
+from zo_bilevel.methods.trust_region.setting_draws import SettingDraws
 
 SLOTS = 5
 OPTIONS = 6
@@ -99,7 +100,7 @@ def test_the_model_tells_noise_from_signal_and_parameters_without_effect():
     grid = np.linspace(-2.5, 2.5, 20)[:, None] * [1, 0, 0]
     mean, deviation = model.predict(grid)
     assert np.sqrt(np.mean((mean - np.sin(grid[:, 0])) ** 2)) < 0.15
-    draws = np.array([model.sample(grid, rng) for _ in range(400)])
+    draws = model.samples(grid, 400, rng)
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=4 * deviation.max() / 20)
     np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=0.25)
 
@@ -213,3 +214,54 @@ def test_settings_that_fail_are_left_out():
     result = zb.minimize(zb.Problem(space, loss), initial={"c": "a"}, max_solves=80)
     assert result.loss < 1e-6
     assert result.phi["c"] == "b"
+
+
+def test_means_of_many_draws_teach_the_model_what_every_draw_does():
+    rng = np.random.default_rng(0)
+    few = rng.uniform(-3, 3, (12, 2))
+    index = np.repeat(np.arange(12), 9)[:-5]
+    losses = few[index, 0] + 0.5 * rng.standard_normal(103)
+    draws = SettingDraws()
+    for place, loss in zip(index, losses, strict=True):
+        draws.add(few[place], loss)
+    rows, means, counts, squares = draws.data()
+    np.testing.assert_array_equal(rows, few)
+    assert counts.tolist() == [9] * 11 + [4]
+    assert np.corrcoef(means, few[:, 0])[0, 1] > 0.95
+    assert squares > 0.0
+    means = np.bincount(index, losses) / counts
+    squares = float(np.square(losses - means[index]).sum())
+    scales, off = np.array([0.3, 0.9, 0.5, -0.4]), np.array([0.2, 0.0, 0.3, 0.8])
+    evidence, found = [], []
+    for seen in ((few, means, counts, squares), (few[index], losses, np.ones(103), 0.0)):
+        model = MixedModel(np.zeros(2, dtype=bool), is_noisy=True)
+        model._rows, model._targets, model._counts, model._squares = seen
+        model._centre, model._spread, model.scales = 0.0, 1.0, scales
+        apart = model._distances(model._rows, model._rows)
+        worse = model._fit(apart, scales + off)
+        evidence.append(model._fit(apart, scales) - worse)
+        found.append(model.predict(few + 0.1))
+    assert evidence[0] == pytest.approx(evidence[1], rel=1e-5)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_a_race_reports_how_sure_it_is_and_repeats_what_may_be_best():
+    """One draw a solve: the search decides how many draws a setting gets."""
+    chances = np.random.default_rng(3).random(12) * 0.6
+    chances[7] = 0.95
+    asked = []
+
+    def answer(phi, *, seed):
+        asked.append((phi["k"], seed))
+        return float(np.random.default_rng(seed).random() > chances[phi["k"]])
+
+    space = zb.Space(k=zb.Choice(list(range(12))))
+    result = zb.minimize(zb.Problem(space, answer), max_solves=150)
+    assert result.phi["k"] == 7
+    words = "the point reported is the best of those solved with probability "
+    assert float(result.stop_reason.partition(words)[2]) > 0.9
+    times = [sum(k == option for k, _ in asked) for option in range(12)]
+    assert times[7] == max(times) > 3 * np.median(times)
+    assert len(set(asked)) == len(asked)  # no draw of a setting is asked for twice
+    seeds = [seed for _, seed in asked[105:141]]
+    assert len(set(seeds)) < len(seeds)  # finalists share theirs

@@ -55,6 +55,8 @@ class Notes:
         recommended: Point to report when solves are noisy, scaled, shape `(N,)`: the lowest
             loss seen would be the luckiest draw. `None`: the lowest loss.
         noisy: Whether the method found solves to be noisy.
+        certainty: Probability that the recommended setting is the best of all solved, as far as
+            the method knows.
         finished: Why a rule of `StopRules` ends the run, in words.
         slopes: Around the best point, of methods that model the inner solution, once they end.
         unseen: Differences that changed nothing, of searches that ended with loss left: no such
@@ -63,6 +65,7 @@ class Notes:
 
     recommended: FloatArray | None = None
     noisy: bool = False
+    certainty: float | None = None
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0

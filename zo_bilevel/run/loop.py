@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from zo_bilevel.methods.base import Method, Notes, State
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.objectives.robust_error import RobustError
@@ -256,6 +258,16 @@ def _loop(
     return state.notes.finished or ledger.believed(reason)
 
 
+def _certainty(notes: Notes, verdict: Verdict | None) -> str:
+    """How sure the method is of the point reported, where it says so."""
+    known, at = notes.certainty, notes.recommended
+    if verdict is None or known is None or at is None:
+        return ""
+    if not np.array_equal(verdict.evaluation.point.x, at):
+        return ""
+    return f"; the point reported is the best of those solved with probability {known:.2f}"
+
+
 def _result(
     problem: Problem,
     method: Method,
@@ -289,7 +301,7 @@ def _result(
         rounds=ledger.rounds,
         seconds=ledger.seconds,
         cost=ledger.cost,
-        stop_reason=reason,
+        stop_reason=reason + _certainty(notes, verdict),
         method=method.name,
         seed=seed,
         failures=dict(ledger.failures),

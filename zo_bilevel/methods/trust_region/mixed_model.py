@@ -25,8 +25,10 @@ OPTION_DISTANCE = 2.0
 FIRST_LENGTH = 1.2
 LENGTH_BELIEF, WEIGHT_BELIEF, NOISE_BELIEF = 1.0, 1.5, 1.0
 """Standard deviations of the prior of each scale's logarithm around its first value."""
-LEAST_NOISE, FIRST_NOISE = 1e-4, 0.3
-"""Standard deviations of the noise, in units of that of all losses."""
+LEAST_NOISE, FIRST_NOISE = 1e-4, 1.0
+"""Standard deviations of the noise, in units of that of the loss, without and with draws."""
+FIRST_LOGIT = 1.5
+"""Of w, where solves are noisy: what parameters do together is lost in noise at first."""
 MOST_FITS, FEWEST_FITS = 40, 4
 """Steps of scales for each new loss: many while there are few points, and each costs little."""
 MOST_POINTS = 200
@@ -46,7 +48,9 @@ class MixedModel:
         self._is_option = is_option
         self._first = np.zeros(size + 2)
         self._first[:size] = np.log(FIRST_LENGTH)
-        self._first[-1] = np.log(FIRST_NOISE if is_noisy else LEAST_NOISE)
+        self._first[-2:] = (
+            (FIRST_LOGIT, np.log(FIRST_NOISE)) if is_noisy else (0.0, np.log(LEAST_NOISE))
+        )
         self._belief = np.full(size + 2, LENGTH_BELIEF)
         self._belief[-2:] = WEIGHT_BELIEF, NOISE_BELIEF
         self.scales = self._first.copy()
@@ -55,16 +59,26 @@ class MixedModel:
         self._turn = 0
         self._rows: FloatArray = np.zeros((0, size))
 
-    def learn(self, rows: FloatArray, losses: FloatArray) -> None:
+    def learn(
+        self,
+        rows: FloatArray,
+        losses: FloatArray,
+        counts: NDArray[np.intp] | None = None,
+        squares: float = 0.0,
+    ) -> None:
         """Fit points and their losses.
 
         Args:
             rows: Features, shape `(m, d)`: scaled numbers, and indices of options.
             losses: Shape `(m,)`.
+            counts: How many draws each is the mean of; one where not given.
+            squares: Of the draws around those means, in all.
         """
         self._rows = rows
+        self._counts = np.ones(len(rows)) if counts is None else counts.astype(np.float64)
         self._centre, self._spread = float(losses.mean()), float(losses.std()) or 1.0
         self._targets = (losses - self._centre) / self._spread
+        self._squares = squares / self._spread**2
         apart = self._distances(rows, rows)
         evidence = self._fit(apart, self.scales)
         for _ in range(int(np.clip(2000 / len(rows), FEWEST_FITS, MOST_FITS))):
@@ -91,14 +105,35 @@ class MixedModel:
         return self._centre + self._spread * mean, self._spread * deviation
 
     def sample(self, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """One draw of the losses at points, shape `(count,)`."""
-        cross = self._kernel(self._distances(rows, self._rows), self.scales)
+        """One draw of what parameters may do alone, with the mean of the rest, shape `(count,)`.
+
+        A draw of the rest is lowest at one setting among very many, and never the same.
+        """
+        apart, own = self._distances(rows, self._rows), self._distances(rows, rows)
+        alone, among = self._alone(apart, self.scales), self._alone(own, self.scales)
+        return np.asarray(self._drawn(apart, alone, among, 1, rng)[0])
+
+    def samples(self, rows: FloatArray, draws: int, rng: np.random.Generator) -> FloatArray:
+        """Draws of the losses at points, shape `(draws, count)`."""
+        apart, own = self._distances(rows, self._rows), self._distances(rows, rows)
+        cross, among = self._kernel(apart, self.scales), self._kernel(own, self.scales)
+        return self._drawn(apart, cross, among, draws, rng)
+
+    def _drawn(
+        self,
+        apart: FloatArray,
+        cross: FloatArray,
+        among: FloatArray,
+        draws: int,
+        rng: np.random.Generator,
+    ) -> FloatArray:
+        """Draws of a part of the model, known by its covariances, around the mean of the whole."""
         solved = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        covariance = self._kernel(self._distances(rows, rows), self.scales) - solved.T @ solved
-        values, vectors = np.linalg.eigh(covariance)
-        noise = np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(rows))
-        draw = cross @ self._weights + np.sqrt(self._amplitude) * (vectors @ noise)
-        return np.asarray(self._centre + self._spread * (self._mean + draw))
+        values, vectors = np.linalg.eigh(among - solved.T @ solved)
+        noise = np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((draws, len(among)))
+        drawn = self._kernel(apart, self.scales) @ self._weights
+        drawn = drawn + np.sqrt(self._amplitude) * (noise @ vectors.T)
+        return np.asarray(self._centre + self._spread * (self._mean + drawn))
 
     def _distances(self, rows: FloatArray, others: FloatArray) -> FloatArray:
         """Squared, for each feature, shape `(d, m, m')`."""
@@ -106,19 +141,29 @@ class MixedModel:
         away[self._is_option] = OPTION_DISTANCE * (away[self._is_option] != 0.0)
         return np.asarray(away * away)
 
+    def _alone(self, apart: FloatArray, scales: FloatArray) -> FloatArray:
+        """Covariance of what parameters do alone, the first term of (eq. 1)."""
+        size, is_option = len(apart), self._is_option
+        inverse = np.exp(-2 * scales[:size])
+        # options are the same or OPTION_DISTANCE apart: exp is linear in that
+        lost = (1.0 - np.exp(-0.5 * OPTION_DISTANCE**2 * inverse)) / OPTION_DISTANCE**2
+        options = is_option.sum() - np.tensordot(lost[is_option], apart[is_option], 1)
+        numbers = -0.5 * inverse[~is_option, None, None] * apart[~is_option]
+        weight = 1.0 / (1.0 + np.exp(-scales[size]))
+        return np.asarray(weight / size * (options + np.exp(numbers).sum(axis=0)))
+
     def _kernel(self, apart: FloatArray, scales: FloatArray) -> FloatArray:
         size = len(apart)
-        scaled = np.asarray(apart, dtype=np.float64) * np.exp(-2 * scales[:size])[:, None, None]
-        alone = np.exp(-0.5 * scaled).mean(axis=0)
-        root = np.sqrt(5.0 * scaled.mean(axis=0))
+        root = np.sqrt(5.0 / size * np.tensordot(np.exp(-2 * scales[:size]), apart, 1))
         together = (1.0 + root + root * root / 3.0) * np.exp(-root)
-        weight = 1.0 / (1.0 + np.exp(-scales[size]))
-        return np.asarray(weight * alone + (1.0 - weight) * together)  # (eq. 1)
+        rest = 1.0 / (1.0 + np.exp(scales[size]))
+        return np.asarray(self._alone(apart, scales) + rest * together)  # (eq. 1)
 
     def _fit(self, apart: FloatArray, scales: FloatArray) -> float:
         """Factor and weights; the logarithm of the likelihood, amplitude and mean at their best."""
         gram = self._kernel(apart, scales)
-        gram.ravel()[:: len(gram) + 1] += np.exp(2 * scales[-1]) + 1e-8
+        noise = float(np.exp(2 * scales[-1]))
+        gram.ravel()[:: len(gram) + 1] += noise / self._counts + 1e-8
         factor, failed = lapack.dpotrf(gram, lower=1, clean=1)
         if failed:
             return -np.inf
@@ -127,8 +172,10 @@ class MixedModel:
         self._mean = float(ones @ self._targets / ones.sum())
         centred = self._targets - self._mean
         self._factor, self._weights = factor, lapack.dpotrs(factor, centred, lower=1)[0]
-        count = len(gram)
-        self._amplitude = float(centred @ self._weights + 1.0) / (count + 1.0)
+        count, again = float(self._counts.sum()), float(self._counts.sum()) - len(gram)
+        misfit = float(centred @ self._weights) + self._squares / noise
+        self._amplitude = (misfit + 1.0) / (count + 1.0)
         evidence = -0.5 * count * np.log(self._amplitude) - np.log(factor.diagonal()).sum()
+        evidence -= 0.5 * again * np.log(noise)
         away = (scales - self._first) / self._belief
         return float(evidence - 0.5 * away @ away)

@@ -1,12 +1,11 @@
 """Integers and choices in one search with the reals: a model over all of them, then descents.
 
-A Gaussian process over all parameters proposes the setting of highest expected improvement; where
-solves draw random numbers, a draw of its losses (Thompson sampling) proposes instead. When nothing
-has improved for a while, a trust region takes the reals of the best setting further. Equation
-numbers: docs/methods/integers-and-choices.md.
+A Gaussian process over all parameters proposes the setting of highest expected improvement. When
+nothing has improved for a while, a trust region takes the reals of the best setting further.
+Equation numbers: docs/methods/integers-and-choices.md.
 
 Source: expected improvement: Jones, Schonlau, Welch (1998), "Efficient global optimization of
-expensive black-box functions"; Thompson (1933).
+expensive black-box functions".
 """
 
 from __future__ import annotations
@@ -14,32 +13,23 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.features import Features
 from zo_bilevel.methods.trust_region.mixed_model import MOST_POINTS, MixedModel
 from zo_bilevel.methods.trust_region.region_search import SMALLEST_RADIUS, RegionSearch
-from zo_bilevel.solve.dispatch.base import takes_seed
-from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.solve.streams import MIXED_STREAM
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-FEWEST_FIRST = 4
-"""Settings drawn at random before there is a model; one more than there are features, if that is
-more."""
-FIRST_SHARE = 0.15
-"""They are at most this share of the budget."""
-CANDIDATES, IMPROVED, BEST_KEPT = 400, 3, 8
-"""Settings compared by the model; rounds of moves from the best of them; how many those are."""
-FINALISTS, FINAL_SHARE = 6, 0.3
-"""Under noise the last share of the budget is spent on the best few settings alone."""
-PATIENCE, PATIENCE_EACH = 5, 2
+IDLE_SOLVES, IDLE_SOLVES_A_FEATURE = 5, 2
 """Solves without gain, and as many more for each feature, before a descent."""
 DESCENT_RADIUS, ROUGH_RADIUS = 0.5, 1e-3
 """First and last trust radius of the first descent at a setting."""
+MOVES_A_SETTING = 12
+"""From each of the best settings, when candidates are narrowed down."""
 MOST_STALLS = 12
 """Stalls in a row, without any gain, after which the search ends."""
 
@@ -57,21 +47,22 @@ class MixedSearch:
         self._search, self._best = search, first
         self._features = Features(search.space)
         self._rng = search.rng(7)
-        self._is_noisy = takes_seed(search.problem.inner)
-        self._model = MixedModel(self._features.is_option, is_noisy=self._is_noisy)
+        self._candidates = Candidates(self._features, self._rng)
+        self._model = MixedModel(self._features.is_option, is_noisy=False)
         self._rows = [self._features.row(first.point.x)]
         self._losses = [first.loss]
-        self._solves, self._idle, self._stalls, self._round = 1, 0, 0, 0
+        self._idle = self._stalls = 0
         self._descended: dict[bytes, float] = {}
 
     def rounds(self) -> Rounds:
         """Rounds until every setting is solved, or nothing is gained for long."""
-        points = self._first_points()
+        search = self._search
+        points = self._candidates.first(search.max_solves, search.round_width)
         while True:
-            self._learn((yield self._asked(points)))
-            if not self._is_noisy and len(self._losses) >= self._features.settings:
+            self._learn((yield [search.point(self._features.point(row)) for row in points]))
+            if len(self._losses) >= self._features.settings:
                 return "converged: every setting of the integers and choices is solved"
-            if not self._is_noisy and self._idle > self._patience:
+            if self._idle > IDLE_SOLVES + IDLE_SOLVES_A_FEATURE * self._features.size:
                 self._idle, self._stalls = 0, self._stalls + 1
                 if self._stalls > MOST_STALLS:
                     return "converged: no other setting of the parameters is better"
@@ -82,25 +73,9 @@ class MixedSearch:
                     self._learn_descent(part)
             points = self._propose()
 
-    @property
-    def _patience(self) -> int:
-        return PATIENCE + PATIENCE_EACH * self._features.size
-
-    def _first_points(self) -> FloatArray:
-        count = max(FEWEST_FIRST, self._features.size + 1)
-        if self._search.max_solves is not None:
-            count = min(count, int(FIRST_SHARE * self._search.max_solves))
-        return self._features.draw(max(1, count, self._search.round_width), self._rng)
-
-    def _asked(self, rows: FloatArray) -> list[Point]:
-        self._round += 1
-        stream = (MIXED_STREAM, self._round) if self._is_noisy else self._search.stream
-        return [Point(self._features.point(row), stream, "trial") for row in rows]
-
     # ---- learning
 
     def _learn(self, evaluations: list[Evaluation]) -> None:
-        self._solves += len(evaluations)
         self._idle += len(evaluations)
         for evaluation in evaluations:
             self._rows.append(self._features.row(evaluation.point.x))
@@ -109,8 +84,7 @@ class MixedSearch:
                 self._best, self._idle, self._stalls = evaluation, 0, 0
 
     def _learn_descent(self, part: ContinuousPart) -> None:
-        """All of a descent's solves are counted; its best one is a point of the model."""
-        self._solves += len(part.known)
+        """Its best solve is a point of the model."""
         best = part.best
         if best.loss < self._best.loss:
             self._best, self._stalls = best, 0
@@ -134,68 +108,30 @@ class MixedSearch:
     def _propose(self) -> FloatArray:
         rows, losses = self._data()
         self._model.learn(rows, losses)
-        chosen: list[FloatArray] = []
-        for _ in range(self._search.round_width):
-            row = self._best_draw(rows) if self._is_noisy else self._most_promising(rows, losses)
-            chosen.append(row)
-            if len(chosen) < self._search.round_width and not self._is_noisy:
-                # what the model expects there stands in for the loss of a solve under way
-                believed = self._model.predict(row[None])[0]
-                rows, losses = np.vstack([rows, row]), np.append(losses, believed)
-                self._model.learn(rows, losses)
-        if self._is_noisy:
-            self._recommend(rows)
+        chosen = [self._most_promising(rows, losses)]
+        while len(chosen) < self._search.round_width:
+            # what the model expects there stands in for the loss of a solve under way
+            believed = self._model.predict(chosen[-1][None])[0]
+            rows, losses = np.vstack([rows, chosen[-1]]), np.append(losses, believed)
+            self._model.learn(rows, losses)
+            chosen.append(self._most_promising(rows, losses))
         return np.array(chosen)
-
-    def _candidates(self, rows: FloatArray, order: NDArray[np.intp]) -> FloatArray:
-        """Moves from the best rows, and rows anywhere."""
-        parents = rows[order[:BEST_KEPT]]
-        picked = parents[np.minimum(self._rng.geometric(0.4, CANDIDATES) - 1, len(parents) - 1)]
-        fresh = self._features.draw(CANDIDATES // 4, self._rng)
-        return np.vstack([self._features.moves(picked, self._rng), fresh])
 
     def _most_promising(self, rows: FloatArray, losses: FloatArray) -> FloatArray:
         """The unsolved row of highest expected improvement."""
         known = {row.tobytes() for row in rows}
         best = float(losses.min())
-        candidates = self._candidates(rows, np.argsort(losses, kind="stable"))
-        for left in range(IMPROVED, -1, -1):
-            fresh = np.array([row.tobytes() not in known for row in candidates])
-            candidates = candidates[fresh] if fresh.any() else candidates
-            mean, deviation = self._model.predict(candidates)
+        found = self._candidates.around(rows, np.argsort(losses, kind="stable"))
+        for left in range(NARROWING_ROUNDS, -1, -1):
+            fresh = np.array([row.tobytes() not in known for row in found])
+            found = found[fresh] if fresh.any() else found
+            mean, deviation = self._model.predict(found)
             order = np.argsort(-_log_improvement(best - mean, deviation), kind="stable")
-            candidates = candidates[order[:BEST_KEPT]]
+            found = found[order[:PARENTS]]
             if left:
-                moved = self._features.moves(np.repeat(candidates, 12, axis=0), self._rng)
-                candidates = np.vstack([candidates, moved])
-        return np.asarray(candidates[0])
-
-    def _best_draw(self, rows: FloatArray) -> FloatArray:
-        """The row of lowest loss in one draw of all losses that the model deems possible."""
-        solved = np.unique(rows, axis=0)
-        mean, _ = self._model.predict(solved)
-        order = np.argsort(mean, kind="stable")
-        limit = self._search.max_solves
-        if limit is not None and self._solves >= (1.0 - FINAL_SHARE) * limit:
-            candidates = solved[order[:FINALISTS]]
-        else:
-            candidates = np.vstack([self._candidates(solved, order), solved[order[:BEST_KEPT]]])
-            for _ in range(IMPROVED):
-                candidates = self._narrowed(candidates)
-        return np.asarray(candidates[int(self._model.sample(candidates, self._rng).argmin())])
-
-    def _narrowed(self, candidates: FloatArray) -> FloatArray:
-        """The rows that may be best, and moves from them."""
-        mean, deviation = self._model.predict(candidates)
-        order = np.argsort(mean - 2.0 * deviation, kind="stable")[: CANDIDATES // 4]
-        moved = self._features.moves(candidates[order], self._rng)
-        return np.unique(np.vstack([candidates[order], moved]), axis=0)
-
-    def _recommend(self, rows: FloatArray) -> None:
-        """Under noise: the solved row of lowest modelled loss."""
-        mean, _ = self._model.predict(rows)
-        self._search.notes.noisy = True
-        self._search.notes.recommended = self._features.point(rows[int(mean.argmin())])
+                moved = self._candidates.moves(np.repeat(found, MOVES_A_SETTING, axis=0))
+                found = np.vstack([found, moved])
+        return np.asarray(found[0])
 
     def _descent(self) -> tuple[ContinuousPart, RegionSearch] | None:
         """Over the reals of the best setting: first roughly, then to the end."""

@@ -10,6 +10,8 @@ from zo_bilevel.methods.penalty import penalized
 from zo_bilevel.methods.shared.starts import NO_START, find_start
 from zo_bilevel.methods.trust_region.continuous_search import ContinuousSearch
 from zo_bilevel.methods.trust_region.mixed_search import MixedSearch
+from zo_bilevel.methods.trust_region.racing_search import RacingSearch
+from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.evaluation import Evaluation
 
 
@@ -88,4 +90,5 @@ class TrustRegion(Method):
             return ConstrainedSearch(search, first, is_vector=False).rounds()
         if not is_mixed:
             return ContinuousSearch(search, first, 1, may_restart=search.rules.restarts).rounds()
-        return MixedSearch(search, first).rounds()
+        is_noisy = takes_seed(search.problem.inner)
+        return (RacingSearch if is_noisy else MixedSearch)(search, first).rounds()

@@ -1,0 +1,121 @@
+"""Integers and choices where solves draw random numbers: settings are raced, draw by draw.
+
+A solve is one draw, a mini-batch of examples for instance; how many a setting gets is decided
+here. A draw of all losses that the model deems possible proposes the next setting (Thompson
+sampling): new ones at first, those that may still be the best more and more often, at last a few
+finalists on the same draws.
+
+Source: Thompson (1933); common random numbers: Law, Kelton (2000), "Simulation Modeling and
+Analysis", chapter 11.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
+from zo_bilevel.methods.trust_region.features import Features
+from zo_bilevel.methods.trust_region.mixed_model import MixedModel
+from zo_bilevel.methods.trust_region.setting_draws import SettingDraws
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.streams import MIXED_STREAM
+from zo_bilevel.support.arrays import FloatArray
+
+FINALISTS, FINAL_SHARE = 6, 0.3
+"""The last share of the budget is spent on so many settings of lowest mean."""
+COMPARED_SETTINGS = 100
+"""Those that may be the best, from which the next moves start."""
+CERTAINTY_DRAWS = 2000
+"""Of the losses of all settings solved, that show how often the one recommended is the best."""
+
+
+@final
+class RacingSearch:
+    """The search over spaces with integers or choices, where a solve takes a seed.
+
+    Args:
+        search: Problem, seed, round width.
+        first: The solved start.
+    """
+
+    def __init__(self, search: Search, first: Evaluation) -> None:
+        self._search, self._features = search, Features(search.space)
+        self._rng = search.rng(7)
+        self._candidates = Candidates(self._features, self._rng)
+        self._model = MixedModel(self._features.is_option, is_noisy=True)
+        self._draws = SettingDraws()
+        self._draws.add(self._features.row(first.point.x), first.loss)
+        self._solves, self._round = 1, 0
+        self._final_draws: dict[bytes, int] = {}
+
+    def rounds(self) -> Rounds:
+        """Rounds for ever: more draws always tell more."""
+        asked = self._on_fresh_draws(
+            self._candidates.first(self._search.max_solves, self._search.round_width)
+        )
+        while True:
+            for evaluation in (yield asked):
+                loss = evaluation.loss if evaluation.ok else np.inf
+                self._draws.add(self._features.row(evaluation.point.x), loss)
+            self._solves += len(asked)
+            asked = self._propose()
+
+    def _propose(self) -> list[Point]:
+        rows, means, counts, squares = self._draws.data()
+        self._model.learn(rows, means, counts, squares)
+        order = np.argsort(self._model.predict(rows)[0], kind="stable")
+        width, limit = self._search.round_width, self._search.max_solves
+        is_final = limit is not None and self._solves >= (1.0 - FINAL_SHARE) * limit
+        self._recommend(rows, order, is_final=is_final)
+        if is_final:
+            finalists = rows[order[:FINALISTS]]
+            return [self._on_common_draw(self._lowest_of(finalists)) for _ in range(width)]
+        return self._on_fresh_draws(
+            np.array([self._lowest_of(self._contenders(rows[order])) for _ in range(width)])
+        )
+
+    def _lowest_of(self, rows: FloatArray) -> FloatArray:
+        """The row of lowest loss in one draw of all losses that the model deems possible."""
+        return np.asarray(rows[int(self._model.sample(rows, self._rng).argmin())])
+
+    def _contenders(self, rows: FloatArray) -> FloatArray:
+        """Settings that may be the best, solved or not; those solved come in order."""
+        found = self._candidates.around(rows, np.arange(len(rows)))
+        found = np.vstack([found, rows[:PARENTS]])
+        for _ in range(NARROWING_ROUNDS):
+            mean, deviation = self._model.predict(found)
+            order = np.argsort(mean - 2.0 * deviation, kind="stable")[:COMPARED_SETTINGS]
+            found = np.vstack([found[order], self._candidates.moves(found[order])])
+            found = np.unique(found, axis=0)
+        return found
+
+    # ---- draws
+
+    def _on_fresh_draws(self, rows: FloatArray) -> list[Point]:
+        """One draw for all rows of a round; another where a row comes again."""
+        self._round += 1
+        seen: dict[bytes, int] = {}
+        points = []
+        for row in rows:
+            again = seen[row.tobytes()] = seen.get(row.tobytes(), -1) + 1
+            stream = (MIXED_STREAM, self._round, *(again,) * (again > 0))
+            points.append(Point(self._features.point(row), stream, "trial"))
+        return points
+
+    def _on_common_draw(self, row: FloatArray) -> Point:
+        """The same draws for each finalist, in order."""
+        key = row.tobytes()
+        count = self._final_draws[key] = self._final_draws.get(key, 0) + 1
+        return Point(self._features.point(row), (MIXED_STREAM, 0, count), "trial")
+
+    def _recommend(self, rows: FloatArray, order: NDArray[np.intp], *, is_final: bool) -> None:
+        """The solved setting of lowest modelled loss."""
+        notes = self._search.notes
+        notes.noisy, notes.recommended = True, self._features.point(rows[order[0]])
+        if is_final:
+            draws = self._model.samples(rows[order[: 2 * FINALISTS]], CERTAINTY_DRAWS, self._rng)
+            notes.certainty = float(np.mean(draws.argmin(axis=1) == 0))
