@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.constraints import Output as Output
     from zo_bilevel.problem.dependent import Fixed as Fixed
     from zo_bilevel.problem.dependent import Tied as Tied
+    from zo_bilevel.problem.experiments import Experiments as Experiments
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
     from zo_bilevel.problem.objectives.robust_error import RobustError as RobustError
     from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
@@ -152,6 +153,7 @@ _HOMES = {
     "zo_bilevel.methods.baselines.random_search": ["RandomSearch"],
     "zo_bilevel.methods.baselines.scipy": ["Scipy"],
     "zo_bilevel.problem.constraints": ["Linear", "Output"],
+    "zo_bilevel.problem.experiments": ["Experiments"],
     "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
     "zo_bilevel.problem.objectives.robust_error": ["RobustError"],
     "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],

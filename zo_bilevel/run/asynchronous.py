@@ -11,6 +11,8 @@ from contextlib import closing
 from typing import TypeAlias, final
 
 from zo_bilevel.methods.base import Method, State
+from zo_bilevel.problem.experiments import Experiments
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import keep_back
 from zo_bilevel.run.ledger import Ledger
@@ -22,14 +24,16 @@ from zo_bilevel.support.errors import InputError
 _Arrival: TypeAlias = tuple[int | None, Outcome | None]
 
 
-def check_asynchronous(dispatcher: Dispatcher, asynchronous: object) -> None:
-    """Refuse a dispatcher that runs whole rounds, where none are wanted.
+def check_asynchronous(dispatcher: Dispatcher, asynchronous: object, problem: Problem) -> None:
+    """Refuse a dispatcher, or an inner solver, of whole rounds, where none are wanted.
 
     Raises:
         InputError: Naming it.
     """
     if not isinstance(asynchronous, bool):
         raise InputError(f"asynchronous must be True or False, got {asynchronous!r}")
+    if asynchronous and isinstance(problem.inner, Experiments):
+        raise InputError("asynchronous must be False with zb.Experiments")
     if asynchronous and not isinstance(dispatcher, Asynchronous):
         raise InputError(
             f"dispatcher {type(dispatcher).__name__} runs whole rounds: asynchronous must be False"

@@ -10,11 +10,13 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from zo_bilevel.estimators.derivatives import outer_part
+from zo_bilevel.problem.experiments import EXPERIMENT
 from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.run.experiment_parts import ExperimentParts
 from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
@@ -69,13 +71,17 @@ class Evaluator:
         self.bound: BoundProblem | None = None
         self.stopped: Outcome | None = None
         self._base: Evaluation | None = None
+        self._parts = ExperimentParts(problem)
         self._decode = decode
 
     def job(self, place: int, point: Point) -> Job:
         """One point of a round as a dispatcher sees it."""
         order = point.derivative
         bound = None if order is None else order.bind(self.problem, point.x)
-        return Job(place, self.decoded(point), self.seed_of(point), bound)
+        phi = self.decoded(point)
+        if point.part is not None:
+            phi[EXPERIMENT] = point.part[0]
+        return Job(place, phi, self.seed_of(point), bound)
 
     def decoded(self, point: Point) -> dict[str, Any]:
         """Named values of a point."""
@@ -97,6 +103,9 @@ class Evaluator:
         Raises:
             InputError: If the dispatcher's answers are missing, doubled or unknown.
         """
+        return self._parts.joined(self._answers(self._parts.split(places)))
+
+    def _answers(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         found = self._stored(places)
         pending = [self.job(place, point) for place, point in places.items() if place not in found]
         if not pending:
@@ -187,8 +196,9 @@ class Evaluator:
         places = dict(enumerate(points, first))
         found = self.outcomes(places)
         evaluations = {place: self.judge(places[place], found[place]) for place in sorted(found)}
+        judged = self._parts.judged(evaluations)
         if self.recorder is not None:
-            self.recorder.judged(evaluations)
+            self.recorder.judged(judged)
         return list(evaluations.values())
 
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
@@ -205,7 +215,8 @@ class Evaluator:
                 if derivative is not None and derivative.ndim == 2:
                     derivative = derivative[order]
             must_work = self.bound is None
-            status, error, loss = self._verdict(point, theta, layout)
+            status, fault, loss = self._verdict(point, theta, layout)
+            error = fault or outcome.error
             if status == "ok" and self.problem.feasible:
                 status, error, violation = self._violation(point, theta, layout, must_work)
         if status != "ok":

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from zo_bilevel.problem.experiments import Experiments
 from zo_bilevel.problem.problem import OBJECTIVES, Problem
 from zo_bilevel.problem.solver_identity import fingerprint, solver_identity
 from zo_bilevel.problem.space import Space
@@ -147,7 +148,7 @@ def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: A
         StoreError: If somebody else is working on the run.
     """
     run = facts_of_run(problem, *facts, **more)
-    return Recorder(store, run, problem, _solver(problem))
+    return Recorder(store, run, problem, _solvers(problem))
 
 
 def _solver(problem: Problem, *, is_placed: bool = True) -> str:
@@ -156,6 +157,19 @@ def _solver(problem: Problem, *, is_placed: bool = True) -> str:
     if is_placed and problem.space.is_placed:
         space += fingerprint(problem.space.placements, "the space")
     return f"{solver_identity(problem.inner, problem.name, problem.version)}\0{space}"
+
+
+def _solvers(problem: Problem) -> dict[str, str]:
+    """The same for each experiment by its name, whatever the others are; else under ""."""
+    inner = problem.inner
+    if not isinstance(inner, Experiments):
+        return {"": _solver(problem)}
+    space = fingerprint(problem.space.declared, "the space")
+    simulate = solver_identity(inner.simulate, problem.name, problem.version)
+    return {
+        name: f"{simulate}\0{fingerprint(given, 'an experiment')}\0{space}"
+        for name, given in inner.conditions.items()
+    }
 
 
 def conditions_text(

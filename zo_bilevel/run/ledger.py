@@ -94,6 +94,7 @@ class Ledger:
         self.num_priced = 0
         self._squared_prices = 0.0
         self.failures: Counter[str] = Counter()
+        self.incomplete: list[str] = []
         self._best = BestSoFar()
         self.reserve = 0
         self.cost_reserve = 0.0
@@ -206,7 +207,9 @@ class Ledger:
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
-        elif evaluation.point.role != CONFIRM_ROLE:
+        elif evaluation.error:
+            self.incomplete.append(evaluation.error)
+        if evaluation.ok and evaluation.point.role != CONFIRM_ROLE:
             self._best.see(evaluation)
         record = Record(
             self.solves,
@@ -275,6 +278,16 @@ class Ledger:
         return (
             f"the search ended where solves fail: {failed} of the last {len(last)} did; there may "
             "be better points along that edge"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What has to be said of the solves, in words."""
+        if not self.incomplete:
+            return ()
+        return (
+            f"at {len(self.incomplete)} of {self.solves} solves an experiment failed, and its data "
+            f"counted as missing there; the first: {self.incomplete[0]}",
         )
 
     def failure_reason(self, max_failure_rate: float) -> str:

@@ -124,7 +124,7 @@ def minimize(
     method = _checked(problem, method, max_failure_rate)
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
-    check_asynchronous(dispatcher, asynchronous)
+    check_asynchronous(dispatcher, asynchronous, problem)
     start = start_at(initial, seed)
     problem = problem.placed_at(start)
     moved = problem.start_note(start)
@@ -308,7 +308,7 @@ def _result(
         history=tuple(ledger.history),
         x=chosen.point.x,
         memory=process_memory(),
-        warnings=(*filter(None, [moved]), *warnings_of(fit, space, x)),
+        warnings=(*filter(None, [moved]), *ledger.warnings, *warnings_of(fit, space, x)),
         space=space,
         objective=outer if isinstance(outer, SquaredError | RobustError) else None,
         slopes=None if fit is None else fit.slopes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
@@ -37,12 +38,14 @@ class Point:
             (common random numbers), whatever the order of arrival.
         role: What the solve is for ("start", "sketch", "trial", "restart"), for the history.
         derivative: Exact derivatives wanted beside theta, of an inner solver that has them.
+        part: Name and place of the experiment that alone is run; methods leave it `None`.
     """
 
     x: FloatArray
     stream: tuple[int, ...] = (0,)
     role: str = "trial"
     derivative: DerivativeOrder | None = None
+    part: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", frozen(self.x))  # a method may go on with its own array
@@ -50,6 +53,8 @@ class Point:
     @property
     def solves(self) -> int:
         """What the point counts for in a budget: one, and one for each derivative."""
+        if self.part is not None and self.part[1] > 0:
+            return 0  # of several experiments the first counts
         return 1 if self.derivative is None else 1 + self.derivative.solves
 
 
@@ -129,7 +134,7 @@ class Evaluation:
         loss: Outer objective, or infinity unless ok.
         seconds: Wall-clock seconds of the solve.
         cost: What it cost.
-        error: What went wrong, in words.
+        error: What went wrong, in words; of a solve that is ok, which experiments failed.
         layout: Structure of the inner solution, or `None` unless ok.
         derivative: What the point's derivative computed, or `None` when it asked for none.
         violation: Of the constraint that is broken most, in its scale; 0 where all hold.
@@ -169,7 +174,8 @@ class Evaluation:
     @property
     def rank(self) -> tuple[float, float]:
         """What makes one solve better than another: the lower, feasible ones by their loss."""
-        return (0.0 if self.is_feasible else self.violation, self.loss)
+        broken = 0.0 if self.is_feasible else self.violation
+        return (math.inf if self.error else broken, self.loss)  # data of an experiment are missing
 
     @property
     def is_invalid(self) -> bool:

@@ -48,18 +48,24 @@ class Recorder:
         store: The open store.
         run: The run's facts.
         problem: The problem.
-        solver: What tells its inner solver and space from others.
+        solvers: What tells its inner solver and space from others, by the name of an experiment,
+            or under "".
 
     Raises:
         StoreError: If somebody else is working on the run.
     """
 
-    def __init__(self, store: AbstractStore, run: StoredRun, problem: Problem, solver: str) -> None:
+    def __init__(
+        self, store: AbstractStore, run: StoredRun, problem: Problem, solvers: Mapping[str, str]
+    ) -> None:
         self.store = store
         self.replayed = 0
         self.paid_before: list[float] = []
         self.run = store.begin(run)
-        self._digest = hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
+        self._digests = {
+            part: hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
+            for part, solver in solvers.items()
+        }
         # now: what the objective holds may change while the run goes on
         self._outer = fingerprint(problem.outer, "the outer objective").encode()
         self._own = OwnSolves(store, self.run.number)
@@ -71,7 +77,7 @@ class Recorder:
         self._written = self._looked = time.monotonic()
 
     def _key(self, point: Point, seed: int) -> bytes:
-        digest = self._digest.copy()
+        digest = self._digests[point.part[0] if point.part else ""].copy()
         digest.update(str(seed).encode())
         digest.update(np.ascontiguousarray(point.x, LITTLE_ENDIAN).tobytes())
         if point.derivative is not None:

@@ -103,7 +103,10 @@ class WithBlock(ABC):
 
 
 def takes_seed(inner: Callable[..., Any]) -> bool:
-    """Whether a callable accepts the keyword `seed`."""
+    """Whether a callable accepts the keyword `seed`, by its signature or as it says itself."""
+    given = getattr(inner, "takes_seed", None)
+    if isinstance(given, bool):
+        return given
     try:
         parameters = inspect.signature(inner).parameters
     except (TypeError, ValueError):

@@ -1,0 +1,122 @@
+"""Solves of `Experiments`: split into one job an experiment, and put together again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.problem.experiments import Experiments, part_name
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+
+
+@final
+class ExperimentParts:
+    """The jobs of each point of a round; one where the inner solver is not `Experiments`.
+
+    Args:
+        problem: The problem.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        inner = problem.inner
+        self._names = tuple(inner.conditions) if isinstance(inner, Experiments) else ()
+        self._count = max(len(self._names), 1)
+        self._whole: dict[int, list[Outcome]] = {}
+        self._best: tuple[float, list[Outcome]] | None = None
+
+    def split(self, places: Mapping[int, Point]) -> dict[int, Point]:
+        """Points by the place of their job, for each experiment one.
+
+        Args:
+            places: Points by their place in the round.
+        """
+        if not self._names:
+            return dict(places)
+        return {
+            place * self._count + index: dataclasses.replace(point, part=(name, index))
+            for place, point in places.items()
+            for index, name in enumerate(self._names)
+        }
+
+    def joined(self, found: Mapping[int, Outcome]) -> dict[int, Outcome]:
+        """Outcomes by place in the round, of those whose jobs were all answered.
+
+        Args:
+            found: Outcomes of the jobs of `split`.
+        """
+        if not self._names:
+            return dict(found)
+        self._whole.clear()
+        answers: dict[int, list[Outcome]] = {}
+        for job in sorted(found):
+            answers.setdefault(job // self._count, []).append(found[job])
+        return {
+            place: self._joined(place, parts)
+            for place, parts in answers.items()
+            if len(parts) == self._count
+        }
+
+    def _joined(self, place: int, parts: list[Outcome]) -> Outcome:
+        seconds, cost = sum(part.seconds for part in parts), sum(part.cost for part in parts)
+        failed = [index for index, part in enumerate(parts) if part.status != "ok"]
+        said = "; ".join(
+            f"experiment {self._names[k]!r} {parts[k].status}: {parts[k].error}" for k in failed
+        )
+        if not failed:
+            self._whole[place] = parts
+        elif self._best is None or len(failed) == len(parts):
+            status = parts[failed[0]].status
+            return Outcome(status, seconds=seconds, cost=cost, error=said)
+        else:
+            known = self._best[1]
+            parts = [known[k] if k in failed else part for k, part in enumerate(parts)]
+        thetas = [part.theta for part in parts if part.theta is not None]
+        theta, worker = np.concatenate(thetas), parts[0].worker
+        return Outcome("ok", theta, self._layout(parts), seconds, cost, said, worker)
+
+    def _layout(self, parts: list[Outcome]) -> ThetaLayout:
+        named = [
+            (part_name(name, inner), shape, labels)
+            for name, part in zip(self._names, parts, strict=True)
+            if (layout := part.layout) is not None
+            for inner, shape, labels in zip(
+                layout.names or ("",),
+                layout.shapes,
+                layout.labels or ((),) * len(layout.shapes),
+                strict=True,
+            )
+        ]
+        layouts = [part.layout for part in parts if part.layout is not None]
+        labels = tuple(own for _, _, own in named)
+        return ThetaLayout(
+            tuple(name for name, _, _ in named),
+            tuple(shape for _, shape, _ in named),
+            max((layout.dtype for layout in layouts), key=lambda d: float(np.finfo(d).eps)),
+            any(layout.is_torch for layout in layouts),
+            labels if any(labels) else (),
+        )
+
+    def judged(self, evaluations: Mapping[int, Evaluation]) -> dict[int, Evaluation]:
+        """The evaluations by the places of their jobs, the loss with the first of each.
+
+        Args:
+            evaluations: By place in the round.
+        """
+        if not self._names:
+            return dict(evaluations)
+        found: dict[int, Evaluation] = {}
+        for place, evaluation in evaluations.items():
+            best = math.inf if self._best is None else self._best[0]
+            if place in self._whole and evaluation.ok and evaluation.loss < best:
+                self._best = evaluation.loss, self._whole[place]
+            first = place * self._count
+            found[first] = evaluation
+            rest = Evaluation(evaluation.point, "ok", None, math.inf, violation=math.inf)
+            found |= dict.fromkeys(range(first + 1, first + self._count), rest)
+        return found
