@@ -84,6 +84,20 @@ def test_shapes_are_plain_tuples():
     assert space.encode({"v": [0.1, 0.2, 0.3]}).shape == (3,)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"max_cost": True}, "max_cost must be finite and > 0, got True"),
+        ({"tolerance": True}, "tolerance must be finite, got True"),
+        ({"callback": 3}, "callback must be a function of a Record, got 3"),
+    ],
+)
+def test_options_are_refused_before_the_first_solve(option, message):
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: pytest.fail("it was solved"))
+    with pytest.raises(zb.InputError, match=message):
+        zb.minimize(problem, max_solves=3, **option)
+
+
 @pytest.mark.parametrize("upper", [10**7, 2**53, 2**60, 2**60 - 1, 2**63 - 1])
 def test_wide_integers_need_no_memory(upper):
     def run(space):

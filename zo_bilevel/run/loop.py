@@ -122,6 +122,8 @@ def minimize(
         2.0
     """
     method = _checked(problem, method, max_failure_rate)
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback must be a function of a Record, got {callback!r}")
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
     check_asynchronous(dispatcher, asynchronous, problem)

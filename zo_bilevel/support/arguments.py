@@ -52,7 +52,7 @@ def finite_number(name: str, value: object, rule: str = "") -> float:
     """
     try:
         plain = np.asarray(value).item() if hasattr(value, "dtype") else value
-        number = math.nan if isinstance(plain, str | bytes) else float(plain)  # type: ignore[arg-type]
+        number = math.nan if isinstance(plain, str | bytes | bool) else float(plain)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     kept = {"": True, "> 0": number > 0, ">= 0": number >= 0}[rule]

@@ -65,7 +65,7 @@ class MixedSearch:
             if self._idle > IDLE_SOLVES + IDLE_SOLVES_A_FEATURE * self._features.size:
                 self._idle, self._stalls = 0, self._stalls + 1
                 if self._stalls > MOST_STALLS:
-                    return "converged: no other setting of the parameters is better"
+                    return f"no better setting was found in {MOST_STALLS} looks elsewhere"
                 descent = self._descent()
                 if descent is not None:
                     part, local = descent
