@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.baselines.lq_cma import LqCMA as LqCMA
     from zo_bilevel.methods.baselines.nevergrad import Nevergrad as Nevergrad
     from zo_bilevel.methods.baselines.optuna import Optuna as Optuna
+    from zo_bilevel.methods.baselines.optuna_hyperband import OptunaHyperband as OptunaHyperband
     from zo_bilevel.methods.baselines.pounders import POUNDERS as POUNDERS
     from zo_bilevel.methods.baselines.random_search import RandomSearch as RandomSearch
     from zo_bilevel.methods.baselines.scipy import Scipy as Scipy
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.dependent import Fixed as Fixed
     from zo_bilevel.problem.dependent import Tied as Tied
     from zo_bilevel.problem.experiments import Experiments as Experiments
+    from zo_bilevel.problem.fidelity import Fidelity as Fidelity
     from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy as CrossEntropy
     from zo_bilevel.problem.objectives.robust_error import RobustError as RobustError
     from zo_bilevel.problem.objectives.squared_error import SquaredError as SquaredError
@@ -139,6 +141,7 @@ _HOMES = {
     "zo_bilevel.methods.baselines.botorch": ["BoTorch"],
     "zo_bilevel.methods.baselines.lq_cma": ["LqCMA"],
     "zo_bilevel.methods.baselines.optuna": ["Optuna"],
+    "zo_bilevel.methods.baselines.optuna_hyperband": ["OptunaHyperband"],
     "zo_bilevel.methods.baselines.smac": ["SMAC"],
     "zo_bilevel.methods.baselines.turbo": ["TuRBO"],
     "zo_bilevel.methods.baselines.cma": ["CMA"],
@@ -166,6 +169,7 @@ _HOMES = {
     "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
     "zo_bilevel.problem.dependent": ["Fixed", "Tied"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
+    "zo_bilevel.problem.fidelity": ["Fidelity"],
     "zo_bilevel.problem.space": ["Space"],
     "zo_bilevel.problem.task": ["Task"],
 }

@@ -13,9 +13,9 @@ import numpy as np
 from zo_bilevel.comparison.columns import apart_from
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
-from zo_bilevel.run.ledger import CONFIRM_ROLE
 from zo_bilevel.run.run_text import decoded, run_from_text, run_to_text, single_values
 from zo_bilevel.run.runs import Improvement, Run
+from zo_bilevel.solve.evaluation import NEVER_BEST
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.records import StoredRun, StoredSolve
 from zo_bilevel.support.errors import StoreError
@@ -104,7 +104,9 @@ def _so_far(store: AbstractStore, run: StoredRun) -> Run:
         rounds.add(solve.step)
         if solve.judged != "ok":
             failures[solve.judged] = failures.get(solve.judged, 0) + 1
-        elif solve.role != CONFIRM_ROLE and _loss(solve) < (steps[-1].loss if steps else math.inf):
+        elif solve.role in NEVER_BEST:
+            continue
+        elif _loss(solve) < (steps[-1].loss if steps else math.inf):
             phi = decoded(space, solve.point)
             values = single_values(space, phi)
             steps.append(Improvement(solves, len(rounds), seconds, _loss(solve), values=values))

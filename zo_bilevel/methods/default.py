@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import final
 
 from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.fidelity.race import race
+from zo_bilevel.methods.fidelity.two_levels import descend_on_two_levels
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.starts import NO_START, find_start
@@ -20,6 +22,9 @@ class DefaultMethod(Method):
     The start is solved first; what it returns decides. That solve is handed on, not repeated.
     When it fails, the best of a few space-filling rounds takes its place. A vector that jumps, as
     the vertices of a linear program do, has no useful differences: then the trust region goes on.
+
+    Where the problem has a fidelity, vectors are searched on two levels first, and everything else
+    by races.
     """
 
     @property
@@ -55,7 +60,12 @@ class DefaultMethod(Method):
             return NO_START
         discrete, is_constrained = search.space.discrete, bool(search.problem.feasible)
         is_penalized = is_constrained and bool(discrete.any())
-        if not discrete.all() and not is_penalized and search.bind(first).is_vector:
+        is_vector = not discrete.all() and not is_penalized and search.bind(first).is_vector
+        if search.problem.fidelity is not None:
+            if not is_vector or discrete.any():
+                return (yield from race(search, first))
+            first = yield from descend_on_two_levels(search, first)
+        if is_vector:
             is_watched = not is_constrained and not discrete.any()
             detector = DiscontinuityDetector(first) if is_watched else None
             try:

@@ -90,8 +90,12 @@ def _lq_cma(coordinates: str = "scaled") -> Method:
 
 
 def _optuna(member: str) -> Method:
-    """Optuna's samplers TPE, GP (a Gaussian process) and CMA."""
+    """Optuna's samplers TPE, GP (a Gaussian process) and CMA; Hyperband on levels of fidelity."""
     from zo_bilevel.methods.baselines.optuna import Optuna
+    from zo_bilevel.methods.baselines.optuna_hyperband import OptunaHyperband
+
+    if member == "Hyperband":
+        return OptunaHyperband()
 
     return Optuna(member)
 

@@ -11,6 +11,7 @@ import numpy as np
 from zo_bilevel.problem.constraints import Constraint, FeasibleSet
 from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.feasible_start import check_consistent, nearest_allowed
+from zo_bilevel.problem.fidelity import Fidelity
 from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.functions import (
@@ -55,11 +56,13 @@ class Problem:
         constraints: What must hold beside the bounds: texts, `"a + b <= 1"`, and functions of
             named values that are at most 0 where they hold, both known before a solve; and
             `Output("stress <= 200")`, known after it.
+        fidelity: Which of the solver's values says how exactly it solves, or `None`; not together
+            with constraints.
 
     Raises:
         InputError: If the space is no `Space`, `inner`, `outer` or `valid` cannot be called, the
             expected length is no whole number >= 1, an adapter refuses the space, or constraints
-            cannot be read or contradict each other.
+            cannot be read or contradict each other, or the fidelity is called like a parameter.
 
     Example:
         >>> from zo_bilevel import Real
@@ -77,6 +80,7 @@ class Problem:
     valid: Callable[[Any, dict[str, Any]], bool] | None = None
     expected_length: int | None = None
     constraints: Sequence[Constraint] = ()
+    fidelity: Fidelity | None = None
     feasible: FeasibleSet = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +101,7 @@ class Problem:
         feasible = FeasibleSet(self.space, self.constraints)
         check_consistent(self.space, feasible)
         object.__setattr__(self, "feasible", feasible)
+        _check_fidelity(self.fidelity, self.space, self.constraints)
         if isinstance(self.inner, ChecksSpace):
             self.inner.check(self.space)
 
@@ -202,6 +207,17 @@ class Problem:
 
 def _digits(value: Any) -> str:  # noqa: ANN401 - any parameter value
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _check_fidelity(fidelity: object, space: Space, constraints: Sequence[Constraint]) -> None:
+    if fidelity is None:
+        return
+    if not isinstance(fidelity, Fidelity):
+        raise InputError(f"fidelity must be a zb.Fidelity, got {type(fidelity).__name__}")
+    if fidelity.name in space.names:
+        raise InputError(f"fidelity must not be called like a parameter, got {fidelity.name!r}")
+    if constraints:
+        raise InputError("fidelity must be left out where there are constraints")
 
 
 def _check_inner(inner: object) -> None:

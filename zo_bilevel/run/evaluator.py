@@ -85,7 +85,12 @@ class Evaluator:
 
     def decoded(self, point: Point) -> dict[str, Any]:
         """Named values of a point."""
-        return self.problem.space.decode(point.x) if self._decode is None else self._decode(point)
+        if self._decode is not None:
+            return self._decode(point)
+        phi, fidelity = self.problem.space.decode(point.x), self.problem.fidelity
+        if fidelity is not None:
+            phi[fidelity.name] = fidelity.full if point.level is None else point.level
+        return phi
 
     def seed_of(self, point: Point) -> int:
         """Seed of a point's solve; 0 for an inner solver that takes none."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from zo_bilevel.methods.base import Notes
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.ledger import CONFIRM_ROLE, Ledger
+from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Record
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.evaluation import CONFIRM_ROLE, Evaluation, Point
 from zo_bilevel.solve.streams import CONFIRM_STREAM
 
 CONFIRMING_SHARE = 0.1

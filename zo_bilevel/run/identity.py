@@ -118,6 +118,7 @@ def facts_of_run(
     anywhere = _solver(problem, is_placed=False)
     start = problem.space.encode(start_at(initial, seed))
     parts = [solver, problem.is_scalar, method, seed, start.tobytes().hex()]
+    parts += [] if problem.fidelity is None else [problem.fidelity]
     parts += ["asynchronous"] if settings.get("asynchronous") else []
     parts += [constraints_text(problem)] if problem.feasible else []
     return StoredRun(

@@ -15,7 +15,7 @@ from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
 from zo_bilevel.solve.best import BestSoFar
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.evaluation import NEVER_BEST, Evaluation, Point
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 
@@ -30,8 +30,6 @@ PRICE_SAFETY_FACTOR = 2.0
 """Times their mean that prices may turn out to be, where several solves run at once."""
 PRICE_DEVIATIONS = 3.0
 """Standard deviations above their mean that the prices of a round may add up to."""
-CONFIRM_ROLE = "confirm"
-"""Role of the solves that judge the final point afresh; none of them can become the best."""
 
 
 @final
@@ -209,7 +207,7 @@ class Ledger:
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
         elif evaluation.error:
             self.incomplete.append(evaluation.error)
-        if evaluation.ok and evaluation.point.role != CONFIRM_ROLE:
+        if evaluation.ok and evaluation.point.role not in NEVER_BEST:
             self._best.see(evaluation)
         record = Record(
             self.solves,

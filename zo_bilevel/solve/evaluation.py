@@ -19,6 +19,10 @@ from zo_bilevel.support.errors import InputError
 
 BOUND_ROUNDING = 1e-9
 """By how much a scaled coordinate may lie beyond its bound."""
+CONFIRM_ROLE, CHEAP_ROLE = "confirm", "cheap"
+"""Roles of solves that judge the final point afresh, and of those below the full fidelity: none of
+them can become the best."""
+NEVER_BEST = (CONFIRM_ROLE, CHEAP_ROLE)
 Status: TypeAlias = Literal[
     "ok", "failed", "timed_out", "crashed", "invalid", "wrong_shape", "rejected", "stopped"
 ]
@@ -39,6 +43,7 @@ class Point:
         role: What the solve is for ("start", "sketch", "trial", "restart"), for the history.
         derivative: Exact derivatives wanted beside theta, of an inner solver that has them.
         part: Name and place of the experiment that alone is run; methods leave it `None`.
+        level: Of a problem with a fidelity, a level below the full one; its role is then "cheap".
     """
 
     x: FloatArray
@@ -46,6 +51,7 @@ class Point:
     role: str = "trial"
     derivative: DerivativeOrder | None = None
     part: tuple[str, int] | None = None
+    level: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", frozen(self.x))  # a method may go on with its own array

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
+from zo_bilevel.solve.evaluation import NEVER_BEST
 from zo_bilevel.store.records import DAMAGED, StoredRun, StoredSolve
 from zo_bilevel.support.errors import StoreError
 
@@ -53,7 +54,9 @@ def _of_ended(run: StoredRun) -> dict[str, Any]:
 
 def _so_far(store: HoldsSolves, run: StoredRun) -> dict[str, Any]:
     solves = [solve for solve in store.solves(run) if solve.judged]
-    losses = [solve.loss for solve in solves if solve.loss is not None and solve.role != "confirm"]
+    losses = [
+        solve.loss for solve in solves if solve.loss is not None and solve.role not in NEVER_BEST
+    ]
     lowest = min(losses, default=None)
     return {
         "solves": sum(solve.charge for solve in solves),

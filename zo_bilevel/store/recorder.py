@@ -68,6 +68,7 @@ class Recorder:
         }
         # now: what the objective holds may change while the run goes on
         self._outer = fingerprint(problem.outer, "the outer objective").encode()
+        self._fidelity = problem.fidelity
         self._own = OwnSolves(store, self.run.number)
         self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
@@ -80,6 +81,9 @@ class Recorder:
         digest = self._digests[point.part[0] if point.part else ""].copy()
         digest.update(str(seed).encode())
         digest.update(np.ascontiguousarray(point.x, LITTLE_ENDIAN).tobytes())
+        if self._fidelity is not None:
+            level = self._fidelity.full if point.level is None else point.level
+            digest.update(f"\0level\0{self._fidelity.name}\0{level!r}".encode())
         if point.derivative is not None:
             digest.update(b"\0derivative\0" + point.derivative.key())
             if point.derivative.uses_outer:

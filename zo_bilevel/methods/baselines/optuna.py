@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 from zo_bilevel.methods.base import Search
@@ -82,7 +84,7 @@ class Optuna(Baseline):
         """
         library = import_optional("optuna", "Optuna", "optuna")
         values = SingleValues(solves.search.space)
-        kinds = {item.name: _distribution(library, item) for item in values.items}
+        kinds = distributions_of(library, values)
         study = self._study(library, solves)
         study.enqueue_trial(values.of(solves.coordinates.start))
 
@@ -100,12 +102,24 @@ class Optuna(Baseline):
         if self.sampler == "CMA":
             options.setdefault("warn_independent_sampling", False)
         sampler = getattr(library.samplers, SAMPLERS[self.sampler])(**options)
-        loudness = library.logging.get_verbosity()
-        library.logging.set_verbosity(library.logging.ERROR)
-        try:
+        with quietly(library):
             return library.create_study(sampler=sampler)
-        finally:
-            library.logging.set_verbosity(loudness)
+
+
+@contextmanager
+def quietly(library: Any) -> Iterator[None]:  # noqa: ANN401 - no types needed
+    """Without Optuna's messages."""
+    loudness = library.logging.get_verbosity()
+    library.logging.set_verbosity(library.logging.ERROR)
+    try:
+        yield
+    finally:
+        library.logging.set_verbosity(loudness)
+
+
+def distributions_of(library: Any, values: SingleValues) -> dict[str, Any]:  # noqa: ANN401
+    """A space as Optuna names it."""
+    return {item.name: _distribution(library, item) for item in values.items}
 
 
 def _distribution(library: Any, item: Item) -> Any:  # noqa: ANN401 - no types needed
