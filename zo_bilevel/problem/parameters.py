@@ -22,7 +22,8 @@ def _settle(parameter: Real | Log | Integer) -> None:
     kind, is_integer = type(parameter).__name__, isinstance(parameter, Integer)
     for name in ("lower", "upper"):
         given = getattr(parameter, name)
-        if isinstance(parameter, Real) and given == (-math.inf if name == "lower" else math.inf):
+        none = -math.inf if name == "lower" else math.inf
+        if isinstance(parameter, Real) and isinstance(given, float) and given == none:
             continue
         number = (whole_number if is_integer else finite_number)(f"{kind} {name}", given)
         if is_integer and not INT64.min <= number <= INT64.max:
