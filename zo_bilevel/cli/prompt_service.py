@@ -189,11 +189,8 @@ class ServiceBench:
             proposer = Proposer(chat, self.settings["proposer"].get("about", ""))
         share = self.options["validation"] or self.settings.get("validation", 0.4)
         price = self.settings.get("length_price", 0.0)
-        return (
-            task,
-            PromptSearch(task, proposer, validation=share, length_price=price),
-            held_out,
-        )
+        search = PromptSearch(task, proposer, validation=share, length_price=price)
+        return task, search, held_out
 
     def run(self, seed: int) -> tuple[PromptTask, ServiceRow]:
         """Search, and judge on held-out examples; nothing is asked before all is checked."""

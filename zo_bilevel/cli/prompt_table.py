@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+import numpy as np
+
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.provenance import environment
 from zo_bilevel.support.tables import Grid, number
@@ -14,8 +16,9 @@ from zo_bilevel.support.tables import Grid, number
 if TYPE_CHECKING:
     from zo_bilevel.run.result import Result
     from zo_bilevel.run.runs import Run
-    from zo_bilevel.tasks.scoring import Score, Scores
+    from zo_bilevel.tasks.scoring import PairedDifference, Score, Scores
 
+PROBE = "linear probe"
 BOUNDS_NOTE = (
     "Each method has the bounds of the soft prompt that suit it (choosing them is part of using "
     "it); the prompt it starts from, the examples and the calls are the same for all."
@@ -30,12 +33,14 @@ class Found:
     Args:
         run: Its run, as a row of a comparison.
         scores: On held-out texts.
-        result: What the run gave; `None` for the prompt that was written by hand.
+        result: What the run gave, its `phi` the prompt that is kept; `None` where none was tuned.
+        gain: Accuracy minus the hand-written prompt's, on the same texts.
     """
 
     run: Run
     scores: Scores
     result: Result | None = None
+    gain: PairedDifference | None = None
 
 
 def grid(title: str, found: Sequence[Found]) -> Grid:
@@ -49,9 +54,9 @@ def grid(title: str, found: Sequence[Found]) -> Grid:
         (
             row.run.method,
             str(row.run.solves),
-            number(row.run.loss),
+            number(row.run.loss) if row.run.solves else "-",
             _cell(row.scores.accuracy),
-            number(row.scores.f1.value),
+            _gain(row.gain),
             _value(row.scores.cross_entropy),
             f"{row.run.seconds:.0f}",
         )
@@ -62,12 +67,48 @@ def grid(title: str, found: Sequence[Found]) -> Grid:
         "calls",
         "cross-entropy\nof the examples",
         "accuracy, held out\n(95 % interval)",
-        "F1\nheld out",
+        "over the\nhand-written",
         "cross-entropy\nheld out",
         "seconds",
     )
-    note = "A call runs the model on all examples under one prompt; intervals are by bootstrap."
-    return Grid(title, header, tuple(rows), (note,))
+    note = (
+        "A call runs the model on all examples under one prompt; intervals are by bootstrap, p is "
+        "of a paired test by random changes of sign."
+    )
+    return Grid(title, header, tuple(rows), (note, *_warning(found)))
+
+
+def _warning(found: Sequence[Found]) -> tuple[str, ...]:
+    """Say where no prompt is worth it."""
+    probe = next((row.scores.accuracy.value for row in found if row.run.method == PROBE), None)
+    tuned = max((row.scores.accuracy.value for row in found if row.result is not None), default=0.0)
+    if probe is None or probe <= tuned:
+        return ()
+    return (f"A {PROBE} on the same examples is better here ({probe:.3f}): use that instead.",)
+
+
+def medians(found: Sequence[Sequence[Found]]) -> Grid:
+    """Medians over seeds, with quartiles: a row a method.
+
+    Args:
+        found: What was found, a list a seed.
+    """
+    rows = []
+    for name in dict.fromkeys(row.run.method for rows in found for row in rows):
+        same = [row for rows in found for row in rows if row.run.method == name]
+        parts = [[row.scores.accuracy.value for row in same]]
+        parts.append([row.scores.cross_entropy.value for row in same if row.scores.cross_entropy])
+        low, middle, high = np.percentile(parts[0], [25, 50, 75])
+        cross = f"{np.median(parts[1]):.3f}" if parts[1] else "-"
+        gains = [row.gain.mean for row in same if row.gain is not None]
+        cell = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+        rows.append((name, cell, f"{np.median(gains):+.3f}", cross))
+    header = ("prompt", "accuracy\n(quartiles)", "over the\nhand-written", "cross-entropy")
+    return Grid(f"medians of {len(found)} seeds, held out", header, tuple(rows))
+
+
+def _gain(gain: PairedDifference | None) -> str:
+    return "-" if gain is None else f"{gain.mean:+.3f} (p {gain.p_value:.2g})"
 
 
 def _value(score: Score | None) -> str:
@@ -84,22 +125,32 @@ def _judged(row: Found) -> Run:
 
 
 def comparison(
-    title: str, found: Sequence[Found], calls: int, width: int, size: int, command: Sequence[str]
+    title: str,
+    found: Sequence[Sequence[Found]],
+    calls: int,
+    width: int,
+    size: int,
+    command: Sequence[str],
 ) -> Comparison:
     """The same as a comparison, which has a page.
 
     Args:
         title: What it is about.
-        found: What the methods found, the hand-written prompt first.
+        found: What the methods found, a list a seed, the hand-written prompt first.
         calls: Calls that each method had.
         width: Calls that a method that draws points makes in a round.
         size: Number of coordinates N.
         command: Words of the command line.
     """
-    runs = tuple(_judged(row) for row in found)
+    runs = tuple(_judged(row) for rows in found for row in rows if row.run.solves)
+    tables = [grid(f"Scores on held-out texts, seed {r[0].run.seed}", r) for r in found]
+    if len(found) == 1:
+        tables = [grid("Scores on held-out texts", found[0])]
+    else:
+        tables.insert(0, medians(found))
     return Comparison(
         problem=title,
-        methods=tuple(run.method for run in runs),
+        methods=tuple(dict.fromkeys(run.method for run in runs)),
         seeds=tuple(dict.fromkeys(run.seed for run in runs)),
         max_solves=calls,
         runs=runs,
@@ -108,5 +159,5 @@ def comparison(
         size=size,
         facts=environment(command),
         notes=(BOUNDS_NOTE,),
-        tables=(grid("Scores on held-out texts", found),),
+        tables=tuple(tables),
     )

@@ -1,0 +1,217 @@
+"""What `zo-bilevel prompt` measures: every method on the same examples, judged on held-out ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from zo_bilevel.cli.prompt_table import PROBE
+from zo_bilevel.run.progress import Progress
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
+    from zo_bilevel.adapters.prompts.language_model import LanguageModel
+    from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
+    from zo_bilevel.cli.prompt_table import Found
+    from zo_bilevel.methods.base import Method
+    from zo_bilevel.run.result import Record, Result
+    from zo_bilevel.run.runs import Run
+    from zo_bilevel.tasks.prompt_data import Split
+
+OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
+POPULATION = 20
+VALIDATION = 0.25
+"""Share of the shots that chooses what is kept, where it is a whole example of each class."""
+MOST_JUDGED = 30
+"""Prompts on the way that are judged on the validation share."""
+PROBE_STRENGTH = 10.0
+"""Inverse of the penalty of the linear probe, for embeddings of unit length."""
+
+
+@final
+class SoftPromptBench:
+    """The data, the model, and the same examples for every method.
+
+    Args:
+        options: Those of the command line.
+        seed: Of the split, the random matrix and the methods.
+        model: The model, when it is loaded already.
+    """
+
+    def __init__(
+        self, options: Mapping[str, Any], seed: int, model: LanguageModel | None = None
+    ) -> None:
+        from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
+        from zo_bilevel.cli.loading import parse_settings
+        from zo_bilevel.tasks import prompts
+        from zo_bilevel.tasks.prompt_data import read_texts, split_shots
+
+        self.options, self.seed = options, seed
+        columns = {name: options[name] for name in ("text_column", "label_column")}
+        texts = read_texts(options["data"], **columns) if options["data"] else prompts.load_texts()
+        self.split: Split = split_shots(texts, options["shots"], seed, max_test=options["max_test"])
+        given = parse_settings("--word", options["label_words"])
+        self.words = {**prompts.label_words(texts), **{k: str(v) for k, v in given.items()}}
+        self.prompt: SoftPrompt = SoftPrompt(
+            options["words"] or prompts.DEFAULT_WORDS,
+            options["tokens"],
+            options["latent"],
+            seed=seed,
+        )
+        share = options["validation"]
+        count = round(options["shots"] * (VALIDATION if share is None else share))
+        if (share is not None and not 0 <= share < 1) or (share and not count):
+            raise InputError(
+                f"validation must be a share in [0, 1) that leaves an example of each class, got "
+                f"{share} of {options['shots']}"
+            )
+        self.train, self.validation = self.split.train, None
+        if count:
+            parts = split_shots(self.split.train, options["shots"] - count, seed)
+            self.train, self.validation = parts.train, parts.test
+        self.model = model or self._load(options["model"] or prompts.DEFAULT_MODEL)
+        self.ours = self._solver(self.prompt)
+        self._right: FloatArray | None = None
+
+    def _load(self, source: str) -> LanguageModel:
+        from zo_bilevel.adapters.prompts.language_model import LanguageModel
+
+        asked = {name: self.options[name] for name in ("device", "precision")}
+        return LanguageModel(source, self.options["kind"], **asked)
+
+    def _solver(self, prompt: SoftPrompt) -> FrozenTransformer:
+        from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
+
+        train, template = self.train, self.options["template"]
+        return FrozenTransformer(
+            self.model, train.texts, train.labels, self.words, prompt=prompt, template=template
+        )
+
+    @property
+    def title(self) -> str:
+        """What the table is about."""
+        train, test = self.split.train, self.split.test
+        return (
+            f"{self.options['shots']} examples of each of {len(train.classes)} classes, "
+            f"{len(test)} held-out texts, {self.model.name}"
+        )
+
+    def hand_written(self) -> Found:
+        """The prompt that tuning starts from."""
+        from zo_bilevel.run.runs import Improvement, Run
+
+        theta = self.ours(self.ours_start())
+        loss = self.ours.problem().outer.loss(np.asarray(theta, dtype=np.float64).ravel())
+        run = Run(
+            HAND_WRITTEN,
+            self.seed,
+            loss=float(loss),
+            solves=1,
+            rounds=1,
+            stop_reason="not tuned",
+            improvements=(Improvement(1, 1, 0.0, float(loss)),),
+        )
+        return self._found(run, self._logits(None))
+
+    def others(self) -> list[Found]:
+        """Rows that keep us honest: no prompt at all, and a linear probe on a frozen encoder."""
+        from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
+        from zo_bilevel.run.runs import Run
+
+        reader, test = self.ours.reader, self.split.test
+        bare = PromptedTransformer(reader, self.ours.soft_prompt.start[:0].float())
+        rows = [("no prompt", np.asarray(bare.logits(test.texts), dtype=np.float64))]
+        if self.model.kind == "encoder" and find_spec("sklearn") is not None:
+            from sklearn.linear_model import LogisticRegression
+
+            known = self.split.train
+            train, asked = (
+                reader.vectors(reader.ready(part.texts, 0)).numpy() for part in (known, test)
+            )
+            probe = LogisticRegression(max_iter=1000, C=PROBE_STRENGTH).fit(train, known.labels)
+            order = [list(probe.classes_).index(name) for name in self.ours.classes]
+            rows.append((PROBE, probe.predict_log_proba(asked)[:, order]))
+        runs = [Run(name, self.seed, stop_reason="not tuned") for name, _ in rows]
+        return [self._found(run, logits) for run, (_, logits) in zip(runs, rows, strict=True)]
+
+    def _logits(self, phi: Mapping[str, Any] | None, solver: Any = None) -> FloatArray:  # noqa: ANN401
+        logits = (solver or self.ours).prompted(phi).logits(self.split.test.texts)
+        return np.asarray(logits, dtype=np.float64)
+
+    def _found(self, run: Run, logits: FloatArray, result: Result | None = None) -> Found:
+        """Scores on held-out texts, and how far they are from the hand-written prompt's."""
+        from zo_bilevel.cli.prompt_table import Found
+        from zo_bilevel.tasks.scoring import paired_difference, score_logits
+
+        labels = [self.ours.classes.index(label) for label in self.split.test.labels]
+        right = (logits.argmax(axis=1) == labels).astype(float)
+        if self._right is None:
+            self._right = right
+        gain = paired_difference(right, self._right)
+        return Found(run, score_logits(logits, labels), result, gain)
+
+    def _kept(
+        self, solver: FrozenTransformer, path: list[Mapping[str, Any]]
+    ) -> Mapping[str, Any] | None:
+        """Of the prompts that were the best so far, the best on the validation share."""
+        from zo_bilevel.tasks.prompts import held_out
+
+        if self.validation is None or not path:
+            return path[-1] if path else None
+        places = sorted({round(k) for k in np.linspace(0, len(path) - 1, MOST_JUDGED)})
+        judged: list[Mapping[str, Any] | None] = [None, *(path[k] for k in places)]
+        losses = [held_out(solver, phi, self.validation).cross_entropy for phi in judged]
+        return judged[int(np.argmin([loss.value if loss else np.inf for loss in losses]))]
+
+    def run(self, name: str, method: Method, progress: Progress, place: int, count: int) -> Found:
+        """One method, on the same examples and calls as the others."""
+        from zo_bilevel.comparison.observed_method import ObservedMethod
+        from zo_bilevel.run.loop import minimize
+        from zo_bilevel.solve.dispatch.batched import Batched
+        from zo_bilevel.tasks.prompts import DRAWN_BOUND
+
+        calls = self.options["max_calls"]
+        is_ours = name == OURS
+        drawn = dataclasses.replace(self.prompt, bound=DRAWN_BOUND)
+        solver = self.ours if is_ours else self._solver(drawn)
+
+        traced, path = ObservedMethod(method, name), list[Mapping[str, Any]]()
+
+        def observe(record: Record) -> None:
+            traced.observe(record)
+            if record.status == "ok" and record.loss <= record.best_loss:
+                path.append({key: np.array(value) for key, value in record.phi.items()})
+            share = (place + record.solve / calls) / count
+            progress.update(share, f"{name}: {record.solve} of {calls} calls", record.best_loss)
+
+        result = minimize(
+            solver.problem(),
+            traced,
+            max_solves=calls,
+            seed=self.seed,
+            dispatcher=Batched(),
+            round_width=1 if is_ours else POPULATION,
+            callback=observe,
+        )
+        phi = self._kept(solver, path)
+        kept = dataclasses.replace(result, phi=self.ours_start() if phi is None else dict(phi))
+        return self._found(traced.finished(result), self._logits(phi, solver), kept)
+
+    def ours_start(self) -> dict[str, Any]:
+        """The latent numbers of the hand-written prompt."""
+        return {"latent": np.zeros(self.options["latent"])}
+
+    def save(self, found: list[Found], folder: str) -> None:
+        """Write what our method found, if it came so far."""
+        from zo_bilevel.support.json_data import to_plain
+
+        for row in found:
+            if row.run.method == OURS and row.result is not None:
+                scores = to_plain({"train_loss": row.run.loss, "held_out": row.scores})
+                self.ours.prompted(row.result.phi).save(folder, row.result, scores)
