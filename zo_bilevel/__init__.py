@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
     from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton as GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod as GradientMethod
+    from zo_bilevel.methods.multi_start import MultiStart as MultiStart
     from zo_bilevel.methods.switches import BiasSeen as BiasSeen
     from zo_bilevel.methods.switches import Plateau as Plateau
     from zo_bilevel.methods.switches import SignalToNoise as SignalToNoise
@@ -105,6 +106,7 @@ _HOMES = {
     "zo_bilevel.methods.trust_region.trust_region": ["TrustRegion"],
     "zo_bilevel.methods.switches": ["BiasSeen", "Plateau", "SignalToNoise"],
     "zo_bilevel.methods.two_phase": ["TwoPhase"],
+    "zo_bilevel.methods.multi_start": ["MultiStart"],
     "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
     "zo_bilevel.run.black_box": ["BlackBox"],
     "zo_bilevel.run.zeroth_order_sgd": ["ZerothOrderSGD"],

@@ -47,6 +47,26 @@ class Slopes:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """Where starts of `MultiStart` ended.
+
+    Args:
+        phi: The best point there by name.
+        loss: Its loss.
+        starts: How many ended there.
+        solves: That they took together.
+        has_converged: Whether any of them ended by itself, rather than by the budget.
+    """
+
+    phi: Mapping[str, Any]
+    loss: float
+    starts: int
+    solves: int
+    has_converged: bool
+
+
+@final
 @dataclass(slots=True)
 class Notes:
     """What a method tells the loop beside the points it asks for.
@@ -61,6 +81,7 @@ class Notes:
         slopes: Around the best point, of methods that model the inner solution, once they end.
         unseen: Differences that changed nothing, of searches that ended with loss left: no such
             search knows that it has converged.
+        minima: Found from several starts, the best first.
     """
 
     recommended: FloatArray | None = None
@@ -69,6 +90,7 @@ class Notes:
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0
+    minima: tuple[Minimum, ...] = ()
 
 
 @final

@@ -106,6 +106,13 @@ def _botorch() -> Method:
     return BoTorch()
 
 
+def _multi_start(member: str) -> Method:
+    """Ten starts of a method of any name here."""
+    from zo_bilevel.methods.multi_start import MultiStart
+
+    return MultiStart(method_from_name(member))
+
+
 def _turbo() -> Method:
     from zo_bilevel.methods.baselines.turbo import TuRBO
 
@@ -147,6 +154,7 @@ METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
     "esmda": _esmda,
 }
 METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {
+    "multi-start": _multi_start,
     "nevergrad": _nevergrad,
     "scipy": _scipy,
     "optuna": _optuna,

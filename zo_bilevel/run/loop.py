@@ -315,4 +315,5 @@ def _result(
         objective=outer if isinstance(outer, SquaredError | RobustError) else None,
         slopes=None if fit is None else fit.slopes,
         violation=chosen.violation if problem.feasible else None,
+        minima=notes.minima,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.methods.base import Slopes
+from zo_bilevel.methods.base import Minimum, Slopes
 from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.problem import Problem
     from zo_bilevel.run.confidence import Uncertainty
 
+MOST_MINIMA = 10
+"""Of them are printed."""
 HISTORY_BYTES = 2**28
 """Of inner solutions that a history holds, and of meta-parameters."""
 
@@ -91,6 +93,7 @@ class Result:
         space: The parameters; not saved.
         objective: The outer objective where it has a target; not saved.
         slopes: How theta changes around the point, from methods that model it; not saved.
+        minima: That `MultiStart` found, the best first; not saved.
         violation: Of the constraint that the point breaks most, in its scale; 0 where all hold,
             up to 1e-6 counts as none, and `None` where the problem has no constraints.
     """
@@ -115,6 +118,7 @@ class Result:
     objective: SquaredError | RobustError | None = field(default=None, repr=False)
     slopes: Slopes | None = field(default=None, repr=False)
     violation: float | None = None
+    minima: tuple[Minimum, ...] = ()
 
     @property
     def is_feasible(self) -> bool:
@@ -214,7 +218,7 @@ class Result:
         return load_result(folder)
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={_short(value)}" for name, value in self.phi.items())
+        values = _values(self.phi)
         failed = sum(self.failures.values())
         lost = f", {failed} failed" if failed else ""
         known = self.standard_error is not None and not math.isnan(self.standard_error)
@@ -224,7 +228,18 @@ class Result:
             f"loss {self.loss:.4g}{error} at {values}{broken} after {self.solves} solves in "
             f"{self.rounds} rounds{lost} ({self.method}; {self.stop_reason})"
         )
-        return "\n".join([found, *self.warnings])
+        lines = [
+            f"  {place}. loss {end.loss:.4g} at {_values(end.phi)}, starts: {end.starts}"
+            + ("" if end.has_converged else ", not converged")
+            for place, end in enumerate(self.minima[:MOST_MINIMA], start=1)
+        ]
+        left = len(self.minima) - MOST_MINIMA
+        lines += [f"  and {left} more"] if left > 0 else []
+        return "\n".join([found, *lines, *self.warnings])
+
+
+def _values(phi: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in phi.items())
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any parameter value
