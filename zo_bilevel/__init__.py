@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.parameters import Choice as Choice
     from zo_bilevel.problem.parameters import Integer as Integer
     from zo_bilevel.problem.parameters import Log as Log
+    from zo_bilevel.problem.parameters import LogNormal as LogNormal
+    from zo_bilevel.problem.parameters import Normal as Normal
     from zo_bilevel.problem.parameters import Real as Real
     from zo_bilevel.problem.problem import Problem as Problem
     from zo_bilevel.problem.space import Space as Space
@@ -172,6 +174,7 @@ _HOMES = {
     "zo_bilevel.problem.dependent": ["Fixed", "Tied"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
     "zo_bilevel.problem.fidelity": ["Fidelity"],
+    "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "LogNormal", "Normal", "Real"],
     "zo_bilevel.problem.space": ["Space"],
     "zo_bilevel.problem.task": ["Task"],
 }

@@ -17,6 +17,7 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.failure_values import FailureRule
 from zo_bilevel.methods.names import method_from_name
+from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.serial import Serial
 
@@ -238,7 +239,7 @@ def test_a_failed_solve_is_worse_than_any_seen() -> None:
     failed = zb.Evaluation(point, "crashed", None, float("inf"))
     assert rule.losses([failed]) == [1e10]
     assert rule.losses([*good, failed]) == [3.0, -5.0, 11.0]
-    outer = zb.SquaredError([0.0, 0.0, 0.0, 4.0])
+    outer = Residuals(space, zb.SquaredError([0.0, 0.0, 0.0, 4.0]))
     assert np.sum(rule.residuals([failed], outer)[0] ** 2) == pytest.approx(1e10)
     near, far = (zb.Evaluation(point, "ok", np.full(4, v), v**2) for v in (1.0, 9.0))
     found = rule.residuals([far, near, far, failed], outer)

@@ -95,6 +95,12 @@ def test_the_scale_is_given_or_the_size_of_the_start():
     assert lower.decode(lower.encode()) == pytest.approx({"a": 2.5, "b": -2.0})
 
 
+def test_bounds_stay_within_reach_of_a_tiny_start():
+    placed = zb.Space(a=zb.Real(-5, 10)).placed_at({"a": 1e-170})
+    assert placed.decode(placed.lower) == {"a": -5.0}
+    assert placed.decode(placed.upper) == {"a": 10.0}
+
+
 def test_a_store_reads_a_placed_space_back():
     space = zb.Space(a=zb.Real(lower=0, shape=2), b=zb.Real(0, 1), c=zb.Log(1, 2))
     placed = space.placed_at({"a": [1.0, 4.0]})

@@ -30,8 +30,8 @@ class View(Protocol):
         """The vector, shape `(m,)`; `None` for a failed solve."""
         ...
 
-    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:
-        """The vector's derivatives `(m, c)` from those of theta, along directions `(N, c)`."""
+    def tangents(self, derivative: FloatArray, directions: FloatArray, x: FloatArray) -> FloatArray:
+        """The vector's derivatives `(m, c)` from those of theta, along directions `(N, c)` at x."""
         ...
 
 
@@ -117,7 +117,7 @@ class Differences:
         derivative = evaluations[0].derivative if evaluations and evaluations[0].ok else None
         if derivative is None:
             return [None] * self.displacements.shape[1]
-        columns = view.tangents(derivative, self.displacements)
+        columns = view.tangents(derivative, self.displacements, self.base)
         return [
             Change(way, column, 0.0)
             for way, column in zip(self.displacements.T, columns.T, strict=True)

@@ -35,7 +35,12 @@ class Observed:
             return evaluation.theta
         return np.array([evaluation.loss])
 
-    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:  # noqa: ARG002
+    def tangents(
+        self,
+        derivative: FloatArray,
+        directions: FloatArray,  # noqa: ARG002
+        x: FloatArray,  # noqa: ARG002
+    ) -> FloatArray:
         """The derivatives of theta as they are."""
         return derivative
 

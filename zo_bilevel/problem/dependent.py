@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.problem.expression import Expression
-from zo_bilevel.problem.parameters import Parameter, same_option
+from zo_bilevel.problem.parameters import Log, Parameter, Real, same_option
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
@@ -155,6 +155,13 @@ def _in_order(ties: dict[str, Expression]) -> dict[str, Expression]:
             )
         ordered |= {name: ties[name] for name in ready}
     return ordered
+
+
+def without_prior(parameter: Parameter | Fixed | Tied) -> Parameter | Fixed | Tied:
+    """A parameter as solves depend on it."""
+    if isinstance(parameter, Real | Log) and parameter.prior is not None:
+        return dataclasses.replace(parameter, prior=None)
+    return parameter
 
 
 def as_tensor(value: Any) -> Any:  # noqa: ANN401 - any fixed value

@@ -120,6 +120,8 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     if parameter.scale is None and not is_far:
         return None
     scale = np.where(sizes > 0, sizes, largest)
+    if parameter.is_bounded:  # however small the start, the bounds are within reach
+        scale = np.maximum(scale, (parameter.upper - parameter.lower) / REACH)
     return Placement(
         center, scale if parameter.scale is None else np.full_like(center, parameter.scale)
     )

@@ -17,6 +17,66 @@ Shape: TypeAlias = tuple[int, ...]
 INT64 = np.iinfo(np.int64)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """What is known of a `Real` before the data: a mean and how far it may be off.
+
+    Args:
+        mean: Within the bounds.
+        std: Standard deviation, > 0. Of an array each number has it; of a field with a
+            correlation length neighbours vary together.
+
+    Raises:
+        InputError: If a number is not finite, or `std <= 0`.
+    """
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", finite_number("Normal mean", self.mean))
+        object.__setattr__(self, "std", finite_number("Normal std", self.std, "> 0"))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """What is known of a `Log` before the data: its logarithm is normally distributed.
+
+    Args:
+        median: > 0, within the bounds.
+        sigma: Standard deviation of the natural logarithm, > 0: 0.1 is about 10 percent, 0.7 a
+            factor of two.
+
+    Raises:
+        InputError: If a number is not finite and > 0.
+    """
+
+    median: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "median", finite_number("LogNormal median", self.median, "> 0"))
+        object.__setattr__(self, "sigma", finite_number("LogNormal sigma", self.sigma, "> 0"))
+
+
+def _check_prior(parameter: Real | Log, kind: type[Normal | LogNormal]) -> None:
+    prior = parameter.prior
+    if prior is None:
+        return
+    if not isinstance(prior, kind):
+        raise InputError(
+            f"the prior of {type(parameter).__name__} must be zb.{kind.__name__}, got {prior!r}"
+        )
+    center = prior.mean if isinstance(prior, Normal) else prior.median
+    if not parameter.lower <= center <= parameter.upper:
+        raise InputError(
+            f"the prior's {'mean' if isinstance(prior, Normal) else 'median'} must lie in "
+            f"[{parameter.lower}, {parameter.upper}], got {center}"
+        )
+
+
 def _settle(parameter: Real | Log | Integer) -> None:
     """Check the bounds and the shape, and keep them as plain numbers and a plain tuple."""
     kind, is_integer = type(parameter).__name__, isinstance(parameter, Integer)
@@ -58,9 +118,10 @@ class Real:
         scale: By how much the number may well change, > 0. Default, where one is needed: the size
             of the start; of a start of 0, the largest of the array's, else 1. Without a start it
             is searched around 0, or one scale away from its only bound.
+        prior: What is known before the data; see `Normal`.
 
     Raises:
-        InputError: If a bound, the shape, the correlation length or the scale breaks its rule.
+        InputError: If an argument breaks its rule, or the prior's mean is outside the bounds.
 
     Example:
         >>> Real(-5, 5, shape=(64,), correlation_length=0.1).shape
@@ -74,6 +135,7 @@ class Real:
     shape: Shape = ()
     correlation_length: float | None = None
     scale: float | None = None
+    prior: Normal | None = None
 
     @property
     def is_bounded(self) -> bool:
@@ -84,6 +146,7 @@ class Real:
         _settle(self)
         if self.scale is not None:
             object.__setattr__(self, "scale", finite_number("Real scale", self.scale, "> 0"))
+        _check_prior(self, Normal)
         if self.correlation_length is None:
             return
         finite_number("Real correlation_length", self.correlation_length, "> 0")
@@ -102,9 +165,11 @@ class Log:
         lower: Smallest value, > 0.
         upper: Largest value, finite, above `lower`.
         shape: Shape of the array; `()` is a plain number.
+        prior: What is known before the data; see `LogNormal`.
 
     Raises:
-        InputError: If `lower <= 0`, `lower >= upper`, or a bound is not finite.
+        InputError: If `lower <= 0`, `lower >= upper`, a bound is not finite, or the prior's median
+            is outside the bounds.
 
     Example:
         >>> Log(1e-4, 10.0).lower
@@ -114,11 +179,13 @@ class Log:
     lower: float
     upper: float
     shape: Shape = ()
+    prior: LogNormal | None = None
 
     def __post_init__(self) -> None:
         _settle(self)
         if self.lower <= 0:
             raise InputError(f"Log lower must be > 0, got {self.lower}")
+        _check_prior(self, LogNormal)
 
 
 @final

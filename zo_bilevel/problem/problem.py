@@ -22,6 +22,7 @@ from zo_bilevel.problem.objectives.functions import (
 )
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.prior_term import PriorTerm, prior_share
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
@@ -104,6 +105,8 @@ class Problem:
         _check_fidelity(self.fidelity, self.space, self.constraints)
         if isinstance(self.inner, ChecksSpace):
             self.inner.check(self.space)
+        if self.space.has_prior:
+            prior_share(outer)
 
     def start_at(self, initial: Mapping[str, Any] | None) -> FloatArray:
         """Where a search begins, scaled, shape `(N,)`.
@@ -147,6 +150,11 @@ class Problem:
         """The same problem, searched around a start where bounds are far; see `Space.placed_at`."""
         space = self.space.placed_at(phi)
         return self if space is self.space else dataclasses.replace(self, space=space)
+
+    def placed_around(self, phi: Mapping[str, Any] | None) -> Problem:
+        """The same problem around an answer: numbers without bounds only, whatever the others."""
+        free = {name: value for name, value in (phi or {}).items() if name in self.space.placements}
+        return self.placed_at(free)
 
     def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:
         """Fix the structure of the inner solution from the first solve.
@@ -257,6 +265,8 @@ class BoundProblem:
     ) -> None:
         self.space = space
         self.outer = outer
+        self.prior = PriorTerm(space) if space.has_prior else None
+        self._share = 0.0 if self.prior is None else prior_share(outer)
         self.context = context
         self.is_vector = outer.is_vector and not is_scalar
 
@@ -266,12 +276,33 @@ class BoundProblem:
         return self.context.layout
 
     def value(self, theta: FloatArray, x: FloatArray) -> float:
-        """Loss of an inner solution solved at `x`."""
-        return self.outer.value(theta, x, self.context)
+        """Loss of an inner solution solved at `x`, the prior's part included."""
+        return self.outer.value(theta, x, self.context) + self.prior_loss(x)
+
+    def prior_loss(self, x: FloatArray) -> float:
+        """The prior's part of the loss at `x`; 0 without a prior."""
+        if self.prior is None:
+            return 0.0
+        residuals = self.prior.residuals(x)
+        return self._share * float(residuals @ residuals)
+
+    def parts(self, theta: FloatArray, x: FloatArray) -> dict[str, float]:
+        """What the loss is made of: each named part of the data, "prior"; empty if undivided."""
+        data = self.outer.value(theta, x, self.context)
+        found: dict[str, float] = {}
+        if isinstance(self.outer, SquaredError) and self.outer.layout.names:
+            shares = self.outer.shares(self.layout.pack(theta))
+            found = {name: share * data for name, share in shares.items()}
+        if self.prior is None:
+            return found
+        return {**(found or {"data": data}), "prior": self.prior_loss(x)}
 
     def gradient(self, theta: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
-        return self.outer.gradient(theta, x, self.context)
+        in_theta, in_x = self.outer.gradient(theta, x, self.context)
+        if self.prior is not None:
+            in_x = in_x + 2 * self._share * self.prior.pulled(x, self.prior.residuals(x))
+        return in_theta, in_x
 
     def hessian_product(
         self,
@@ -281,4 +312,8 @@ class BoundProblem:
         x_tangents: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """Hessian of f applied to tangents `(m, b)`, `(N, b)`: its parts in theta and x."""
-        return self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)
+        found = self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)
+        if self.prior is None:
+            return found
+        bent = self.prior.pulled(x, self.prior.tangents(x, x_tangents))
+        return found[0], found[1] + 2 * self._share * bent

@@ -17,6 +17,7 @@ from zo_bilevel.problem.dependent import (
     as_dependent,
     as_tensor,
     check_names,
+    without_prior,
 )
 from zo_bilevel.problem.far_bounds import Placements, placement_at
 from zo_bilevel.problem.names import refuse_unknown
@@ -76,7 +77,8 @@ class Space(Coordinates):
             got = "only fixed and tied ones" if merged else "none"
             raise InputError(f"space must have at least one parameter, got {got}")
         super().__init__(free)
-        self.identity: Any = self.declared
+        # what is known before the data changes no solve
+        self.identity: Any = {n: without_prior(p) for n, p in self.declared.items()}
         self.is_placed = False
         self._dependents = Dependents(self.declared)
         self.names: tuple[str, ...] = self._dependents.names
@@ -139,7 +141,7 @@ class Space(Coordinates):
         """
         space = Space(self.declared)
         Coordinates.__init__(space, self.parameters, self.placements | dict(placements))
-        space.is_placed = True
+        space.is_placed = bool(placements)
         return space
 
     def fixed(self, values: Mapping[str, Any]) -> Space:
@@ -173,6 +175,11 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
     def has_correlation(self) -> bool:
         """Whether any parameter is a field with a correlation length."""
         return any(getattr(p, "correlation_length", None) for p in self.parameters.values())
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether anything is known of a free parameter before the data."""
+        return any(getattr(p, "prior", None) is not None for p in self.parameters.values())
 
     @property
     def prior(self) -> Prior:

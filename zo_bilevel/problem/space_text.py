@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -11,7 +12,15 @@ import numpy as np
 
 from zo_bilevel.problem.dependent import Fixed, Tied
 from zo_bilevel.problem.far_bounds import Placement
-from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
+from zo_bilevel.problem.parameters import (
+    Choice,
+    Integer,
+    Log,
+    LogNormal,
+    Normal,
+    Parameter,
+    Real,
+)
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.errors import StoreError
 
@@ -69,6 +78,8 @@ def _facts(name: str, parameter: Parameter | Fixed | Tied) -> dict[str, Any]:
         facts["correlation_length"] = float(parameter.correlation_length)
     if isinstance(parameter, Real) and parameter.scale is not None:
         facts["scale"] = parameter.scale
+    if isinstance(parameter, Real | Log) and parameter.prior is not None:
+        facts["prior"] = dataclasses.asdict(parameter.prior)
     return facts
 
 
@@ -98,6 +109,9 @@ def space_from_text(text: str) -> Space:
         parameters, placements = {}, {}
         for facts in json.loads(text):
             options = {k: v for k, v in facts.items() if k not in APART}
+            if "prior" in facts:
+                kind = Normal if facts["kind"] == "Real" else LogNormal
+                options["prior"] = kind(**facts["prior"])
             if "placement" in facts:
                 placements[facts["name"]] = Placement(*map(np.array, facts["placement"]))
             if "shape" in options:

@@ -32,7 +32,7 @@ class Uncertainty:
         names: One a number: "a", or "field[3]" for arrays. Length N.
         values: The parameters, shape `(N,)`.
         covariance: Shape `(N, N)`; infinite variances for what the data do not determine.
-        degrees_of_freedom: Data less parameters.
+        degrees_of_freedom: Data less parameters; infinite with priors.
         residual_deviation: Estimated standard deviation of a measurement of weight 1.
         stiffness: Singular values of the weighted Jacobian per scaled unit, `(N,)`, falling.
         directions: The eigen-directions they belong to, one a column, scaled, `(N, N)`.
@@ -48,7 +48,7 @@ class Uncertainty:
     names: tuple[str, ...]
     values: FloatArray
     covariance: FloatArray = field(repr=False)
-    degrees_of_freedom: int
+    degrees_of_freedom: float
     residual_deviation: float
     stiffness: FloatArray = field(repr=False)
     directions: FloatArray = field(repr=False)
@@ -151,6 +151,8 @@ class Uncertainty:
         title = (
             f"{self.degrees_of_freedom} degrees of freedom, residual standard deviation "
             f"{number(self.residual_deviation, 4)}"
+            if np.isfinite(self.degrees_of_freedom)
+            else "with priors, standard deviations of the data as given"
         )
         header = ("parameter", "value", "standard\nerror", "95 % interval")
         return Grid(title, header, rows[:MOST_ROWS], tuple(notes))

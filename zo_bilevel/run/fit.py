@@ -6,6 +6,9 @@ Regression Analysis, 1988, section 2.2):
     s^2 = sum(w r^2) / (p - n)                    residual variance                       (1)
     C   = s^2 (J' W J)^-1                          covariance of the parameters            (2)
     b_k +- t(p - n) sqrt(C_kk)                     interval of one of them                 (3)
+
+With priors the residuals of these stand below those of the data (`Residuals`), and as the two must
+be weighed against each other, the data's standard deviations are believed: s^2 = 1.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.methods.base import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.confidence import Uncertainty, block_names, describe_direction, flat_names
 from zo_bilevel.support.arrays import FloatArray
@@ -65,7 +69,13 @@ class Fit:
     def __post_init__(self) -> None:
         used = self.objective.weights > 0
         roots = np.sqrt(self.objective.weights[used])
-        triangle = _triangle(self.slopes.jacobian[used], roots)
+        parts = Residuals(self.space, self.objective)
+        if parts.is_plain:
+            triangle = _triangle(self.slopes.jacobian[used], roots)
+        else:
+            known = np.where(used[:, None], self.slopes.jacobian, 0.0)
+            rows = parts.slopes(known, self.slopes.x, np.eye(self.space.size))
+            triangle = np.asarray(np.linalg.qr(rows, mode="r"))
         _, stiffness, rows = np.linalg.svd(triangle)
         along = np.einsum("kn,nm,km->k", rows, self.slopes.doubt, rows)
         error = np.sqrt(float(roots @ roots) * np.maximum(along, 0.0))
@@ -73,14 +83,21 @@ class Fit:
             object.__setattr__(self, name, value)
 
     @property
-    def freedom(self) -> int:
-        """Data less parameters."""
+    def freedom(self) -> float:
+        """Data less parameters; infinite with priors, where standard deviations are believed."""
+        if self.space.has_prior:
+            return math.inf
         return int(np.count_nonzero(self.objective.weights)) - self.space.size
 
     @property
     def residual_variance(self) -> float:
-        """Of a measurement of weight 1 (eq. 1)."""
+        """Of a measurement of weight 1 (eq. 1); 1 with priors."""
+        if self.space.has_prior:
+            return 1.0
         difference = self.theta - self.objective.target
+        if self.objective.has_covariance:
+            residuals = self.objective.whiten(difference)
+            return float(residuals @ residuals) / self.freedom
         return float(self.objective.weights @ difference**2) / self.freedom
 
     def _are_open(self, stiffness: FloatArray) -> NDArray[np.bool_]:

@@ -74,7 +74,7 @@ def hypergradient(
                 f"a hypergradient needs parameters that vary continuously, got {name}={parameter!r}"
             )
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
-    problem = problem.placed_at(phi)
+    problem = problem.placed_around(phi)
     evaluator = Evaluator(problem, dispatcher, seed)
     sketches = _Sketches(FG2UZO() if estimator is None else estimator, evaluator)
     x = problem.space.encode(phi)

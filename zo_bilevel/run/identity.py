@@ -59,6 +59,9 @@ def objective_text(problem: Problem) -> str:
     kind = type(outer).__name__ if is_ours else getattr(outer, "__name__", type(outer).__name__)
     if held:
         kind = f"{kind} #{fingerprint(held, 'the outer objective')[:SHORT]}"
+    if problem.space.has_prior:
+        priors = {n: getattr(p, "prior", None) for n, p in problem.space.parameters.items()}
+        kind += f", priors #{fingerprint(priors, 'the space')[:SHORT]}"
     return f"{kind}, seen as its loss only" if problem.is_scalar else kind
 
 

@@ -316,4 +316,5 @@ def _result(
         slopes=None if fit is None else fit.slopes,
         violation=chosen.violation if problem.feasible else None,
         minima=notes.minima,
+        parts=evaluator.bound.parts(chosen.theta, x) if chosen.theta is not None else {},
     )

@@ -21,10 +21,11 @@ import numpy as np
 from scipy import stats
 
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.run.confidence import flat_names
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.result import Result
-from zo_bilevel.run.uncertainty import checked_fit, fit_at
+from zo_bilevel.run.uncertainty import checked_fit, fit_at, placed_like
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Point
@@ -117,14 +118,14 @@ def profile(
         raise InputError(f"level must lie in (0, 1), got {level}")
     if max_solves < 1:
         raise InputError(f"max_solves must be >= 1, got {max_solves}")
-    problem = problem.placed_at(at.phi if isinstance(at, Result) else at)
+    problem = placed_like(problem, at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     fit, solves = fit_at(evaluator, at)
     x, place, freedom = fit.slopes.x, names.index(name), fit.freedom
-    roots = np.sqrt(objective.weights)
-    residuals = roots * (fit.theta - objective.target)
-    known = np.where(roots[:, None] > 0, fit.slopes.jacobian, 0.0)
-    slopes = roots[:, None] * known
+    parts = Residuals(problem.space, objective)
+    residuals = parts.at(fit.theta, x)
+    known = np.where(objective.weights[:, None] > 0, fit.slopes.jacobian, 0.0)
+    slopes = parts.slopes(known, x, np.eye(x.size))
     limit = float(stats.t.ppf(0.5 + level / 2, freedom))
     valleys = [
         _Valley(problem, place, x, residuals, slopes, freedom, limit, sign) for sign in (-1.0, 1.0)
@@ -139,7 +140,7 @@ def profile(
         answers = dict(zip(asked, solved, strict=True))
         asked = {}
         for k, found in answers.items():
-            reply = roots * (found.theta - objective.target) if found.theta is not None else None
+            reply = None if found.theta is None else parts.at(found.theta, found.point.x)
             try:
                 asked[k] = sides[k].send(reply)
             except StopIteration:
@@ -158,14 +159,15 @@ class _Valley:
         x: FloatArray,
         residuals: FloatArray,
         slopes: FloatArray,
-        freedom: int,
+        freedom: float,
         limit: float,
         sign: float,
     ) -> None:
         self.space, self.place = problem.space, place
         self.x, self.residuals, self.slopes = x, residuals, slopes.copy()
         self.start = float(residuals @ residuals)
-        self.variance = max(self.start / freedom, np.finfo(float).tiny)
+        variance = self.start / freedom if np.isfinite(freedom) else 1.0
+        self.variance = max(variance, np.finfo(float).tiny)
         self.limit, self.sign = limit, sign
         self.others = np.arange(x.size) != place
         self.values = [float(self.space.values(x)[place])]

@@ -96,6 +96,7 @@ class Result:
         minima: That `MultiStart` found, the best first; not saved.
         violation: Of the constraint that the point breaks most, in its scale; 0 where all hold,
             up to 1e-6 counts as none, and `None` where the problem has no constraints.
+        parts: What the loss is the sum of, by name: parts of the target, and "prior".
     """
 
     phi: dict[str, Any]
@@ -119,6 +120,7 @@ class Result:
     slopes: Slopes | None = field(default=None, repr=False)
     violation: float | None = None
     minima: tuple[Minimum, ...] = ()
+    parts: dict[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def is_feasible(self) -> bool:
@@ -223,6 +225,8 @@ class Result:
         lost = f", {failed} failed" if failed else ""
         known = self.standard_error is not None and not math.isnan(self.standard_error)
         error = f" ± {self.standard_error:.2g}" if known else ""
+        parts = ", ".join(f"{name} {part:.4g}" for name, part in self.parts.items())
+        error += f" ({parts})" if parts else ""
         broken = "" if self.is_feasible else f", breaks constraints by {self.violation:.2g},"
         found = (
             f"loss {self.loss:.4g}{error} at {values}{broken} after {self.solves} solves in "

@@ -49,6 +49,7 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
         "failures": result.failures,
         **{kind: _entries(kind, getattr(result, kind), arrays) for kind in ANSWERS},
         "warnings": result.warnings,
+        "parts": result.parts,
         "memory": dataclasses.asdict(result.memory),
         "history": [[getattr(record, name) for name in FACTS] for record in result.history],
         "answers": {kind: _answers_entry(result.history, arrays, kind) for kind in ANSWERS},
@@ -90,6 +91,7 @@ def _result(card: Mapping[str, Any], arrays: Arrays) -> Result:
         x=arrays["x"],
         memory=Memory(**card["memory"]),
         warnings=tuple(card["warnings"]),
+        parts=card.get("parts", {}),
     )
 
 

@@ -5,6 +5,7 @@ They are those that the method knew when it stopped, where it was sure of them, 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,10 +84,20 @@ def uncertainty(
         0.0398
     """
     checked_fit(problem, relative_step)
-    problem = problem.placed_at(at.phi if isinstance(at, Result) else at)
+    problem = placed_like(problem, at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     fit, solves = fit_at(evaluator, at, relative_step)
     return fit.uncertainty(solves)
+
+
+def placed_like(problem: Problem, at: Result | Mapping[str, Any]) -> Problem:
+    """The problem in the coordinates of a run, or around the answer where these are not known."""
+    if not isinstance(at, Result):
+        return problem.placed_around(at)
+    if at.space is None or at.space.names != problem.space.names:
+        return problem.placed_around(at.phi)
+    placements = at.space.placements if at.space.is_placed else {}
+    return dataclasses.replace(problem, space=problem.space.placed(placements))
 
 
 def fit_at(
@@ -142,7 +153,7 @@ def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:
     if relative_step is not None and not 0 < relative_step < 1:
         raise InputError(f"relative_step must lie in (0, 1), got {relative_step}")
     num_data = int(np.count_nonzero(problem.outer.weights))
-    if num_data <= problem.space.size:
+    if num_data <= problem.space.size and not problem.space.has_prior:
         raise InputError(
             "uncertainty needs more data than parameters, "
             f"got {num_data} data of weight > 0 and {problem.space.size} parameters"

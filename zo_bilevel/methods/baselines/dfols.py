@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
@@ -76,7 +76,7 @@ class DFOLS(Baseline):
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
         """
-        squared_error_of(search, "DFO-LS")
+        residuals_of(search, "DFO-LS")
 
     def drive(self, solves: Solves) -> str:
         """Run DFO-LS to its end.
@@ -87,7 +87,7 @@ class DFOLS(Baseline):
         Returns:
             DFO-LS's message.
         """
-        place, outer = solves.coordinates, squared_error_of(solves.search, "DFO-LS")
+        place, outer = solves.coordinates, residuals_of(solves.search, "DFO-LS")
 
         def residuals(row: FloatArray) -> FloatArray:
             return solves.rule.residuals(solves.evaluate([row]), outer)[0]

@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
@@ -83,7 +83,7 @@ class ESMDA(Baseline):
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
         """
-        squared_error_of(search, "ES-MDA")
+        residuals_of(search, "ES-MDA")
 
     def _size(self, max_solves: int | None) -> int:
         if self.ensemble_size is not None:
@@ -120,7 +120,7 @@ class ESMDA(Baseline):
     def _solve(self, members: FloatArray, solves: Solves) -> tuple[FloatArray, FloatArray]:
         members = np.stack([solves.coordinates.to_x(member) for member in members.T], axis=1)
         evaluations = solves.evaluate(list(members.T))
-        outer = squared_error_of(solves.search, "ES-MDA")
+        outer = residuals_of(solves.search, "ES-MDA")
         kept = [place for place, evaluation in enumerate(evaluations) if evaluation.ok]
         if len(kept) < 2:
             raise GiveUpError(f"esmda: {len(kept)} of {len(evaluations)} members left, 2 needed")

@@ -9,6 +9,7 @@ import numpy as np
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.problem.objectives.squared_error import SquaredError
+from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError
@@ -18,15 +19,15 @@ FAILED_RESIDUALS = 2.0
 """Times the residuals of the best solve so far, of a failed one."""
 
 
-def squared_error_of(search: Search, method: str) -> SquaredError:
-    """The outer objective of a method that works on residuals.
+def residuals_of(search: Search, method: str) -> Residuals:
+    """What a method that works on residuals sees of the problem.
 
     Args:
         search: What the method starts from.
         method: Its name, for the message.
 
     Returns:
-        The objective.
+        The residuals, those of priors included.
 
     Raises:
         UnsupportedProblemError: If the problem is scalar, has another objective or constraints.
@@ -40,7 +41,7 @@ def squared_error_of(search: Search, method: str) -> SquaredError:
         )
     if search.problem.feasible:
         raise UnsupportedProblemError(f"{method} cannot keep constraints")
-    return outer
+    return Residuals(search.space, outer)
 
 
 @final
@@ -71,28 +72,30 @@ class FailureRule:
         failed = self._failed_loss()
         return [evaluation.loss if evaluation.ok else failed for evaluation in evaluations]
 
-    def residuals(self, evaluations: Sequence[Evaluation], outer: SquaredError) -> list[FloatArray]:
-        """`sqrt(w / m) (theta - target)` of one round: squares add up to the loss.
+    def residuals(
+        self, evaluations: Sequence[Evaluation], residuals: Residuals
+    ) -> list[FloatArray]:
+        """Residuals of one round, scaled so that their squares add up to the loss.
 
         Args:
             evaluations: The round.
-            outer: The objective.
+            residuals: Of the problem.
 
         Returns:
-            Vectors of shape `(m,)`, in order.
+            Vectors of shape `(size,)`, in order.
         """
-        scale = np.sqrt(outer.weights / outer.target.size)
-        for evaluation in evaluations:
-            if evaluation.theta is not None and evaluation.loss < self._least:
-                self._least = evaluation.loss
-                self._of_best = scale * (evaluation.theta - outer.target)
-        failed = FAILED_RESIDUALS * self._of_best
-        if not failed.size:
-            failed = np.full(scale.size, np.sqrt(LOSS_WHEN_NOTHING_SUCCEEDED / scale.size))
-        return [
-            failed.copy() if e.theta is None else scale * (e.theta - outer.target)
+        found = [
+            None if e.theta is None else residuals.normalised(e.theta, e.point.x)
             for e in evaluations
         ]
+        for evaluation, vector in zip(evaluations, found, strict=True):
+            if vector is not None and evaluation.loss < self._least:
+                self._least, self._of_best = evaluation.loss, vector
+        failed = FAILED_RESIDUALS * self._of_best
+        if not failed.size:
+            size = residuals.size
+            failed = np.full(size, np.sqrt(LOSS_WHEN_NOTHING_SUCCEEDED / size))
+        return [failed.copy() if vector is None else vector for vector in found]
 
     def _failed_loss(self) -> float:
         if not np.isfinite(self._worst):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
@@ -63,7 +63,7 @@ class POUNDERS(Baseline):
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
         """
-        squared_error_of(search, "POUNDERS")
+        residuals_of(search, "POUNDERS")
 
     def drive(self, solves: Solves) -> str:
         """Run POUNDERS to its end.
@@ -74,7 +74,7 @@ class POUNDERS(Baseline):
         Returns:
             Its flag.
         """
-        place, outer = solves.coordinates, squared_error_of(solves.search, "POUNDERS")
+        place, outer = solves.coordinates, residuals_of(solves.search, "POUNDERS")
 
         def residuals(row: FloatArray) -> FloatArray:
             return solves.rule.residuals(solves.evaluate([row]), outer)[0]
@@ -87,7 +87,7 @@ class POUNDERS(Baseline):
             max(solves.search.max_solves or SOLVES_WITHOUT_BUDGET, 2 * place.size) + 2,
             NO_TOLERANCE,
             self.radius,
-            outer.target.size,
+            outer.size,
             place.lower,
             place.upper,
             Options=OWN_SUBPROBLEM_SOLVER,

@@ -12,7 +12,7 @@ from scipy import optimize
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
-from zo_bilevel.methods.baselines.failure_values import squared_error_of
+from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.limits import refuse_discrete, restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
 from zo_bilevel.solve.evaluation import Evaluation
@@ -139,7 +139,7 @@ class Scipy(Baseline):
             UnsupportedProblemError: If it needs residuals or derivatives that there are not.
         """
         if self.solver in RESIDUAL_SOLVERS:
-            numbers = squared_error_of(search, self.label).target.size
+            numbers = residuals_of(search, self.label).size
             if self.solver == "lm" and numbers < search.space.size:
                 raise UnsupportedProblemError(
                     f"{self.label} needs at least as many residuals as coordinates, "
@@ -213,7 +213,7 @@ class Scipy(Baseline):
     def _least_squares(self, solves: Solves) -> str:
         place = solves.coordinates
         has_bounds = SOLVERS[self.solver].has_bounds
-        outer = squared_error_of(solves.search, self.label)
+        outer = residuals_of(solves.search, self.label)
 
         def residuals(evaluations: list[Evaluation]) -> list[FloatArray]:
             return solves.rule.residuals(evaluations, outer)

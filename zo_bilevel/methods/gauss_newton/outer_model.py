@@ -1,7 +1,8 @@
 """The outer objective as Gauss-Newton sees it: value, slope and curvature in what is modelled.
 
 What is modelled is the inner solution, scaled by the square roots of the weights when the
-objective is a weighted squared error, so that all components count the same.
+objective is a weighted squared error, so that all components count the same. With a covariance or
+priors it is the vector of all residuals in standard deviations, so that the priors count exactly.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from scipy.linalg.lapack import dpotrf
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
@@ -42,11 +44,20 @@ class OuterModel:
         self.resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
         self._is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
-        self._is_explicit = not self._is_convex and _depends_on_phi(bound, theta, self._whole)
+        self._is_explicit = bound.prior is not None or (
+            not self._is_convex and _depends_on_phi(bound, theta, self._whole)
+        )
+        self._residuals: Residuals | None = None
         if isinstance(bound.outer, SquaredError):
             self._set_quadratic(bound.outer)
 
     def _set_quadratic(self, outer: SquaredError) -> None:
+        residuals = Residuals(self.bound.space, outer)
+        if not residuals.is_plain:
+            self._residuals = residuals
+            self._target = self._residuals.target
+            self.constant = 2.0 / self._residuals.count
+            return
         weights, self._target = outer.weights, outer.target
         self.constant = 2.0 * float(weights[0]) / weights.size
         if np.ptp(weights) > 0.0:
@@ -68,14 +79,20 @@ class OuterModel:
         """The modelled vector of a solve, or `None` when it failed."""
         if not evaluation.ok or evaluation.theta is None:
             return None
+        if self._residuals is not None:
+            return self._residuals.modelled(evaluation.theta, evaluation.point.x)
         return evaluation.theta if self._scale is None else self._scale * evaluation.theta
 
-    def tangents(self, derivative: FloatArray, directions: FloatArray) -> FloatArray:  # noqa: ARG002
+    def tangents(self, derivative: FloatArray, directions: FloatArray, x: FloatArray) -> FloatArray:
         """Derivatives of the modelled vector from those of theta, `(m, c)`."""
+        if self._residuals is not None:
+            return self._residuals.slopes(derivative, x, directions)
         return derivative if self._scale is None else self._scale[:, None] * derivative
 
     def of_theta(self, derivative: FloatArray) -> FloatArray:
         """Derivatives of theta from those of the modelled vector; NaN where it has no weight."""
+        if self._residuals is not None:
+            return self._residuals.of_theta(derivative)
         if self._scale is None:
             return derivative
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -91,6 +91,10 @@ class RobustError:
         if not np.isin(side, (-1, 0, 1)).all():
             raise InputError(f"censored must be -1, 0 or 1 everywhere, got {censored!r}")
         self.side = side
+        rows = self.squares.rows
+        self.count = rows.size
+        self.roots = np.zeros(side.size)
+        self.roots[rows] = self.squares.whiten(np.ones(side.size))
 
     @property
     def layout(self) -> ThetaLayout:
@@ -108,14 +112,14 @@ class RobustError:
     def _standardised(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Residuals in units of `scale` sigmas, 0 where a limit is kept, and d z / d theta."""
         difference = theta - self.squares.target
-        rate = np.sqrt(self.squares.weights) / self.scale
+        rate = self.roots / self.scale
         rate = np.where(self.side * difference > 0, 0.0, rate)
         return rate * difference, rate
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
         """The loss: `scale^2 mean(rho(z^2))`."""
         z, _ = self._standardised(theta)
-        return float(self.scale**2 * np.mean(RHO[self.loss](z**2)[0]))
+        return float(self.scale**2 * np.sum(RHO[self.loss](z**2)[0]) / self.count)
 
     def gradient(
         self,
@@ -126,7 +130,7 @@ class RobustError:
         """`2 scale^2 rho'(z^2) z dz / m`, and zero explicitly in x."""
         z, rate = self._standardised(theta)
         slope = RHO[self.loss](z**2)[1]
-        return 2 * self.scale**2 * slope * z * rate / theta.size, np.zeros(x.size)
+        return 2 * self.scale**2 * slope * z * rate / self.count, np.zeros(x.size)
 
     def hessian_product(
         self,
@@ -138,5 +142,5 @@ class RobustError:
     ) -> tuple[FloatArray, FloatArray]:
         """`diag(2 scale^2 rho'(z^2) dz^2 / m) T`, and zero in x."""
         z, rate = self._standardised(theta)
-        diagonal = 2 * self.scale**2 * RHO[self.loss](z**2)[1] * rate**2 / theta.size
+        diagonal = 2 * self.scale**2 * RHO[self.loss](z**2)[1] * rate**2 / self.count
         return diagonal[:, None] * theta_tangents, np.zeros_like(x_tangents)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
 
+from zo_bilevel.problem.objectives.alignment import (
+    check_weights,
+    essential,
+    fitted,
+    is_shorter,
+    names_of,
+)
 from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.objectives.covariance import covariance_factor
 from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
 
-Shape: TypeAlias = tuple[int, ...]
 SMALLEST_LOSS = float(np.finfo(np.float64).tiny)
 """Below it digits are lost, and then all of it."""
 
@@ -21,7 +29,8 @@ SMALLEST_LOSS = float(np.finfo(np.float64).tiny)
 class SquaredError:
     """Weighted mean squared difference between the inner solution and a target.
 
-    `loss = mean(weights * (theta - target)**2)`, over the values of the target that are there.
+    `loss = mean(weights * (theta - target)**2)`, over the values of the target that are there; with
+    a covariance C, `loss = (theta - target)' C^-1 (theta - target) / count`.
 
     Args:
         target: Number, array or dict of arrays, of the inner solution's structure. NaN and masked
@@ -31,10 +40,13 @@ class SquaredError:
             dict also as numbers or arrays that broadcast. Finite and >= 0. Default 1.
         sigma: Standard deviations of the measurements, likewise; > 0. Each weight is divided by
             its square.
+        covariance: Of the errors of measurement, in place of weights and sigma: a matrix for all
+            numbers of the target in their order, or, for a dict, one for each part by the same
+            names. Rows and columns of missing values are left out.
 
     Raises:
-        InputError: If the target is empty, infinite or missing altogether, or weights do not fit
-            it.
+        InputError: If the target is empty, infinite or missing altogether, weights do not fit it,
+            or the covariance is not symmetric and positive definite.
 
     Example:
         >>> objective = SquaredError([1.0, 2.0, np.nan], weights=[1.0, 0.5, 1.0])
@@ -44,7 +56,14 @@ class SquaredError:
 
     is_vector = True
 
-    def __init__(self, target: Any, weights: Any = None, *, sigma: Any = None) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        target: Any,  # noqa: ANN401 - number to dict
+        weights: Any = None,  # noqa: ANN401 - number to dict
+        *,
+        sigma: Any = None,  # noqa: ANN401 - number to dict
+        covariance: Any = None,  # noqa: ANN401 - matrix or dict
+    ) -> None:
         try:
             self.target, self.layout = flatten_theta(target)
         except (TypeError, ValueError) as error:
@@ -58,13 +77,19 @@ class SquaredError:
         missing = np.isnan(self.target)
         if missing.all():
             raise InputError("target must have at least one value that is not NaN or masked")
-        present = np.where(missing, 0.0, missing.size / np.count_nonzero(~missing))
+        self.rows = np.flatnonzero(~missing)
+        self.is_absolute = sigma is not None or covariance is not None
+        self._factor: FloatArray | None = None
+        if covariance is not None:
+            if weights is not None or sigma is not None:
+                raise InputError("covariance takes the place of weights and sigma, got both")
+            self._factor, deviations = covariance_factor(covariance, self.layout, self.rows)
+        present = np.where(missing, 0.0, missing.size / self.rows.size)
         self.target = frozen(np.where(missing, 0.0, self.target))
-        inverse, deviations = self._numbers("weights", weights), self._numbers("sigma", sigma)
-        if not (np.isfinite(inverse).all() and (inverse >= 0).all() and inverse.any()):
-            raise InputError(f"weights must be finite, >= 0 and not all 0, got {weights!r}")
-        if not (np.isfinite(deviations).all() and (deviations > 0).all()):
-            raise InputError(f"sigma must be finite and > 0, got {sigma!r}")
+        inverse = self._numbers("weights", weights)
+        if covariance is None:
+            deviations = self._numbers("sigma", sigma)
+        check_weights(inverse, weights, deviations, sigma)
         self.weights = frozen(inverse * present / deviations**2)
         if not self.weights.any():
             raise InputError("weights must not be 0 wherever target is given")
@@ -97,16 +122,16 @@ class SquaredError:
         if sorted(layout.names) != sorted(target.names):
             raise InputError(
                 f"{argument} must be one number or have the names of target, "
-                f"{_named(target)}, got {_named(layout)}"
+                f"{names_of(target)}, got {names_of(layout)}"
             )
         order = layout.order_of(target.names)
         if order is not None:
             flat, layout = flat[order], layout.reordered(target.names)
         parts = np.split(flat, np.cumsum([math.prod(shape) for shape in layout.shapes])[:-1])
         labels = layout.labels or ((),) * len(parts)
-        tried = map(_fitted, parts, layout.shapes, target.shapes, labels)
-        fitted = [part for part in tried if part is not None]
-        if len(fitted) < len(parts) or (not target.names and flat.size != target.size):
+        tried = map(fitted, parts, layout.shapes, target.shapes, labels)
+        there = [part for part in tried if part is not None]
+        if len(there) < len(parts) or (not target.names and flat.size != target.size):
             raise InputError(
                 f"{argument} must be one number or have the shape of target, "
                 f"{target.describe()}, got {layout.describe()}"
@@ -116,7 +141,7 @@ class SquaredError:
                 f"{argument} and target are labelled differently: {conflict}; "
                 f"put {argument} into the order of target"
             )
-        return np.concatenate(fitted)
+        return np.concatenate(there)
 
     def check(self, layout: ThetaLayout) -> None:
         """Refuse an inner solution that does not fit the target.
@@ -130,8 +155,8 @@ class SquaredError:
             f"but the target of SquaredError has {self.layout.describe()}"
         )
         pairs = list(zip(layout.shapes, self.layout.shapes, strict=False))
-        if layout.names == self.layout.names and all(_is_shorter(*pair) for pair in pairs):
-            if any(_essential(shape) != _essential(wanted) for shape, wanted in pairs):
+        if layout.names == self.layout.names and all(is_shorter(*pair) for pair in pairs):
+            if any(essential(shape) != essential(wanted) for shape, wanted in pairs):
                 raise WrongShapeError(said)
             if conflict := layout.label_conflict(self.layout):
                 raise InnerSolverError(
@@ -161,7 +186,54 @@ class SquaredError:
     def loss(self, theta: FloatArray) -> float:
         """The loss of an inner solution of the target's shape, or flat, `(m,)`."""
         difference = np.ravel(theta) - self.target
-        return float(np.dot(self._scaled * difference, difference))
+        return float(np.dot(self._half_slope(difference), difference))
+
+    def _half_slope(self, difference: FloatArray) -> FloatArray:
+        """`W d / m`, or `C^-1 d / count`; of the shape of d, `(m,)` or `(m, b)`."""
+        if self._factor is None:
+            weights = self._scaled if difference.ndim == 1 else self._scaled[:, None]
+            return weights * difference
+        out = np.zeros_like(difference)
+        solved = cho_solve((self._factor, True), difference[self.rows])
+        out[self.rows] = solved / self.rows.size
+        return out
+
+    @property
+    def has_covariance(self) -> bool:
+        """Whether its residuals depend on each other."""
+        return self._factor is not None
+
+    def whiten(self, difference: FloatArray) -> FloatArray:
+        """Differences from the target in standard deviations, independent of each other.
+
+        Args:
+            difference: Shape `(m,)`, or `(m, b)` for b of them.
+
+        Returns:
+            Shape `(count,)` or `(count, b)`, for the numbers that are there; the loss is the mean
+            of their squares.
+        """
+        there = difference[self.rows]
+        if self._factor is not None:
+            found: FloatArray = solve_triangular(self._factor, there, lower=True)
+            return found
+        roots = np.sqrt(self.weights[self.rows] * (self.rows.size / self.target.size))
+        return roots * there if there.ndim == 1 else roots[:, None] * there
+
+    def unwhiten(self, rows: FloatArray) -> FloatArray:
+        """Undo `whiten`; NaN where the target is missing or has no weight.
+
+        Args:
+            rows: Shape `(count, b)`.
+        """
+        found = np.full((self.target.size, rows.shape[1]), np.nan)
+        if self._factor is not None:
+            found[self.rows] = self._factor @ rows
+            return found
+        roots = self.whiten(np.ones(self.target.size))
+        is_known = roots > 0
+        found[self.rows[is_known]] = rows[is_known] / roots[is_known, None]
+        return found
 
     def shares(self, theta: Any) -> dict[str, float]:  # noqa: ANN401 - as the solver returns it
         """How much of the loss each named part of the target makes up.
@@ -183,7 +255,8 @@ class SquaredError:
         """
         if not self.layout.names:
             raise InputError("shares needs a target with named parts, a dict")
-        terms = self._scaled * (flatten_theta(theta)[0] - self.target) ** 2
+        difference = flatten_theta(theta)[0] - self.target
+        terms = self._half_slope(difference) * difference
         ends = np.cumsum([math.prod(shape) for shape in self.layout.shapes])
         sums = [float(part.sum()) for part in np.split(terms, ends[:-1])]
         total = sum(sums) or 1.0
@@ -200,7 +273,7 @@ class SquaredError:
         context: OuterContext,  # noqa: ARG002
     ) -> tuple[FloatArray, FloatArray]:
         """`2 w (theta - target) / m`, and zero explicitly in x."""
-        return 2.0 * self._scaled * (theta - self.target), np.zeros(x.size)
+        return 2.0 * self._half_slope(theta - self.target), np.zeros(x.size)
 
     def hessian_product(
         self,
@@ -211,36 +284,4 @@ class SquaredError:
         context: OuterContext,  # noqa: ARG002
     ) -> tuple[FloatArray, FloatArray]:
         """`diag(2 w / m) T`, and zero in x."""
-        return 2.0 * self._scaled[:, None] * theta_tangents, np.zeros_like(x_tangents)
-
-
-def _named(layout: ThetaLayout) -> str:
-    return ", ".join(layout.names) or "no names"
-
-
-def _fitted(
-    part: FloatArray, shape: Shape, wanted: Shape, labels: tuple[str, ...]
-) -> FloatArray | None:
-    """The numbers of a part as many as are wanted; `None` where its shape does not fit."""
-    if any(labels):  # they name axes of the target, one by one
-        return part if shape == wanted else None
-    if _essential(shape) == _essential(wanted):
-        return part
-    try:
-        return np.broadcast_to(part.reshape(shape), wanted).ravel()
-    except ValueError:
-        return None
-
-
-def _essential(shape: Shape) -> Shape:
-    """A shape without its axes of length 1."""
-    return tuple(length for length in shape if length != 1)
-
-
-def _is_shorter(shape: Shape, wanted: Shape) -> bool:
-    """Whether an array fits a target's shape, or would if it were longer along an axis."""
-    if _essential(shape) == _essential(wanted):
-        return True
-    is_permuted = sorted(_essential(shape)) == sorted(_essential(wanted))
-    fits = len(shape) == len(wanted) and all(a <= b for a, b in zip(shape, wanted, strict=True))
-    return fits and not is_permuted
+        return 2.0 * self._half_slope(theta_tangents), np.zeros_like(x_tangents)

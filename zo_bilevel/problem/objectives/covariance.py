@@ -1,0 +1,81 @@
+"""The covariance of measurements: checked, rows of missing values left out, factored once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.support.arrays import FloatArray, frozen
+from zo_bilevel.support.errors import InputError
+
+ASYMMETRY = 1e-8
+"""Of the largest number, that rounding may leave."""
+
+
+def covariance_factor(
+    covariance: Any,  # noqa: ANN401 - matrix or dict of them
+    layout: ThetaLayout,
+    rows: NDArray[np.int64],
+) -> tuple[FloatArray, FloatArray]:
+    """The lower Cholesky factor of the covariance of the numbers that are there.
+
+    Args:
+        covariance: Of all numbers of the target, or of each part by name.
+        layout: Of the target.
+        rows: Of the numbers that are there.
+
+    Returns:
+        The factor, `(count, count)`, and the standard deviations, `(m,)`, 1 where missing.
+
+    Raises:
+        InputError: If it has another shape, or is not finite, symmetric and positive definite.
+    """
+    matrix = _whole(covariance, layout)[np.ix_(rows, rows)]
+    if not np.isfinite(matrix).all():
+        raise InputError("covariance must be finite wherever target is given")
+    if np.abs(matrix - matrix.T).max() > ASYMMETRY * np.abs(matrix).max():
+        raise InputError("covariance must be symmetric")
+    try:
+        factor = scipy.linalg.cholesky(matrix, lower=True)
+    except np.linalg.LinAlgError:
+        smallest = float(np.linalg.eigvalsh(matrix)[0])
+        raise InputError(
+            f"covariance must be positive definite, its smallest eigenvalue is {smallest:.3g}"
+        ) from None
+    deviations = np.ones(layout.size)
+    deviations[rows] = np.sqrt(np.diag(matrix))
+    return frozen(factor), deviations
+
+
+def _whole(covariance: Any, layout: ThetaLayout) -> FloatArray:  # noqa: ANN401
+    if not isinstance(covariance, Mapping):
+        return _matrix("covariance", covariance, layout.size)
+    if sorted(covariance) != sorted(layout.names):
+        raise InputError(
+            f"covariance must be a matrix or have the names of target, "
+            f"{', '.join(layout.names) or 'none'}, got {', '.join(map(str, covariance))}"
+        )
+    sizes = [math.prod(shape) for shape in layout.shapes]
+    parts = [
+        _matrix(f"covariance of {name!r}", covariance[name], size)
+        for name, size in zip(layout.names, sizes, strict=True)
+    ]
+    return np.asarray(scipy.linalg.block_diag(*parts), dtype=np.float64)
+
+
+def _matrix(name: str, given: Any, size: int) -> FloatArray:  # noqa: ANN401
+    try:
+        matrix = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers, got {given!r}") from error
+    if matrix.shape == () and size == 1:
+        matrix = matrix.reshape(1, 1)
+    if matrix.shape != (size, size):
+        raise InputError(f"{name} must have shape {(size, size)}, got {matrix.shape}")
+    return matrix
