@@ -24,7 +24,7 @@ class Solution:
     def observe(self, evaluation):
         return evaluation.theta
 
-    def tangents(self, derivative, directions):
+    def tangents(self, derivative, directions, x):
         return derivative
 
 
