@@ -172,7 +172,6 @@ _HOMES = {
     "zo_bilevel.run.runs": ["Run"],
     "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
     "zo_bilevel.problem.dependent": ["Fixed", "Tied"],
-    "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "Real"],
     "zo_bilevel.problem.fidelity": ["Fidelity"],
     "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "LogNormal", "Normal", "Real"],
     "zo_bilevel.problem.space": ["Space"],
