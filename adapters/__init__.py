@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.nonlinear_program import NonlinearProgram
     from zo_bilevel.adapters.prompts.chat_api import ChatAPI
     from zo_bilevel.adapters.prompts.chat_model import ChatModel
+    from zo_bilevel.adapters.prompts.dspy_program import DSPyProgram
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
     from zo_bilevel.adapters.prompts.litellm_model import LiteLLM
     from zo_bilevel.adapters.prompts.local_chat import LocalChat
+    from zo_bilevel.adapters.prompts.program import PromptProgram
     from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
     from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
@@ -55,6 +57,8 @@ _HOMES = {
     "zo_bilevel.adapters.prompts.language_model": ["LanguageModel"],
     "zo_bilevel.adapters.prompts.litellm_model": ["LiteLLM"],
     "zo_bilevel.adapters.prompts.local_chat": ["LocalChat"],
+    "zo_bilevel.adapters.prompts.dspy_program": ["DSPyProgram"],
+    "zo_bilevel.adapters.prompts.program": ["PromptProgram"],
     "zo_bilevel.adapters.prompts.prompt_search": ["PromptSearch"],
     "zo_bilevel.adapters.prompts.prompt_task": ["PromptTask"],
     "zo_bilevel.adapters.prompts.proposer": ["Proposer"],
@@ -91,6 +95,7 @@ __all__ = [
     "ChatAPI",
     "ChatModel",
     "CommandLine",
+    "DSPyProgram",
     "FrozenTransformer",
     "Function",
     "FunctionalAdam",
@@ -103,6 +108,7 @@ __all__ = [
     "LiteLLM",
     "LocalChat",
     "NonlinearProgram",
+    "PromptProgram",
     "PromptSearch",
     "PromptTask",
     "PromptTemplate",

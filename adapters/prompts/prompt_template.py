@@ -6,7 +6,7 @@ import hashlib
 import json
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space
@@ -17,7 +17,6 @@ Message: TypeAlias = dict[str, str]
 TEXT, EXAMPLES = "text", "examples"
 
 
-@final
 class PromptTemplate:
     r"""Messages for a chat model, with slots that are choices.
 

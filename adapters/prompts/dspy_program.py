@@ -1,0 +1,182 @@
+"""Instructions and demonstrations of a DSPy program as meta-parameters: read, tuned, written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from zo_bilevel.adapters.prompts.prompt_task import mean_loss
+from zo_bilevel.problem.parameters import Choice
+from zo_bilevel.problem.problem import Problem
+from zo_bilevel.problem.solver_identity import content_hash
+from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InputError, StopRunError, described
+from zo_bilevel.support.packages import import_optional
+
+NONE_SHOWN = -1
+
+
+@final
+class DSPyProgram:
+    """A DSPy program as an inner solver: theta is 1 - metric of each example.
+
+    phi has for each predictor `NAME_instructions`, one of the wordings, and `NAME_demo_1` and so
+    on, the number of an example of the training set that is shown, or -1 for none. It starts from
+    the program's own instructions without demonstrations.
+
+    Args:
+        program: A `dspy.Module`; it is not changed.
+        instructions: Further wordings, by name of the predictor; its own is always the first.
+        examples: `dspy.Example`s with their inputs marked; they are tuned on, and shown.
+        metric: `metric(example, prediction)`, as DSPy has it: the higher the better.
+        num_demos: Examples that each predictor may show, >= 0. Their fields must be those of the
+            predictor, or hold them.
+        lm: A `dspy.LM` to run with; default the configured one.
+
+    Raises:
+        InputError: If a predictor is not there, or there is nothing to tune.
+        MissingPackageError: If dspy is not installed.
+    """
+
+    def __init__(
+        self,
+        program: Any,  # noqa: ANN401 - a dspy.Module
+        instructions: Mapping[str, Sequence[str]],
+        examples: Sequence[Any],
+        metric: Callable[[Any, Any], float],
+        *,
+        num_demos: int = 0,
+        lm: Any = None,  # noqa: ANN401 - a dspy.LM
+    ) -> None:
+        self._dspy = import_optional("dspy", "DSPyProgram", "dspy")
+        self.original, self.examples, self.metric, self.lm = program, list(examples), metric, lm
+        self.num_demos = num_demos
+        own = {name: part.signature.instructions for name, part in program.named_predictors()}
+        for name in instructions:
+            if name not in own:
+                raise InputError(f"the program has no predictor {name!r}, only {list(own)}")
+        self.wordings = {
+            name: tuple(dict.fromkeys([text, *instructions.get(name, ())]))
+            for name, text in own.items()
+        }
+        if not self.examples or not (num_demos or any(len(w) > 1 for w in self.wordings.values())):
+            raise InputError("a program needs examples, and other instructions or num_demos")
+        facts = [json.dumps(program.dump_state(), sort_keys=True, default=str)]
+        facts += [repr(self.wordings), repr([e.toDict() for e in self.examples]), str(num_demos)]
+        facts += [content_hash(metric), str(getattr(lm, "model", ""))]
+        digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        self.name = f"DSPyProgram({type(program).__name__})#{digest}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_dspy"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._dspy = import_optional("dspy", "DSPyProgram", "dspy")
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """The program's own instructions, without demonstrations."""
+        chosen: dict[str, Any] = {}
+        for name, wordings in self.wordings.items():
+            if len(wordings) > 1:
+                chosen[f"{_plain(name)}_instructions"] = wordings[0]
+            chosen |= dict.fromkeys(self._places(name), NONE_SHOWN)
+        return chosen
+
+    def _places(self, name: str) -> list[str]:
+        return [f"{_plain(name)}_demo_{k}" for k in range(1, self.num_demos + 1)]
+
+    def space(self) -> Space:
+        """A choice for each predictor with several wordings, and for each demonstration."""
+        numbers = tuple(range(NONE_SHOWN, len(self.examples)))
+        parameters: dict[str, Any] = {}
+        for name, wordings in self.wordings.items():
+            if len(wordings) > 1:
+                parameters[f"{_plain(name)}_instructions"] = Choice(wordings)
+            parameters |= {place: Choice(numbers) for place in self._places(name)}
+        return Space(parameters)
+
+    def problem(self) -> Problem:
+        """Mean of 1 - metric over the choices."""
+        return Problem(self.space(), self, mean_loss)
+
+    def program(self, phi: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dspy.Module
+        """A copy of the program with these instructions and demonstrations.
+
+        Its `save("FILE.json")` writes the state that `dspy.Module.load` reads.
+
+        Args:
+            phi: The choices.
+        """
+        program = self.original.deepcopy()
+        for name, part in program.named_predictors():
+            wording = phi.get(f"{_plain(name)}_instructions")
+            if wording is not None:
+                part.signature = part.signature.with_instructions(wording)
+            places = dict.fromkeys(int(phi[place]) for place in self._places(name))
+            shown = [self.examples[k] for k in places if k != NONE_SHOWN]
+            part.demos = [*part.demos, *(self._dspy.Example(**e.toDict()) for e in shown)]
+        return program
+
+    def choices(self, program: Any) -> dict[str, Any]:  # noqa: ANN401 - a dspy.Module
+        """The choices of a program that DSPy, or `program`, made: the other direction.
+
+        Args:
+            program: Of the same predictors.
+
+        Raises:
+            InputError: If an instruction or a demonstration is none of the choices.
+        """
+        known = {
+            json.dumps(e.toDict(), sort_keys=True, default=str): k
+            for k, e in enumerate(self.examples)
+        }
+        chosen = self.start
+        for name, part in program.named_predictors():
+            if part.signature.instructions not in self.wordings[name]:
+                raise InputError(
+                    f"the instructions of {name!r} are none of its wordings: "
+                    f"{part.signature.instructions!r}; pass them in instructions"
+                )
+            if len(self.wordings[name]) > 1:
+                chosen[f"{_plain(name)}_instructions"] = part.signature.instructions
+            texts = [json.dumps(dict(demo), sort_keys=True, default=str) for demo in part.demos]
+            if len(texts) > self.num_demos or not set(texts) <= set(known):
+                raise InputError(
+                    f"the {len(texts)} demonstrations of {name!r} must be at most {self.num_demos} "
+                    "of the examples"
+                )
+            for place, text in zip(self._places(name), texts, strict=False):
+                chosen[place] = known[text]
+        return chosen
+
+    def __call__(self, phi: Mapping[str, Any]) -> FloatArray:
+        """1 - metric of each example.
+
+        Raises:
+            StopRunError: If the metric raises or gives no finite number, with the example.
+        """
+        program, losses = self.program(phi), []
+        with self._dspy.context(lm=self.lm) if self.lm is not None else self._dspy.context():
+            for place, example in enumerate(self.examples):
+                prediction = program(**example.inputs())
+                try:
+                    losses.append(1.0 - float(self.metric(example, prediction)))
+                except Exception as error:
+                    raise StopRunError(
+                        f"the metric raised {described(error)} for example {place}"
+                    ) from error
+                if not np.isfinite(losses[-1]):
+                    raise StopRunError(f"the metric gave {losses[-1]} for example {place}")
+        return np.array(losses)
+
+
+def _plain(name: str) -> str:
+    """The name of a predictor as one of a parameter."""
+    return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,0 +1,139 @@
+"""Pipelines of prompts: a Python function, and a real DSPy program read and written."""
+
+import gc
+import importlib.util
+import json
+
+import pytest
+
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+import chat_servers
+from chat_servers import completion
+
+import zo_bilevel as zb
+from zo_bilevel.adapters import (
+    ChatModel,
+    DSPyProgram,
+    PromptProgram,
+    PromptSearch,
+    PromptTemplate,
+)
+from zo_bilevel.adapters.prompts.metrics import exact_match
+from zo_bilevel.support.errors import InputError
+
+TEXTS = [f"made in {year}" for year in range(1900, 1916)]
+YEARS = [str(year) for year in range(1900, 1916)]
+DRAFT, CHECK = ["Hello.", "Which year?"], ["Repeat it.", "Only digits!"]
+GOOD = {"draft_ask": DRAFT[1], "check_ask": CHECK[1]}
+
+
+def two_steps(body):
+    text = body["messages"][-1]["content"]
+    if "Hello" in text:
+        return 200, completion("Hi")
+    if "Which" in text:
+        return 200, completion(f"The year is {text[-4:]}")
+    return 200, completion(text[-4:] if "Only digits" in text else text.removeprefix("Repeat it. "))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = chat_servers.start(two_steps)
+    yield server
+    chat_servers.stop(server)
+
+
+def pipeline(text, ask):
+    return ask("check", ask("draft", text))
+
+
+@pytest.fixture
+def program(server):
+    chat = ChatModel(server.url, "tiny", key_variable=None, prices={"tiny": (2.0, 10.0)})
+    templates = {
+        "draft": PromptTemplate("{ask} {text}", slots={"ask": DRAFT}),
+        "check": PromptTemplate("{ask} {text}", slots={"ask": CHECK}),
+    }
+    yield PromptProgram(chat, pipeline, templates, TEXTS, YEARS, exact_match)
+    chat.close()
+
+
+def test_a_function_of_several_prompts_is_one_inner_solver(program):
+    found = program(GOOD)
+    assert found.theta.tolist() == [0.0] * 16
+    assert found.cost == pytest.approx(program.chat.ledger.spent.cost)
+    result = zb.minimize(program.problem(), max_solves=4, seed=0)
+    assert (result.loss, result.phi) == (0.0, GOOD)
+    assert "(check)\n[user]\nOnly digits! {text}" in program.template.text(GOOD)
+    search = PromptSearch(program, slot="draft_ask").run(max_answers=200, seed=0)
+    assert (search.phi, search.score) == (GOOD, 1.0)
+
+
+def test_bad_programs_are_refused_by_name(program):
+    chat, texts = program.chat, (TEXTS, YEARS, exact_match)
+    shown = PromptTemplate("{examples} {text}", examples=["ab", "cd"], num_shown=1)
+    for templates, message in (
+        ({"a": shown}, "template 'a' of a program cannot show examples"),
+        ({"a": PromptTemplate("{text}")}, "nothing to tune"),
+    ):
+        with pytest.raises(InputError, match=message):
+            PromptProgram(chat, pipeline, templates, *texts)
+    templates = {"a": PromptTemplate("{ask} {text}", slots={"ask": DRAFT})}
+    with pytest.raises(InputError, match="asks for 'draft', templates are"):
+        PromptProgram(chat, pipeline, templates, *texts)({"a_ask": DRAFT[0]})
+    with pytest.raises(InputError, match="pipeline must be a function"):
+        PromptProgram(chat, "draft", templates, *texts)
+
+
+def with_fields(body):
+    """Answers as DSPy asks to; right with the right words, or with a demonstration."""
+    words = " ".join(str(m["content"]) for m in body["messages"])
+    text = str(body["messages"][-1]["content"])
+    year = text.partition("made in ")[2][:4]
+    right = "Only the year" in words or "made in 1800" in words
+    answer = year if right else f"It is {year}"
+    return 200, completion(f"[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dspy_program_is_read_tuned_and_written(server, tmp_path):
+    if importlib.util.find_spec("dspy") is None:
+        pytest.skip("dspy is not installed")
+    import dspy
+
+    server.model = with_fields
+    lm = dspy.LM("openai/tiny", api_base=server.url, api_key="none", cache=False, num_retries=0)
+    rows = [("made in 1800", "1800"), *zip(TEXTS[:3], YEARS, strict=False)]
+    examples = [dspy.Example(question=q, answer=a).with_inputs("question") for q, a in rows]
+
+    def exact(example, prediction):
+        return prediction.answer == example.answer
+
+    original = dspy.Predict(dspy.Signature("question -> answer", "Find the year."))
+    arguments = (original, {"self": ["Only the year, please."]}, examples, exact)
+    task = DSPyProgram(*arguments, num_demos=1, lm=lm)
+    assert task.start == {"self_instructions": "Find the year.", "self_demo_1": -1}
+    assert task(task.start).tolist()[1:] == [1.0] * 3
+    assert task({"self_instructions": "Find the year.", "self_demo_1": 0}).tolist() == [0.0] * 4
+    result = zb.minimize(task.problem(), max_solves=10, initial=task.start, seed=0)
+    assert result.loss == 0.0
+    tuned = task.program(result.phi)
+    tuned.save(str(tmp_path / "tuned.json"))
+    again = dspy.Predict("question -> answer")
+    again.load(str(tmp_path / "tuned.json"))
+    assert task.choices(again) == result.phi
+    assert task.choices(original) == task.start
+    assert original.signature.instructions == "Find the year."
+    state = json.loads((tmp_path / "tuned.json").read_text())
+    assert state["signature"]["instructions"] == result.phi["self_instructions"]
+    with pytest.raises(InputError, match="are none of its wordings"):
+        task.choices(dspy.Predict(dspy.Signature("question -> answer", "Else.")))
+    with pytest.raises(InputError, match="no predictor 'x'"):
+        DSPyProgram(original, {"x": ["a"]}, examples, exact)
+    with pytest.raises(InputError, match="other instructions or num_demos"):
+        DSPyProgram(original, {}, examples, exact)
+    with pytest.raises(Exception, match=r"the metric raised ZeroDivisionError.*example 0"):
+        DSPyProgram(*arguments[:3], lambda e, p: 1 / 0, lm=lm)(task.start)
+    gc.collect()
