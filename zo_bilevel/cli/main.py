@@ -23,7 +23,13 @@ from zo_bilevel.cli.paper import paper_command
 from zo_bilevel.cli.prompt import prompt_command
 from zo_bilevel.cli.resume import resume_command
 from zo_bilevel.cli.run import run_command
-from zo_bilevel.cli.store import export_command, runs_command, show_command, stop_command
+from zo_bilevel.cli.store import (
+    export_command,
+    runs_command,
+    show_command,
+    steer_command,
+    stop_command,
+)
 from zo_bilevel.cli.watch import report_command, watch_command
 from zo_bilevel.cli.worker import worker_command
 from zo_bilevel.support.errors import InnerSolverError, ZoBilevelError
@@ -98,6 +104,7 @@ main.add_command(show_command)
 main.add_command(export_command)
 main.add_command(resume_command)
 main.add_command(stop_command)
+main.add_command(steer_command)
 main.add_command(prompt_command)
 main.add_command(paper_command)
 main.add_command(worker_command)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_PARAMETERS = 20
 MOST_ERROR = 200
+POSITIVE = click.FloatRange(min=0, min_open=True)
 UNFINISHED = "unfinished"
 """What the store calls "running": still at it, or killed."""
 store_argument = click.argument("store", metavar="STORE")
@@ -193,6 +194,31 @@ def stop_command(store: str, run: int) -> None:
         if not opened.stop(run):
             raise InputError(f"run {run} of store {store} is not running: it is {status}")
     click.echo(f"run {run} stops before its next solve")
+
+
+@click.command("steer")
+@store_argument
+@run_argument
+@click.option("--max-solves", type=click.IntRange(min=1), help="Solves, all in all.")
+@click.option("--max-seconds", type=POSITIVE, help="Seconds, all in all.")
+@click.option("--max-cost", type=POSITIVE, help="Cost, all in all.")
+def steer_command(store: str, run: int, **limits: float | None) -> None:
+    """Give a run of STORE that is at work more budget, or less, without stopping it.
+
+    It takes the new limits with its next solve. More workers need no word: start them.
+    """
+    from zo_bilevel.run.identity import steered
+    from zo_bilevel.store.places import open_store
+    from zo_bilevel.support.errors import InputError
+
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if not given:
+        raise InputError("steer needs --max-solves, --max-seconds or --max-cost")
+    with open_store(store, must_exist=True) as opened:
+        known = opened.find_run(run)
+        if not opened.change(run, **steered(known, given)):
+            raise InputError(f"run {run} of store {store} is not running: it is {known.status}")
+    click.echo(f"run {run}: {', '.join(f'{n} {limit:g}' for n, limit in given.items())}")
 
 
 @click.command("export")

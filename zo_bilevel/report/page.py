@@ -11,6 +11,7 @@ from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.report.sections import Section, section_of
 from zo_bilevel.report.suite import Overview, overview_of
 from zo_bilevel.support.errors import InputError, MissingPackageError
+from zo_bilevel.support.tables import Grid
 
 REPORT_EXTRA = 'reports need plotly and jinja2: pip install "zo-bilevel[report]"'
 
@@ -122,6 +123,7 @@ def render_report(
     title: str = "",
     command: str = "",
     live: str = "",
+    activity: Sequence[Grid] = (),
 ) -> str:
     """The report as HTML text.
 
@@ -130,6 +132,7 @@ def render_report(
         title: Heading; default the problem's name.
         command: As in `write_report`.
         live: For a page that a server renews: what tells this state from others.
+        activity: What goes on at this moment.
 
     Raises:
         MissingPackageError: If plotly or jinja2 is not installed.
@@ -149,6 +152,7 @@ def render_report(
         command=command,
         sections=sections,
         overview=overview,
+        activity=activity,
         notes=list(dict.fromkeys(note for found in comparisons for note in found.notes)),
         methods=list(names),
         data=_data(sections, overview, list(names)),

@@ -6,12 +6,20 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from zo_bilevel.comparison.stored_comparison import stored_comparisons
-from zo_bilevel.report.page import check_report_packages, plotly_script, render_report
+from zo_bilevel.report.activity import activity_tables
+from zo_bilevel.report.page import (
+    check_report_packages,
+    environment,
+    plotly_script,
+    render_report,
+)
 from zo_bilevel.store.places import open_store
+from zo_bilevel.store.queue.activity import activity_of
 from zo_bilevel.support.errors import InputError, MissingPackageError, StoreError
 
 HOST, PORT = "127.0.0.1", 8765
@@ -24,12 +32,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
-_WAITING = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
-    '<meta name="viewport" content="width=device-width"><title>waiting</title>'
-    '<body style="font-family:system-ui;margin:2rem"><h1>No solves yet</h1>'
-    "<p>This page renews itself.</p></body></html>"
-)
+RENEWED_S = 10.0
+"""How often a page is renewed on which only the ages of solves change."""
 
 
 def is_loopback(host: str) -> bool:
@@ -78,7 +82,12 @@ def stamp_of(path: str | os.PathLike[str]) -> str:
         StoreError: If it is no store.
     """
     with open_store(path, read_only=True) as store:
-        return hashlib.sha256(store.stamp().encode()).hexdigest()[:16]
+        found, tick = activity_of(store), ""
+        if found is not None and found.solves:
+            tick = f"{time.time() // RENEWED_S}"
+        counts = None if found is None else (len(found.solves), found.waiting, found.workers)
+        state = f"{store.stamp()} {counts} {tick}"
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
 
 
 def live_page(path: str | os.PathLike[str]) -> str:
@@ -93,9 +102,11 @@ def live_page(path: str | os.PathLike[str]) -> str:
     stamp = stamp_of(path)
     with open_store(path, read_only=True) as store:
         comparisons = stored_comparisons(store, is_live=True) if store.records() else []
+        activity = activity_tables(store)
     if not any(run.solves for comparison in comparisons for run in comparison.runs):
-        return _WAITING
-    return render_report(comparisons, title=Path(path).name, live=stamp)
+        page: str = environment().get_template("waiting.html").render(activity=activity)
+        return page
+    return render_report(comparisons, title=Path(path).name, live=stamp, activity=activity)
 
 
 def make_app(path: str | os.PathLike[str], token: str | None = None) -> Any:  # noqa: ANN401 - Starlette

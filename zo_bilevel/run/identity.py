@@ -138,6 +138,25 @@ def facts_of_run(
     )
 
 
+def steered(run: StoredRun, limits: Mapping[str, float]) -> dict[str, str]:
+    """What changes in the record of a run that gets other limits.
+
+    Args:
+        run: As it is.
+        limits: Some of `max_solves`, `max_seconds`, `max_cost`.
+    """
+    settings, conditions = json.loads(run.settings), json.loads(run.conditions)
+    settings |= limits
+    for name, key in LIMITS.items():
+        if key in limits:
+            conditions[name] = [_limit_words(limits[key]), _hash(repr(limits[key]))[:16]]
+    return {"settings": json.dumps(settings), "conditions": json.dumps(conditions)}
+
+
+def _limit_words(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:g}"
+
+
 def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: Any) -> Recorder:  # noqa: ANN401
     """Open the run that these arguments name, new or to be resumed.
 
@@ -198,7 +217,7 @@ def conditions_text(
         JSON: by name, what it is in words, and a hash of what it is exactly.
     """
     limits = {name: settings.get(key) for name, key in LIMITS.items()}
-    words = {name: "none" if limit is None else f"{limit:g}" for name, limit in limits.items()}
+    words = {name: _limit_words(limit) for name, limit in limits.items()}
     space = space_to_text(Space(problem.space.declared))  # wherever it is searched
     words |= {"outer objective": objective, "version": problem.version, "space": space}
     exact = {name: [text] for name, text in words.items()}

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from zo_bilevel.problem.space import Space
@@ -123,6 +123,15 @@ class Ledger:
         """Of the budget in seconds, earlier sessions of the run included; infinite without one."""
         limit = self.budget.max_seconds
         return math.inf if limit is None else limit - self.seconds - self._seconds_before
+
+    def steer(self, limits: Mapping[str, Any]) -> None:
+        """Take other limits from now on.
+
+        Args:
+            limits: Of `Budget`, by name.
+        """
+        names = ("max_solves", "max_seconds", "max_cost")
+        self.budget = Budget(**{name: limits.get(name) for name in names})
 
     def spent_before(self, seconds: float) -> None:
         """Count what was spent when the run was interrupted and is now gone on with."""

@@ -174,6 +174,7 @@ def minimize(
             ledger.spent_before,
         )
         if recorder is not None:
+            recorder.steered = ledger.steer
             keep_books(recorder.store, problem.inner)
         try:
             stop_reason = partial(_stop_reason, ledger, rules, max_failure_rate)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from zo_bilevel.store.listing import summary_of
-from zo_bilevel.store.records import DAMAGED, StoredRun, StoredSolve
+from zo_bilevel.store.records import DAMAGED, STOPPING, StoredRun, StoredSolve
 from zo_bilevel.support.errors import InputError, StoreError
 
 ROWS_AT_ONCE = 256
@@ -68,14 +68,15 @@ class AbstractStore(ABC):
         """
 
     @abstractmethod
-    def stop(self, number: int) -> bool:
-        """Ask whoever works on a run to stop: its status becomes "stopping", if it was "running".
+    def change(self, number: int, **facts: str) -> bool:
+        """Write texts into a run's record while somebody works on it.
 
         Args:
             number: Of the run.
+            **facts: Fields of `StoredRun`.
 
         Returns:
-            Whether it was.
+            Whether its status was "running"; else nothing was changed.
         """
 
     @abstractmethod
@@ -132,6 +133,17 @@ class AbstractStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of everything; what was written stays."""
+
+    def stop(self, number: int) -> bool:
+        """Ask whoever works on a run to stop: its status becomes "stopping", if it was "running".
+
+        Args:
+            number: Of the run.
+
+        Returns:
+            Whether it was.
+        """
+        return self.change(number, status=STOPPING)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs for people, the oldest first: what is known of each, by name.

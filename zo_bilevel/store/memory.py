@@ -10,7 +10,7 @@ from threading import RLock
 from typing import final
 
 from zo_bilevel.store.abstract import AbstractStore
-from zo_bilevel.store.records import RUNNING, STOPPING, StoredRun, StoredSolve
+from zo_bilevel.store.records import RUNNING, StoredRun, StoredSolve
 from zo_bilevel.support.errors import StoreError
 
 
@@ -76,13 +76,13 @@ class MemoryStore(AbstractStore):
         with self._lock:
             return [run for run in self._runs.values() if number in (None, run.number)]
 
-    def stop(self, number: int) -> bool:
-        """Ask whoever works on a run to stop."""
+    def change(self, number: int, **facts: str) -> bool:
+        """Write texts into a run's record while somebody works on it."""
         with self._lock:
             run = self._runs.get(number)
             if run is None or run.status != RUNNING:
                 return False
-            self.save(dataclasses.replace(run, status=STOPPING))
+            self.save(dataclasses.replace(run, **facts))  # type: ignore[arg-type] # by name
         return True
 
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import time
-from collections.abc import Iterable, Mapping
-from typing import Final, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, final
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from zo_bilevel.store.arrays import (
     packed_theta,
 )
 from zo_bilevel.store.own_solves import OwnSolves
-from zo_bilevel.store.records import STOPPING, StoredRun, StoredSolve, digest_of
+from zo_bilevel.store.records import RUNNING, STOPPING, StoredRun, StoredSolve, digest_of
 from zo_bilevel.support.errors import StoreError
 
 PATIENCE_S: Final = 0.2
@@ -61,6 +62,7 @@ class Recorder:
         self.store = store
         self.replayed = 0
         self.paid_before: list[float] = []
+        self.steered: Callable[[Mapping[str, Any]], None] = lambda _: None
         self.run = store.begin(run)
         self._digests = {
             part: hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
@@ -195,13 +197,19 @@ class Recorder:
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        """End as at Ctrl-C, once `zo-bilevel stop` was called for this run."""
+        """Heed `zo-bilevel stop`, which ends the run as Ctrl-C does, and `zo-bilevel steer`."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
         self._looked = now
-        if any(run.status == STOPPING for run in self.store.records(self.run.number)):
-            raise KeyboardInterrupt
+        for run in self.store.records(self.run.number):
+            if run.status == STOPPING:
+                raise KeyboardInterrupt
+            if run.status == RUNNING and run.settings != self.run.settings:
+                self.run = dataclasses.replace(
+                    self.run, settings=run.settings, conditions=run.conditions
+                )
+                self.steered(json.loads(run.settings))
 
     def _solve(
         self, step: int, place: int, point: Point, seed: int, outcome: Outcome, source: bytes = b""

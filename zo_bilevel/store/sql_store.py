@@ -14,7 +14,6 @@ from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
 from zo_bilevel.store.records import (
     DAMAGED,
     RUNNING,
-    STOPPING,
     StoredRun,
     StoredSolve,
     digest_of,
@@ -90,12 +89,12 @@ class SQLStore(AbstractStore):
             for number, *row in rows
         ]
 
-    def stop(self, number: int) -> bool:
-        """Ask whoever works on a run to stop."""
+    def change(self, number: int, **facts: str) -> bool:
+        """Write texts into a run's record while somebody works on it."""
         with self.transaction():  # nobody may write how it ended in between
             for run in self.records(number):
                 if run.status == RUNNING:
-                    self.save(dataclasses.replace(run, status=STOPPING))
+                    self.save(dataclasses.replace(run, **facts))  # type: ignore[arg-type] # by name
                     return True
         return False
 
