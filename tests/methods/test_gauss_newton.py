@@ -663,12 +663,12 @@ def test_slopes_in_doubt_are_renewed_when_steps_disappoint():
     search.state.renewals = size
     probes = []
     for _ in range(size):
-        plan = propose(search.state)
+        plan = propose(search.state, 1)
         assert not plan.points
         probes += plan.probes
         search.model.add_derivative(plan.base, plan.probes[0], plan.probes[0], 0.0)
     assert np.linalg.matrix_rank(np.array(probes) / 1e-5) == size
-    assert propose(search.state).points  # nothing is in doubt any more
+    assert propose(search.state, 1).points  # nothing is in doubt any more
 
 
 @pytest.mark.parametrize("transform", ["log", "sqrt"])

@@ -12,6 +12,8 @@ from zo_bilevel.testing import SimulatedClock
 SPACE = zb.Space(a=zb.Real(-2, 2), b=zb.Real(-2, 2))
 TARGET = np.array([1.0, 0.5, -0.25])
 METHODS = {
+    "default": zb.DefaultMethod,
+    "trust-region": zb.TrustRegion,
     "random": zb.RandomSearch,
     "nevergrad": lambda: zb.Nevergrad("CMA"),
     "optuna": lambda: zb.Optuna("TPE"),
@@ -128,9 +130,9 @@ class TestBudgets:
 
         started = time.monotonic()
         with zb.Joblib(2) as dispatcher:
-            result = run(zb.RandomSearch(), dispatcher, slow, round_width=2, max_seconds=3.0)
+            result = run(zb.RandomSearch(), dispatcher, slow, round_width=2, max_seconds=8.0)
         assert result.solves == 1
-        assert result.stop_reason == "budget of 3 seconds spent"
+        assert result.stop_reason == "budget of 8 seconds spent"
         assert time.monotonic() - started < 30.0
 
     def test_a_target_a_callback_and_failures_end_it(self):
@@ -189,6 +191,84 @@ def test_real_workers_are_fed_as_they_come_free(backend):
         result = run(zb.RandomSearch(), dispatcher, slow, round_width=3, max_solves=30)
     assert result.solves == 30
     assert len({record.phi["a"] for record in result.history}) == 30
+
+
+class TestDefaults:
+    """A method that is told one answer at a time finds what it finds in rounds, and sooner."""
+
+    @pytest.mark.parametrize("method", [zb.DefaultMethod, zb.TrustRegion])
+    def test_one_worker_is_the_search_with_rounds(self, method):
+        options = {"round_width": 1, "max_solves": 30}
+        alone = run(method(), zb.Serial(), **options)
+        rounds = run(method(), zb.Serial(), asynchronous=False, **options)
+        losses = [[record.loss for record in found.history] for found in (alone, rounds)]
+        assert losses[0] == losses[1] or alone.loss <= 10 * rounds.loss + 1e-12
+
+    @pytest.mark.parametrize("workers", [4, 16])
+    @pytest.mark.parametrize("is_scalar", [False, True])
+    def test_the_minimum_is_found_in_less_simulated_time(self, workers, is_scalar):
+        matrix = np.random.default_rng(1).standard_normal((12, 8))
+        space = zb.Space(x=zb.Real(-2, 2, shape=(8,)))
+
+        def bent(phi):
+            theta = matrix @ (phi["x"] + 0.1 * phi["x"] ** 2)
+            return float(theta @ theta) if is_scalar else theta
+
+        outer = {} if is_scalar else {"outer": zb.SquaredError(np.zeros(12))}
+        problem = zb.Problem(space, bent, **outer)
+        times = {False: [], True: []}
+        for asynchronous, found in times.items():
+            for seed in range(5):
+                machine = clock(seed, workers)
+                result = zb.minimize(
+                    problem,
+                    initial={"x": np.full(8, 0.7)},
+                    tolerance=1e-4,
+                    max_solves=800,
+                    dispatcher=machine,
+                    round_width=workers,
+                    asynchronous=asynchronous,
+                )
+                assert result.loss <= 1e-4
+                found.append(machine.now)
+        assert np.median(times[True]) < 0.7 * np.median(times[False])
+
+    @pytest.mark.parametrize("method", [zb.DefaultMethod, zb.TrustRegion])
+    def test_failures_and_noise_do_not_end_it(self, method):
+        rng = np.random.default_rng(5)
+
+        def fragile(phi):
+            if rng.random() < 0.2 and phi["a"] != 0.0:
+                raise ValueError("no")
+            return solve(phi) + 1e-3 * rng.standard_normal(3)
+
+        result = run(method(), inner=fragile, max_solves=120)
+        assert abs(result.phi["a"] - 1.0) < 0.1
+        assert abs(result.phi["b"] - 0.45) < 0.1
+        assert result.failures["failed"] > 5
+        assert result.standard_error is not None
+
+    def test_integers_are_searched_with_whole_rounds_where_they_are_polled(self):
+        space = zb.Space(a=zb.Real(-2, 2), k=zb.Integer(0, 9))
+
+        def mixed(phi):
+            return np.array([phi["a"] - 1.0, phi["k"] - 6.0, phi["a"] * phi["k"] - 6.0])
+
+        for outer in ({"outer": zb.SquaredError(np.zeros(3))}, {}):
+            inner = mixed if outer else lambda phi: float(np.sum(mixed(phi) ** 2))
+            result = zb.minimize(
+                zb.Problem(space, inner, **outer),
+                dispatcher=clock(),
+                round_width=4,
+                asynchronous=True,
+                max_solves=80,
+            )
+            assert result.phi["k"] == 6
+            assert abs(result.phi["a"] - 1.0) < 1e-3
+
+    def test_exact_derivatives_need_whole_rounds(self):
+        with pytest.raises(zb.UnsupportedProblemError, match="gauss-newton needs whole rounds"):
+            run(zb.GaussNewton(zb.FG2U()))
 
 
 class TestBadInput:

@@ -110,6 +110,7 @@ class Search:
         notes: What the method tells the loop.
         stream: Random numbers of its solves: another one when only that lets the start solve.
         rules: When the run ends before its budget is spent.
+        is_asynchronous: Whether answers arrive one by one.
     """
 
     problem: Problem
@@ -121,6 +122,7 @@ class Search:
     notes: Notes = field(default_factory=Notes)
     stream: tuple[int, ...] = (0,)
     rules: StopRules = field(default_factory=StopRules)
+    is_asynchronous: bool = False
 
     @property
     def space(self) -> Space:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import final
 
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.fidelity.race import race
 from zo_bilevel.methods.fidelity.two_levels import descend_on_two_levels
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.starts import NO_START, find_start
+from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.methods.trust_region.trust_region import TrustRegion
 
 
@@ -55,16 +57,17 @@ class DefaultMethod(Method):
             That method's reason.
         """
         (first,) = yield [search.point(search.start, "start")]
-        search, first = yield from find_start(search, first)
+        search, first = yield from whole(search, find_start(search, first))
         if not first.ok:
             return NO_START
         discrete, is_constrained = search.space.discrete, bool(search.problem.feasible)
         is_penalized = is_constrained and bool(discrete.any())
         is_vector = not discrete.all() and not is_penalized and search.bind(first).is_vector
         if search.problem.fidelity is not None:
+            part = dataclasses.replace(search, is_asynchronous=False)
             if not is_vector or discrete.any():
-                return (yield from race(search, first))
-            first = yield from descend_on_two_levels(search, first)
+                return (yield from whole(search, race(part, first)))
+            first = yield from whole(search, descend_on_two_levels(part, first))
         if is_vector:
             is_watched = not is_constrained and not discrete.any()
             detector = DiscontinuityDetector(first) if is_watched else None
@@ -73,3 +76,11 @@ class DefaultMethod(Method):
             except DiscontinuityError as jump:
                 first = jump.best
         return (yield from TrustRegion().continue_from(search, first))
+
+    def arrivals(self, search: Search) -> Arrivals:
+        """The same, told each answer as it arrives.
+
+        Args:
+            search: Problem, start, seed, round width.
+        """
+        return self.rounds(dataclasses.replace(search, is_asynchronous=True))

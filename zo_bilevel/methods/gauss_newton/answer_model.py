@@ -9,7 +9,9 @@ docs/methods/gauss-newton.md.
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -145,6 +147,31 @@ class AnswerModel:
         for row, point in zip(kept, points, strict=True):
             if not np.array_equal(point, self.center):
                 self.add_value(point, row.values)
+
+    def imagining(
+        self, values: Sequence[FloatArray], derivatives: Sequence[tuple[FloatArray, FloatArray]]
+    ) -> AnswerModel:
+        """The model as it will be if answers that are awaited are as it predicts.
+
+        Args:
+            values: Points of trial steps; the best of them becomes the center.
+            derivatives: Base and displacement of each difference.
+        """
+        predicted = [self._predicted(point) for point in values]
+        changes = [self._predicted(base + way) - self._predicted(base) for base, way in derivatives]
+        other = copy.copy(self)
+        other._rows = list(self._rows)
+        for (base, way), change in zip(derivatives, changes, strict=True):
+            other.add_derivative(base, way, change, 0.0)
+        for point, theta in zip(values, predicted, strict=True):
+            other.add_value(point, theta)
+            if self.outer.loss(theta, point) < other.loss:
+                other.move(point, theta)
+        other._is_length_due = self._is_length_due
+        return other
+
+    def _predicted(self, point: FloatArray) -> FloatArray:
+        return self.predict(self._basis.T @ (point - self.center))
 
     def _coordinates(self, displacement: FloatArray) -> FloatArray:
         """Coordinates in the basis, which grows when the displacement needs it."""

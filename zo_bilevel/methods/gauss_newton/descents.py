@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.mixed import Descent
+from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 
 
 def descents(probing: Probing, *, may_restart: bool) -> Descent:
@@ -28,7 +30,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     following: Start | None = probing.start
     while following is not None:
         search = LocalSearch(probing, *following)
-        yield from search.run()
+        one_by_one = probing.search.is_asynchronous
+        yield from (Arrivals(search, probing) if one_by_one else search).run()
         if not probing.is_exact:
             probing.search.notes.unseen += search.unseen
         if search.noise.is_still:
@@ -40,7 +43,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
             break
         plan = StepPlan(points=restarts.round(), role="restart")
         if plan.points:
-            answers = probing.answers(plan, (yield probing.points(plan)), best.model.theta)
+            found = yield from whole(probing.search, one_round(probing.points(plan)))
+            answers = probing.answers(plan, found, best.model.theta)
             restarts.learn(outer, plan.points, answers.thetas)
         following = restarts.next_start()
     return probing.best

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import final
 
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.descents import descents
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
@@ -14,6 +15,7 @@ from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector
 from zo_bilevel.methods.shared.mixed import Descent, mixed_search
 from zo_bilevel.methods.shared.starts import find_start
+from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.problem.objectives.base import Identity
 from zo_bilevel.problem.objectives.functions import PythonObjective
 from zo_bilevel.solve.evaluation import Evaluation
@@ -104,12 +106,25 @@ class GaussNewton(Method):
         if problem.is_scalar or isinstance(problem.outer, Identity | PythonObjective):
             raise UnsupportedProblemError(NEEDS_VECTOR)
         (first,) = yield [search.point(search.start, "start")]
-        search, first = yield from find_start(search, first)
+        search, first = yield from whole(search, find_start(search, first))
         if not first.ok:
             return "no point was found that solves"
         if not search.bind(first).is_vector:
             raise UnsupportedProblemError(NEEDS_VECTOR)
         return (yield from self.continue_from(search, first))
+
+    def arrivals(self, search: Search) -> Arrivals:
+        """The same, told each answer as it arrives.
+
+        Args:
+            search: Problem, start, seed, round width.
+
+        Raises:
+            UnsupportedProblemError: With exact derivatives, which need whole rounds.
+        """
+        if isinstance(self.estimator, FG2U):
+            return super().arrivals(search)
+        return self.rounds(dataclasses.replace(search, is_asynchronous=True))
 
     def continue_from(
         self, search: Search, first: Evaluation, detector: DiscontinuityDetector | None = None
@@ -127,7 +142,8 @@ class GaussNewton(Method):
                 "gauss-newton cannot keep constraints where there are integers or choices"
             )
         if feasible:
-            return ConstrainedSearch(search, first, is_vector=True).rounds()
+            part = dataclasses.replace(search, is_asynchronous=False)
+            return whole(search, ConstrainedSearch(part, first, is_vector=True).rounds())
 
         def descend(start: Evaluation, *, may_restart: bool) -> Descent:
             outer = OuterModel(bound, start)

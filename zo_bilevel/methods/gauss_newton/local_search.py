@@ -50,7 +50,7 @@ class LocalSearch:
         self.model = AnswerModel(outer, center, theta)
         self.noise = NoiseWatch(outer.spread(theta), probing.rounding(theta), probing.radius)
         explorer = Explorer(probing.lower, probing.upper, probing.directions)
-        self.state = LocalState(self.model, self.noise, explorer, probing.width)
+        self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
         self._unseen = 0
 
@@ -64,30 +64,30 @@ class LocalSearch:
         """
         probing, model = self._probing, self.model
         try:
-            while not self._is_solved:
-                repeat = self.noise.wants_repeat
-                plan = self._repeat() if repeat else propose(self.state)
-                if self._is_finished or not plan.points + plan.probes:
-                    if self.state.has_converged or not self._revive():
+            while not self.is_solved:
+                repeat = self.wants_repeat
+                plan = self.repeat() if repeat else propose(self.state, probing.width)
+                if self.is_finished or not plan.points + plan.probes:
+                    if not self.goes_on():
                         return
                     continue
-                if self.noise.found:
-                    probing.recommend(model.center)
+                self.recommend()
                 answers = probing.answers(plan, (yield probing.points(plan)), model.theta)
                 if repeat:
-                    self._learn_repeat(answers)
+                    self.learn_repeat(answers)
                 else:
-                    self._learn(plan, answers)
+                    self.learn(plan, answers)
         finally:
             probing.note_slopes(model)
 
     @property
     def unseen(self) -> int:
         """Differences that changed nothing: no derivatives of zero, unless no loss is left."""
-        return 0 if self._is_solved else self._unseen
+        return 0 if self.is_solved else self._unseen
 
     @property
-    def _is_solved(self) -> bool:
+    def is_solved(self) -> bool:
+        """Whether the loss is as low as it gets."""
         theta, model = self.model.theta, self.model
         if not model.outer.is_quadratic:
             in_theta, in_x = model.outer.gradient(theta, model.center)
@@ -95,10 +95,25 @@ class LocalSearch:
         return model.loss <= SOLVED * (1e-300 + float(theta @ theta) / theta.size)
 
     @property
-    def _is_finished(self) -> bool:
+    def wants_repeat(self) -> bool:
+        """Whether the noise is to be measured before anything else."""
+        return self.noise.wants_repeat
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether steps gain nothing any more."""
         most = MOST_IDLE + (self.model.size if self.noise.found else 0)
         is_stuck = self.state.idle >= most or self.state.trust.radius < LEAST_RADIUS
         return self.state.has_converged or is_stuck
+
+    def recommend(self) -> None:
+        """Tell the loop which point to report where solves are noisy."""
+        if self.noise.found:
+            self._probing.recommend(self.model.center)
+
+    def goes_on(self) -> bool:
+        """Whether a search that has come to its end begins anew."""
+        return not self.state.has_converged and self._revive()
 
     def _revive(self) -> bool:
         """Forget the differences and trust anew, unless that brought nothing last time."""
@@ -112,13 +127,15 @@ class LocalSearch:
         self.state.start_over()
         return True
 
-    def _repeat(self) -> StepPlan:
+    def repeat(self) -> StepPlan:
+        """A solve next to the center."""
         nearby = self.state.explorer.clip(self.noise.nearby(self.model.center))
         return StepPlan(points=[nearby], role="sketch")
 
     # ---- what a round teaches ----------------------------------------------------------------
 
-    def _learn_repeat(self, answers: Answers) -> None:
+    def learn_repeat(self, answers: Answers) -> None:
+        """What the solve next to the center says of noise."""
         model, moved = self.model, self.model.steepness * self.noise.radius
         if not self.noise.measure(model, answers.thetas[0]):
             return
@@ -129,10 +146,18 @@ class LocalSearch:
         model.forget()
         self.state.start_over()
 
-    def _learn(self, plan: StepPlan, answers: Answers) -> None:
+    def learn(self, plan: StepPlan, answers: Answers, *, is_stale: bool = False) -> None:
+        """Take in a round.
+
+        Args:
+            plan: What was asked.
+            answers: What came back.
+            is_stale: Whether the center has moved elsewhere since: a step that is no better then
+                says nothing against the trust there is now.
+        """
         if plan.points:
             self.state.differences = 0
-            self._learn_trials(plan.points, answers.thetas)
+            self._learn_trials(plan.points, answers.thetas, is_stale=is_stale)
         for probe, change in zip(plan.probes, answers.changes, strict=True):
             self.state.differences += 1
             self._unseen += change is not None and not np.any(change.change)
@@ -157,7 +182,9 @@ class LocalSearch:
         """Whether differences are so long that they are solves like any other."""
         return self.noise.radius >= SHORTEST_VALUE
 
-    def _learn_trials(self, points: list[FloatArray], thetas: list[FloatArray | None]) -> None:
+    def _learn_trials(
+        self, points: list[FloatArray], thetas: list[FloatArray | None], *, is_stale: bool
+    ) -> None:
         state, model, outer = self.state, self.model, self.model.outer
         losses = [
             np.inf if theta is None else outer.loss(theta, point)
@@ -172,20 +199,28 @@ class LocalSearch:
         for place, answer in zip(points, thetas, strict=True):
             if answer is not None and np.isfinite(outer.loss(answer, place)):
                 model.add_value(place, answer)
-        if theta is None or not np.isfinite(losses[best]):
+        is_usable = theta is not None and bool(np.isfinite(losses[best]))
+        after = losses[best]
+        if is_usable and self.noise.found:
+            after, before = self._smooth_loss(point, looks_worse), model.loss
+        accepted = is_usable and after < before
+        if is_stale and not accepted:
+            return
+        if theta is None or not is_usable:
             state.trust.adapt(0.0, length, accepted=False)
             return
-        after = losses[best]
-        if self.noise.found:
-            after, before = self._smooth_loss(point, looks_worse), model.loss
         agreement = (before - after) / max(gain, 1e-300)
-        accepted = after < before
         if accepted:
             model.move(point, theta)
         state.trust.adapt(agreement, length, accepted=accepted)
         self._probing.judge_step(
             (center, point), (before, after), agreement, knows_all=not state.explorer.left
         )
+        self._judge_trust(before, after, agreement)
+
+    def _judge_trust(self, before: float, after: float, agreement: float) -> None:
+        """Whether slopes are to be measured anew, and whether anything is gained any more."""
+        state, model = self.state, self.model
         if self.noise.found:
             state.trust.radius = max(state.trust.radius, self.noise.radius)
         state.disappointments = state.disappointments + 1 if agreement < POOR else 0

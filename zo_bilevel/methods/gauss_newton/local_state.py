@@ -33,7 +33,6 @@ class LocalState:
         model: Of the inner solution, around the best point.
         noise: Noise, and the length of differences.
         explorer: Directions left, and the bounds.
-        width: How many solves may run at once at no extra cost.
 
     Attributes:
         trust: How far the model is trusted.
@@ -47,7 +46,6 @@ class LocalState:
     model: AnswerModel
     noise: NoiseWatch
     explorer: Explorer
-    width: int
     trust: Trust = field(init=False)
     differences: int = 0
     disappointments: int = 0

@@ -69,7 +69,6 @@ class Probing:
         if isinstance(estimator, FG2UZO):
             self._kind = estimator.difference
             self.radius = None if estimator.radius == "auto" else float(estimator.radius)
-        self._differences: Differences | None = None
         self._rounding = OutputRounding()
 
     @property
@@ -127,24 +126,24 @@ class Probing:
         """The solves of the plan; those that are no differences first."""
         search, embed = self.search, self.outer.embed
         points = [search.point(embed(point), plan.role) for point in plan.points]
-        self._differences = None
         if plan.probes and plan.base is not None:
             ways = np.zeros((self._free.size, len(plan.probes)))
             ways[self._free] = np.column_stack(plan.probes)
-            self._differences = Differences(self._kind, embed(plan.base), ways, search.space)
-            points += self._differences.points(search.stream)
+            plan.differences = Differences(self._kind, embed(plan.base), ways, search.space)
+            points += plan.differences.points(search.stream)
         self.solves += len(points)
         return points
 
     def answers(
-        self, plan: StepPlan, evaluations: Sequence[Evaluation], theta: FloatArray
+        self, plan: StepPlan, evaluations: Sequence[Evaluation], theta: FloatArray | None
     ) -> Answers:
         """What the plan wanted to know.
 
         Args:
-            plan: What `points` were made of last.
+            plan: What `points` were made of.
             evaluations: Theirs.
-            theta: Modelled vector at the base of differences, unless one of the points is it.
+            theta: Modelled vector at the base of differences, unless one of the points is it;
+                `None` where that solve failed.
 
         Raises:
             DiscontinuityError: When a detector sees a jump.
@@ -157,10 +156,10 @@ class Probing:
                 self._rounding.see(evaluation.theta)
         count, outer = len(plan.points), self.outer
         thetas = [outer.observe(evaluation) for evaluation in evaluations[:count]]
-        if self._differences is None:
+        if plan.differences is None:
             return Answers(thetas)
         others = evaluations[count:]
-        changes = self._differences.changes(others, thetas[0] if thetas else theta, outer)
+        changes = plan.differences.changes(others, thetas[0] if thetas else theta, outer)
         nearby = [
             (e.point.x[self._free], seen) for e in others if (seen := outer.observe(e)) is not None
         ]

@@ -32,17 +32,22 @@ MOST_IDLE = 6
 """Rounds in a row without gain after which a search is finished."""
 
 
-def propose(state: LocalState) -> StepPlan:
-    """The next round; no points when nothing is left to gain."""
+def propose(state: LocalState, width: int) -> StepPlan:
+    """The next round; no points when nothing is left to gain.
+
+    Args:
+        state: What is known.
+        width: How many solves may run at once.
+    """
     quadratic = state.model.quadratic()
     if not np.isfinite(quadratic.hessian).all():  # answers so far away that squares overflow
         state.model.forget(values=True)
         state.start_over()
         quadratic = state.model.quadratic()
     if not quadratic.doubt.size:
-        return state.explore(max(1, state.width))
-    if state.width > 1:
-        return _wide_plan(state, quadratic)
+        return state.explore(width)
+    if width > 1:
+        return _wide_plan(state, quadratic, width)
     step = state.step(quadratic, doubt=True)
     plan = _renew(state, quadratic) if state.renewals > 0 else StepPlan()
     gain = -quadratic.change(step, doubt=True)
@@ -97,23 +102,21 @@ def _is_doubtful(state: LocalState, quadratic: Quadratic, step: FloatArray) -> b
     return doubt > least and state.differences < limit
 
 
-def _wide_plan(state: LocalState, quadratic: Quadratic) -> StepPlan:
+def _wide_plan(state: LocalState, quadratic: Quadratic, width: int) -> StepPlan:
     """A trial step, and differences around it that serve the step after it."""
     model = state.model
     step = state.step(quadratic, doubt=True, caution=CAUTION_IN_WIDE_ROUNDS)
     steps = [step]
-    if state.width >= MIN_WIDTH_FOR_VARIANTS:
+    if width >= MIN_WIDTH_FOR_VARIANTS:
         steps += [state.step(quadratic, doubt=doubt) for doubt in (True, False)]
     if model.size == model.center.size:
-        steps += [
-            scale * step for scale in STEP_SCALES[: max(state.width - len(steps) - model.size, 0)]
-        ]
+        steps += [scale * step for scale in STEP_SCALES[: max(width - len(steps) - model.size, 0)]]
     plan = state.try_steps(steps)
     if not plan.points:
         return plan
-    base, slots = plan.points[0], state.width - len(plan.points)
+    base, slots = plan.points[0], width - len(plan.points)
     plan.base = base
-    for direction in _doubtful_directions(state, quadratic, step, (slots + 1) // 2):
+    for direction in doubtful_directions(state, quadratic, step, (slots + 1) // 2):
         probe = state.probe(direction, base)
         plan.probes += [] if probe is None else [probe]
     wanted = max(slots - len(plan.probes), 0)
@@ -121,7 +124,7 @@ def _wide_plan(state: LocalState, quadratic: Quadratic) -> StepPlan:
     return plan
 
 
-def _doubtful_directions(
+def doubtful_directions(
     state: LocalState, quadratic: Quadratic, step: FloatArray, most: int
 ) -> list[FloatArray]:
     """Where doubt holds a step back most: along one without doubt, and so on (Krylov)."""

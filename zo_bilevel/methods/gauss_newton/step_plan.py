@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import final
 
-from zo_bilevel.estimators.differences import Change
+from zo_bilevel.estimators.differences import Change, Differences
 from zo_bilevel.support.arrays import FloatArray
 
 
@@ -19,12 +19,14 @@ class StepPlan:
         role: What they are for, for the history.
         base: Where differences are taken, shape `(N,)`: the center, or the first of the points.
         probes: Displacements from the base, each of shape `(N,)`.
+        differences: What the probes became as solves, once they were asked for.
     """
 
     points: list[FloatArray] = field(default_factory=list)
     role: str = "trial"
     base: FloatArray | None = None
     probes: list[FloatArray] = field(default_factory=list)
+    differences: Differences | None = None
 
 
 @final

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.shared.discrete import neighbours
+from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.solve.evaluation import Evaluation, Point
 
 Descent: TypeAlias = Generator[list[Point], list[Evaluation], Evaluation]
@@ -48,7 +49,8 @@ def mixed_search(
     tried = {_setting(search, best)}
     while True:
         moves = neighbours(search.space, best.point.x, search.rng(7, len(tried)))
-        polled = yield [search.point(x, "neighbour") for x in moves]
+        neighbourhood = [search.point(x, "neighbour") for x in moves]
+        polled = yield from whole(search, one_round(neighbourhood))
         usable = sorted((e for e in polled if e.ok), key=lambda e: e.loss)
         fresh = [e for e in usable if _setting(search, e) not in tried][:MOST_DETOURS]
         improved = False

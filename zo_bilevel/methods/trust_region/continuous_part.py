@@ -41,6 +41,7 @@ class ContinuousPart:
         best: The best solve so far.
         box: Lower and upper bounds, shape `(n,)` each.
         width: Solves that may run at once.
+        is_asynchronous: Whether answers arrive one by one.
         stream: Random numbers of the next solves.
         known: What was solved since the list was last emptied.
     """
@@ -48,6 +49,7 @@ class ContinuousPart:
     def __init__(self, search: Search, start: Evaluation) -> None:
         space = search.space
         self.best, self.stream, self.width = start, search.stream, search.round_width
+        self.is_asynchronous = search.is_asynchronous
         self._search, self._full = search, start.point.x
         self._free = ~space.discrete
         self.start = self._full[self._free]
@@ -83,12 +85,13 @@ class ContinuousPart:
         width = at_once or self.width
         for first in range(0, len(points), width):
             part = slice(first, first + width)
-            asked = [
-                Point(self._embedded(x), self.stream, role)
-                for x, role in zip(points[part], each[part], strict=True)
-            ]
-            losses += self._told(points[part], (yield asked))
+            asked = [self.point(x, role) for x, role in zip(points[part], each[part], strict=True)]
+            losses += self.told(points[part], (yield asked))
         return losses
+
+    def point(self, x: FloatArray, role: str) -> Point:
+        """A solve of continuous coordinates, of shape `(n,)`."""
+        return Point(self._embedded(x), self.stream, role)
 
     def judge_step(
         self, x: FloatArray, moved_to: FloatArray, before: float, after: float, agreement: float
@@ -114,7 +117,8 @@ class ContinuousPart:
             self._smoothed, self._latest = level, source
             self.recommend(x)
 
-    def _told(self, points: Sequence[FloatArray], evaluations: list[Evaluation]) -> Losses:
+    def told(self, points: Sequence[FloatArray], evaluations: list[Evaluation]) -> Losses:
+        """Take note of solves, in the order of their points; give back their losses."""
         losses: Losses = []
         for x, evaluation in zip(points, evaluations, strict=True):
             losses.append(evaluation.loss if evaluation.ok else None)

@@ -9,6 +9,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
@@ -21,6 +22,7 @@ from zo_bilevel.methods.trust_region.continuous_part import (
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
 from zo_bilevel.methods.trust_region.noisy_region import noisy_region
+from zo_bilevel.methods.trust_region.region_arrivals import RegionArrivals
 from zo_bilevel.methods.trust_region.region_search import (
     MOST_DIRECTIONS,
     SMALLEST_RADIUS,
@@ -62,7 +64,7 @@ class ContinuousSearch:
     """
 
     def __init__(self, search: Search, start: Evaluation, key: int, *, may_restart: bool) -> None:
-        self._part = ContinuousPart(search, start)
+        self._search, self._part = search, ContinuousPart(search, start)
         self._rng = search.rng(8, key)
         self._may_restart = may_restart
         self._has_correlation = search.space.has_correlation
@@ -76,7 +78,10 @@ class ContinuousSearch:
     def rounds(self) -> Rounds:
         """Search until nothing is left to gain."""
         for local in self._searches():
-            yield from local.rounds()
+            if self._part.is_asynchronous and isinstance(local, RegionSearch):
+                yield from RegionArrivals(local, self._part).rounds()
+            else:
+                yield from whole(self._search, local.rounds())
         return "converged: nothing left to gain within the bounds"
 
     def _searches(self) -> Searches:

@@ -55,6 +55,7 @@ class RegionSearch:
 
     Attributes:
         model: What is known.
+        width: Solves that it asks for at once.
         drowned: Whether the search ended because noise drowns its steps.
     """
 
@@ -69,7 +70,8 @@ class RegionSearch:
         leaves: bool = False,
         smallest_radius: float = SMALLEST_RADIUS,
     ) -> None:
-        self._part, self._source, self._width = part, part.directions(), part.width
+        self._part, self._source = part, part.directions()
+        self.width = part.width
         self._leaves, self._smallest_radius = leaves, smallest_radius
         self.model = RegionModel(start, value, part.box)
         self._proposals = Proposals(self.model, rng)
@@ -92,12 +94,17 @@ class RegionSearch:
 
     def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
-        while self._floor > self._smallest_radius and not self.is_plain:
-            trials = self._plan()
+        while self.goes_on:
+            trials = self.plan()
             if trials:
                 roles = ["trial" if trial.kind == "step" else "sketch" for trial in trials]
                 points = [trial.x for trial in trials]
                 self._absorb(trials, (yield from self._part.ask(points, roles)))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended."""
+        return self._floor > self._smallest_radius and not self.is_plain
 
     @property
     def is_plain(self) -> bool:
@@ -112,18 +119,18 @@ class RegionSearch:
 
     # ---- the next round
 
-    def _plan(self) -> list[Trial]:
+    def plan(self) -> list[Trial]:
         """New directions, a step, a probe of the noise, or the model's geometry."""
         size = self.model.size
         if size == 0:
-            return self._grow(self._width)
+            return self._grow(self.width)
         step = self._proposals.step(self._radius)
         if not self._mend and self._wants_growth(step):
             self._may_grow = False
-            fresh = self._grow(max(1, self._width - 1))
+            fresh = self._grow(max(1, self.width - 1))
             if fresh:
                 lead = [self._proposals.padded(step)] if self._worth(step) else []
-                return (fresh + lead)[: self._width] if self._width > 1 else fresh
+                return (fresh + lead)[: self.width] if self.width > 1 else fresh
         if self._mend or not self._worth(step):
             return self._improve(step)
         self._since_metric += 1
@@ -131,14 +138,27 @@ class RegionSearch:
             self._since_metric = 0
             self.model.learn_metric(self._steps, self._radius)
             step = self._proposals.step(self._radius)
-        if self._width < WIDE_ROUND:
-            return [step, *self._extras(step, self._width - 1)]
+        if self.width < WIDE_ROUND:
+            return [step, *self._extras(step, self.width - 1)]
         if self.model.noise > max(DROWNED_SHARE_WIDE * step.gain, 0.0):
             self.drowned, self._floor = True, 0.0
             return []
         lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
         self._probed = min(self._probed, -1.0)
-        return [*lead, step, *self._extras(step, self._width - 1 - len(lead))]
+        return [*lead, step, *self._extras(step, self.width - 1 - len(lead))]
+
+    def grow_if_wanted(self) -> list[Trial]:
+        """A point along a new direction, where that promises more than a step."""
+        wants = self._open and (self.model.size == 0 or self._wants_growth(self.step()))
+        return self._grow(1) if wants else []
+
+    def step(self, scale: float = 1.0) -> Trial:
+        """The best step within a multiple of the radius."""
+        return self._proposals.step(scale * self._radius)
+
+    def explore(self) -> Trial:
+        """A point of which little is known, around the best step."""
+        return self._proposals.explore(1, self.step().y, self._radius)[0]
 
     def _grow(self, count: int) -> list[Trial]:
         """Take up to `count` new directions, one point along each."""
@@ -182,18 +202,18 @@ class RegionSearch:
         self._mend = False
         far, away = self._far()
         if len(far):
-            return self._geometry(far[: self._width], away)
+            return self._geometry(far[: self.width], away)
         if settled or not self._worth(step):
             return self._shrink(step)
         return []
 
     def _doubt_flatness(self) -> list[Trial]:
         """Where all losses are the same: the other directions, then closer by, then it is flat."""
-        fresh = self._grow(self._width) if self._open else []
+        fresh = self._grow(self.width) if self._open else []
         if not fresh and not self._looked_between:
             self._looked_between = True
             fresh = self._proposals.explore(
-                self._width, self.model.centre()[0], BETWEEN_SHARE * self._radius
+                self.width, self.model.centre()[0], BETWEEN_SHARE * self._radius
             )
         if not fresh:
             self._floor = 0.0
@@ -237,10 +257,13 @@ class RegionSearch:
 
     # ---- learning
 
-    def _absorb(self, trials: list[Trial], values: list[float | None]) -> None:
-        """Learn from a round."""
+    def _absorb(
+        self, trials: list[Trial], values: list[float | None], known: float | None = None
+    ) -> None:
+        """Learn from a round; `known` was the loss of the centre when it was proposed."""
         region = self.model
         centre, before = region.centre()
+        before = before if known is None else known
         place = region.base + region.frame @ centre
         moves = [region.frame @ (t.y - centre) if t.kind == "step" else None for t in trials]
         tried: list[tuple[float, Trial]] = []
@@ -257,6 +280,25 @@ class RegionSearch:
         del self._steps[: -2 * MOST_DIRECTIONS]
         if tried:
             self._judge_step(place, before, *min(tried, key=lambda pair: pair[0]))
+
+    def absorb_late(
+        self, trial: Trial, value: float | None, before: float, *, is_main: bool
+    ) -> None:
+        """Learn from a trial that was proposed when less was known.
+
+        Args:
+            trial: As it was proposed.
+            value: Its loss, `None` for a failed solve.
+            before: Loss of the centre when it was proposed.
+            is_main: Whether, being a step, it decides over the radius though it gained nothing.
+        """
+        region = self.model
+        trial = trial._replace(y=region.back @ (trial.x - region.base))
+        is_better = value is not None and value < region.centre()[1]
+        if trial.kind == "step" and not is_main and not is_better:
+            self._absorb_one(trial, value)
+        else:
+            self._absorb([trial], [value], before)
 
     def _absorb_one(self, trial: Trial, value: float | None) -> None:
         region = self.model

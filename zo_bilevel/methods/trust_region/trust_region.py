@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import final
 
-from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.penalty import penalized
 from zo_bilevel.methods.shared.starts import NO_START, find_start
+from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.methods.trust_region.continuous_search import ContinuousSearch
 from zo_bilevel.methods.trust_region.mixed_search import MixedSearch
 from zo_bilevel.methods.trust_region.racing_search import RacingSearch
@@ -73,8 +75,16 @@ class TrustRegion(Method):
             Why nothing is left to gain.
         """
         (first,) = yield [search.point(search.start, "start")]
-        search, first = yield from find_start(search, first)
+        search, first = yield from whole(search, find_start(search, first))
         return (yield from self.continue_from(search, first)) if first.ok else NO_START
+
+    def arrivals(self, search: Search) -> Arrivals:
+        """The same, told each answer as it arrives.
+
+        Args:
+            search: Problem, start, seed, round width.
+        """
+        return self.rounds(dataclasses.replace(search, is_asynchronous=True))
 
     def continue_from(self, search: Search, first: Evaluation) -> Rounds:
         """The same, from a start that is solved already.
@@ -84,11 +94,12 @@ class TrustRegion(Method):
             first: The solved start.
         """
         feasible, is_mixed = search.problem.feasible, bool(search.space.discrete.any())
-        if feasible and is_mixed:
-            return penalized(MixedSearch(search, first).rounds(), feasible)
-        if feasible:
-            return ConstrainedSearch(search, first, is_vector=False).rounds()
-        if not is_mixed:
+        if not feasible and not is_mixed:
             return ContinuousSearch(search, first, 1, may_restart=search.rules.restarts).rounds()
+        part = dataclasses.replace(search, is_asynchronous=False)
+        if feasible and is_mixed:
+            return whole(search, penalized(MixedSearch(part, first).rounds(), feasible))
+        if feasible:
+            return whole(search, ConstrainedSearch(part, first, is_vector=False).rounds())
         is_noisy = takes_seed(search.problem.inner)
-        return (RacingSearch if is_noisy else MixedSearch)(search, first).rounds()
+        return whole(search, (RacingSearch if is_noisy else MixedSearch)(part, first).rounds())

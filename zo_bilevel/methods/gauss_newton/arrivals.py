@@ -1,0 +1,243 @@
+"""A local search without rounds: told each answer as it arrives, asked for the next solve at once.
+
+What still runs is imagined: the model takes in, as if it were observed, what it predicts there.
+From the model so made the next solve is proposed as if there were one worker, so it goes on from
+where a trial step should lead, and along directions that no other solve measures already.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
+from zo_bilevel.methods.gauss_newton.local_state import (
+    CAUTION,
+    CAUTION_IN_WIDE_ROUNDS,
+    LocalState,
+)
+from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.propose import (
+    STEP_SCALES,
+    UNSURE,
+    doubtful_directions,
+    propose,
+)
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+
+WORKERS_PER_TRIAL = 4
+"""One trial step runs at a time for every so many workers; the others learn around them."""
+
+
+@final
+@dataclass(eq=False, slots=True)
+class _Unit:
+    """One trial step or one difference.
+
+    Args:
+        plan: With one point or one probe.
+        points: Its solves.
+        origin: Center, imagined or not, from which it was proposed.
+        theta: Modelled vector at the base of a difference, unless that still runs.
+        base: What runs at the base of a difference.
+        is_repeat: Whether it measures the noise.
+        age: Solves that arrived while it ran.
+        found: Its evaluations by their place in `points`.
+    """
+
+    plan: StepPlan
+    points: list[Point]
+    origin: FloatArray
+    theta: FloatArray | None
+    base: _Unit | None = None
+    is_repeat: bool = False
+    age: int = 0
+    found: dict[int, Evaluation] = field(default_factory=dict)
+
+    @property
+    def is_ready(self) -> bool:
+        return len(self.found) == len(self.points) and self.base is None
+
+    def take(self, evaluation: Evaluation) -> None:
+        for place, point in enumerate(self.points):
+            if point is evaluation.point:
+                self.found[place] = evaluation
+
+
+@final
+class Arrivals:
+    """Runs a local search one arrival at a time.
+
+    Args:
+        local: The search.
+        probing: Turns plans into points.
+    """
+
+    def __init__(self, local: LocalSearch, probing: Probing) -> None:
+        self._local, self._probing = local, probing
+        self._running: list[_Unit] = []
+        self._turn = False
+
+    def run(self) -> Generator[list[Point], list[Evaluation], None]:
+        """Ask for solves until nothing is left to gain here.
+
+        Yields:
+            Points to start now.
+        """
+        local = self._local
+        try:
+            while not local.is_solved:
+                points = self._start()
+                if not self._running:
+                    if not local.goes_on():
+                        return
+                    continue
+                local.recommend()
+                for evaluation in (yield points):
+                    self._take(evaluation)
+        finally:
+            self._probing.note_slopes(local.model)
+
+    def _start(self) -> list[Point]:
+        """Solves for the workers that are free."""
+        points: list[Point] = []
+        while self._num_running < self._probing.width and (units := self._propose()):
+            self._running += units
+            points += [point for unit in units for point in unit.points]
+        return points
+
+    @property
+    def _num_running(self) -> int:
+        return sum(len(unit.points) - len(unit.found) for unit in self._running)
+
+    # ---- what to solve next
+
+    def _propose(self) -> list[_Unit]:
+        local, real = self._local, self._local.state
+        if local.wants_repeat and not any(unit.is_repeat for unit in self._running):
+            return [self._unit(local.repeat(), real, is_repeat=True)]
+        if not self._running:
+            return self._units(propose(real, 1), real)
+        if local.is_finished or self._is_exhausted:
+            return []  # what runs may change that
+        if units := self._units(self._trial(), real):
+            return units
+        imagined = self._imagined()
+        return self._units(self._probe(imagined), imagined)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether no step promises a gain, and no direction is left to look along."""
+        real = self._local.state
+        quadratic = real.model.quadratic()
+        if real.explorer.left or not quadratic.doubt.size:
+            return False
+        gains = (-quadratic.change(real.step(quadratic, doubt=doubt)) for doubt in (True, False))
+        return max(gains) <= real.least_gain()
+
+    def _trial(self) -> StepPlan:
+        """A trial step, unless enough of them run: careful first, then bolder ones."""
+        real, known = self._local.state, [unit.plan.points[0] for unit in self._trials]
+        quadratic = real.model.quadratic()
+        width = self._probing.width
+        young = sum(unit.age < width for unit in self._trials)
+        if young >= max(1, width // WORKERS_PER_TRIAL) or not quadratic.doubt.size:
+            return StepPlan()
+        for doubt, caution in ((True, CAUTION_IN_WIDE_ROUNDS), (True, CAUTION), (False, 0.0)):
+            step = real.step(quadratic, doubt=doubt, caution=caution)
+            point = real.explorer.clip(real.model.center + real.model.basis @ step)
+            if not any(np.array_equal(point, other) for other in [real.model.center, *known]):
+                return StepPlan(points=[point])
+        return StepPlan()
+
+    def _probe(self, state: LocalState) -> StepPlan:
+        """A difference that serves the step after the ones that run: doubtful and new by turns."""
+        quadratic, center = state.model.quadratic(), state.model.center
+        self._turn = not self._turn
+        if self._turn and quadratic.doubt.size:
+            step = state.step(quadratic, doubt=True, caution=CAUTION_IN_WIDE_ROUNDS)
+            for direction in doubtful_directions(state, quadratic, step, 1):
+                probe = state.probe(direction, center)
+                if probe is not None:
+                    return StepPlan(base=center, probes=[probe])
+        return self._filling(state)
+
+    def _units(self, plan: StepPlan, state: LocalState) -> list[_Unit]:
+        parts = [StepPlan(points=[point], role=plan.role) for point in plan.points]
+        parts += [StepPlan(base=plan.base, probes=[probe]) for probe in plan.probes]
+        return [self._unit(part, state) for part in parts]
+
+    @property
+    def _trials(self) -> list[_Unit]:
+        return [unit for unit in self._running if unit.plan.points and not unit.is_repeat]
+
+    def _unit(self, plan: StepPlan, state: LocalState, *, is_repeat: bool = False) -> _Unit:
+        at_base = (
+            unit
+            for unit in self._trials
+            if plan.base is not None and np.array_equal(unit.plan.points[0], plan.base)
+        )
+        origin, theta = state.model.center, state.model.theta
+        base = next(at_base, None)
+        return _Unit(plan, self._probing.points(plan), origin, theta, base, is_repeat)
+
+    def _imagined(self) -> LocalState:
+        """The state as if all that runs had arrived as predicted."""
+        real = self._local.state
+        trials = [unit.plan.points[0] for unit in self._trials]
+        probes = [(u.plan.base, u.plan.probes[0]) for u in self._running if u.plan.base is not None]
+        state = copy.copy(real)
+        state.model, state.trust = real.model.imagining(trials, probes), copy.copy(real.trust)
+        state.differences = len(probes) + (0 if trials else real.differences)
+        return state
+
+    def _filling(self, state: LocalState) -> StepPlan:
+        """A new direction, a slope in doubt, or a step of another length."""
+        plan = state.explore(1)
+        if plan.probes:
+            return plan
+        quadratic = state.model.quadratic()
+        values, vectors = np.linalg.eigh(quadratic.doubt)
+        if values[-1] > UNSURE * quadratic.ignorance:
+            probe = state.probe(vectors[:, -1], state.model.center)
+            if probe is not None:
+                return StepPlan(base=state.model.center, probes=[probe])
+        real = self._local.state
+        if not real.model.size:
+            return StepPlan()  # the first differences along all directions run
+        step = real.step(real.model.quadratic(), doubt=True)
+        known = [unit.plan.points[0] for unit in self._trials]
+        for scale in STEP_SCALES:
+            point = real.explorer.clip(real.model.center + real.model.basis @ (scale * step))
+            if not any(np.array_equal(point, other) for other in [real.model.center, *known]):
+                return StepPlan(points=[point])
+        return StepPlan()
+
+    # ---- what an arrival teaches
+
+    def _take(self, evaluation: Evaluation) -> None:
+        for unit in self._running:
+            unit.take(evaluation)
+            unit.age += 1
+        while ready := [unit for unit in self._running if unit.is_ready]:
+            self._learn(ready[0])
+
+    def _learn(self, unit: _Unit) -> None:
+        self._running.remove(unit)
+        local, model = self._local, self._local.model
+        found = [unit.found[place] for place in range(len(unit.points))]
+        answers = self._probing.answers(unit.plan, found, unit.theta)
+        for other in self._running:
+            if other.base is unit:
+                other.base, other.theta = None, answers.thetas[0]
+        is_stale = not np.array_equal(unit.origin, model.center)
+        if not unit.is_repeat:
+            local.learn(unit.plan, answers, is_stale=is_stale)
+        elif not is_stale:
+            local.learn_repeat(answers)
