@@ -22,9 +22,12 @@ class Solution:
     """Looks at theta itself."""
 
     def observe(self, evaluation):
+        assert evaluation.ok
         return evaluation.theta
 
     def tangents(self, derivative, directions, x):
+        np.testing.assert_array_equal(directions, WAYS)
+        np.testing.assert_array_equal(x, BASE)
         return derivative
 
 
@@ -47,6 +50,28 @@ def test_changes_are_those_of_the_solver(kind, share):
         np.testing.assert_allclose(change.change, expected, rtol=1e-12)
         np.testing.assert_array_equal(change.displacement, way)
         assert change.noise_share == share
+
+
+def test_solves_share_a_stream_and_have_their_role():
+    differences = Differences("central", BASE, WAYS, SPACE)
+    points = differences.points((3, 1))
+    assert {(point.stream, point.role) for point in points} == {((3, 1), "sketch")}
+    expected = [BASE + sign * way for way in WAYS.T for sign in (1.0, -1.0)]
+    np.testing.assert_array_equal([point.x for point in points], expected)
+    assert {point.role for point in differences.points((3, 1), "trial")} == {"trial"}
+
+
+def test_solves_that_are_missing_at_the_end_are_lost():
+    differences = Differences("forward", BASE, WAYS, SPACE)
+    point = differences.points((0,))[0]
+    some = [Evaluation(point, "ok", solution(point.x), 0.0)]
+    first, *others = differences.changes(some, solution(BASE), Solution())
+    assert first is not None
+    assert others == [None, None]
+
+
+def test_without_the_base_and_all_others_nothing_is_told():
+    assert changes("forward", failed=(0, 1, 2), origin=False) == [None] * 3
 
 
 def test_of_a_central_difference_one_side_is_enough():
@@ -76,6 +101,9 @@ def test_at_a_bound_the_displacement_says_where_the_solve_was():
     np.testing.assert_allclose(first.change * 2, solution(corner) - solution(corner - WAYS[:, 0]))
     np.testing.assert_allclose(second.displacement, [0.0, 0.15])
     np.testing.assert_allclose(third.displacement, [0.1, -0.05])
+    (first, second, _) = changes("central", base=-corner)
+    np.testing.assert_allclose(first.displacement, [0.05, 0.0])
+    np.testing.assert_allclose(second.displacement, [0.0, 0.15])
 
 
 def test_exact_differences_are_one_solve_with_tangents():
@@ -83,9 +111,15 @@ def test_exact_differences_are_one_solve_with_tangents():
     (point,) = differences.points((4,), "trial")
     assert isinstance(point.derivative, Push)
     assert (point.role, point.stream, point.solves) == ("trial", (4,), 4)
+    np.testing.assert_array_equal(point.x, BASE)
     answered = Evaluation(point, "ok", np.zeros(3), 0.0, derivative=MATRIX @ WAYS)
     found = differences.changes([answered], None, Solution())
     np.testing.assert_array_equal(np.column_stack([c.change for c in found]), MATRIX @ WAYS)
+    np.testing.assert_array_equal(np.column_stack([c.displacement for c in found]), WAYS)
     assert {change.noise_share for change in found} == {0.0}
-    lost = Evaluation(point, "failed", None, np.inf)
+    lost = Evaluation(point, "failed", None, np.inf, derivative=MATRIX @ WAYS)
     assert differences.changes([lost], None, Solution()) == [None] * 3
+    assert differences.changes([], None, Solution()) == [None] * 3
+    short = Evaluation(point, "ok", np.zeros(3), 0.0, derivative=MATRIX @ WAYS[:, :2])
+    with pytest.raises(ValueError, match="shorter"):
+        differences.changes([short], None, Solution())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.estimators.sketch import Observed, Sketch
+from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.errors import InnerSolverError
@@ -73,8 +73,30 @@ def test_a_whole_frame_is_exact_and_one_direction_alone_has_no_error_to_give():
     assert np.isnan(error).all()
 
 
+def test_two_directions_are_enough_for_an_error():
+    V = np.sqrt(2) * np.array([[1.0, 0.6], [0.0, 0.8]])
+    _, error = sketch(V).hypergradient(bound())
+    terms = V * (gradient() @ V)
+    np.testing.assert_allclose(error, np.abs(terms[:, 0] - terms[:, 1]) / 2, rtol=1e-12)
+
+
+def test_what_was_not_drawn_or_changed_nothing_has_no_error():
+    axes = np.sqrt(2) * np.eye(2)
+    _, error = sketch(axes[:, [0, 0]]).hypergradient(bound())
+    assert np.isnan(error).tolist() == [False, True]  # the other coordinate was never drawn
+    JV = MATRIX @ axes
+    JV[:, 0] = 0.0
+    blind = Sketch(X, MATRIX @ X, axes, JV, axes, correction=0.0)
+    assert blind.is_unseen.tolist() == [True, False]
+    _, error = blind.hypergradient(bound())
+    assert np.isnan(error).tolist() == [True, False]
+    exact = Sketch(X, MATRIX @ X, axes, JV, axes, correction=0.0, is_exact=True)
+    assert not exact.is_unseen.any()
+    np.testing.assert_array_equal(exact.hypergradient(bound())[1], 0.0)
+
+
 def test_no_direction_no_gradient():
-    with pytest.raises(InnerSolverError, match="no direction of the sketch came back"):
+    with pytest.raises(InnerSolverError, match=r"^no direction of the sketch came back"):
         sketch(np.empty((2, 0))).hypergradient(bound())
 
 
@@ -84,6 +106,37 @@ def test_the_model_is_the_quadratic_itself_for_a_linear_solver():
     np.testing.assert_allclose(slopes, gradient() @ V, rtol=1e-12)
     full = MATRIX.T @ np.diag(2 * WEIGHTS / 3) @ MATRIX
     np.testing.assert_allclose(hessian, V.T @ full @ V, rtol=1e-12)
+
+
+def test_the_model_bends_as_the_outer_objective_does_in_theta_and_in_phi():
+    def outer(theta, phi):
+        return (theta**3).sum() + 2.0 * phi["a"] ** 3 + phi["a"] * phi["b"]
+
+    V = np.array([[1.0, 0.5], [0.0, 1.0]])
+    _, hessian = sketch(V).model(bound(outer))
+    in_phi = np.array([[12.0 * X[0], 1.0], [1.0, 0.0]])
+    full = MATRIX.T @ np.diag(6 * MATRIX @ X) @ MATRIX + in_phi
+    np.testing.assert_allclose(hessian, V.T @ full @ V, rtol=1e-9)
+    np.testing.assert_array_equal(hessian, hessian.T)
+
+
+def test_an_interval_is_students():
+    values, errors = {"a": np.array([3.0, -1.0])}, {"a": np.array([0.5, 0.0])}
+    found = Hypergradient(values, errors, 1.5, 6, 2, num_directions=5)
+    assert (found.loss, found.solves, found.dropped) == (1.5, 6, 2)
+    assert (found.num_directions, found.num_repeats) == (5, 1)
+    assert found.standard_error is errors
+    for level, t in ((0.95, 2.776445), (0.5, 0.740697)):  # of 4 degrees of freedom
+        low, high = found.interval(level)["a"]
+        np.testing.assert_allclose(low, [3.0 - 0.5 * t, -1.0], rtol=1e-6)
+        np.testing.assert_allclose(high, [3.0 + 0.5 * t, -1.0], rtol=1e-6)
+    np.testing.assert_array_equal(found.interval()["a"], found.interval(0.95)["a"])
+    for counts, t in (((2, 1), 12.706205), ((1, 1), 12.706205), ((9, 3), 4.302653)):
+        few = Hypergradient(values, errors, 1.5, 6, 2, *counts)
+        np.testing.assert_allclose(few.interval()["a"][1][0], 3.0 + 0.5 * t, rtol=1e-6)
+    for level in (0.0, 1.0, 95.0):
+        with pytest.raises(zb.InputError, match=f"^level must lie between 0 and 1, got {level}"):
+            found.interval(level)
 
 
 def test_methods_see_theta_or_the_loss():
