@@ -287,10 +287,12 @@ def test_integers_are_probed_by_whole_units():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: zb.FG2UZO(0), "num_directions must be >= 1 or 'auto', got 0"),
-        (lambda: zb.FG2UZO(radius=-0.1), r"radius must be > 0, got -0\.1"),
-        (lambda: zb.FG2UZO(radius=0), "radius must be > 0, got 0"),
-        (lambda: zb.FG2UZO(radius=float("nan")), "radius must be > 0, got nan"),
+        (lambda: zb.FG2UZO(0), "num_directions, if not 'auto', must be a whole number >= 1, got 0"),
+        (lambda: zb.FG2UZO(True), "num_directions, .* must be a whole number >= 1, got True"),
+        (lambda: zb.FG2UZO(radius=True), "radius must be finite and > 0, got True"),
+        (lambda: zb.FG2UZO(radius=-0.1), r"radius must be finite and > 0, got -0\.1"),
+        (lambda: zb.FG2UZO(radius=0), "radius must be finite and > 0, got 0"),
+        (lambda: zb.FG2UZO(radius=float("nan")), "radius must be finite and > 0, got nan"),
         (lambda: zb.FG2UZO(directions="orthogonall"), "did you mean 'orthogonal'"),
         (lambda: zb.FG2UZO(difference="backward"), "difference must be 'forward' or 'central'"),
     ],

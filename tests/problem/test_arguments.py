@@ -84,6 +84,48 @@ def test_shapes_are_plain_tuples():
     assert space.encode({"v": [0.1, 0.2, 0.3]}).shape == (3,)
 
 
+LINE = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: [phi["a"]], zb.SquaredError([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: zb.hypergradient(LINE.inner), "problem must be a zb.Problem, got function"),
+        (lambda: zb.hypergradient(LINE, seed=-1), "seed must be a whole number >= 0, got -1"),
+        (lambda: zb.hypergradient(LINE, estimator=zb.FG2UZO), "estimator must be one such as"),
+        (lambda: zb.hypergradient(LINE).interval("a"), "level must be finite, got 'a'"),
+        (lambda: zb.hypergradient(LINE, [1.0]), "initial must be a dict of values by name"),
+        (lambda: zb.doctor(LINE, initial=lambda seed: {}), "initial must be a dict of values"),
+        (lambda: zb.doctor(LINE, seed=-1), "seed must be a whole number >= 0, got -1"),
+        (lambda: zb.doctor(LINE.inner), "problem must be a zb.Problem, got function"),
+        (lambda: zb.minimize(LINE, dispatcher=zb.Serial), "dispatcher must be one such as"),
+        (lambda: zb.minimize(LINE, dispatcher=4), "dispatcher must be one such as .* got 4"),
+        (lambda: zb.minimize(LINE, store="a\0b"), "store must be a path without zero bytes"),
+        (lambda: zb.Space(**{"a\x1b[2J": zb.Real(0, 1)}), r"must be printable, got 'a\\x1b"),
+        (lambda: zb.GradientMethod(optimizer="adam"), "optimizer refuses"),
+        (lambda: zb.BlackBox(lambda x: x, num_parameters=2)([1.0, 2.0]), "must be a torch tensor"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused_by_name(call, message):
+    with pytest.raises(zb.InputError, match=message):
+        call()
+
+
+def test_an_answer_that_does_not_fit_has_no_loss():
+    named = zb.SquaredError({"u": [1.0, 2.0], "v": 3.0})
+    assert named.loss(np.array([1.0, 2.0, 6.0])) == 3.0
+    assert zb.SquaredError(np.ones((2, 2))).loss(np.zeros((2, 2))) == 1.0
+    for answer in ([1.0, 2.0], np.zeros((3, 1)), "ab"):
+        with pytest.raises(zb.InputError, match=r"the target.s shapes \{u"):
+            named.loss(answer)
+
+
+def test_an_option_that_a_library_does_not_know_is_refused():
+    with pytest.raises(zb.UnsupportedProblemError, match="Unknown solver options: fooo"):
+        zb.minimize(LINE, zb.Scipy("Nelder-Mead", fooo=1), max_solves=5)
+    zb.minimize(LINE, zb.Scipy("Nelder-Mead", xatol=1e-3), max_solves=5)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -22,6 +22,7 @@ from zo_bilevel.estimators.sketch import Observed, Sketch
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -61,17 +62,14 @@ class FG2UZO:
     radius: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.num_directions != "auto" and (
-            not isinstance(self.num_directions, int) or self.num_directions < 1
-        ):
-            raise InputError(f"num_directions must be >= 1 or 'auto', got {self.num_directions!r}")
+        if self.num_directions != "auto":
+            count = whole_number("num_directions, if not 'auto',", self.num_directions, least=1)
+            object.__setattr__(self, "num_directions", count)
         check_family(self.directions)
         if self.difference not in ("forward", "central"):
             raise InputError(f"difference must be 'forward' or 'central', got {self.difference!r}")
-        if self.radius != "auto" and not (
-            isinstance(self.radius, int | float) and math.isfinite(self.radius) and self.radius > 0
-        ):
-            raise InputError(f"radius must be > 0, got {self.radius}")
+        if self.radius != "auto":
+            object.__setattr__(self, "radius", finite_number("radius", self.radius, "> 0"))
 
     def direction_count(self, size: int) -> int:
         """Directions a sketch has in N = `size` dimensions."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -207,7 +208,7 @@ class Hypergradient(dict[str, Any]):
             >>> [round(float(end), 2) for end in found.interval()["a"]]
             [1.61, 4.39]
         """
-        if not 0 < level < 1:
+        if not 0 < finite_number("level", level) < 1:
             raise InputError(f"level must lie between 0 and 1, got {level}")
         from scipy.special import stdtrit
 

@@ -14,6 +14,7 @@ from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
@@ -66,13 +67,11 @@ class GradientMethod(Method):
         self.estimator: GradientEstimator = FG2UZO() if estimator is None else estimator
         if not isinstance(self.estimator, GradientEstimator) or isinstance(estimator, type):
             raise InputError(f"estimator must make sketches, got {estimator!r}")
-        if not isinstance(accumulate, int) or accumulate < 1:
-            raise InputError(f"accumulate must be a whole number >= 1, got {accumulate!r}")
-        self.accumulate = accumulate
+        self.accumulate = whole_number("accumulate", accumulate, least=1)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.options = {"lr": 0.1, **optimizer_options}
-        if optimizer_options:
+        if optimizer_options or optimizer is not None:
             self._make_optimizer(np.zeros(1))
 
     @property

@@ -177,6 +177,8 @@ def check_names(declared: Mapping[str, Any]) -> None:
     for name, parameter in declared.items():
         if not isinstance(name, str) or not name:
             raise InputError(f"parameter names must be non-empty strings, got {name!r}")
+        if not name.isprintable():  # it would reach terminals, files and databases
+            raise InputError(f"parameter names must be printable, got {name!r}")
         if not isinstance(parameter, Parameter | Fixed | Tied):
             raise InputError(
                 f"parameter {name!r} must be Real, Log, Integer, Choice, Fixed, Tied or a number, "

@@ -153,7 +153,10 @@ class Problem:
 
     def placed_around(self, phi: Mapping[str, Any] | None) -> Problem:
         """The same problem around an answer: numbers without bounds only, whatever the others."""
-        free = {name: value for name, value in (phi or {}).items() if name in self.space.placements}
+        phi = {} if phi is None else phi
+        if not isinstance(phi, Mapping):
+            raise InputError(f"initial must be a dict of values by name, got {phi!r}")
+        free = {name: value for name, value in phi.items() if name in self.space.placements}
         return self.placed_at(free)
 
     def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:

@@ -115,6 +115,8 @@ class BlackBox(torch.nn.Module):
                 failures are zeros.
         """
         size = self.num_parameters
+        if not isinstance(phi, torch.Tensor):
+            raise InputError(f"phi must be a torch tensor, got {type(phi).__name__}")
         if not phi.is_floating_point() or phi.ndim == 0 or phi.shape[-1] != size:
             raise InputError(
                 f"phi must be floating point of shape (..., {size}), "

@@ -21,6 +21,7 @@ from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import (
     InnerSolverError,
@@ -60,9 +61,11 @@ class Evaluator:
         *,
         decode: Callable[[Point], dict[str, Any]] | None = None,
     ) -> None:
+        if isinstance(dispatcher, type) or not isinstance(dispatcher, Dispatcher):
+            raise InputError(f"dispatcher must be one such as zb.Serial(), got {dispatcher!r}")
         self.problem = problem
         self.dispatcher = dispatcher
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
         self.recorder = recorder
         self.seconds_left = seconds_left
         self.spent_before = spent_before

@@ -20,7 +20,7 @@ from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import METHOD_KEY, generator
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, UnsupportedProblemError
+from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedProblemError
 
 NUM_REPEATS = 5
 """Sketches of a solver whose answers vary: from their spread comes the standard error."""
@@ -68,6 +68,11 @@ def hypergradient(
         >>> round(float(hypergradient(problem, {"a": 3.0})["a"]), 3)
         4.0
     """
+    estimator = FG2UZO() if estimator is None else estimator
+    if isinstance(estimator, type) or not isinstance(estimator, GradientEstimator):
+        raise InputError(f"estimator must be one such as zb.FG2UZO(), got {estimator!r}")
+    if not isinstance(problem, Problem):
+        raise InputError(f"problem must be a zb.Problem, got {type(problem).__name__}")
     for name, parameter in problem.space.parameters.items():
         if isinstance(parameter, Integer | Choice):
             raise UnsupportedProblemError(
@@ -76,7 +81,7 @@ def hypergradient(
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     problem = problem.placed_around(phi)
     evaluator = Evaluator(problem, dispatcher, seed)
-    sketches = _Sketches(FG2UZO() if estimator is None else estimator, evaluator)
+    sketches = _Sketches(estimator, evaluator)
     x = problem.space.encode(phi)
     drawn = [sketches.draw(x, 0)]
     while sketches.is_noisy and sketches.count < NUM_REPEATS:

@@ -57,6 +57,8 @@ class SQLiteStore(SQLStore):
         read_only: bool = False,
         must_exist: bool = False,
     ) -> None:
+        if "\0" in str(path):
+            raise InputError(f"store must be a path without zero bytes, got {path!r}")
         self.path = Path(path)
         if self.path.is_dir():
             raise InputError(f"store must be a file, got the directory {self.path}")

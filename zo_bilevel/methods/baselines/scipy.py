@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -165,6 +166,8 @@ class Scipy(Baseline):
     def _minimize(self, solves: Solves, start: FloatArray) -> str:
         place = solves.coordinates
         solver, options = SOLVERS[self.solver], dict(self.options)
+        # silenced like all that a library says, an option that it does not know would be lost
+        warnings.filterwarnings("error", "Unknown solver options", optimize.OptimizeWarning)
         if self.solver == "Nelder-Mead":
             options.setdefault("initial_simplex", _unit_simplex(place, start))
         function: Callable[..., Any] = solves.loss

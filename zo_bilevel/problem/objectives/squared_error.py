@@ -185,6 +185,10 @@ class SquaredError:
 
     def loss(self, theta: FloatArray) -> float:
         """The loss of an inner solution of the target's shape, or flat, `(m,)`."""
+        shapes, given = {self.target.shape, *self.layout.shapes[:1]}, np.shape(theta)
+        if given not in shapes or np.size(theta) != self.target.size:
+            described = self.layout.describe()
+            raise InputError(f"theta must have the target's {described}, got shape {given}")
         difference = np.ravel(theta) - self.target
         return float(np.dot(self._half_slope(difference), difference))
 
