@@ -13,9 +13,9 @@ if TYPE_CHECKING:
         ReadColumns,
         ReadCSV,
         ReadNumpy,
-        ReadPattern,
         Run,
     )
+    from zo_bilevel.adapters.command_line.pattern_output import ReadPattern
     from zo_bilevel.adapters.fmu.fmu import FMU
     from zo_bilevel.adapters.function import Function
     from zo_bilevel.adapters.http.service import HTTPService
@@ -80,9 +80,9 @@ _HOMES = {
         "ReadCSV",
         "ReadColumns",
         "ReadNumpy",
-        "ReadPattern",
         "Run",
     ],
+    "zo_bilevel.adapters.command_line.pattern_output": ["ReadPattern"],
     "zo_bilevel.bridges.sklearn_search": ["ZOSearchCV"],
     "zo_bilevel.adapters.sklearn": ["SklearnEstimator"],
     "zo_bilevel.adapters.torch_unroll.torch_unroll": ["TorchUnroll"],

@@ -12,6 +12,7 @@ from latex2mathml.converter import convert
 PAGES = (
     ("First steps", "index.md"),
     ("Wrap your solver", "wrap-your-solver.md"),
+    ("Calibrate a simulator", "calibrate-a-simulator.md"),
     ("Constraints", "constraints.md"),
     ("Choosing a method", "choosing-a-method.md"),
     ("Reading the report", "reading-the-report.md"),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, final
 
 from zo_bilevel.adapters.command_line.failures import STDERR, STDIN, STDOUT, FailureReport
 from zo_bilevel.adapters.command_line.inputs import SEED_FIELD, CommandInputs, PreparedSolve
-from zo_bilevel.adapters.command_line.output import ReadColumns, Reader, Run
+from zo_bilevel.adapters.command_line.output import Parts, ReadColumns, Reader, Run
 from zo_bilevel.adapters.command_line.process import run_program
 from zo_bilevel.adapters.command_line.success import SuccessRules
 from zo_bilevel.adapters.command_line.workspace import SolveFolder, Workspace
@@ -21,6 +21,7 @@ from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, WrongShapeError
 
 FilePath: TypeAlias = str | os.PathLike[str]
@@ -56,7 +57,8 @@ class CommandLine:
             absolute path in the command or a template instead.
         standard_input: Template of what the program reads from standard input.
         output: How theta is read: `ReadColumns`, `ReadCSV`, `ReadJSON`, `ReadNumpy`,
-            `ReadPattern`, or a function of a `Run`. Default: all numbers on standard output.
+            `ReadPattern`, or a function of a `Run`; a dict of them for a dict. Default: all numbers
+            on standard output.
         timeout_s: Seconds a solve may take, > 0, one hour unless given; then its processes,
             grandchildren included, are killed. `None` for no limit.
         environment: Variables for the program beside those of this process. Their values are
@@ -88,7 +90,7 @@ class CommandLine:
         files: Mapping[str, str | Path] | None = None,
         inputs: Sequence[FilePath] = (),
         standard_input: str = "",
-        output: Reader | None = None,
+        output: Reader | Mapping[str, Reader] | None = None,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         environment: Mapping[str, str] | None = None,
         threads: int | None = 1,
@@ -100,7 +102,7 @@ class CommandLine:
         keep_failures: int = 10,
     ) -> None:
         self.inputs = CommandInputs(command, files or {}, inputs, standard_input)
-        self.output: Reader = ReadColumns() if output is None else output
+        self.output: Reader = ReadColumns() if output is None else _reader(output)
         self.timeout_s = timeout_s
         self.expected_length = expected_length
         self.success = SuccessRules(tuple(success_statuses), required_output, forbidden_output)
@@ -135,6 +137,40 @@ class CommandLine:
             except SolveError as error:
                 report = FailureReport(folder, command, self._environment, self._limits)
                 raise report.explain(error) from None
+
+    def write(self, phi: Mapping[str, Any], folder: FilePath, *, seed: int = 0) -> Path:
+        """Write the program's input files with values put in, to run it elsewhere.
+
+        Args:
+            phi: Values by name, such as `result.phi`.
+            folder: Where; made when missing. Files of these names are overwritten.
+            seed: For a `{seed}` field.
+
+        Returns:
+            The folder.
+
+        Raises:
+            SolveError: If a value cannot be written where its field is.
+
+        Example:
+            `solver.write(result.phi, "calibrated")`
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        self.inputs.prepare({SEED_FIELD: seed, **phi}, path)
+        return path
+
+    def input_rounding(self, space: Space, x: FloatArray) -> FloatArray:
+        """Steps of the parameters that are lost where they are written with few digits.
+
+        Args:
+            space: The parameters.
+            x: Where, scaled, shape `(N,)`.
+
+        Returns:
+            Scaled, shape `(N,)`; 0 where every digit is written.
+        """
+        return self.inputs.rounding(space, x)
 
     def check(self, space: Space) -> None:
         """Refuse a space that does not fit the command, before the first solve.
@@ -202,6 +238,14 @@ class CommandLine:
             self.expected_length,
         )
         return hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+
+
+def _reader(output: Reader | Mapping[str, Reader]) -> Reader:
+    if not isinstance(output, Mapping):
+        return output
+    if not output or not all(map(callable, output.values())):
+        raise InputError(f"output must hold readers by name, got {output!r}")
+    return Parts(dict(output))
 
 
 def _check_limits(

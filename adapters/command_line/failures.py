@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from zo_bilevel.support.redaction import hide, secret_values
 
 TAIL_LINES = 5
 TAIL_CHARACTERS = 600
+COMPLAINT = re.compile(r"error|fatal|cannot|invalid", re.IGNORECASE)
+"""The first line of a log that says so tells more than the last ones."""
 MAX_LOG_BYTES = 1 << 20
 STDIN, STDOUT, STDERR, SCRIPT = "stdin.txt", "stdout.txt", "stderr.txt", "repeat.sh"
 
@@ -61,9 +64,13 @@ class FailureReport:
 
     def _tail(self) -> str:
         for name in (STDERR, STDOUT):
-            lines = self._log(name).strip().splitlines()[-TAIL_LINES:]
+            lines = [line for line in self._log(name).splitlines() if line.strip()]
             if lines:
-                return f"; it said: {' | '.join(lines)[-TAIL_CHARACTERS:]}"
+                before, last = lines[:-TAIL_LINES], lines[-TAIL_LINES:]
+                first = next((k for k, line in enumerate(before) if COMPLAINT.search(line)), None)
+                why = [] if first is None else [*before[first : first + TAIL_LINES], "..."]
+                said = " | ".join(why)[:TAIL_CHARACTERS] + " | " * bool(why)
+                return f"; it said: {said}{' | '.join(last)[-TAIL_CHARACTERS:]}"
         return "; it said nothing"
 
     def _log(self, name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 import string
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -83,6 +85,8 @@ class FileTemplate:
     """An input file with Jinja2 fields such as `{{ nu }}`; an unknown name is an error.
 
     Arrays are lists in it: `{% for value in field %}...`. Values are never read as templates.
+    `{{ nu | width(10) }}` is for decks of fixed columns: see `in_columns`. Other formats are
+    Jinja2's own: `{{ "%.6e" | format(nu) }}`.
 
     Args:
         name: The file's name, for messages.
@@ -115,8 +119,53 @@ class FileTemplate:
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in values.items()
         }
-        text: str = _compiled(self.text).render({ALL_PARAMETERS: plain, **plain})
+        try:
+            text: str = _compiled(self.text).render({ALL_PARAMETERS: plain, **plain})
+        except TooWideError as error:
+            known = {n: v if isinstance(v, list) else [v] for n, v in plain.items()}
+            names = [name for name, value in known.items() if error.value in np.ravel(value)]
+            raise InputError(f"{' or '.join(names) or 'a value'}: {error}") from error
         return text
+
+
+class TooWideError(ValueError):
+    """A value that does not fit into its columns."""
+
+    def __init__(self, value: object, width: int) -> None:
+        super().__init__(f"{value!r} does not fit into {width} columns")
+        self.value = value
+
+
+def in_columns(value: Any, width: int) -> str:  # noqa: ANN401 - a number or option
+    """Write a value into columns of a fixed width, a number to the right with all digits that fit.
+
+    A real number has a decimal point, which Fortran would set itself otherwise.
+
+    Args:
+        value: A number or text; text stands to the left.
+        width: How many columns.
+
+    Raises:
+        TooWideError: If it does not fit.
+
+    Example:
+        >>> in_columns(1 / 3, 8), in_columns(-1.5e-12, 8), in_columns(400.0, 6), in_columns(7, 3)
+        ('0.333333', '-1.5e-12', '400.00', '  7')
+    """
+    if not isinstance(value, float):
+        text = str(value)
+        fitted = text.rjust(width) if isinstance(value, int) else text.ljust(width)
+        if len(fitted) > width:
+            raise TooWideError(value, width)
+        return fitted
+    texts: list[str] = []
+    for digits in range(17, 0, -1):
+        plain, power = f"{value:#.{digits}g}", f"{value:#.{digits - 1}e}"
+        texts += [plain, re.sub(r"e([+-])0*(?=\d)", lambda sign: f"e{sign[1].strip('+')}", power)]
+    for text in texts:
+        if len(text) <= width and math.isfinite(float(text)):  # 1.8e308 is not
+            return text.rjust(width)
+    raise TooWideError(value, width)
 
 
 @functools.lru_cache(maxsize=1)
@@ -124,9 +173,11 @@ def _environment() -> Any:  # noqa: ANN401 - a Jinja2 environment
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
+    environment.filters["width"] = in_columns
+    return environment
 
 
 @functools.lru_cache(maxsize=64)

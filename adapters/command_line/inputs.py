@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import hashlib
 import os
 import shutil
@@ -9,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+
+import numpy as np
 
 from zo_bilevel.adapters.command_line.fields import (
     ALL_PARAMETERS,
@@ -20,10 +24,15 @@ from zo_bilevel.adapters.command_line.fields import (
 from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError
 
 OWNER_NAME = "CommandLine"
 SEED_FIELD = "seed"
+STEPS = tuple(10.0 ** (-exponent / 2) for exponent in range(20, 1, -1))
+"""Scaled steps by which it is asked whether a program is given other texts, 1e-10 to 0.1."""
+MOST_TRIED = 32
+"""Coordinates that are asked for."""
 
 
 @final
@@ -114,16 +123,50 @@ class CommandInputs:
             hint = "no field {name} of the command and no field {{ name }} of a file uses them"
             refuse_unused(OWNER_NAME, space.names, self.names, hint)
         _check_options(space)
-        values = {SEED_FIELD: 0, **space.decode((space.lower + space.upper) / 2)}
+        places = {"the lower bounds": space.lower, "the upper bounds": space.upper}
+        for place, x in {"the middle of the space": space.encode(), **places}.items():
+            self._fill_in(space.decode(x), place)
+
+    def _fill_in(self, phi: Mapping[str, Any], place: str) -> None:
         for part in self._parts():
-            where = part.text if isinstance(part, Argument) else part.name
             try:
-                part.render(
-                    {ALL_PARAMETERS: values, **values} if isinstance(part, Argument) else values
-                )
+                _filled(part, phi)
             except Exception as error:  # a template can fail in any way
-                text = f"{OWNER_NAME}: {where!r} cannot be filled in with the middle of the space"
+                where = part.text if isinstance(part, Argument) else part.name
+                text = f"{OWNER_NAME}: {where!r} cannot be filled in with {place}"
                 raise InputError(f"{text}: {error}") from error
+
+    def rounding(self, space: Space, x: FloatArray) -> FloatArray:
+        """Steps of each coordinate below which the program is given the same texts.
+
+        Args:
+            space: The parameters.
+            x: Where, scaled, shape `(N,)`.
+
+        Returns:
+            Shape `(N,)`; 0 where texts tell any step. Of many coordinates some are tried, and the
+            largest stands for all.
+        """
+        found = np.zeros(space.size)
+        tried = np.flatnonzero(~space.discrete)
+        for place in tried[:: max(len(tried) // MOST_TRIED, 1)]:
+            tells = functools.partial(self._tells, space, x, place)
+            first = bisect.bisect_left(STEPS, 1, key=tells)
+            found[place] = STEPS[first] if 0 < first < len(STEPS) else 0.0
+        return found if len(tried) <= MOST_TRIED else np.where(space.discrete, 0.0, found.max())
+
+    def _tells(self, space: Space, x: FloatArray, place: int, step: float) -> bool:
+        """Whether the texts change by a step of one coordinate, either way."""
+        here = self._texts(space.decode(x))
+        for way in (-step, step):
+            moved = x.copy()
+            moved[place] = np.clip(x[place] + way, space.lower[place], space.upper[place])
+            if moved[place] != x[place] and self._texts(space.decode(moved)) == here:
+                return False
+        return True
+
+    def _texts(self, phi: Mapping[str, Any]) -> list[str]:
+        return [_filled(part, phi) for part in self._parts()]
 
     def identity(self) -> tuple[Any, ...]:
         """All that decides what the program is given, contents of copied files included."""
@@ -133,6 +176,12 @@ class CommandInputs:
 
     def _parts(self) -> list[Argument | FileTemplate]:
         return [*self._arguments, *self._templates, *([self._stdin] if self._stdin else [])]
+
+
+def _filled(part: Argument | FileTemplate, phi: Mapping[str, Any]) -> str:
+    values = {SEED_FIELD: 0, **phi}
+    is_argument = isinstance(part, Argument)
+    return part.render({ALL_PARAMETERS: values, **values} if is_argument else values)
 
 
 def _checked_command(command: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:

@@ -74,6 +74,18 @@ class Run:
 Reader: TypeAlias = Callable[[Run], Any]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Several readers: theta is a dict of what they read."""
+
+    readers: Mapping[str, Reader]
+
+    def __call__(self, run: Run) -> dict[str, Any]:
+        """Read a finished run."""
+        return {name: read(run) for name, read in self.readers.items()}
+
+
 def number(text: str, place: str) -> float:
     """Read one number; Fortran's exponents (1.0D-3, 1.5-103) and 1.#QNAN too.
 
@@ -109,6 +121,8 @@ class ReadColumns:
         skip_rows: Lines to leave out at the top.
         comment: Lines that begin so, and ends of lines from there, are left out.
         separator: Between columns; `None` for any white space.
+        block: Text of the one line that heads the block wanted: its rows are the first lines below
+            that hold numbers in these columns, up to one that does not.
 
     Raises:
         InputError: If the path leaves the working directory, or columns or rows are no counts.
@@ -123,6 +137,7 @@ class ReadColumns:
     skip_rows: int = 0
     comment: str = "#"
     separator: str | None = None
+    block: str = ""
 
     def __post_init__(self) -> None:
         if self.path is not None:
@@ -138,11 +153,22 @@ class ReadColumns:
     def __call__(self, run: Run) -> FloatArray:
         """Read a finished run."""
         rows: list[list[float]] = []
-        for line_number, line in enumerate(run.text(self.path).splitlines()[self.skip_rows :]):
+        lines = run.text(self.path).splitlines()
+        first = self._first_of_block(lines) if self.block else self.skip_rows
+        for line_number, line in enumerate(lines[first:], start=first + 1):
             kept = line.split(self.comment, 1)[0] if self.comment else line
-            place = f"{self.path or 'standard output'}, line {line_number + 1 + self.skip_rows}"
-            if words := kept.split(self.separator) if kept.strip() else []:
-                rows.append([number(word, place) for word in self._chosen(words, place)])
+            place = f"{self.path or 'standard output'}, line {line_number}"
+            words = kept.split(self.separator) if kept.strip() else []
+            try:
+                row = [number(word, place) for word in self._chosen(words, place)] if words else []
+            except SolveError:
+                if not self.block:
+                    raise
+                row = []
+            if row:
+                rows.append(row)
+            elif rows and self.block:
+                break
         if not rows:
             raise SolveError(
                 f"gave unreadable output: no numbers in {self.path or 'standard output'}"
@@ -150,6 +176,16 @@ class ReadColumns:
         if isinstance(self.columns, tuple):
             return np.array(rows)
         return np.array([value for row in rows for value in row])
+
+    def _first_of_block(self, lines: list[str]) -> int:
+        """The line after the one that heads the block."""
+        heads = [place for place, line in enumerate(lines, start=1) if self.block in line]
+        if len(heads) != 1:
+            raise SolveError(
+                f"gave unreadable output: {self.path or 'standard output'} has {len(heads)} lines "
+                f"with {self.block!r}, one must head the block"
+            )
+        return heads[0] + self.skip_rows
 
     def _chosen(self, words: list[str], place: str) -> list[str]:
         if self.columns is None:
@@ -241,42 +277,3 @@ class ReadNumpy:
                 return dict(loaded) if self.key is None else loaded[self.key]
         except (ValueError, OSError, KeyError, EOFError) as error:
             raise SolveError(f"gave unreadable output: {self.path}: {error}") from None
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ReadPattern:
-    r"""Numbers that a regular expression finds, all of them in order.
-
-    Args:
-        pattern: With exactly one group, around the number: r"period\s*=\s*(\S+)".
-        path: File in the working directory, or `None` for standard output.
-
-    Raises:
-        InputError: If the pattern is none or has another number of groups.
-
-    Example:
-        >>> ReadPattern(r"gain = (\S+)").path is None
-        True
-    """
-
-    pattern: str
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.path is not None:
-            inside(self.path, "path")
-        try:
-            groups = re.compile(self.pattern, re.MULTILINE).groups
-        except re.error as error:
-            raise InputError(f"pattern {self.pattern!r}: {error}") from error
-        if groups != 1:
-            raise InputError(f"pattern {self.pattern!r} must have one group, got {groups}")
-
-    def __call__(self, run: Run) -> FloatArray:
-        """Read a finished run."""
-        found = re.findall(self.pattern, run.text(self.path), re.MULTILINE)
-        source = self.path or "standard output"
-        if not found:
-            raise SolveError(f"gave unreadable output: no match of {self.pattern!r} in {source}")
-        return np.array([number(text, source) for text in found])

@@ -253,6 +253,10 @@ def test_bad_arguments_are_refused_by_name(make, message):
         (CommandLine(["echo", "{a}"], files={"x": "{{ c }}"}), "in a field of 'x': 'c'"),
         (CommandLine(["echo", "{a:d}", "{b}"]), "'{a:d}' cannot be filled in .* format code 'd'"),
         (CommandLine(["echo", "{b}"], files={"x": "{{ a.foo }}"}), "'x' cannot be filled in"),
+        (
+            CommandLine(["echo", "{b}"], files={"x": "{{ '%.9f' | format(a) | width(8) }}"}),
+            "'x' cannot be filled in with the middle of the space: a value: '2.0+' does not fit",
+        ),
     ],
 )
 def test_a_space_that_does_not_fit_is_refused_before_the_first_solve(solver, message):

@@ -84,9 +84,23 @@ class TestFigure:
         )
         texts = [text.get_text() for text in panels["Parameters, 95 % intervals"].texts]
         assert texts[1].startswith("b = -1.9")
-        assert f"± {known.standard_error['b']:.2g}" in texts[1]
+        assert f"± {known.standard_error['b']:.3g}" in texts[1]
         written = [float(text.get_text()) for text in panels["Correlations"].texts]
         np.testing.assert_allclose(written, known.correlation.ravel(), atol=0.005)
+
+    def test_named_parts_are_lines_of_their_own_at_their_own_places(self):
+        def solve(phi):
+            return {"near": phi["a"] * np.ones(3), "far": phi["a"] * np.arange(4.0)}
+
+        target = {"far": np.arange(4.0), "near": np.array([1.0, 2.0, 1.5])}
+        problem = zb.Problem(zb.Space(a=zb.Real(0, 3)), solve, zb.SquaredError(target))
+        result = zb.minimize(problem, max_solves=9)
+        x = {"near": [3.0, 1.0, 2.0], "far": [1.0, 10.0, 100.0, 1000.0]}
+        panel = panels_of(result.plot(x=x))["Data and fit"]
+        assert panel.get_xscale() == "log"
+        lines = {line.get_label(): line for line in panel.get_lines()}
+        np.testing.assert_array_equal(lines["near"].get_xdata(), [1, 2, 3])
+        np.testing.assert_allclose(lines["far"].get_ydata(), result.phi["a"] * np.arange(4.0))
 
     def test_error_bars_that_were_paid_for_can_be_given(self, fit):
         problem = zb.Problem(fit.space, line, fit.objective)
@@ -131,7 +145,9 @@ class TestFigure:
         assert figure.axes
 
     def test_bad_input_is_refused_by_name(self, fit):
-        with pytest.raises(zb.InputError, match="x must have 25 values, one an output, got 3"):
+        with pytest.raises(
+            zb.InputError, match=r"x must be one number or have the shape of target, shape \(25,\)"
+        ):
             fit.plot(x=[1, 2, 3])
         with pytest.raises(zb.InputError, match=r"plot must end in .*gif"):
             fit.plot("found.gif")

@@ -82,7 +82,8 @@ def test_the_blocks_of_a_page_run(page, tmp_path):
     program = runnable(page)
     for package in PACKAGES.get(page.name, ()):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    shutil.copy(ROOT / "examples" / "decay.f90", tmp_path)
+    for file in ("decay.f90", "aquifer.awk", "oude_korendijk.csv"):
+        shutil.copy(ROOT / "examples" / file, tmp_path)
     preamble = "from preamble import *; " if page.name in FRAGMENTS else ""
     (tmp_path / "preamble.py").write_text(PREAMBLE)
     (tmp_path / "page.py").write_text(preamble + program)

@@ -159,6 +159,18 @@ class Problem:
         free = {name: value for name, value in phi.items() if name in self.space.placements}
         return self.placed_at(free)
 
+    def input_rounding(self, x: FloatArray) -> FloatArray:
+        """Steps of the coordinates that the inner solver does not see, where it says so.
+
+        Args:
+            x: Where, scaled, shape `(N,)`.
+
+        Returns:
+            Scaled, shape `(N,)`; 0 for solvers without an `input_rounding` of their own.
+        """
+        say = getattr(self.inner, "input_rounding", None)
+        return np.zeros(self.space.size) if say is None else say(self.space, x)
+
     def bind(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> BoundProblem:
         """Fix the structure of the inner solution from the first solve.
 

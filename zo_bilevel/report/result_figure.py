@@ -18,7 +18,6 @@ from zo_bilevel.run.confidence import Uncertainty, block_names
 from zo_bilevel.run.fit import linearised
 from zo_bilevel.run.result import Result
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.tables import number
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ Draw: TypeAlias = Callable[["Axes"], None]
 LEVEL = 0.95
 MOST_BARS, MOST_CORRELATED, MOST_WRITTEN = 15, 40, 8
 """Parameters drawn one a row; in the matrix of correlations; whose correlations are written."""
+MOST_LINEAR = 300.0
+"""Positions of outputs that span more than this factor are drawn on a logarithmic axis."""
 MOST_SLICES = 4
 """Parameters whose values are drawn against the loss where there are no data."""
 FIT, DATA, LOST = COLOURS[0], "#444444", COLOURS[1]
@@ -81,7 +82,11 @@ def _drawn(panels: list[Draw]) -> Figure:
     return figure
 
 
-def _dressed(panel: Axes, title: str, across: str = "", up: str = "") -> None:
+def _dressed(
+    panel: Axes, title: str, across: str = "", up: str = "", *, is_log: bool = False
+) -> None:
+    if is_log:
+        panel.set_xscale("log")
     panel.set_title(title, fontsize=11)
     panel.set_xlabel(across)
     panel.set_ylabel(up)
@@ -96,21 +101,26 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
     data = result.objective
     data = data.squares if isinstance(data, RobustError) else data
     theta = flatten_theta(result.theta)[0]
-    if x is None:
-        across, label = np.arange(1.0, theta.size + 1), "output"
-    else:
-        across, label = np.asarray(x, dtype=float).ravel(), "x"
-        if across.size != theta.size:
-            raise InputError(f"x must have {theta.size} values, one an output, got {across.size}")
-    order = np.argsort(across, kind="stable")
-    used = order[data.weights[order] > 0]
+    across = np.arange(1.0, theta.size + 1) if x is None else data.lined_up("x", x)
+    label = "output" if x is None else "x"
+    is_log = bool(across.min() > 0 and across.max() > MOST_LINEAR * across.min() and x is not None)
+    used = np.flatnonzero(data.weights > 0)
 
     def draw_fit(panel: Axes) -> None:
-        _bands(panel, across[order], theta[order], data, known, order)
         panel.plot(across[used], data.target[used], ".", color=DATA, ms=4, label="data", zorder=2)
-        panel.plot(across[order], theta[order], color=FIT, lw=1.4, label="fit", zorder=3)
+        bands = _bands(data, known)
+        for k, (name, part) in enumerate(_parts(data)):
+            order = part[np.argsort(across[part], kind="stable")]
+            colour = COLOURS[k % len(COLOURS)]
+            panel.plot(across[order], theta[order], color=colour, lw=1.4, label=name, zorder=3)
+            for half, alpha, words in bands:
+                low, high = theta[order] - half[order], theta[order] + half[order]
+                said = "" if k else words
+                panel.fill_between(
+                    across[order], low, high, color=colour, alpha=alpha, lw=0, label=said
+                )
         panel.legend(frameon=False, fontsize=8)
-        _dressed(panel, "Data and fit", label)
+        _dressed(panel, "Data and fit", label, is_log=is_log)
 
     def draw_residuals(panel: Axes) -> None:
         scaled = (np.sqrt(data.weights) * (data.target - theta))[used]
@@ -119,34 +129,32 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
         panel.axhspan(-2, 2, color="#eeeeee", zorder=0)
         panel.axhline(0, color="#999999", lw=1.0)
         panel.plot(across[used], scaled / deviation, ".", color=DATA, ms=4)
-        _dressed(panel, "Residuals", label, "(data - fit) / standard deviation")
+        up = "(data - fit) / standard deviation"
+        _dressed(panel, "Residuals", label, up, is_log=is_log)
 
     return [draw_fit, draw_residuals]
 
 
-def _bands(
-    panel: Axes,
-    across: Any,  # noqa: ANN401 - an array
-    theta: FloatArray,
-    data: SquaredError,
-    known: Uncertainty | None,
-    order: Any,  # noqa: ANN401 - places
-) -> None:
+def _parts(data: SquaredError) -> list[tuple[str, Any]]:
+    """The places of each named part of the target, in the flat one."""
+    sizes = [math.prod(shape) for shape in data.layout.shapes]
+    places = np.split(np.arange(data.target.size), np.cumsum(sizes)[:-1])
+    return list(zip(data.layout.names or ("fit",), places, strict=True))
+
+
+def _bands(data: SquaredError, known: Uncertainty | None) -> list[tuple[FloatArray, float, str]]:
+    """Half widths of intervals, `(m,)`, how dark they are, and what they are called."""
     if known is None:
-        return
+        return []
     reach = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom)
-    fitted = known.fitted_deviations()[order]
+    fitted = known.fitted_deviations()
     with np.errstate(divide="ignore"):
-        measured = known.residual_deviation / np.sqrt(data.weights[order])
-    measured = np.where(np.isfinite(measured), np.hypot(measured, fitted), np.nan)
-    for deviations, alpha, label in (
-        (measured, 0.12, "95 % of measurements"),
-        (fitted, 0.35, "95 % of the fit"),
-    ):
-        band = reach * deviations
-        panel.fill_between(
-            across, theta - band, theta + band, color=FIT, alpha=alpha, lw=0, label=label
-        )
+        measured = np.hypot(known.residual_deviation / np.sqrt(data.weights), fitted)
+    measured = np.where(data.weights > 0, measured, np.nan)
+    return [
+        (reach * measured, 0.12, "95 % of measurements"),
+        (reach * fitted, 0.35, "95 % of the fit"),
+    ]
 
 
 def _convergence(panel: Axes, result: Result) -> None:
@@ -213,7 +221,7 @@ def _error_bars(panel: Axes, known: Uncertainty) -> None:
     for name, value, error, height in zip(
         known.names, known.values, known.deviations, heights, strict=True
     ):
-        found = f"± {number(error, 2)}" if math.isfinite(error) else "is not determined"
+        found = f"± {number(error, 3)}" if math.isfinite(error) else "is not determined"
         text = f"{name} = {number(value, 5)} {found}"
         panel.annotate(text, (-end, height), (2, 6), textcoords="offset points", fontsize=8)
     panel.set_yticks([])

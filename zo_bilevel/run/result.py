@@ -166,7 +166,7 @@ class Result:
 
         Args:
             path: Where to write it as well; the suffix tells the format (png, svg, pdf).
-            x: Position of each output, in the order of the flat target; default 1, 2, ...
+            x: Position of each output, in the target's structure; default 1, 2, ...
             uncertainty: From `uncertainty`; default what the run knew at no solve.
 
         Returns:
@@ -174,7 +174,7 @@ class Result:
 
         Raises:
             MissingPackageError: If matplotlib is not installed.
-            InputError: If the suffix is no known format, or `x` has another length than the target.
+            InputError: If the suffix is no known format, or `x` does not fit the target.
         """
         from zo_bilevel.report.result_figure import result_figure
 

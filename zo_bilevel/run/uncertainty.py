@@ -171,7 +171,8 @@ def jacobian_at(
 
     The step is the root of the relative error of answers, where the two errors of a difference
     balance: of the floating type, or of the digits that answers show, or of noise, where a result
-    holds another answer of the same point.
+    holds another answer of the same point. Parameters that the solver is given with few digits
+    move by the root of what those leave out.
 
     Raises:
         InnerSolverError: If a solve failed.
@@ -185,7 +186,10 @@ def jacobian_at(
         if isinstance(at, Result):
             answers.append(flatten_theta(at.theta)[0])
         step = min(max(FORWARD_STEP, math.sqrt(_relative_error(answers))), LARGEST_STEP)
-    moves = np.diag(_inward(evaluator.problem, x, step * _sizes(evaluator.problem, x)))
+    sizes = step * _sizes(evaluator.problem, x)
+    if relative_step is None:
+        sizes = np.maximum(sizes, np.sqrt(evaluator.problem.input_rounding(x)))
+    moves = np.diag(_inward(evaluator.problem, x, sizes))
     solved = evaluator.evaluate([Point(x + move, role="sketch") for move in moves])
     failed = [evaluation.error for evaluation in solved if not evaluation.ok]
     if failed:

@@ -48,7 +48,9 @@ class LocalSearch:
     def __init__(self, probing: Probing, center: FloatArray, theta: FloatArray) -> None:
         outer, self._probing = probing.outer, probing
         self.model = AnswerModel(outer, center, theta)
-        self.noise = NoiseWatch(outer.spread(theta), probing.rounding(theta), probing.radius)
+        self.noise = NoiseWatch(
+            outer.spread(theta), probing.rounding(theta), probing.radius, probing.input_rounding
+        )
         explorer = Explorer(probing.lower, probing.upper, probing.directions)
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf

@@ -42,6 +42,7 @@ class NoiseWatch:
         spread: Scale by which theta changes.
         rounding: Error of rounding of one component.
         radius: Length of a difference without noise, scaled, or `None` to choose it.
+        input_rounding: Steps shorter than this are not seen by the solver, scaled.
 
     Attributes:
         variance: Of one component of one solve.
@@ -50,10 +51,17 @@ class NoiseWatch:
         is_coarse: Whether answers were found to be rounded, without knowing how.
     """
 
-    def __init__(self, spread: float, rounding: float, radius: float | None = None) -> None:
+    def __init__(
+        self,
+        spread: float,
+        rounding: float,
+        radius: float | None = None,
+        input_rounding: float = 0.0,
+    ) -> None:
         self.variance = 0.0
         self._is_given = radius is not None
-        chosen = max(FINEST_RADIUS, best_radius(rounding, spread))
+        self._finest = max(FINEST_RADIUS, math.sqrt(input_rounding))
+        chosen = max(self._finest, best_radius(rounding, spread))
         self._least = chosen if radius is None else radius
         self.radius = self._least
         self._rounding = rounding
@@ -86,7 +94,7 @@ class NoiseWatch:
         if not is_news or self._is_given:
             return
         self._rounding = rounding
-        self._least = max(FINEST_RADIUS, best_radius(rounding, spread))
+        self._least = max(self._finest, best_radius(rounding, spread))
         self.radius = max(self._least, best_radius(math.sqrt(self.variance), spread))
 
     def fit(self, model: AnswerModel) -> None:
@@ -183,7 +191,7 @@ class NoiseWatch:
 
     def _shorten(self) -> bool:
         """Where the solution is smooth but steep, as in bounds far too wide."""
-        if self._steepness <= SUSPICIOUS or self._is_given:
+        if self._steepness <= SUSPICIOUS or self._is_given or self._finest > FINEST_RADIUS:
             return False
         is_bent = self.radius * self._steepness > BENT
         self._least = max(self.radius / self._steepness, SHORTEST_RADIUS)
@@ -195,6 +203,8 @@ class NoiseWatch:
     def _is_frozen(self, model: AnswerModel, theta: FloatArray) -> bool:
         """Whether nothing moved, though by the differences far more than rounding should have."""
         if self._is_given or self.radius >= LARGEST_RADIUS or self.found:
+            return False
+        if self._finest > FINEST_RADIUS:  # the solver says which steps it does not see
             return False
         moved = model.steepness * self._repeat_distance
         least = FROZEN * float(np.finfo(float).eps) * float(np.sqrt(np.mean(theta**2)))

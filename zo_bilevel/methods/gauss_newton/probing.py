@@ -69,6 +69,8 @@ class Probing:
         if isinstance(estimator, FG2UZO):
             self._kind = estimator.difference
             self.radius = None if estimator.radius == "auto" else float(estimator.radius)
+        lost = search.problem.input_rounding(search.start)
+        self.input_rounding = float(lost[self._free].max(initial=0.0))
         self._rounding = OutputRounding()
 
     @property
@@ -113,12 +115,16 @@ class Probing:
             self.search.judge_step(center, point, *losses, agreement)
 
     def note_slopes(self, model: AnswerModel) -> None:
-        """Leave the model's slopes to the loop where they are those of the point to report."""
+        """Leave the model's slopes to the loop where they are those of the point to report.
+
+        Not where the solver sees rounded points: slopes by the last, short steps are wrong.
+        """
         notes, theta = self.search.notes, model.theta
         reported = self.best.point.x if notes.recommended is None else notes.recommended
         away = self.outer.embed(model.center) - reported
         is_near = np.linalg.norm(away) <= SAME_SLOPES * model.length
-        if is_near and model.size and theta.size * away.size**2 <= MOST_SLOPES:
+        is_seen = is_near and not self.input_rounding
+        if is_seen and model.size and theta.size * away.size**2 <= MOST_SLOPES:
             jacobian, doubt = model.slopes()
             notes.slopes = Slopes(reported, self.outer.of_theta(jacobian), doubt)
 
