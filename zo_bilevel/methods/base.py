@@ -111,6 +111,7 @@ class Search:
         stream: Random numbers of its solves: another one when only that lets the start solve.
         rules: When the run ends before its budget is spent.
         is_asynchronous: Whether answers arrive one by one.
+        known: Solves made before the run, all ok, for methods that can learn from them.
     """
 
     problem: Problem
@@ -123,6 +124,7 @@ class Search:
     stream: tuple[int, ...] = (0,)
     rules: StopRules = field(default_factory=StopRules)
     is_asynchronous: bool = False
+    known: Sequence[Evaluation] = ()
 
     @property
     def space(self) -> Space:
@@ -301,6 +303,7 @@ class Method(ABC):
         max_solves: int | None = None,
         rules: StopRules | None = None,
         asynchronous: bool = False,
+        known: Sequence[Evaluation] = (),
     ) -> State:
         """Begin a search.
 
@@ -312,6 +315,7 @@ class Method(ABC):
             max_solves: How many solves will be spent, >= 1, for methods that plan ahead.
             rules: When the run ends before that.
             asynchronous: Whether it will be told answers one by one, as they arrive.
+            known: Solves made before, all ok.
 
         Returns:
             The first state.
@@ -330,7 +334,9 @@ class Method(ABC):
         start = problem.start_at(initial)
         if problem.feasible and asynchronous:
             raise UnsupportedProblemError("asynchronous must be False with constraints")
-        search = Search(problem, start, seed, round_width, max_solves=max_solves, rules=rules)
+        search = Search(
+            problem, start, seed, round_width, max_solves=max_solves, rules=rules, known=known
+        )
         coroutine = self.arrivals(search) if asynchronous else self.kept_rounds(search)
         return State(coroutine, search.notes, is_asynchronous=asynchronous)
 

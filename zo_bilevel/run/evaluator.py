@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, Protocol, final
 
 import numpy as np
 
@@ -31,8 +31,18 @@ from zo_bilevel.support.errors import (
     described,
 )
 
+FREE = "known"
+"""In the place of the worker of an answer that costs nothing."""
 CLOCK_DIFFERENCE = 1.0
 """Seconds by which a dispatcher may end a round before the run's time is over."""
+
+
+class KnowsAnswers(Protocol):
+    """Solves made before the run."""
+
+    def find(self, phi: Mapping[str, Any]) -> Outcome | None:
+        """The answer to exactly these values; `None` where it is not known."""
+        ...
 
 
 @final
@@ -76,6 +86,7 @@ class Evaluator:
         self._base: Evaluation | None = None
         self._parts = ExperimentParts(problem)
         self._decode = decode
+        self.known: KnowsAnswers | None = None
 
     def job(self, place: int, point: Point) -> Job:
         """One point of a round as a dispatcher sees it."""
@@ -111,7 +122,31 @@ class Evaluator:
         Raises:
             InputError: If the dispatcher's answers are missing, doubled or unknown.
         """
-        return self._parts.joined(self._answers(self._parts.split(places)))
+        found = self._known(places)
+        rest = {place: point for place, point in places.items() if place not in found}
+        return found | (self._parts.joined(self._answers(self._parts.split(rest))) if rest else {})
+
+    def know(self, solves: KnowsAnswers | None, evaluations: Sequence[Evaluation]) -> None:
+        """Let solves made before the run stand in for its own.
+
+        Args:
+            solves: By their values.
+            evaluations: The same, which tell the structure of theta.
+        """
+        self.known = solves
+        for first in evaluations[:1]:
+            if first.theta is not None and first.layout is not None:
+                self.bound = self.problem.bind(first.theta, first.layout, first.point.x)
+
+    def _known(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
+        if self.known is None:
+            return {}
+        found = {
+            place: self.known.find(self.decoded(point))
+            for place, point in places.items()
+            if point.derivative is None
+        }
+        return {place: outcome for place, outcome in found.items() if outcome is not None}
 
     def _answers(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         found = self._stored(places)
@@ -230,7 +265,8 @@ class Evaluator:
         if status != "ok":
             theta, layout, derivative, loss = None, None, None, math.inf
             error = f"{error} (at {_few(self.decoded(point))})"
-        facts = (outcome.seconds, outcome.cost, error, layout, derivative, violation)
+        is_known = outcome.worker == FREE
+        facts = (outcome.seconds, outcome.cost, error, layout, derivative, violation, is_known)
         self._base = Evaluation(point, status, theta, loss, *facts)
         return self._base
 

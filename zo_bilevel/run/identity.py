@@ -14,6 +14,7 @@ from zo_bilevel.problem.problem import OBJECTIVES, Problem
 from zo_bilevel.problem.solver_identity import fingerprint, solver_identity
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_to_text
+from zo_bilevel.run.result import Result
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.recorder import Recorder
@@ -22,8 +23,8 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.json_data import to_plain
 from zo_bilevel.support.tables import number
 
-Initial: TypeAlias = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
-"""A start by name, or a function from a seed to one."""
+Initial: TypeAlias = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | Result | None
+"""A start by name, a function from a seed to one, or the result of another run."""
 LIMITS: Final = {
     "solves a run": "max_solves",
     "seconds a run": "max_seconds",
@@ -91,6 +92,8 @@ def start_at(initial: Initial, seed: int) -> Mapping[str, Any] | None:
         initial: A start, a function from a seed to one, or `None`.
         seed: Seed of the run.
     """
+    if isinstance(initial, Result):
+        return initial.phi
     return initial(seed) if callable(initial) else initial
 
 
@@ -124,6 +127,7 @@ def facts_of_run(
     parts += [] if problem.fidelity is None else [problem.fidelity]
     parts += ["asynchronous"] if settings.get("asynchronous") else []
     parts += [constraints_text(problem)] if problem.feasible else []
+    parts += [settings["known"]] if settings.get("known") else []
     return StoredRun(
         identity=_hash(*parts, settings.get("round_width", 1), objective),
         problem=problem.name,

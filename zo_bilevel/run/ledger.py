@@ -37,9 +37,10 @@ class Budget:
     """Limits on solves, seconds and cost; `None` is no limit.
 
     Args:
-        max_solves: Solves, >= 1.
+        max_solves: Solves, >= 1; 0 where `is_zero_enough`.
         max_seconds: Wall-clock seconds, > 0. Checked after every solve.
         max_cost: Money in the unit the inner solver reports, > 0.
+        is_zero_enough: Whether something is known before the first solve.
 
     Raises:
         InputError: If a limit is not positive.
@@ -52,9 +53,12 @@ class Budget:
         max_solves: int | None = None,
         max_seconds: float | None = None,
         max_cost: float | None = None,
+        *,
+        is_zero_enough: bool = False,
     ) -> None:
         if max_solves is not None:
-            max_solves = whole_number("max_solves", max_solves, least=1)
+            least = 0 if is_zero_enough else 1
+            max_solves = whole_number("max_solves", max_solves, least=least)
         max_seconds, max_cost = (
             None if limit is None else finite_number(name, limit, "> 0")
             for name, limit in (("max_seconds", max_seconds), ("max_cost", max_cost))
@@ -206,7 +210,7 @@ class Ledger:
         Returns:
             Its line in the history.
         """
-        self.solves += evaluation.point.solves
+        self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
         self.num_priced += evaluation.cost > 0.0
         self._squared_prices += evaluation.cost**2
@@ -236,6 +240,14 @@ class Ledger:
         if evaluation is self.best and evaluation.is_feasible:
             self._improve(record)
         return record
+
+    def know(self, evaluations: Sequence[Evaluation]) -> None:
+        """Let solves that were made before the run, for nothing, be the best so far."""
+        for evaluation in evaluations:
+            if self._best.see(evaluation) and evaluation.is_feasible:
+                phi = self.phi_of(evaluation)
+                values = {} if self._space is None else single_values(self._space, phi)
+                self.improvements.append(Improvement(0, 0, 0.0, evaluation.loss, values=values))
 
     def phi_of(self, evaluation: Evaluation) -> dict[str, Any]:
         """The meta-parameters of a solve by name; none where the space is not known."""

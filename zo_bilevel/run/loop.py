@@ -17,7 +17,8 @@ from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.fit import linearised, warnings_of
-from zo_bilevel.run.identity import Initial, open_recorder, start_at
+from zo_bilevel.run.identity import Initial, open_recorder
+from zo_bilevel.run.known import Known, warm_start
 from zo_bilevel.run.ledger import Budget, Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
 from zo_bilevel.run.progress import Progress
@@ -39,6 +40,7 @@ def minimize(
     method: Method | None = None,
     *,
     initial: Initial = None,
+    known: Known = None,
     max_solves: int | None = None,
     max_seconds: float | None = None,
     max_cost: float | None = None,
@@ -63,9 +65,14 @@ def minimize(
         problem: Space, inner solver, outer objective.
         method: How to search; default `DefaultMethod()`, Gauss-Newton when the inner solution is
             a vector whose outer objective is known, else a scalar trust region.
-        initial: Start by name, partial or absent, or a function from the seed to one; missing
-            names take the middle of their range.
-        max_solves: Budget in solves; 1000 when no budget is given at all.
+        initial: Start by name, partial or absent, a function from the seed to one, or a result;
+            missing names take the middle of their range. Default with `known`: the best of it.
+        known: Solves that were made before, whatever the objective and the bounds were: a result, a
+            store or its file, a `DataFrame` with a column for each parameter and one "theta", or
+            pairs of named values and an inner solution. None of them is made again, and the best
+            one, as the problem sees it now, is an answer of this run too; Gauss-Newton regresses
+            through those near the start. Of an inner solver that takes a seed, they tell the start.
+        max_solves: Budget in new solves; 1000 when no budget is given at all; 0 with `known`.
         max_seconds: Budget in wall-clock seconds, with a store those of the solves that an
             interrupted run had made included: when it is over, the rest of a round is given up.
             A solve that runs is killed under `Joblib` on this machine; in this process it is not
@@ -127,10 +134,12 @@ def minimize(
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
     check_asynchronous(dispatcher, asynchronous, problem)
-    start = start_at(initial, seed)
-    problem = problem.placed_at(start)
+    warm = warm_start(problem, initial, known, seed, asynchronous=asynchronous)
+    problem, start = warm.problem, warm.start
     moved = problem.start_note(start)
-    ledger = Ledger(Budget(max_solves, max_seconds, max_cost), space=problem.space)
+    limits = Budget(max_solves, max_seconds, max_cost, is_zero_enough=bool(warm.evaluations))
+    ledger = Ledger(limits, space=problem.space)
+    ledger.know(warm.evaluations)
     rules = StopRules(tolerance, ftol, xtol, patience, restarts)
     settings = {
         "max_solves": ledger.budget.max_solves,
@@ -140,13 +149,14 @@ def minimize(
         "round_width": round_width,
         "stop rules": rules.text,
         "asynchronous": asynchronous,
+        "known": warm.digest,
     }
     open_run = partial(
         open_recorder,
         problem=problem,
         method=method.name,
         seed=seed,
-        initial=initial,
+        initial=warm.initial,
         settings=settings,
         command=command,
     )
@@ -156,9 +166,10 @@ def minimize(
             seed,
             initial=start,
             round_width=round_width,
-            max_solves=ledger.budget.max_solves,
+            max_solves=ledger.budget.max_solves or None,
             rules=rules,
             asynchronous=asynchronous,
+            known=warm.evaluations,
         )
     with (
         ends_when_preempted(),
@@ -173,6 +184,7 @@ def minimize(
             ledger.seconds_left,
             ledger.spent_before,
         )
+        evaluator.know(warm.solves, warm.evaluations)
         if recorder is not None:
             recorder.steered = ledger.steer
             keep_books(recorder.store, problem.inner)

@@ -144,6 +144,7 @@ class Evaluation:
         layout: Structure of the inner solution, or `None` unless ok.
         derivative: What the point's derivative computed, or `None` when it asked for none.
         violation: Of the constraint that is broken most, in its scale; 0 where all hold.
+        is_known: Whether it was made before, and costs nothing.
     """
 
     point: Point
@@ -156,6 +157,7 @@ class Evaluation:
     layout: ThetaLayout | None = None
     derivative: FloatArray | None = None
     violation: float = 0.0
+    is_known: bool = False
 
     def __post_init__(self) -> None:
         for name in ("theta", "derivative"):

@@ -30,6 +30,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     following: Start | None = probing.start
     while following is not None:
         search = LocalSearch(probing, *following)
+        if best is None:
+            search.remember(probing.search.known)
         one_by_one = probing.search.is_asynchronous
         yield from (Arrivals(search, probing) if one_by_one else search).run()
         if not probing.is_exact:

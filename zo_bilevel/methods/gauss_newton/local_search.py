@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.gauss_newton.answer_model import SHORTEST_VALUE, AnswerModel
+from zo_bilevel.methods.gauss_newton.answer_model import (
+    FARTHEST,
+    ROWS_PER_DIRECTION,
+    SHORTEST_VALUE,
+    SPARE_ROWS,
+    AnswerModel,
+)
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
@@ -57,6 +63,25 @@ class LocalSearch:
         self._unseen = 0
 
     # ---- the loop ----------------------------------------------------------------------------
+
+    def remember(self, evaluations: Sequence[Evaluation]) -> None:
+        """Take in the nearest of the solves made before.
+
+        Args:
+            evaluations: All ok.
+        """
+        model, seen = self.model, []
+        for point, theta in self._probing.known(evaluations):
+            way = point - model.center
+            distance = math.sqrt(way @ way)
+            if 0.0 < distance <= FARTHEST * model.length:
+                seen.append((distance, way, theta))
+        seen.sort(key=lambda row: row[0])
+        for distance, way, theta in seen[: SPARE_ROWS + ROWS_PER_DIRECTION * model.center.size]:
+            if distance < SHORTEST_VALUE:
+                model.add_derivative(model.center, way, theta - model.theta, 2.0)
+            else:
+                model.add_value(model.center + way, theta)
 
     def run(self) -> Generator[list[Point], list[Evaluation], None]:
         """Ask for rounds until nothing is left to gain here.

@@ -96,6 +96,14 @@ class Probing:
         if self._detector is not None:
             raise DiscontinuityError(self.best)
 
+    def known(self, evaluations: Sequence[Evaluation]) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Points and modelled vectors of solves with the start's discrete parameters."""
+        rest = ~self._free
+        for evaluation in evaluations:
+            x, seen = evaluation.point.x, self.outer.observe(evaluation)
+            if seen is not None and np.array_equal(x[rest], self.search.start[rest]):
+                yield x[self._free], seen
+
     def recommend(self, center: FloatArray) -> None:
         """Tell the loop that solves are noisy, and which point to report."""
         self.search.notes.noisy = True
