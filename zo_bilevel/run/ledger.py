@@ -135,7 +135,7 @@ class Ledger:
             limits: Of `Budget`, by name.
         """
         names = ("max_solves", "max_seconds", "max_cost")
-        self.budget = Budget(**{name: limits.get(name) for name in names})
+        self.budget = Budget(*(limits.get(name) for name in names))
 
     def spent_before(self, seconds: float) -> None:
         """Count what was spent when the run was interrupted and is now gone on with."""
