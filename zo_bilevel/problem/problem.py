@@ -25,6 +25,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.prior_term import PriorTerm, prior_share
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.space_values import by_name
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
@@ -153,10 +154,8 @@ class Problem:
 
     def placed_around(self, phi: Mapping[str, Any] | None) -> Problem:
         """The same problem around an answer: numbers without bounds only, whatever the others."""
-        phi = {} if phi is None else phi
-        if not isinstance(phi, Mapping):
-            raise InputError(f"initial must be a dict of values by name, got {phi!r}")
-        free = {name: value for name, value in phi.items() if name in self.space.placements}
+        given = by_name(phi)
+        free = {name: value for name, value in given.items() if name in self.space.placements}
         return self.placed_at(free)
 
     def input_rounding(self, x: FloatArray) -> FloatArray:

@@ -24,6 +24,7 @@ from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
 from zo_bilevel.problem.space_values import (
+    by_name,
     checked,
     checked_values,
     decode_choice,
@@ -125,10 +126,9 @@ class Space(Coordinates):
         Raises:
             InputError: If a value of such a number is none, or outside its bounds.
         """
-        reals = {
-            n: p for n, p in self.parameters.items() if isinstance(p, Real) and n in (phi or {})
-        }
-        starts = {n: checked_values(n, p, (phi or {})[n]) for n, p in reals.items()}
+        given = by_name(phi)
+        reals = {n: p for n, p in self.parameters.items() if isinstance(p, Real) and n in given}
+        starts = {n: checked_values(n, p, given[n]) for n, p in reals.items()}
         found = {n: placement_at(reals[n], starts[n]) for n in reals}
         placements = {n: p for n, p in found.items() if p is not None}
         return self.placed(placements) if placements else self
@@ -229,9 +229,7 @@ b=Fixed(value=0.5), c=Tied(formula='2 * a'))
             InputError: If a name is unknown, a value is outside its bounds or of a wrong shape,
                 or is another than that of a fixed or tied parameter.
         """
-        phi = {} if phi is None else phi
-        if not isinstance(phi, Mapping):
-            raise InputError(f"initial must be a dict of values by name, got {phi!r}")
+        phi = by_name(phi)
         refuse_unknown("initial", "parameter", phi, self.names)
         x = np.zeros(self.size)
         if not phi and not self._has_integer:

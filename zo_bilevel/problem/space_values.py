@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,17 @@ import numpy as np
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.support.arrays import FloatArray, own
 from zo_bilevel.support.errors import InputError
+
+
+def by_name(given: Any) -> Mapping[str, Any]:  # noqa: ANN401 - what somebody gave as a point
+    """A point as it is, `None` as nothing.
+
+    Raises:
+        InputError: If it is no mapping.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"initial must be a dict of values by name, got {given!r}")
+    return {} if given is None else given
 
 
 def whole_numbers(parameter: Integer, steps: FloatArray) -> Any:  # noqa: ANN401 - int or array
