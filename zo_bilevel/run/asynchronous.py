@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from zo_bilevel.methods.base import Method, State
 from zo_bilevel.problem.experiments import Experiments
@@ -103,6 +103,7 @@ class _Running:
     def __init__(self, evaluator: Evaluator, stream: Stream) -> None:
         self._evaluator, self._stream = evaluator, stream
         self._points: dict[int, Point] = {}
+        self._warm: dict[int, Any] = {}
         self._unsent: list[int] = []
         self._sent: set[int] = set()
         self._started = 0
@@ -116,6 +117,7 @@ class _Running:
         room = max(ledger.affordable([*self.points, *waiting]) - len(self._points), 0)
         for point in waiting[:room]:
             self._points[self._started] = point
+            self._warm[self._started] = self._evaluator.nearest(point)
             self._unsent.append(self._started)
             self._started += 1
         del waiting[:room]
@@ -130,6 +132,8 @@ class _Running:
         if place is None or outcome is None:
             return None
         evaluation = evaluator.judge(self._points.pop(place), outcome)
+        del self._warm[place]
+        evaluator.remember([evaluation])
         if evaluator.recorder is not None:
             evaluator.recorder.judged({place: evaluation})
         return evaluation
@@ -150,7 +154,7 @@ class _Running:
         """Start what is wanted and has not started; wait for whatever ends next."""
         evaluator = self._evaluator
         for place in [place for place in self._unsent if place in wanted]:
-            self._stream.submit(evaluator.job(place, self._points[place]))
+            self._stream.submit(evaluator.job(place, self._points[place], self._warm[place]))
             self._unsent.remove(place)
             self._sent.add(place)
         while (left := evaluator.seconds_left()) > 0 and (answer := self._stream.next(left)):

@@ -17,6 +17,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.run.experiment_parts import ExperimentParts
+from zo_bilevel.run.warm_starts import WarmStarts, takes_warm
 from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point, Status
 from zo_bilevel.solve.streams import solve_seed
@@ -87,15 +88,30 @@ class Evaluator:
         self._parts = ExperimentParts(problem)
         self._decode = decode
         self.known: KnowsAnswers | None = None
+        self.warm_starts: WarmStarts | None = None
 
-    def job(self, place: int, point: Point) -> Job:
+    def warm_up(self) -> None:
+        """From now on a solver that takes `warm` gets the answer of the nearest solved point."""
+        self.warm_starts = WarmStarts() if takes_warm(self.problem.inner) else None
+
+    def nearest(self, point: Point) -> Any:  # noqa: ANN401 - the user's structure
+        """The answer that a solve begins from, of those told by now; `None` for none."""
+        return None if self.warm_starts is None else self.warm_starts.nearest(point.x)
+
+    def remember(self, evaluations: Iterable[Evaluation]) -> None:
+        """Let later solves begin from these."""
+        for evaluation in evaluations:
+            if self.warm_starts is not None:
+                self.warm_starts.tell(evaluation)
+
+    def job(self, place: int, point: Point, warm: Any = None) -> Job:  # noqa: ANN401
         """One point of a round as a dispatcher sees it."""
         order = point.derivative
         bound = None if order is None else order.bind(self.problem, point.x)
         phi = self.decoded(point)
         if point.part is not None:
             phi[EXPERIMENT] = point.part[0]
-        return Job(place, phi, self.seed_of(point), bound)
+        return Job(place, phi, self.seed_of(point), bound, warm)
 
     def decoded(self, point: Point) -> dict[str, Any]:
         """Named values of a point."""
@@ -150,7 +166,11 @@ class Evaluator:
 
     def _answers(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         found = self._stored(places)
-        pending = [self.job(place, point) for place, point in places.items() if place not in found]
+        pending = [
+            self.job(place, point, self.nearest(point))
+            for place, point in places.items()
+            if place not in found
+        ]
         if not pending:
             return found
         # closing the round kills what is still running when the store or the user stops it
@@ -239,6 +259,7 @@ class Evaluator:
         places = dict(enumerate(points, first))
         found = self.outcomes(places)
         evaluations = {place: self.judge(places[place], found[place]) for place in sorted(found)}
+        self.remember(evaluations.values())
         judged = self._parts.judged(evaluations)
         if self.recorder is not None:
             self.recorder.judged(judged)

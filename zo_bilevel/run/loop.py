@@ -185,6 +185,7 @@ def minimize(
             ledger.spent_before,
         )
         evaluator.know(warm.solves, warm.evaluations)
+        evaluator.warm_up()
         if recorder is not None:
             recorder.steered = ledger.steer
             keep_books(recorder.store, problem.inner)

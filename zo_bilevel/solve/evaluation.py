@@ -94,12 +94,16 @@ def check_asked(points: Sequence[Point], size: int) -> None:
 @final
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One solve as a dispatcher sees it: named values, a seed, its place in the round."""
+    """One solve as a dispatcher sees it: named values, a seed, its place in the round.
+
+    `warm` is the answer of a point nearby, for an inner solver that begins from one.
+    """
 
     index: int
     phi: dict[str, Any]
     seed: int
     derivative: Derivative | None = None
+    warm: Any = None
 
 
 @final

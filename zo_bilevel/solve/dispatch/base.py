@@ -166,7 +166,12 @@ class Solve:
         phi = own(job.phi)  # a retry must find it as it was
         if job.derivative is not None:
             return job.derivative(self.inner, self.outer, phi, job.seed)
-        return self.inner(phi, seed=job.seed) if self.with_seed else self.inner(phi)
+        more = {"seed": job.seed} if self.with_seed else {}
+        return (
+            self.inner(phi, **more)
+            if job.warm is None
+            else self.inner(phi, **more, warm=own(job.warm))
+        )
 
 
 @contextmanager

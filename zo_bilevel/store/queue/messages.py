@@ -87,7 +87,8 @@ def job_to_json(job: Job) -> str:
             "takes differences, such as GradientMethod(FG2UZO())"
         )
     phi = {name: _plain(value, name) for name, value in job.phi.items()}
-    return json.dumps([job.index, job.seed, phi])
+    warm = [] if job.warm is None else [_plain(job.warm, "warm")]
+    return json.dumps([job.index, job.seed, phi, *warm])
 
 
 def job_from_json(text: str) -> Job:
@@ -97,8 +98,9 @@ def job_from_json(text: str) -> Job:
         StoreError: If the text is damaged.
     """
     try:
-        index, seed, phi = json.loads(text)
-        return Job(int(index), {str(name): _value(part) for name, part in phi.items()}, int(seed))
+        index, seed, phi, *warm = json.loads(text)
+        values = {str(name): _value(part) for name, part in phi.items()}
+        return Job(int(index), values, int(seed), warm=_value(warm[0]) if warm else None)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(f"a job in the queue is damaged: {error}") from error
 
