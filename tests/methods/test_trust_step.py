@@ -69,6 +69,29 @@ class TestExact:
             slope = np.array([sign * 1e-9, 0.0, 0.3, 1.0, 4.0])
             assert np.sign(exact(slope, SADDLE, 2.0)[0]) == -sign
 
+    @pytest.mark.parametrize("radius", [0.9, 3.0])
+    def test_the_hard_case_with_one_negative_curvature(self, radius):
+        hessian, gradient = np.diag([-2.0, 0.5, 0.3, 1.0, 4.0]), np.array([0, 0, 0.3, 1.0, 4.0])
+        step = exact(gradient, hessian, radius)
+        rest = -gradient[1:] / (np.diag(hessian)[1:] + 2.0)
+        np.testing.assert_allclose(step[1:], rest, rtol=0.03, atol=1e-9)
+        assert np.linalg.norm(step) == pytest.approx(radius, rel=1e-9)
+
+    @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+    def test_the_unit_of_the_loss_does_not_matter(self, scale):
+        newton = -np.linalg.solve(CONVEX, GRADIENT)
+        found = exact(scale * GRADIENT, scale * CONVEX, 2 * np.linalg.norm(newton))
+        np.testing.assert_allclose(found, newton, rtol=1e-9)
+        short = exact(scale * GRADIENT, scale * CONVEX, 0.3)
+        assert np.linalg.norm(short) == pytest.approx(0.3, rel=0.0101)
+        np.testing.assert_allclose(short, exact(GRADIENT, CONVEX, 0.3), rtol=1e-6)
+
+    def test_newtons_method_is_exact_where_all_curvatures_are_one(self):
+        for size in (1, 3):
+            gradient = np.full(size, 4.0 / np.sqrt(size))
+            step = exact(gradient, np.eye(size), 0.5)
+            np.testing.assert_allclose(step, -0.5 / np.sqrt(size), rtol=1e-12)
+
     def test_without_a_slope_only_negative_curvature_moves(self):
         assert not exact(np.zeros(5), CONVEX, 1.0).any()
         step = exact(np.zeros(5), SADDLE, 1.5)
@@ -113,6 +136,21 @@ class TestConjugate:
         beyond = step - first
         np.testing.assert_allclose(beyond / np.linalg.norm(beyond), towards, atol=1e-9)
 
+    def test_it_ends_when_the_slope_is_small(self):
+        calls = []
+
+        def product(vector):
+            calls.append(1)
+            return CONVEX @ vector
+
+        ball_step(GRADIENT, product, 1e6)
+        assert len(calls) <= 6
+
+    def test_a_slope_of_one_and_no_curvature_at_all(self):
+        slope = np.array([0.6, 0.8])
+        np.testing.assert_allclose(conjugate(slope, np.eye(2), 9.0), -slope, rtol=1e-12)
+        np.testing.assert_allclose(conjugate(slope, np.zeros((2, 2)), 9.0), -9 * slope, rtol=1e-12)
+
     def test_no_slope_no_step(self):
         assert not conjugate(np.zeros(3), np.eye(3), 1.0).any()
 
@@ -151,6 +189,30 @@ class TestBox:
         np.testing.assert_allclose(free, [4.0, 0.0, 0.1], atol=1e-12)
         step = box_step(gradient, lambda v: hessian @ v, 50.0, np.eye(3), self.BOX, hessian)
         np.testing.assert_allclose(step, [1.0, 1.0, 0.1], atol=1e-9)
+
+    def test_a_small_matrix_is_used_as_it_is(self):
+        calls = []
+
+        def product(vector):
+            calls.append(1)
+            return vector
+
+        box_step(np.array([0.5, -0.2, 0.1]), product, 9.0, np.eye(3), self.BOX, np.eye(3))
+        assert not calls
+        box_step(np.array([10.0, -0.2, 0.1]), product, 9.0, np.eye(3), self.BOX, np.eye(3))
+        assert len(calls) == 1  # what is held bends the slope of the rest
+
+    def test_one_that_leaves_by_little_is_held_on_either_side(self):
+        for sign in (1.0, -1.0):
+            gradient = sign * np.array([1.5, 0.5, 0.25])
+            step = box_step(gradient, lambda v: v, 9.0, np.eye(3), self.BOX, np.eye(3))
+            np.testing.assert_allclose(step, sign * np.array([-1.0, -0.5, -0.25]), atol=1e-9)
+
+    def test_rows_that_say_the_same_end_with_the_last_step(self):
+        frame = np.vstack([np.eye(3), np.eye(3)[:1]])
+        box, gradient = (np.full(4, -1.0), np.full(4, 1.0)), -np.array([10.0, 0.5, 0.2])
+        step = box_step(gradient, lambda v: v, 90.0, frame, box, np.eye(3))
+        np.testing.assert_allclose(step, [10.0, 0.5, 0.2])
 
     def test_nothing_is_held_when_nothing_leaves(self):
         gradient = np.array([0.5, -0.2, 0.1])

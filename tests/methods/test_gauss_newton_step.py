@@ -1,0 +1,129 @@
+"""The step of the Gauss-Newton search, against the conditions of a minimum in a ball and a box."""
+
+import numpy as np
+import pytest
+
+from zo_bilevel.methods.gauss_newton.trust_step import Trust, ball_step, trial_step
+
+ROOT = np.random.default_rng(3).normal(size=(4, 4))
+CONVEX = ROOT @ ROOT.T + 0.1 * np.eye(4)
+SADDLE = np.diag([-2.0, -0.5, 0.3, 4.0])
+GRADIENT = np.array([0.7, -1.3, 0.4, 2.0])
+NEWTON = -np.linalg.solve(CONVEX, GRADIENT)
+WIDE = np.full(4, -1e9), np.full(4, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "length", "accepted", "radius"),
+    [
+        (0.9, 1.5, True, 3.0),  # good: twice the step
+        (0.9, 0.5, True, 2.0),  # but never less than before
+        (0.71, 1.5, True, 3.0),
+        (0.7, 1.5, True, 2.0),  # neither good nor poor
+        (0.25, 1.0, True, 2.0),
+        (0.24, 1.0, True, 0.7),  # poor
+        (0.1, 9.0, True, 2.0),
+        (0.9, 1.0, False, 0.25),
+        (-3.0, 8.0, False, 2.0),
+    ],
+)
+def test_trust_follows_the_agreement(agreement, length, accepted, radius):
+    trust = Trust(2.0)
+    trust.adapt(agreement, length, accepted=accepted)
+    assert trust.radius == pytest.approx(radius, rel=1e-12)
+
+
+class TestBall:
+    @pytest.mark.parametrize("share", [1.001, 40.0])
+    def test_a_minimum_inside_is_newtons_step(self, share):
+        step, damping = ball_step(GRADIENT, CONVEX, share * np.linalg.norm(NEWTON))
+        np.testing.assert_allclose(step, NEWTON, rtol=1e-9)
+        assert damping == 0.0
+
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    @pytest.mark.parametrize("hessian", [CONVEX, SADDLE, -CONVEX, np.zeros((4, 4))])
+    @pytest.mark.parametrize("radius", [1e-3, 0.3, 2.0])
+    def test_on_the_sphere_it_keeps_the_conditions_of_a_minimum(self, hessian, radius, scale):
+        hessian, gradient = scale * hessian, scale * GRADIENT
+        step, damping = ball_step(gradient, hessian, radius)
+        length = np.linalg.norm(step)
+        np.testing.assert_allclose(
+            hessian @ step + damping * step, -gradient, rtol=1e-6, atol=1e-9 * scale
+        )
+        assert damping >= max(0.0, -np.linalg.eigvalsh(hessian)[0])
+        assert length <= radius * (1 + 1e-9)
+        assert length >= radius / 1.03 or damping == 0.0
+
+    @pytest.mark.parametrize("quartic", [0.5, 30.0])
+    def test_a_quartic_term_holds_the_step_back(self, quartic):
+        step, damping = ball_step(GRADIENT, CONVEX, 50.0, quartic)
+        np.testing.assert_allclose(CONVEX @ step + damping * step, -GRADIENT, rtol=1e-8)
+        assert damping == pytest.approx(quartic * (step @ step), rel=0.05)
+        near, _ = ball_step(GRADIENT, CONVEX, 0.1, 1e-9)
+        assert np.linalg.norm(near) == pytest.approx(0.1, rel=0.03)
+
+    def test_no_slope_no_step_and_a_lonely_slope_goes_to_the_sphere(self):
+        assert not ball_step(np.zeros(4), CONVEX, 1.0)[0].any()
+        step, damping = ball_step(np.array([1e-3]), np.array([[0.0]]), 2.0)
+        assert step[0] == pytest.approx(-2.0, rel=0.03)
+        assert damping == pytest.approx(5e-4, rel=0.03)
+
+    def test_a_direction_without_curvature_does_not_hide_the_others(self):
+        step, _ = ball_step(np.array([0.0, 1.0]), np.diag([0.0, 2.0]), 9.0)
+        np.testing.assert_allclose(step, [0.0, -0.5], rtol=1e-6, atol=1e-9)
+
+
+class TestBox:
+    BOX = np.full(3, -1.0), np.full(3, 1.0)
+
+    def step(self, hessian, gradient, basis=None, room=BOX, radius=50.0, quartic=0.0):
+        basis = np.eye(3) if basis is None else basis
+        return trial_step(np.array(gradient), hessian, basis, room, radius, quartic)
+
+    def test_inside_the_room_it_is_the_step_in_the_ball(self):
+        for radius, quartic in ((9.0, 0.0), (0.3, 0.0), (9.0, 2.0)):
+            found = trial_step(GRADIENT, CONVEX, np.eye(4), WIDE, radius, quartic)
+            ball = ball_step(GRADIENT, CONVEX, radius, quartic)[0]
+            np.testing.assert_array_equal(found, ball)
+
+    def test_what_leaves_is_held_and_the_rest_solved_again(self):
+        hessian = np.array([[2.0, 0.2, 0.0], [0.2, 2.0, 0.5], [0.0, 0.5, 3.0]])
+        for sign in (1.0, -1.0):
+            gradient = -sign * np.array([10.0, 1.5, 0.3])
+            free = -np.linalg.solve(hessian[1:, 1:], gradient[1:] + sign * hessian[1:, 0])
+            np.testing.assert_allclose(
+                self.step(hessian, gradient), [sign, *free], rtol=1e-4, atol=1e-5
+            )
+
+    def test_both_sides_hold_at_bounds_of_their_own(self):
+        room = np.array([-0.3, -1.0, -1.0]), np.array([1.0, 0.6, 1.0])
+        step = self.step(np.eye(3), [10.0, -10.0, 0.5], room=room)
+        np.testing.assert_allclose(step, [-0.3, 0.6, -0.5], atol=1e-4)
+
+    def test_one_that_leaves_later_is_held_too_and_one_held_for_nothing_is_let_go(self):
+        hessian = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        step = self.step(hessian, [-4.0, -2.0, -0.1])  # (4, 0, 0.1) without bounds
+        np.testing.assert_allclose(step, [1.0, 1.0, 0.1], atol=1e-4)
+        hessian = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        gradient = -hessian @ np.array([6.0, -2.0, 0.0])  # beyond both; then only the first
+        expected = [1.0, float(-(gradient[1] + hessian[1, 0])), 0.0]
+        if not -1.0 <= expected[1] <= 1.0:
+            expected[1] = float(np.clip(expected[1], -1.0, 1.0))
+        np.testing.assert_allclose(self.step(hessian, gradient), expected, atol=1e-4)
+
+    def test_a_rotated_basis_is_held_in_its_coordinates(self):
+        turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+        hessian = turn.T @ np.diag([1.0, 2.0, 3.0]) @ turn
+        step = self.step(hessian, turn.T @ -np.array([10.0, 1.0, 0.6]), basis=turn)
+        np.testing.assert_allclose(turn @ step, [1.0, 0.5, 0.2], atol=1e-4)
+
+    def test_damping_and_the_ball_still_hold(self):
+        room = np.full(3, -0.2), np.full(3, 0.2)
+        gradient, hessian = [-10.0, -1.0, -0.4], np.eye(3)
+        _, damping = ball_step(np.array(gradient), hessian, 0.5)
+        step = self.step(hessian, gradient, room=room, radius=0.5)
+        assert step[0] == pytest.approx(0.2, abs=1e-4)
+        np.testing.assert_allclose(step[1:], np.array([1.0, 0.4]) / (1 + damping), rtol=1e-3)
+        tight = self.step(hessian, [-10.0, -10.0, -10.0], room=room, radius=0.3)
+        np.testing.assert_allclose(tight, 0.3 / np.sqrt(3), rtol=0.03)
+        assert np.linalg.norm(tight) <= 0.3 * (1 + 1e-9)
