@@ -7,6 +7,7 @@ their evaluations in the same order. `start`, `ask` and `tell` are the same for 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
@@ -28,6 +29,8 @@ Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
 """Yields rounds, receives evaluations, returns the reason to stop."""
 Arrivals: TypeAlias = Rounds
 """Yields points to start now, receives the one evaluation that arrives next, and so on."""
+LAST_SOLVES = 10
+"""When half of so many at the end failed, a search ended at the edge of failures."""
 
 
 @final
@@ -79,6 +82,7 @@ class Notes:
             the method knows.
         finished: Why a rule of `StopRules` ends the run, in words.
         slopes: Around the best point, of methods that model the inner solution, once they end.
+        last_ok: Whether each of the last ten solves was ok.
         unseen: Differences that changed nothing, of searches that ended with loss left: no such
             search knows that it has converged.
         minima: Found from several starts, the best first.
@@ -91,6 +95,17 @@ class Notes:
     slopes: Slopes | None = None
     unseen: int = 0
     minima: tuple[Minimum, ...] = ()
+    last_ok: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_SOLVES))
+
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether at least half of the last solves failed."""
+        return len(self.last_ok) == LAST_SOLVES and 2 * sum(self.last_ok) <= LAST_SOLVES
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether all of them failed."""
+        return len(self.last_ok) == LAST_SOLVES and not any(self.last_ok)
 
 
 @final
@@ -211,6 +226,7 @@ class State:
                 f"evaluations must match the {len(self.points)} points asked, "
                 f"got {len(evaluations)}"
             )
+        self.notes.last_ok.extend(evaluation.ok for evaluation in evaluations)
         self._advance(list(evaluations))
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+from zo_bilevel.methods.base import LAST_SOLVES
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.result import HISTORY_BYTES, Record
@@ -23,8 +24,6 @@ DEFAULT_MAX_SOLVES = 1000
 USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
-LAST_SOLVES = 10
-"""When half of so many at the end failed, the search ended at their edge."""
 MIN_SOLVES_TO_JUDGE_PRICES = 100
 PRICE_SAFETY_FACTOR = 2.0
 """Times their mean that prices may turn out to be, where several solves run at once."""

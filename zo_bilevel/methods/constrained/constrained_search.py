@@ -18,6 +18,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.constrained.failure_edge import SHARE, FailureEdge
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
 from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
 from zo_bilevel.methods.trust_region.continuous_part import RoundsThen
@@ -41,6 +42,10 @@ WELL_SPREAD = 0.1
 LEAST_GAIN = 1e-10
 """Share of the spread of all losses that is not worth a solve."""
 TOLERATED = 0.5 * FEASIBLE
+LEAST_TILT = 0.05
+"""Inwards, of steps along an edge of failures after one has failed; then twice as much."""
+CLOSER = 0.3
+"""Of the radius, when all points around the start failed."""
 MOST_RESTARTS = 10
 HALVINGS = 40
 
@@ -59,6 +64,7 @@ class ConstrainedSearch:
         self._search, self._space, self._feasible = search, search.space, search.problem.feasible
         self._bound, self._is_vector = search.bind(first), is_vector
         self._rng = search.rng(12)
+        self._edge, self._is_at_edge, self._tilt = FailureEdge(), False, 0.0
         self._begin(first)
 
     def _begin(self, first: Evaluation) -> None:
@@ -87,7 +93,8 @@ class ConstrainedSearch:
     # ---- the loop
 
     def _descend(self) -> RoundsThen[None]:
-        yield from self._ask([self._towards(way) for way in np.eye(self._space.size)], "sketch")
+        yield from self._begin_model()
+        lost = 0
         while self._radius > SMALLEST_RADIUS:
             self._center = min(range(len(self._known)), key=self._merit)
             model = self._model()
@@ -108,16 +115,36 @@ class ConstrainedSearch:
             count, before = len(self._known), self._merit(self._center)
             points = self._around(step)
             yield from self._ask(points, "trial")
+            lost = 0 if len(self._known) > count else lost + 1
+            self._tilt = min(max(2.0 * self._tilt, LEAST_TILT), 1.0) if lost else 0.3 * self._tilt
+            if 0 < lost <= step.size:
+                continue  # the edge is known better now: try along it before looking closer
             after = min(map(self._merit, range(count, len(self._known))), default=np.inf)
             ratio = (before - after) / gain
             if ratio > 0.0:
                 self._search.judge_step(self._x, self._within(step), before, after, ratio)
             yield from self._judge(ratio, float(np.abs(step).max()))
 
+    def _begin_model(self) -> RoundsThen[None]:
+        """One point along each direction; the other way, then closer, while all of them fail."""
+        ways = np.eye(self._space.size)
+        while self._radius > SMALLEST_RADIUS:
+            yield from self._ask([self._towards(way) for way in ways], "sketch")
+            if len(self._known) > 1:
+                return
+            against = [self._inside(self._within(-self._radius * way) - self._x) for way in ways]
+            yield from self._ask([self._within(move) for move in against if move.any()], "sketch")
+            if len(self._known) > 1:
+                return
+            self._radius *= CLOSER
+
     def _judge(self, ratio: float, length: float) -> RoundsThen[None]:
         """Trust the model further, or mend its geometry, or trust it less."""
         if ratio > GOOD:
             self._radius = min(max(self._radius, 2.0 * length), LARGEST_RADIUS)
+        if self._is_at_edge:  # steps are short across the edge, and free along it
+            self._radius *= 1.0 if ratio >= POOR else 0.5
+            return
         is_short = length < SHORT * self._radius
         if ratio >= POOR and not is_short:
             return
@@ -145,6 +172,7 @@ class ConstrainedSearch:
         for evaluation in found:
             theta, layout = evaluation.theta, evaluation.layout
             if theta is None or layout is None:
+                self._edge.add(evaluation.point.x)
                 continue
             outputs = self._feasible.after(theta, layout, evaluation.point.x)
             own = theta if self._is_vector else np.array([evaluation.loss])
@@ -193,12 +221,29 @@ class ConstrainedSearch:
         return Prediction(self._bound.value(theta, x), gradient, values[:count], slopes[:count])
 
     def _step(self, model: SmoothModel) -> FloatArray:
+        solved = np.array([evaluation.point.x for evaluation in self._known])
+        plane = self._edge.plane(self._x, solved, self._radius)
+        self._is_at_edge = plane is not None
+        tilt = self._tilt * (0.0 if plane is None else float(np.linalg.norm(plane)))
+
+        def beyond(step: FloatArray) -> FloatArray:
+            if plane is None:
+                return np.zeros(0)
+            return np.atleast_1d(plane @ step + tilt * np.linalg.norm(step) - SHARE)
+
+        def beyond_slopes(step: FloatArray) -> FloatArray:
+            if plane is None:
+                return np.zeros((0, step.size))
+            return (plane + tilt * step / (np.linalg.norm(step) + 1e-300))[None]
+
         room = self._space.lower - self._x, self._space.upper - self._x
         program = ModelStep(
             lambda step: self._predict(model, step),
             (
-                lambda step: self._feasible.before(self._within(step)),
-                lambda step: self._feasible.slopes_before(self._within(step)),
+                lambda step: np.append(self._feasible.before(self._within(step)), beyond(step)),
+                lambda step: np.vstack(
+                    [self._feasible.slopes_before(self._within(step)), beyond_slopes(step)]
+                ),
             ),
             room,
             self._radius,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing
@@ -39,6 +40,10 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
         if search.noise.is_still:
             probing.refuse_stillness()
         restarts.remember(search.model.center)
+        if search.is_at_edge and may_restart:
+            sliding = ConstrainedSearch(probing.search, probing.best, is_vector=True)
+            yield from whole(probing.search, sliding.rounds())
+            break
         best = search if best is None or search.model.loss < best.model.loss else best
         left = outer.unexplained(best.model.loss, first)
         if not may_restart or search.noise.found or not restarts.worth_it(left):

@@ -31,6 +31,8 @@ RENEWED = 4
 """Of more than 16 slopes a share of one in so many is renewed at a time."""
 IDLE_GAIN = 1e-12
 """Share of the loss below which a gain is none."""
+LOST_TRIALS = 5
+"""Failed trial steps of a search before it may be at an edge of failures."""
 LEAST_RADIUS = 1e-14
 """Trust radius at which a search is finished, scaled."""
 SOLVED = 1e-28
@@ -60,6 +62,7 @@ class LocalSearch:
         explorer = Explorer(probing.lower, probing.upper, probing.directions)
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
+        self._lost_trials = 0
         self._unseen = 0
 
     # ---- the loop ----------------------------------------------------------------------------
@@ -91,7 +94,7 @@ class LocalSearch:
         """
         probing, model = self._probing, self.model
         try:
-            while not self.is_solved:
+            while not self.is_solved and not self.is_at_edge:
                 repeat = self.wants_repeat
                 plan = self.repeat() if repeat else propose(self.state, probing.width)
                 if self.is_finished or not plan.points + plan.probes:
@@ -111,6 +114,12 @@ class LocalSearch:
     def unseen(self) -> int:
         """Differences that changed nothing: no derivatives of zero, unless no loss is left."""
         return 0 if self.is_solved else self._unseen
+
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether trial steps, and most of the last solves, fail: the search would only crawl."""
+        many = self._lost_trials >= LOST_TRIALS and self.model.center.size > 1
+        return many and self._probing.search.notes.is_at_edge and not self.noise.found
 
     @property
     def is_solved(self) -> bool:
@@ -235,6 +244,7 @@ class LocalSearch:
             return
         if theta is None or not is_usable:
             state.trust.adapt(0.0, length, accepted=False)
+            self._lost_trials += 1
             return
         agreement = (before - after) / max(gain, 1e-300)
         if accepted:

@@ -30,6 +30,11 @@ class LocalSearch(Protocol):
 
 
 @final
+class EdgeError(Exception):
+    """Raised inside a local search all of whose last solves failed."""
+
+
+@final
 class ContinuousPart:
     """The continuous coordinates at one setting of the discrete ones.
 
@@ -44,6 +49,7 @@ class ContinuousPart:
         is_asynchronous: Whether answers arrive one by one.
         stream: Random numbers of the next solves.
         known: What was solved since the list was last emptied.
+        leaves_edges: Whether a search whose last solves have all failed ends by an `EdgeError`.
     """
 
     def __init__(self, search: Search, start: Evaluation) -> None:
@@ -55,6 +61,7 @@ class ContinuousPart:
         self.start = self._full[self._free]
         self.box = space.lower[self._free], space.upper[self._free]
         self.known: Known = []
+        self.leaves_edges = False
         self._smoothed = np.inf
         self._latest: object = None
 
@@ -87,6 +94,8 @@ class ContinuousPart:
             part = slice(first, first + width)
             asked = [self.point(x, role) for x, role in zip(points[part], each[part], strict=True)]
             losses += self.told(points[part], (yield asked))
+            if self.leaves_edges and self._search.notes.is_lost:
+                raise EdgeError
         return losses
 
     def point(self, x: FloatArray, role: str) -> Point:

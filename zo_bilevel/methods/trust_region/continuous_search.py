@@ -9,12 +9,14 @@ from typing import TypeAlias, final
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
 from zo_bilevel.methods.trust_region.continuous_part import (
     ContinuousPart,
+    EdgeError,
     LocalSearch,
     RoundsThen,
     lowest,
@@ -77,11 +79,17 @@ class ContinuousSearch:
 
     def rounds(self) -> Rounds:
         """Search until nothing is left to gain."""
-        for local in self._searches():
-            if self._part.is_asynchronous and isinstance(local, RegionSearch):
-                yield from RegionArrivals(local, self._part).rounds()
-            else:
-                yield from whole(self._search, local.rounds())
+        self._part.leaves_edges = self._may_restart and len(self._part.start) > 1
+        try:
+            for local in self._searches():
+                if self._part.is_asynchronous and isinstance(local, RegionSearch):
+                    yield from RegionArrivals(local, self._part).rounds()
+                else:
+                    yield from whole(self._search, local.rounds())
+        except EdgeError:
+            if not self._part.is_noisy:
+                sliding = ConstrainedSearch(self._search, self.best, is_vector=False)
+                yield from whole(self._search, sliding.rounds())
         return "converged: nothing left to gain within the bounds"
 
     def _searches(self) -> Searches:

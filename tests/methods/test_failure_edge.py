@@ -1,0 +1,53 @@
+"""Edges of failures: the plane that is learnt from them, and searches that slide along."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import zo_bilevel as zb
+from zo_bilevel.methods.constrained.failure_edge import FailureEdge
+
+
+def test_the_plane_is_the_farthest_that_has_all_failures_beyond():
+    edge, center = FailureEdge(), np.array([1.0, 1.0])
+    assert edge.plane(center, center[None], 1.0) is None
+    edge.add(np.array([3.0, 1.0]))
+    np.testing.assert_allclose(edge.plane(center, center[None], 1.0), [0.5, 0.0], atol=1e-12)
+    edge.add(np.array([1.0, 3.0]))  # touched by x + y = 2
+    np.testing.assert_allclose(edge.plane(center, center[None], 1.0), [0.5, 0.5], atol=1e-12)
+    assert edge.plane(center, center[None], 0.1) is None  # too far away to matter
+
+
+def test_failures_that_no_plane_parts_from_solves_give_none_or_a_closer_one():
+    edge, center = FailureEdge(), np.zeros(2)
+    edge.add(np.array([0.5, 0.0]))
+    solved = np.array([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0]])
+    np.testing.assert_allclose(edge.plane(center, solved, 1.0), [2.0, 0.0], atol=1e-12)
+    edge.add(np.array([-0.5, 0.0]))
+    assert edge.plane(center, solved, 1.0) is None
+
+
+@pytest.mark.parametrize("is_scalar", [False, True])
+def test_the_default_slides_along_an_edge_of_failures_to_the_least_loss(is_scalar):
+    # least squares where solves fail beyond n . x = 1: the minimum lies on that plane
+    normal, goal = np.array([1.0, 0.6, -0.4]), np.array([2.0, 1.0, 0.5])
+    mixing = np.array([[1.0, 0.4, 0.0], [0.0, 1.0, 0.3], [0.2, 0.0, 1.0], [0.5, 0.5, 0.5]])
+
+    def solve(phi):
+        if normal @ phi["x"] > 1.0:
+            raise ArithmeticError("the state is negative")
+        return mixing @ phi["x"]
+
+    target = mixing @ goal
+    quadratic = 2.0 * mixing.T @ mixing
+    system = np.block([[quadratic, normal[:, None]], [normal[None], np.zeros((1, 1))]])
+    best = np.linalg.solve(system, np.append(2.0 * mixing.T @ target, 1.0))[:3]
+    least = float(np.mean((mixing @ best - target) ** 2))
+    problem = zb.Problem(zb.Space(x=zb.Real(-3, 3, shape=(3,))), solve, zb.SquaredError(target))
+    problem = problem.scalar if is_scalar else problem
+    result = zb.minimize(
+        problem, initial={"x": [-1.0, 0.0, 1.0]}, max_solves=300, max_failure_rate=1.0
+    )
+    first = result.history[0].loss
+    assert result.loss - least < 1e-4 * first
