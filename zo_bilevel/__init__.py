@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zo_bilevel.estimators.implicit import Neumann as Neumann
     from zo_bilevel.estimators.sketch import Hypergradient as Hypergradient
     from zo_bilevel.estimators.sketch import Sketch as Sketch
+    from zo_bilevel.estimators.sparse_zo import SparseZO as SparseZO
     from zo_bilevel.estimators.unroll import ReverseUnroll as ReverseUnroll
     from zo_bilevel.estimators.unroll import TruncatedUnroll as TruncatedUnroll
     from zo_bilevel.methods.base import Method as Method
@@ -138,6 +139,7 @@ _HOMES = {
         "ZoBilevelError",
     ],
     "zo_bilevel.estimators.fg2u_zo": ["FG2UZO"],
+    "zo_bilevel.estimators.sparse_zo": ["SparseZO"],
     "zo_bilevel.solve.evaluation": ["Evaluation", "Point"],
     "zo_bilevel.run.hypergradient": ["hypergradient"],
     "zo_bilevel.run.loop": ["minimize"],

@@ -1,0 +1,173 @@
+"""Whole Jacobians of sparse solvers from few solves: parameters that share no output move together.
+
+Curtis, Powell, Reid (1974), "On the estimation of sparse Jacobian matrices"; the colouring is
+greedy, largest degree first (Welsh, Powell 1967).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zo_bilevel.estimators.base import SketchPlan
+from zo_bilevel.estimators.differences import Differences
+from zo_bilevel.estimators.fg2u_zo import FORWARD_RADIUS
+from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.space import Space
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import finite_number
+from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedProblemError
+
+MOST_DISAGREEMENT = 1e-3
+"""Share of the change along a random direction that the sparse Jacobian may miss."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SparseZO:
+    """Exact sketches along all parameters, where each moves only some of the outputs.
+
+    Parameters that share no output are differenced by one solve: of its change, each output belongs
+    to one of them. One more solve, along random signs, checks the pattern at every sketch: where it
+    is wrong, the sketch is refused, never silently false. A banded pattern of width w takes w + 2
+    solves, whatever the number of parameters.
+
+    Args:
+        sparsity: Which parameter (column) moves which output (row), shape `(m, N)`; anything that
+            is not zero counts. Rows are those of the flat inner solution, columns those of the
+            flat parameters in the order of the space.
+        radius: Length of the differences > 0, in scaled units.
+
+    Attributes:
+        groups: Columns that are differenced together.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, SquaredError, hypergradient
+        >>> space = Space(a=Real(-3, 3, shape=(50,)))
+        >>> problem = Problem(space, lambda phi: phi["a"] ** 2, SquaredError([1.0] * 50))
+        >>> found = hypergradient(problem, {"a": [2.0] * 50}, estimator=SparseZO(np.eye(50)))
+        >>> found.solves, round(float(found["a"][7]), 3)
+        (4, 0.48)
+    """
+
+    sparsity: ArrayLike
+    radius: float = FORWARD_RADIUS
+    groups: tuple[NDArray[np.intp], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        pattern = np.asarray(self.sparsity)
+        if pattern.ndim != 2 or pattern.dtype.kind not in "biuf" or not pattern.size:
+            raise InputError(f"sparsity must be an array of shape (m, N), got {pattern.shape}")
+        object.__setattr__(self, "sparsity", pattern != 0)
+        object.__setattr__(self, "radius", finite_number("radius", self.radius, "> 0"))
+        object.__setattr__(self, "groups", _groups(pattern != 0))
+
+    def plan(
+        self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
+    ) -> SketchPlan:
+        """Choose the solves around `x`.
+
+        Args:
+            space: The space of `x`.
+            x: Scaled point, shape `(N,)`; near a bound the base point moves inside.
+            rng: Source of the signs of the check.
+            stream: Random stream shared by all solves of the sketch.
+
+        Returns:
+            The base point, one probe a group, and the check.
+
+        Raises:
+            InputError: If the pattern has another number of columns than the space.
+            UnsupportedProblemError: If a parameter is an integer or a choice.
+        """
+        size = self._pattern.shape[1]
+        if size != space.size:
+            raise InputError(f"sparsity must have a column a parameter, {space.size}, got {size}")
+        if space.discrete.any():
+            raise UnsupportedProblemError("SparseZO needs parameters that vary continuously")
+        base = np.clip(x, space.lower + self.radius, space.upper - self.radius)
+        ways = np.zeros((size, len(self.groups) + 1))
+        for place, group in enumerate(self.groups):
+            ways[group, place] = 1.0
+        ways[:, -1] = rng.choice([-1.0, 1.0], size)
+        probes = self.differences(base, self.radius * ways, space).points(stream)
+        return SketchPlan([Point(base, stream, "sketch"), *probes], base, ways, ways, self.radius)
+
+    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
+        """Forward differences along displacements `(N, c)`."""
+        return Differences("forward", base, displacements, space)
+
+    def sketch(
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
+    ) -> Sketch:
+        """The whole Jacobian, checked.
+
+        Args:
+            plan: What was asked.
+            evaluations: The solves in the order of the plan.
+            bound: The problem.
+
+        Raises:
+            InputError: If the pattern does not fit the inner solution, or is not its own.
+            InnerSolverError: If a solve failed: without it columns, or the check, are missing.
+            UnsupportedProblemError: If only the loss is seen.
+        """
+        if not bound.is_vector:
+            raise UnsupportedProblemError("SparseZO needs an inner solution that is seen whole")
+        thetas = [evaluation.theta for evaluation in evaluations if evaluation.theta is not None]
+        failed = len(plan.points) - len(thetas)
+        if failed:
+            raise InnerSolverError(f"{failed} of {len(plan.points)} solves of the sketch failed")
+        pattern = self._pattern
+        if pattern.shape[0] != thetas[0].size:
+            raise InputError(
+                f"sparsity must have a row an output, {thetas[0].size}, got {pattern.shape[0]}"
+            )
+        changes = (np.array(thetas[1:]) - thetas[0]).T / plan.step
+        jacobian = np.zeros(pattern.shape)
+        for place, group in enumerate(self.groups):
+            jacobian[:, group] = pattern[:, group] * changes[:, [place]]
+        self._check(jacobian, plan.V, changes, thetas[0])
+        size = pattern.shape[1]
+        # every direction once: (1/N) sum_k w_k N e_k is the gradient itself
+        return Sketch(plan.x, thetas[0], np.eye(size), jacobian, size * np.eye(size), 0.0)
+
+    @property
+    def _pattern(self) -> NDArray[np.bool_]:
+        return np.asarray(self.sparsity, dtype=bool)
+
+    def _check(
+        self, jacobian: FloatArray, ways: FloatArray, changes: FloatArray, theta: FloatArray
+    ) -> None:
+        """Compare with what was measured, along the groups and along the random signs."""
+        rounding = float(np.finfo(float).eps) * float(np.max(np.abs(theta))) / self.radius
+        missed = np.linalg.norm(jacobian @ ways - changes, axis=0)
+        allowed = MOST_DISAGREEMENT * np.linalg.norm(changes, axis=0)
+        allowed += 10.0 * rounding * np.sqrt(theta.size)
+        worst = int(np.argmax(missed - allowed))
+        if missed[worst] > allowed[worst]:
+            share = missed[worst] / np.linalg.norm(changes[:, worst])
+            raise InputError(
+                "sparsity must name every output that a parameter moves: along a direction that "
+                f"checks it, {share:.2g} of the change is not where it says"
+            )
+
+
+def _groups(pattern: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:
+    """Columns that share no row, in as few groups as a greedy colouring finds."""
+    dense = pattern.astype(np.float32)
+    neighbours = dense.T @ dense > 0
+    colours = np.full(pattern.shape[1], -1)
+    for column in np.argsort(-neighbours.sum(axis=0), kind="stable"):
+        used = set(colours[neighbours[column]].tolist())
+        colours[column] = next(k for k in range(len(colours)) if k not in used)
+    return tuple(np.flatnonzero(colours == k) for k in range(int(colours.max()) + 1))
