@@ -120,12 +120,13 @@ class Coordinates:
         if not self._has_far:
             return
         center, core = self._center[self.is_far], self._core[self.is_far]
+        low, high = self._low[self.is_far], self._high[self.is_far]
         reach = core * grown(np.full(core.size, END))
-        low = np.maximum(self._low[self.is_far], center - reach)
-        high = np.minimum(self._high[self.is_far], center + reach)
+        low = np.where(np.isfinite(low), low, center - reach)
+        high = np.where(np.isfinite(high), high, center + reach)
         self._low[self.is_far], self._high[self.is_far] = low, high
-        self._from[self.is_far] = np.maximum(shrunk((low - center) / core), -END)
-        self._to[self.is_far] = np.minimum(shrunk((high - center) / core), END)
+        self._from[self.is_far] = shrunk((low - center) / core)
+        self._to[self.is_far] = shrunk((high - center) / core)
 
     def values(self, x: FloatArray) -> FloatArray:
         """The same as `decode`, but as one flat vector in the user's units.
@@ -154,6 +155,7 @@ class Coordinates:
             values += self._from
         if self._has_far:
             values = np.where(self.is_far, self._center + self._core * grown(values), values)
+            values = np.where(self.is_far & (share <= 0.0), self._low, values)
         if self._has_integer:
             values = np.where(self.is_integer, np.floor(values), values)
         values = np.where(share >= 1.0, self._high, values)

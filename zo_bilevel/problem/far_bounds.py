@@ -6,7 +6,7 @@ million scales away is as near as any other and the steps of methods stay those 
     value = center + CORE * scale * g(v),   g(v) = v                                 |v| <= 1
                                             g(v) = +-(1 + sinh(G (|v| - 1)) / G)     beyond
 
-with two continuous derivatives. Without a bound v ends at 3, `REACH * CORE` scales away.
+with two continuous derivatives. It ends at the bound, or where v is 3, `REACH * CORE` scales away.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ FAR = 1e3
 GROWTH = 11.9485
 """G, by which g(3) is REACH."""
 END = 3.0
+"""Of v, where there is no bound."""
+LAST, FURTHEST = 9.0, 1e40
+"""The same where there is one, less than 1, and of g."""
 
 
 def grown(v: FloatArray) -> FloatArray:
     """g, rising even in its last bits."""
-    out = np.exp(GROWTH * _beyond(v, END))
+    out = np.exp(GROWTH * _beyond(v, LAST))
     tail = 1.0 + (out - 1.0 / out) * (0.5 / GROWTH)
     return np.where(np.abs(v) <= 1.0, v, np.copysign(tail, v))
 
@@ -42,19 +45,19 @@ def grown_torch(v: Any) -> Any:  # noqa: ANN401 - tensors
     """G of a tensor."""
     import torch
 
-    far = torch.clamp(v.abs() - 1.0, min=0.0, max=END)
+    far = torch.clamp(v.abs() - 1.0, min=0.0, max=LAST)
     return torch.where(v.abs() <= 1.0, v, v.sign() * (1.0 + torch.sinh(GROWTH * far) / GROWTH))
 
 
 def shrunk(g: FloatArray) -> FloatArray:
     """The inverse of g."""
-    tail = 1.0 + np.arcsinh(GROWTH * _beyond(g, 2 * REACH)) / GROWTH
+    tail = 1.0 + np.arcsinh(GROWTH * _beyond(g, FURTHEST)) / GROWTH
     return np.where(np.abs(g) <= 1.0, g, np.copysign(tail, g))
 
 
 def growth_rate(v: FloatArray) -> FloatArray:
     """Derivative of g."""
-    rate: FloatArray = np.cosh(GROWTH * _beyond(v, END))
+    rate: FloatArray = np.cosh(GROWTH * _beyond(v, LAST))
     return rate
 
 
@@ -121,7 +124,7 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
         return None
     scale = np.where(sizes > 0, sizes, largest)
     if parameter.is_bounded:  # however small the start, the bounds are within reach
-        scale = np.maximum(scale, (parameter.upper - parameter.lower) / REACH)
+        scale = np.maximum(scale, (parameter.upper - parameter.lower) / FURTHEST)
     return Placement(
         center, scale if parameter.scale is None else np.full_like(center, parameter.scale)
     )
