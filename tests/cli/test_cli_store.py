@@ -349,6 +349,7 @@ def damage(path):
     [
         ("runs absent.sqlite", "store does not exist: absent.sqlite"),
         ("runs .", "store must be a file, got the directory ."),
+        ("runs /dev/null", "store must be a file, got a pipe or device, /dev/null"),
         ("show . 1", "store must be a file, got the directory ."),
         ("show runs.sqlite 7", "has no run 7; the nearest: 1 (1 in all)"),
         ("export runs.sqlite 0", "has no run 0; the nearest: 1"),

@@ -40,6 +40,7 @@ from zo_bilevel.problem.own_code import (
     is_users,
     lookup_by_text,
 )
+from zo_bilevel.support.packages import loaded
 
 PLAIN: Final = (bool, float, complex, str, type(None), type(...), type(NotImplemented))
 PLAIN_MODULES: Final = ("builtins", "functools", "types", "_thread")
@@ -157,7 +158,7 @@ def _name_of(kind: Any) -> str:  # noqa: ANN401 - a class or function
 def _as_array(value: Any) -> Any:  # noqa: ANN401 - an array or None
     if type(value) is np.ndarray or isinstance(value, np.generic):
         return None if value.dtype.hasobject else np.asarray(value)
-    module = sys.modules.get("torch")  # which need not be loaded
+    module = loaded("torch")  # which need not be there
     if module is None or not isinstance(value, module.Tensor):
         return None
     try:

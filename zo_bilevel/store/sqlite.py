@@ -62,6 +62,8 @@ class SQLiteStore(SQLStore):
         self.path = Path(path)
         if self.path.is_dir():
             raise InputError(f"store must be a file, got the directory {self.path}")
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for for ever
+            raise InputError(f"store must be a file, got a pipe or device, {self.path}")
         if not self.path.parent.is_dir():
             raise InputError(f"store must lie in a directory that exists, got {self.path}")
         if (read_only or must_exist) and not self.path.exists():

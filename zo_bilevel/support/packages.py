@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from typing import Any
 
@@ -37,3 +38,18 @@ def import_optional(module: str, owner: str, extra: str, package: str = "") -> A
         raise MissingPackageError(
             f'{owner} needs the package {name}: pip install "zo-bilevel[{extra}]" ({error})'
         ) from error
+
+
+def loaded(module: str) -> Any:  # noqa: ANN401 - a module, without types
+    """A module if somebody has imported it; `None` also while another thread still does.
+
+    Args:
+        module: Its name.
+
+    Example:
+        >>> loaded("json").__name__, loaded("no_such_module")
+        ('json', None)
+    """
+    found = sys.modules.get(module)
+    is_partial = getattr(getattr(found, "__spec__", None), "_initializing", False)
+    return None if is_partial else found

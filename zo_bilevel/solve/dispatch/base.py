@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from zo_bilevel.support.errors import (
     described,
     shown,
 )
+from zo_bilevel.support.packages import loaded
 
 
 @runtime_checkable
@@ -177,13 +177,13 @@ class Solve:
 @contextmanager
 def _own_settings() -> Iterator[None]:
     """Undo what a solver does to numpy's error handling and torch's gradient mode."""
-    torch = sys.modules.get("torch")
+    torch = loaded("torch")
     before = torch is None or torch.is_grad_enabled()
     try:
         with np.errstate():
             yield
     finally:
-        torch = sys.modules.get("torch")
+        torch = loaded("torch")
         if torch is not None and torch.is_grad_enabled() != before:
             torch.set_grad_enabled(before)
 
