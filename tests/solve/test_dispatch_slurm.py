@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.solve.dispatch import slurm
+from zo_bilevel.solve.dispatch import slurm_jobs
 from zo_bilevel.solve.dispatch.base import Solve
 from zo_bilevel.solve.evaluation import Job
 from zo_bilevel.support.process_tree import descendants
@@ -79,8 +79,18 @@ def crashing(phi):
     return phi["a"]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_promises_of_a_dispatcher(tmp_path):
     check_dispatcher(zb.Slurm(tmp_path, cluster="debug"))
+
+
+def test_without_rounds_each_solve_is_a_job(tmp_path):
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), lambda phi: phi["a"], name="p")
+    options = {"max_solves": 5, "round_width": 2, "asynchronous": True}
+    here = zb.minimize(problem, zb.RandomSearch(), **options)
+    with zb.Slurm(tmp_path, cluster="debug") as dispatcher:
+        jobs = zb.minimize(problem, zb.RandomSearch(), dispatcher=dispatcher, **options)
+    assert [r.loss for r in jobs.history] == [r.loss for r in here.history]
 
 
 def test_failures_are_values_and_good_solves_leave_nothing_behind(tmp_path):
@@ -94,6 +104,7 @@ def test_failures_are_values_and_good_solves_leave_nothing_behind(tmp_path):
     assert not list(tmp_path.glob("*_result.pkl"))
 
 
+@pytest.mark.slow
 def test_jobs_of_a_killed_run_are_collected_by_the_next(folder, monkeypatch):
     from program import minimize
 
@@ -117,7 +128,7 @@ def test_a_preempted_job_is_queued_again(folder, monkeypatch):
     dispatcher = zb.Slurm("jobs", cluster="local", timeout_min=60)
     answers = dispatcher.run(Solve(simulate, name="p"), [Job(0, {"a": 1.0}, 0)])
     submitted = []
-    note = slurm._Asked.note
+    note = slurm_jobs.AskedSolve.note
 
     def noting(self, job):
         submitted.append(job)
@@ -130,19 +141,20 @@ def test_a_preempted_job_is_queued_again(folder, monkeypatch):
         )
         task.send_signal(signal.SIGUSR2)
 
-    monkeypatch.setattr(slurm._Asked, "note", noting)
+    monkeypatch.setattr(slurm_jobs.AskedSolve, "note", noting)
     ((_, outcome),) = answers
     assert outcome.theta.tolist() == [1.0, 2.0, 3.0]
     assert (len(submitted), calls(folder)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_job_that_the_queue_loses_is_submitted_anew_and_not_for_ever(folder, monkeypatch):
     from program import simulate
 
     monkeypatch.setenv("SLEEP", "60")
-    monkeypatch.setattr(slurm, "LATE_RESULT_S", 0.1)
-    monkeypatch.setattr(slurm, "MOST_SUBMISSIONS", 2)
-    note = slurm._Asked.note
+    monkeypatch.setattr(slurm_jobs, "LATE_RESULT_S", 0.1)
+    monkeypatch.setattr(slurm_jobs, "MOST_SUBMISSIONS", 2)
+    note = slurm_jobs.AskedSolve.note
 
     def noting(self, job):
         note(self, job)
@@ -151,7 +163,7 @@ def test_a_job_that_the_queue_loses_is_submitted_anew_and_not_for_ever(folder, m
             os.kill(process, signal.SIGKILL)
         (folder / "calls").unlink()
 
-    monkeypatch.setattr(slurm._Asked, "note", noting)
+    monkeypatch.setattr(slurm_jobs.AskedSolve, "note", noting)
     ((_, outcome),) = zb.Slurm("jobs", cluster="local").run(
         Solve(simulate, name="p"), [Job(0, {"a": 1.0}, 0)]
     )
@@ -164,9 +176,11 @@ def test_time_that_is_over_cancels_jobs(folder, monkeypatch):
 
     monkeypatch.setenv("SLEEP", "60")
     cancelled = []
-    cancel = slurm._Asked.cancel
+    cancel = slurm_jobs.AskedSolve.cancel
     monkeypatch.setattr(
-        slurm._Asked, "cancel", lambda self: cancelled.append(self.submitted) or cancel(self)
+        slurm_jobs.AskedSolve,
+        "cancel",
+        lambda self: cancelled.append(self.submitted) or cancel(self),
     )
     dispatcher, jobs = zb.Slurm("jobs", cluster="local"), [Job(0, {"a": 1.0}, 0)]
     assert list(dispatcher.run_within(Solve(simulate, name="p"), jobs, 0.1)) == []

@@ -134,9 +134,10 @@ def test_it_keeps_the_promises_of_a_dispatcher(place, folder):
         check_dispatcher(zb.Queue(place, token=TOKEN), problem.inner)
 
 
+@pytest.mark.slow  # tests/run/test_four_places.py runs three, too
 def test_three_workers_give_the_numbers_of_one_process(place, folder):
     quiet = minimize(folder)
-    write(folder, sleep=0.1)
+    write(folder, sleep=0.05)
     with workers(place, folder, 3), zb.Queue(place) as queue:
         shared = minimize(folder, queue, store=place)
     assert losses(shared) == losses(quiet)
@@ -144,6 +145,21 @@ def test_three_workers_give_the_numbers_of_one_process(place, folder):
         (run,) = store.records()
         names = {solve.worker.partition("/")[2] for solve in store.solves(run)}
     assert len(names) > 1
+
+
+def test_workers_need_no_rounds(place, folder):
+    problem = problem_in(folder)
+    options = {"max_solves": 12, "round_width": 3}
+    quiet = zb.minimize(problem, zb.RandomSearch(), **options)
+    with worker_thread(place, problem), zb.Queue(place) as queue:
+        found = zb.minimize(
+            problem, zb.RandomSearch(), dispatcher=queue, asynchronous=True, store=place, **options
+        )
+        again = zb.minimize(
+            problem, zb.RandomSearch(), dispatcher=queue, asynchronous=True, store=place, **options
+        )
+    assert sorted(r.loss for r in found.history) == sorted(r.loss for r in quiet.history)
+    assert losses(again) == losses(found)
 
 
 @pytest.mark.slow

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, final
 
-from zo_bilevel.problem.content import UntellableError, content_digest
-from zo_bilevel.solve.dispatch.base import Solve, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
 from zo_bilevel.solve.dispatch.joblib import shipment_of
-from zo_bilevel.solve.dispatch.processes.pool import Limits, WorkerPool, run_job
+from zo_bilevel.solve.dispatch.processes.pool import Limits
 from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
+from zo_bilevel.solve.dispatch.slurm_jobs import AskedSolve, SolveTask, key_of
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.errors import InputError, shown, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 
 CLUSTERS: Final = ("slurm", "local", "debug")
-MOST_SUBMISSIONS: Final = 4
-"""How often a job is submitted that the queue loses: preempted for good, its node gone."""
-LATE_RESULT_S: Final = 15.0
-"""How long after its end the result of a job may reach a shared folder."""
 SHORTEST_WAIT_S, LONGEST_WAIT_S, WAIT_SHARE = 0.05, 5.0, 0.02
 
 
@@ -117,45 +113,47 @@ class Slurm(WithBlock):
             seconds: From now.
         """
         deadline = time.monotonic() + seconds
-        shipment, identity = self._ship(solve)
-        asked = [_Asked(job, self._keys / _key(identity, job)) for job in jobs]
-        self._submit(shipment, [each for each in asked if not each.reopen(self._kind, self.folder)])
-        since = time.monotonic()
-        try:
-            while asked:
-                for each in list(asked):
-                    outcome = each.outcome()
-                    if outcome is not None:
-                        yield each.job.index, outcome
-                        asked.remove(each)
-                        each.forget(is_good=outcome.status == "ok")
-                        since = time.monotonic()
-                self._submit(shipment, [each for each in asked if each.submitted is None])
-                now = time.monotonic()
-                if now > deadline or not asked:
-                    break
-                wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
-                time.sleep(min(wait, max(deadline - now, 0.0)))
-        except KeyboardInterrupt:
-            asked.clear()  # they go on, and the next run collects them
-            raise
-        finally:
-            for each in asked:
-                each.cancel()
+        with closing(self._stream(solve)) as stream:
+            stream.submit_all(jobs)
+            for _ in jobs:
+                answer = stream.next(deadline - time.monotonic())
+                if answer is None:
+                    return
+                yield answer
 
-    def _submit(self, shipment: Shipment, asked: Sequence[_Asked]) -> None:
+    def stream(self, solve: Solve) -> Stream:
+        """Run solves one by one: each is a job of its own.
+
+        Args:
+            solve: Runs one job.
+        """
+        return self._stream(solve)
+
+    def _stream(self, solve: Solve) -> _Stream:
+        shipment, identity = self._ship(solve)
+
+        def ask(job: Job) -> AskedSolve:
+            asked = AskedSolve(job, self._keys / key_of(identity, job))
+            asked.reopen(self._kind, self.folder)
+            return asked
+
+        def submit(asked: Sequence[AskedSolve]) -> None:
+            self._submit(shipment, asked)
+
+        return _Stream(ask, submit)
+
+    def _submit(self, shipment: Shipment, asked: Sequence[AskedSolve]) -> None:
         if not asked:
             return
+        tasks = [SolveTask(shipment, each.job, self._limits) for each in asked]
         try:
-            with self._executor.batch():
-                tasks = [_Task(shipment, each.job, self._limits) for each in asked]
-                submitted = [self._executor.submit(task) for task in tasks]
-            for each, job in zip(asked, submitted, strict=True):
-                each.note(job)
+            submitted = self._executor.submit_array(tasks)
         except Exception as error:
             raise InputError(
                 f"{self.cluster} refused {len(asked)} jobs: {' '.join(shown(error).split())}"
             ) from error
+        for each, job in zip(asked, submitted, strict=True):
+            each.note(job)
 
     def _ship(self, solve: Solve) -> tuple[Shipment, str]:
         if self._shipped is None or self._shipped[0] is not solve:
@@ -170,116 +168,59 @@ class Slurm(WithBlock):
 
 
 @final
-class _Task:
-    """One solve as a job runs it; whole again after preemption."""
+class _Stream:
+    """Jobs of one session of a run."""
 
-    def __init__(self, shipment: Shipment, job: Job, limits: Limits) -> None:
-        self._asked = shipment, job, limits
+    def __init__(
+        self, ask: Callable[[Job], AskedSolve], submit: Callable[[Sequence[AskedSolve]], None]
+    ) -> None:
+        self._ask, self._submit = ask, submit
+        self._asked: list[AskedSolve] = []
+        self._given: tuple[AskedSolve, bool] | None = None
 
-    def __call__(self) -> Outcome:
-        pool = WorkerPool(1)
+    def submit(self, job: Job) -> None:
+        """Submit a job, or take up one that is there."""
+        self.submit_all([job])
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs as one array."""
+        self._asked += map(self._ask, jobs)
+        self._submit_lost()
+
+    def _submit_lost(self) -> None:
+        self._submit([each for each in self._asked if each.submitted is None])
+
+    def next(self, seconds: float) -> tuple[int, Outcome] | None:
+        """Wait for the next result; none if that takes longer, or nothing is asked for."""
+        self._forget()
+        since = now = time.monotonic()
         try:
-            return run_job(pool, *self._asked)
-        finally:
-            pool.close()
+            while self._asked and now - since <= seconds:
+                for each in self._asked:
+                    outcome = each.outcome()
+                    if outcome is not None:
+                        self._given = each, outcome.status == "ok"
+                        return each.job.index, outcome
+                self._submit_lost()
+                now = time.monotonic()
+                wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
+                time.sleep(max(min(wait, seconds - (now - since)), 0.0))
+        except KeyboardInterrupt:
+            self._asked.clear()  # they go on, and the next run collects them
+            raise
+        return None
 
-    def checkpoint(self) -> Any:  # noqa: ANN401 - of submitit
-        from submitit.helpers import DelayedSubmission
+    def _forget(self) -> None:
+        """Clear away the last result; not before whoever asked has stored it."""
+        if self._given is not None:
+            asked, is_good = self._given
+            self._asked.remove(asked)
+            asked.forget(is_good=is_good)
+            self._given = None
 
-        return DelayedSubmission(self)
-
-
-@final
-class _Asked:
-    """A solve of a round, and the job that has it."""
-
-    def __init__(self, job: Job, key: Path) -> None:
-        self.job = job
-        self.submitted: Any = None
-        self._key = key
-        self._submissions = 0
-        self._gone_since = math.inf
-
-    def note(self, submitted: Any) -> None:  # noqa: ANN401 - a job of submitit
-        """Remember the job, here and in the folder."""
-        self.submitted, self._gone_since = submitted, math.inf
-        self._submissions += 1
-        partial = self._key.with_suffix(".part")
-        partial.write_text(submitted.job_id)
-        partial.replace(self._key)
-
-    def reopen(self, kind: Any, folder: Path) -> bool:  # noqa: ANN401 - of submitit
-        """Take up the job of a run that was interrupted, if there is one."""
-        if kind is not None and self._key.exists():
-            self.submitted, self._submissions = kind(folder, self._key.read_text()), 1
-        return self.submitted is not None
-
-    def outcome(self) -> Outcome | None:
-        """What the job gave; nothing while it runs, or when it is to be submitted anew."""
-        job = self.submitted
-        if _has_result(job):
-            return _result(job)
-        if not _is_gone(job):
-            self._gone_since = math.inf
-            return None
-        self._gone_since = min(self._gone_since, time.monotonic())
-        if time.monotonic() - self._gone_since < LATE_RESULT_S:
-            return None
-        if job.state.startswith("TIMEOUT"):
-            return Outcome("timed_out", error=f"job {job.job_id} was ended at its time limit")
-        if self._submissions < MOST_SUBMISSIONS:
-            self.submitted = None
-            return None
-        error = f"the queue lost it {self._submissions} times; job {job.job_id} is {job.state}"
-        return Outcome("crashed", error=error)
-
-    def forget(self, *, is_good: bool) -> None:
-        """Whoever asked has the outcome: what is left in the folder is in the way."""
-        self._key.unlink(missing_ok=True)
-        paths = self.submitted.paths
-        files = [paths.submitted_pickle, paths.result_pickle, paths.submission_file]
-        files += [paths.stdout, paths.stderr] if is_good else []
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def cancel(self) -> None:
-        """Nobody needs it any more."""
-        if self.submitted is not None:
-            self.submitted.cancel(check=False)
-        self._key.unlink(missing_ok=True)
-
-
-def _key(identity: str, job: Job) -> str:
-    try:
-        held = content_digest([job.phi, job.derivative])
-    except UntellableError as error:
-        raise InputError(f"Slurm cannot tell solves apart by {error}") from error
-    asked = f"{identity}\0{job.index}\0{job.seed}\0".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(asked + held, digest_size=16).hexdigest()
-
-
-def _has_result(job: Any) -> bool:  # noqa: ANN401 - of submitit
-    return hasattr(job, "_submission") or bool(job.paths.result_pickle.exists())
-
-
-def _is_gone(job: Any) -> bool:  # noqa: ANN401 - of submitit
-    """Whether a job without result has ended, or was preempted and not queued again."""
-    if getattr(job, "_process", job) is None:  # of another process of this machine
-        try:
-            os.kill(int(job.job_id), 0)
-        except OSError:
-            return True
-        return False
-    return bool(job.done()) or str(job.state).startswith("PREEMPTED")
-
-
-def _result(job: Any) -> Outcome:  # noqa: ANN401 - of submitit
-    try:
-        outcome = job.result()
-    except Exception as error:  # noqa: BLE001 - whatever ended the job
-        text = " ".join(shown(error).split())
-        is_late = "not requeued because: timed-out" in text
-        return Outcome("timed_out" if is_late else "crashed", error=f"job {job.job_id}: {text}")
-    if not isinstance(outcome, Outcome):
-        return Outcome("crashed", error=f"job {job.job_id} gave a {type(outcome).__name__}")
-    return outcome
+    def close(self) -> None:
+        """Cancel what nobody needs any more."""
+        self._forget()
+        for each in self._asked:
+            each.cancel()
+        self._asked.clear()

@@ -8,9 +8,10 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Final, final
 
-from zo_bilevel.solve.dispatch.base import Solve, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.store.queue.messages import job_to_json
 from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
@@ -99,50 +100,23 @@ class Queue(WithBlock):
         for job in jobs:
             job_to_json(job)  # all can be sent, or none is
         deadline = time.monotonic() + seconds
-        tables = self._open()
-        self._version = version = Version.of(solve)
-        owner = secrets.token_hex(8)
-
-        def submit(job: Job) -> str:
-            return tables.submit(version, job, owner, self.lease_s, self.overdue_s)
-
-        waiting: dict[str, Job] = {}
-        try:
+        with closing(self.stream(solve)) as stream:
             for job in jobs:
-                waiting[submit(job)] = job
-            for task, outcome in self._answers(tables, owner, waiting, deadline):
-                if outcome is not None:
-                    yield waiting[task].index, outcome
-                    tables.withdraw([task])  # not before whoever asked has stored it
-                job = waiting.pop(task)
-                if outcome is None:
-                    waiting[submit(job)] = job
-        finally:
-            tables.withdraw(list(waiting))
+                stream.submit(job)
+            for _ in jobs:
+                answer = stream.next(deadline - time.monotonic())
+                if answer is None:
+                    return
+                yield answer
 
-    def _answers(
-        self, tables: QueueTables, owner: str, waiting: dict[str, Job], deadline: float
-    ) -> Iterator[tuple[str, Outcome | None]]:
-        """Answers as they arrive; nothing for a task that is gone from the queue."""
-        since = signed = time.monotonic()
-        while waiting:
-            known = {state.task: state for state in tables.progress(owner)}
-            before = len(waiting)
-            for task in list(waiting):
-                if task not in known:
-                    yield task, None
-                elif outcome := _outcome(tables, known[task]):
-                    yield task, outcome
-            now = time.monotonic()
-            if now > deadline:
-                return
-            if now - signed > SIGN_S:
-                tables.give_sign(owner)
-                signed = now
-            if len(waiting) < before:
-                since = now
-            wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
-            time.sleep(min(wait, max(deadline - now, 0.0)))
+    def stream(self, solve: Solve) -> Stream:
+        """Run solves one by one: each goes into the queue at once.
+
+        Args:
+            solve: Tells which inner solver workers must have.
+        """
+        self._version = Version.of(solve)
+        return _Stream(self._open(), self._version, self.lease_s, self.overdue_s)
 
     @property
     def num_workers(self) -> int:
@@ -162,6 +136,59 @@ class Queue(WithBlock):
 
     def __repr__(self) -> str:
         return f"Queue({self._open().name!r})"
+
+
+@final
+class _Stream:
+    """Tasks of one session of a run, by name."""
+
+    def __init__(
+        self, tables: QueueTables, version: Version, lease: float, overdue: float | None
+    ) -> None:
+        self._tables, self._version, self._limits = tables, version, (lease, overdue)
+        self._owner = secrets.token_hex(8)
+        self._waiting: dict[str, Job] = {}
+        self._given = ""
+        self._signed = time.monotonic()
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue."""
+        task = self._tables.submit(self._version, job, self._owner, *self._limits)
+        self._waiting[task] = job
+
+    def next(self, seconds: float) -> tuple[int, Outcome] | None:
+        """Wait for the next answer; none if that takes longer, or nothing is asked for."""
+        self._forget()
+        since = now = time.monotonic()
+        while self._waiting and now - since <= seconds:
+            states = {state.task: state for state in self._tables.progress(self._owner)}
+            for task, job in list(self._waiting.items()):
+                if task not in states:  # somebody emptied the queue
+                    del self._waiting[task]
+                    self.submit(job)
+                elif outcome := _outcome(self._tables, states[task]):
+                    self._given = task
+                    return job.index, outcome
+            now = time.monotonic()
+            if now - self._signed > SIGN_S:
+                self._tables.give_sign(self._owner)
+                self._signed = now
+            wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
+            time.sleep(max(min(wait, seconds - (now - since)), 0.0))
+        return None
+
+    def _forget(self) -> None:
+        """Take the last answer out of the queue; not before whoever asked has stored it."""
+        if self._given:
+            del self._waiting[self._given]
+            self._tables.withdraw([self._given])
+            self._given = ""
+
+    def close(self) -> None:
+        """Take everything out of the queue."""
+        self._tables.withdraw(list(self._waiting))
+        self._waiting.clear()
+        self._given = ""
 
 
 def _outcome(tables: QueueTables, state: Progress) -> Outcome | None:
