@@ -37,11 +37,11 @@ HAND_MADE = {
         "Return the four-digit year mentioned in the sentence.",
     ),
     "sum": (
-        "Add the numbers and write the sum between two #.",
-        "Compute the sum. Format: #sum#",
-        "Write the result as #number#, for example #12#.",
-        "You are a calculator that prints its result between hash signs.",
-        "Add both numbers. Put # before and # after the result.",
+        "Write the sum as an equation.",
+        "Complete the equation and write nothing after it.",
+        "Compute. Format: 1 + 2 = 3",
+        "You are a calculator that prints one equation, such as 1 + 2 = 3.",
+        "Repeat the numbers, then = and their sum.",
     ),
     "json": (
         "Write the order as JSON with name, item and count.",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.adapters.prompts.metrics import PatternMatch, exact_match, json_match
+from zo_bilevel.adapters.prompts.metrics import exact_match, json_match
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Row: TypeAlias = tuple[str, str]
@@ -59,7 +59,7 @@ def _year(rng: np.random.Generator) -> Row:
 
 def _sum(rng: np.random.Generator) -> Row:
     a, b = int(rng.integers(2, 20)), int(rng.integers(2, 10))
-    return f"{a} + {b}", f"#{a + b}#"
+    return f"{a} + {b}", f"{a} + {b} = {a + b}"
 
 
 def _order(rng: np.random.Generator) -> Row:
@@ -71,7 +71,7 @@ def _order(rng: np.random.Generator) -> Row:
 
 SETS: dict[str, tuple[Callable[[np.random.Generator], Row], Any, str]] = {
     "year": (_year, exact_match, "Which year does the text name?"),
-    "sum": (_sum, PatternMatch(r"(#\d+#)"), "Add the numbers and write the sum between two #."),
+    "sum": (_sum, exact_match, "Write the sum as an equation."),
     "json": (_order, json_match, "Write the order as JSON with name, item and count."),
 }
 
@@ -81,7 +81,7 @@ def generation_set(name: str, size: int, seed: int = 0) -> GenerationSet:
 
     Args:
         name: "year" (the year that a sentence with three numbers names), "sum" (of two numbers,
-            written as #41#), or "json" (an order as JSON with name, item and count).
+            as "11 + 9 = 20" and no more), or "json" (an order as JSON with name, item and count).
         size: How many different examples, >= 1.
         seed: Of the examples.
 
@@ -89,7 +89,8 @@ def generation_set(name: str, size: int, seed: int = 0) -> GenerationSet:
         InputError: If there is no such set.
 
     Example:
-        >>> generation_set("sum", 2).rows[0][1].strip("#").isdecimal()
+        >>> text, reference = generation_set("sum", 2).rows[0]
+        >>> reference.startswith(f"{text} = ")
         True
     """
     if name not in SETS:
