@@ -11,11 +11,11 @@ from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIGITS = 13
 """Numbers that need more significant decimal digits are not rounded in decimals."""
-EXACT = 1e-15
+BINARY_ERROR = 1e-15
 """Relative error of a decimal number held in binary."""
-ENOUGH = 8
+NUMBERS_THAT_TELL = 8
 """With so many numbers other than 0 one answer tells; fewer may be round by chance."""
-SHARE = 1.0 / np.sqrt(12.0)
+ROUNDING_DEVIATION = 1.0 / np.sqrt(12.0)
 """Standard deviation of rounding, in units of the last place."""
 
 
@@ -61,7 +61,7 @@ class OutputRounding:
         self._digits = max(self._digits, digits)
         if self._digits >= MOST_DIGITS:
             self._is_fine, self.noise = True, 0.0
-        elif values.size >= ENOUGH or self._answers > 1:
+        elif values.size >= NUMBERS_THAT_TELL or self._answers > 1:
             self.noise = self._error(values)
 
     def _error(self, values: FloatArray) -> float:
@@ -70,7 +70,7 @@ class OutputRounding:
             return self.noise
         places = np.floor(np.log10(np.abs(values))) + 1.0 - self._digits
         by_digits = float(np.sqrt(np.mean(10.0 ** (2.0 * places))))
-        return float(SHARE) * max(10.0**-self._decimals, by_digits)
+        return float(ROUNDING_DEVIATION) * max(10.0**-self._decimals, by_digits)
 
 
 def _needed(values: FloatArray) -> tuple[int, int]:
@@ -82,7 +82,7 @@ def _needed(values: FloatArray) -> tuple[int, int]:
     for digits in range(1, MOST_DIGITS):
         scaled = size * 10.0 ** (digits - 1.0 - lead)
         rest = np.abs(scaled - np.rint(scaled))
-        if np.all(rest <= 4.0 * EXACT * scaled):
+        if np.all(rest <= 4.0 * BINARY_ERROR * scaled):
             places = _places(values, lead, digits)
             return places, digits
     return 0, MOST_DIGITS
@@ -92,6 +92,6 @@ def _places(values: FloatArray, lead: NDArray[np.int_], digits: int) -> int:
     """Digits after the point."""
     for decimals in range(-int(lead.max()), digits - int(lead.min())):
         scaled = np.abs(values) * 10.0**decimals
-        if np.all(np.abs(scaled - np.rint(scaled)) <= 4.0 * EXACT * np.maximum(scaled, 1.0)):
+        if np.all(np.abs(scaled - np.rint(scaled)) <= 4.0 * BINARY_ERROR * np.maximum(scaled, 1.0)):
             return decimals
     return digits - 1 - int(lead.min())

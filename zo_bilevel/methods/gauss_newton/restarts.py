@@ -17,11 +17,11 @@ Start: TypeAlias = tuple[FloatArray, FloatArray]
 MOST_PARAMETERS = 16
 """With more, a space-filling round finds nothing."""
 MOST_RESTARTS = 8
-ROUND = 8
+POINTS_A_ROUND = 8
 """Least points of a space-filling round."""
-APART = 0.5
+LEAST_DISTANCE = 0.5
 """A start this close to where a search ended leads there again, in scaled units."""
-EXPLAINED = 1e-2
+UNEXPLAINED_SHARE = 1e-2
 """Share left of what there was to explain that is no reason to look elsewhere."""
 
 
@@ -51,13 +51,13 @@ class Restarts:
 
     def worth_it(self, unexplained: float) -> bool:
         """Whether to look elsewhere after a local search that left this share unexplained."""
-        return unexplained > EXPLAINED and self._possible and self._used < MOST_RESTARTS
+        return unexplained > UNEXPLAINED_SHARE and self._possible and self._used < MOST_RESTARTS
 
     def round(self) -> list[FloatArray]:
         """A space-filling round every other time, or when no good start is waiting; else none."""
         self._used += 1
         if self._used % 2 == 1 or self._best_waiting() is None:
-            return list(self._draw(max(ROUND, self._width)))
+            return list(self._draw(max(POINTS_A_ROUND, self._width)))
         return []
 
     def learn(
@@ -95,6 +95,6 @@ class Restarts:
         far = [
             start
             for start in self._waiting
-            if all(np.abs(start[1] - end).max() > APART for end in self._ends)
+            if all(np.abs(start[1] - end).max() > LEAST_DISTANCE for end in self._ends)
         ]
         return min(far, key=lambda start: start[0]) if far else None

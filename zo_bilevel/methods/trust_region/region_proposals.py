@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
 from zo_bilevel.methods.trust_region.region_model import RegionModel
@@ -77,6 +78,36 @@ class Proposals:
         sizes = [abs(gradient @ y + 0.5 * weights @ (local.rows @ y) ** 2) for y in steps]
         return self.trial("geometry", centre + steps[int(np.argmax(sizes))])
 
+    def far(self, radius: float) -> NDArray[np.intp]:
+        """Rows of the local model beyond twice the radius, the farthest first."""
+        away = self._distances()
+        order = np.argsort(away)[::-1]
+        return np.asarray(order[away[order] > 2 * radius])
+
+    def replacements(self, count: int, radius: float, floor: float) -> list[Trial]:
+        """Points in the place of up to `count` far ones."""
+        rows, away = self.far(radius)[:count], self._distances()
+        reach = [max(min(0.1 * away[row], 0.5 * radius), floor) for row in rows]
+        return [self.geometry(int(r), float(s)) for r, s in zip(rows, reach, strict=True)]
+
+    def _distances(self) -> FloatArray:
+        return np.sqrt(self._model.local.squared_distances(self._model.centre()[0]))
+
+    def beside(self, step: Trial, count: int, radius: float, floor: float) -> list[Trial]:
+        """What else to learn in the round of a step: `count` points."""
+        if count <= 0:
+            return []
+        region = self._model
+        found = [self.step(radius / 3.0)] if count >= 2 else []
+        if len(region.models) == 2 and count >= 4:
+            others = [model for model in region.models if region.chosen is not model]
+            found += [self.step(radius, model) for model in others]
+        if count >= 6:
+            found += [self.step(2.5 * radius), self.step(radius / 10.0)]
+        found += self.replacements(count // 2, radius, floor)
+        left = max(1, count - len(found))
+        return (found + self.explore(left, step.y, radius))[:count]
+
     def explore(self, count: int, centre: FloatArray, radius: float) -> list[Trial]:
         """Points of which the model knows least, among random ones."""
         draws = self._rng.standard_normal((8 * count, self._model.size))
@@ -103,6 +134,16 @@ class Proposals:
         y = region.centre()[0]
         x = region.within(region.base + region.frame @ y + jitter)
         return Trial("probe", x, y)
+
+    def unexplained(self, value: float) -> float:
+        """By how much the loss of a probe differs from the best one beyond what slopes explain."""
+        region = self._model
+        row = region.best()
+        difference = abs(value - float(region.local.values[row]))
+        moved = PROBE_DISTANCE * float(np.max(region.upper - region.lower)) / 6.0
+        unit = moved * float(np.linalg.norm(region.back))
+        slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
+        return difference if difference > 100 * unit * slope + 1e-11 * abs(value) else 0.0
 
     def _minimiser(
         self,

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
+from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
 from zo_bilevel.methods.trust_region.region_model import RegionModel
-from zo_bilevel.methods.trust_region.region_proposals import PROBE_DISTANCE, Proposals, Trial
+from zo_bilevel.methods.trust_region.region_proposals import Proposals, Trial
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIRECTIONS = 150
@@ -30,10 +30,6 @@ DROWNED_SHARE = 0.05
 """Noise drowns a step when it is more than this share of the predicted gain."""
 DROWNED_SHARE_WIDE = 0.01
 """The same in wide rounds, whose best loss is the luckiest of many."""
-FEWEST_POTENTIALS = 16
-"""So many directions, or 2, 4 ... times as many, show whether the first matter most."""
-DECAYED_POTENTIAL = 0.3
-"""They do when the second half of them promises less than this share of what the first does."""
 BETWEEN_SHARE = 0.37
 """Losses may be the same at one distance by symmetry; then not at this share of it too."""
 LARGEST_LOSS = 1e100
@@ -77,7 +73,7 @@ class RegionSearch:
         self._proposals = Proposals(self.model, rng)
         self._radius = self._floor = radius
         self._open = self._may_grow = True
-        self._potentials: list[float] = []
+        self._promises = DirectionPromises()
         self._steps: list[FloatArray] = []
         self._since_metric = 0
         self._probed = np.inf
@@ -109,13 +105,8 @@ class RegionSearch:
     @property
     def is_plain(self) -> bool:
         """Whether it has ended as the first directions matter no more than the next."""
-        seen = self._potentials
         blurred = self.model.noise > 0.0 and len(self.model.base) <= MOST_DIRECTIONS
-        if not self._leaves or blurred or len(seen) < FEWEST_POTENTIALS:
-            return False
-        half = 1 << (len(seen).bit_length() - 2)
-        first, second = float(np.mean(seen[:half])), float(np.mean(seen[half : 2 * half]))
-        return second > DECAYED_POTENTIAL * first
+        return self._leaves and not blurred and self._promises.are_even
 
     # ---- the next round
 
@@ -139,13 +130,14 @@ class RegionSearch:
             self.model.learn_metric(self._steps, self._radius)
             step = self._proposals.step(self._radius)
         if self.width < WIDE_ROUND:
-            return [step, *self._extras(step, self.width - 1)]
+            return [step, *self._proposals.beside(step, self.width - 1, self._radius, self._floor)]
         if self.model.noise > max(DROWNED_SHARE_WIDE * step.gain, 0.0):
             self.drowned, self._floor = True, 0.0
             return []
         lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
         self._probed = min(self._probed, -1.0)
-        return [*lead, step, *self._extras(step, self.width - 1 - len(lead))]
+        left = self.width - 1 - len(lead)
+        return [*lead, step, *self._proposals.beside(step, left, self._radius, self._floor)]
 
     def grow_if_wanted(self) -> list[Trial]:
         """A point along a new direction, where that promises more than a step."""
@@ -172,26 +164,13 @@ class RegionSearch:
             trials.append(self._proposals.along_newest(self._radius))
         return [self._proposals.padded(trial) for trial in trials]
 
-    def _geometry(self, rows: NDArray[np.intp], away: FloatArray) -> list[Trial]:
-        reach = [max(min(0.1 * away[r], 0.5 * self._radius), self._floor) for r in rows]
-        return [
-            self._proposals.geometry(int(r), float(s)) for r, s in zip(rows, reach, strict=True)
-        ]
-
     def _worth(self, step: Trial) -> bool:
         return step.length >= 0.5 * self._floor and step.gain > 0.0
 
     def _wants_growth(self, step: Trial) -> bool:
         if not self._open or (self._may_grow and not self._worth(step)):
             return self._open
-        expected = float(np.mean(self._potentials[-4:])) if self._potentials else np.inf
-        return self.model.size < 2 or step.gain < 0.5 * self.model.size * expected
-
-    def _far(self) -> tuple[NDArray[np.intp], FloatArray]:
-        centre = self.model.centre()[0]
-        away = np.sqrt(self.model.local.squared_distances(centre))
-        order = np.argsort(away)[::-1]
-        return order[away[order] > 2 * self._radius], away
+        return self.model.size < 2 or step.gain < 0.5 * self.model.size * self._promises.latest
 
     def _improve(self, step: Trial) -> list[Trial]:
         """After a bad step: replace far points; without any, look closer."""
@@ -200,9 +179,9 @@ class RegionSearch:
         small = max(self._last_length, self._radius) <= self._floor
         settled = self._mend and self._last_ratio <= 0 and small
         self._mend = False
-        far, away = self._far()
-        if len(far):
-            return self._geometry(far[: self.width], away)
+        far = self._proposals.replacements(self.width, self._radius, self._floor)
+        if far:
+            return far
         if settled or not self._worth(step):
             return self._shrink(step)
         return []
@@ -235,25 +214,6 @@ class RegionSearch:
         self._may_grow = True
         self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
         return []
-
-    def _extras(self, step: Trial, count: int) -> list[Trial]:
-        """What else to learn in the round of a step."""
-        if count <= 0:
-            return []
-        region = self.model
-        extras = [self._proposals.step(self._radius / 3.0)] if count >= 2 else []
-        if len(region.models) == 2 and count >= 4:
-            others = [model for model in region.models if region.chosen is not model]
-            extras += [self._proposals.step(self._radius, model) for model in others]
-        if count >= 6:
-            extras += [
-                self._proposals.step(2.5 * self._radius),
-                self._proposals.step(self._radius / 10.0),
-            ]
-        far, away = self._far()
-        extras += self._geometry(far[: count // 2], away)
-        left = max(1, count - len(extras))
-        return (extras + self._proposals.explore(left, step.y, self._radius))[:count]
 
     # ---- learning
 
@@ -303,7 +263,7 @@ class RegionSearch:
     def _absorb_one(self, trial: Trial, value: float | None) -> None:
         region = self.model
         if trial.kind == "geometry":
-            far, _ = self._far()
+            far = self._proposals.far(self._radius)
             if len(far) and region.local.count > region.size + 1:
                 region.local.drop(int(far[0]))
         if value is None:
@@ -315,7 +275,7 @@ class RegionSearch:
             region.presume_curvature(y, value)
         region.learn(y, value, self._radius)
         if trial.kind == "grow":
-            self._note_potential()
+            self._promises.note(region, self._radius)
 
     def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
@@ -335,29 +295,9 @@ class RegionSearch:
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
 
     def _judge_noise(self, value: float | None) -> None:
-        region = self.model
-        row = region.best()
-        if value is None:
-            return
-        difference = abs(value - float(region.local.values[row]))
-        moved = PROBE_DISTANCE * float(np.max(region.upper - region.lower)) / 6.0
-        unit = moved * float(np.linalg.norm(region.back))
-        slope = float(np.linalg.norm(region.local.gradient_at(region.local.rows[row])))
-        if difference > 100 * unit * slope + 1e-11 * abs(value):
+        difference = 0.0 if value is None else self._proposals.unexplained(value)
+        if value is not None and difference > 0.0:
             self._differences.append(difference)
-            region.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))
+            self.model.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))
             self._probed = abs(value) / 3.0
-            region.rebuild(self._radius)
-
-    def _note_potential(self) -> None:
-        """What the newest direction promises alone."""
-        region = self.model
-        slope = abs(float(region.local.gradient_at(region.centre()[0])[-1]))
-        unit = np.zeros(region.size)
-        unit[-1] = 1.0
-        curvature = float(region.local.product(unit)[-1])
-        if curvature * self._radius < slope:
-            potential = slope * self._radius - 0.5 * curvature * self._radius**2
-        else:
-            potential = slope**2 / (2 * curvature) if curvature > 0 else 0.0
-        self._potentials.append(potential)
+            self.model.rebuild(self._radius)
