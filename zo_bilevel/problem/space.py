@@ -155,9 +155,9 @@ class Space(Coordinates):
             InputError: If a name is unknown, a value does not fit, or no parameter is left free.
 
         Example:
-            >>> Space(a=Real(0, 1), b=Real(0, 1), c=Real(0, 9)).fixed({"b": 0.5, "c": "2 * a"})
-            Space(a=Real(lower=0, upper=1, shape=(), correlation_length=None), \
-b=Fixed(value=0.5), c=Tied(formula='2 * a'))
+            >>> space = Space(a=Real(0, 1), b=Real(0, 1), c=Real(0, 9))
+            >>> space.fixed({"b": 0.25, "c": "2 * a"}).decode(np.zeros(1))
+            {'a': 0.5, 'b': 0.25, 'c': 1.0}
         """
         declared = dict(self.declared)
         refuse_unknown("fixed", "parameter", values, self.names)
