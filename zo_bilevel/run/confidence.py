@@ -139,7 +139,7 @@ class Uncertainty:
         shown = self.intervals()
         flat = [np.concatenate([np.ravel(ends[k]) for ends in shown.values()]) for k in (0, 1)]
         rows = tuple(
-            (name, number(value, 6), number(error), f"{number(low, 4)}..{number(high, 4)}")
+            (name, number(value, 6), number(error), _interval(low, high))
             for name, value, error, low, high in zip(
                 self.names, self.values, self.deviations, *flat, strict=True
             )
@@ -159,6 +159,14 @@ class Uncertainty:
 
     def __str__(self) -> str:
         return self.grid().text()
+
+
+def _interval(low: float, high: float) -> str:
+    """The ends with as many digits as tell them apart."""
+    width, size = high - low, max(abs(low), abs(high))
+    is_told = math.isfinite(width) and width > 0
+    digits = max(4, 2 + math.ceil(math.log10(size / width))) if is_told else 4
+    return f"{number(low, digits)}..{number(high, digits)}"
 
 
 def flat_names(space: Space) -> tuple[str, ...]:

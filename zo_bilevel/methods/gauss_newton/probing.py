@@ -20,8 +20,8 @@ from zo_bilevel.methods.shared.exploration import candidate_directions
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
-MOST_SLOPES = 2**31
-"""Of m N^2: slopes of more are not left behind, as they would cost seconds of our own time."""
+MOST_SLOPES, MOST_NUMBERS = 2**31, 2**25
+"""Of m N^2 and m N: slopes of more are not left behind, as they cost seconds or 256 MiB."""
 SAME_SLOPES = 1e-4
 """Lengths of the model from its center within which slopes are the same: differences are tried
 there, and one of them may have the lowest loss."""
@@ -132,7 +132,9 @@ class Probing:
         away = self.outer.embed(model.center) - reported
         is_near = np.linalg.norm(away) <= SAME_SLOPES * model.length
         is_seen = is_near and not self.input_rounding
-        if is_seen and model.size and theta.size * away.size**2 <= MOST_SLOPES:
+        numbers = theta.size * away.size
+        is_cheap = numbers <= MOST_NUMBERS and numbers * away.size <= MOST_SLOPES
+        if is_seen and is_cheap and model.size:
             jacobian, doubt = model.slopes()
             notes.slopes = Slopes(reported, self.outer.of_theta(jacobian), doubt)
 
