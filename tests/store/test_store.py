@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.comparison.stored_runs import found_by
+from zo_bilevel.comparison.stored_runs import found_by, settings_of
 from zo_bilevel.estimators.push import Push
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 from zo_bilevel.run.identity import objective_text
@@ -490,3 +490,11 @@ def test_many_may_open_a_new_store_at_once(tmp_path):
         for thread in threads:
             thread.join()
         assert failed == []
+
+
+def test_settings_that_are_texts_are_no_damage():
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 1)), lambda phi: [phi["a"]], zb.SquaredError([0.5]))
+    with zb.MemoryStore() as store:
+        zb.minimize(problem, zb.RandomSearch(), max_solves=4, patience=3, store=store)
+        settings = settings_of(store.find_run(1))
+    assert settings == {"max_solves": 4, "round_width": 1}

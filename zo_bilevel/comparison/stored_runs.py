@@ -39,6 +39,10 @@ def command_of(run: StoredRun) -> list[str]:
     return [str(word) for word in words]
 
 
+WORDS = ("stop rules", "known")
+"""Settings that are no limits but texts."""
+
+
 def settings_of(run: StoredRun) -> dict[str, int | float]:
     """The limits of a run by name, those that it had.
 
@@ -50,7 +54,9 @@ def settings_of(run: StoredRun) -> dict[str, int | float]:
     """
     given = json_of(run, "settings", dict)
     found = {
-        name: value for name, value in given.items() if value is not None and value is not False
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and name not in WORDS
     }
     if any(type(value) not in (int, float, bool) for value in found.values()):
         raise StoreError(f"the settings of run {run.number} are damaged: {given!r}")
