@@ -54,6 +54,38 @@ def test_descent_gets_farther_with_the_same_solves():
     assert reached(zb.SparseZO(PATTERN)) < 0.1 * reached(dense)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_gauss_newton_starts_with_all_slopes(asynchronous):
+    rng = np.random.default_rng(4)
+    pattern = np.kron(np.eye(10), np.ones((8, 4))) > 0
+    weights = rng.standard_normal(pattern.shape) * pattern
+    space = zb.Space(a=zb.Real(-3, 3, shape=(40,)))
+
+    def blocks(phi):
+        return weights @ np.sin(phi["a"])
+
+    target = blocks({"a": rng.uniform(-1, 1, 40)})
+    problem = zb.Problem(space, blocks, zb.SquaredError(target), name="blocks")
+
+    def solves(estimator):
+        result = zb.minimize(
+            problem,
+            zb.GaussNewton(estimator),
+            initial={"a": np.zeros(40)},
+            tolerance=1e-8,
+            max_solves=200,
+            asynchronous=asynchronous,
+        )
+        assert result.loss <= 1e-8
+        return result.solves
+
+    dense = solves(None)
+    assert solves(zb.SparseZO(pattern)) < 0.5 * dense
+    wrong = pattern.copy()
+    wrong[3, 2] = False
+    assert solves(zb.SparseZO(wrong)) < dense + 20  # refuted: as without it
+
+
 @pytest.mark.parametrize("place", [0, 77, 199])
 def test_a_pattern_that_misses_an_output_is_refused(place):
     wrong = PATTERN.copy()

@@ -34,9 +34,9 @@ class SparseZO:
     """Exact sketches along all parameters, where each moves only some of the outputs.
 
     Parameters that share no output are differenced by one solve: of its change, each output belongs
-    to one of them. One more solve, along random signs, checks the pattern at every sketch: where it
-    is wrong, the sketch is refused, never silently false. A banded pattern of width w takes w + 2
-    solves, whatever the number of parameters.
+    to one of them. One more solve, along a random direction, checks the pattern at every sketch:
+    where it is wrong, the sketch is refused, never silently false. A banded pattern of width w
+    takes w + 2 solves, whatever the number of parameters.
 
     Args:
         sparsity: Which parameter (column) moves which output (row), shape `(m, N)`; anything that
@@ -79,7 +79,7 @@ class SparseZO:
         Args:
             space: The space of `x`.
             x: Scaled point, shape `(N,)`; near a bound the base point moves inside.
-            rng: Source of the signs of the check.
+            rng: Source of the direction of the check.
             stream: Random stream shared by all solves of the sketch.
 
         Returns:
@@ -89,16 +89,11 @@ class SparseZO:
             InputError: If the pattern has another number of columns than the space.
             UnsupportedProblemError: If a parameter is an integer or a choice.
         """
-        size = self._pattern.shape[1]
-        if size != space.size:
-            raise InputError(f"sparsity must have a column a parameter, {space.size}, got {size}")
+        self.check_shape(None, space.size)
         if space.discrete.any():
             raise UnsupportedProblemError("SparseZO needs parameters that vary continuously")
-        base = np.clip(x, space.lower + self.radius, space.upper - self.radius)
-        ways = np.zeros((size, len(self.groups) + 1))
-        for place, group in enumerate(self.groups):
-            ways[group, place] = 1.0
-        ways[:, -1] = rng.choice([-1.0, 1.0], size)
+        base = np.clip(x, space.lower + 2.0 * self.radius, space.upper - 2.0 * self.radius)
+        ways = self.ways(rng)
         probes = self.differences(base, self.radius * ways, space).points(stream)
         return SketchPlan([Point(base, stream, "sketch"), *probes], base, ways, ways, self.radius)
 
@@ -127,39 +122,73 @@ class SparseZO:
         failed = len(plan.points) - len(thetas)
         if failed:
             raise InnerSolverError(f"{failed} of {len(plan.points)} solves of the sketch failed")
-        pattern = self._pattern
-        if pattern.shape[0] != thetas[0].size:
+        self.check_shape(thetas[0].size, plan.x.size)
+        changes = (np.array(thetas[1:]) - thetas[0]).T
+        jacobian = self.columns(changes) / plan.step
+        missed = self.missed(jacobian, plan.step * plan.V, changes, thetas[0])
+        if missed:
             raise InputError(
-                f"sparsity must have a row an output, {thetas[0].size}, got {pattern.shape[0]}"
+                "sparsity must name every output that a parameter moves: along a direction that "
+                f"checks it, {missed:.2g} of the change is not where it says"
             )
-        changes = (np.array(thetas[1:]) - thetas[0]).T / plan.step
-        jacobian = np.zeros(pattern.shape)
-        for place, group in enumerate(self.groups):
-            jacobian[:, group] = pattern[:, group] * changes[:, [place]]
-        self._check(jacobian, plan.V, changes, thetas[0])
-        size = pattern.shape[1]
+        size = plan.x.size
         # every direction once: (1/N) sum_k w_k N e_k is the gradient itself
         return Sketch(plan.x, thetas[0], np.eye(size), jacobian, size * np.eye(size), 0.0)
+
+    def check_shape(self, outputs: int | None, parameters: int) -> None:
+        """Refuse a pattern of another shape.
+
+        Args:
+            outputs: Numbers of the inner solution; `None` where they are not known yet.
+            parameters: Numbers of the parameters.
+
+        Raises:
+            InputError: Naming both.
+        """
+        rows, columns = self._pattern.shape
+        if columns != parameters:
+            raise InputError(
+                f"sparsity must have a column a parameter, {parameters}, got {columns}"
+            )
+        if outputs is not None and rows != outputs:
+            raise InputError(f"sparsity must have a row an output, {outputs}, got {rows}")
+
+    def ways(self, rng: np.random.Generator) -> FloatArray:
+        """What moves together, a direction each, and last the one that checks, `(N, c + 1)`."""
+        ways = np.zeros((self._pattern.shape[1], len(self.groups) + 1))
+        for place, group in enumerate(self.groups):
+            ways[group, place] = 1.0
+        ways[:, -1] = rng.uniform(0.5, 2.0, len(ways))
+        return ways
+
+    def columns(self, changes: FloatArray) -> FloatArray:
+        """The change along each parameter, `(m, N)`, from those along `ways`, `(m, c + 1)`."""
+        columns = np.zeros(self._pattern.shape)
+        for place, group in enumerate(self.groups):
+            columns[:, group] = self._pattern[:, group] * changes[:, [place]]
+        return columns
 
     @property
     def _pattern(self) -> NDArray[np.bool_]:
         return np.asarray(self.sparsity, dtype=bool)
 
-    def _check(
+    def missed(
         self, jacobian: FloatArray, ways: FloatArray, changes: FloatArray, theta: FloatArray
-    ) -> None:
-        """Compare with what was measured, along the groups and along the random signs."""
-        rounding = float(np.finfo(float).eps) * float(np.max(np.abs(theta))) / self.radius
+    ) -> float:
+        """Share of a measured change that the Jacobian does not explain; 0 where it may be none.
+
+        Args:
+            jacobian: Shape `(m, N)`.
+            ways: Displacements, `(N, c + 1)`.
+            changes: Of the inner solution along them, `(m, c + 1)`.
+            theta: Inner solution at the base, `(m,)`.
+        """
+        rounding = float(np.finfo(float).eps) * float(np.max(np.abs(theta)))
         missed = np.linalg.norm(jacobian @ ways - changes, axis=0)
-        allowed = MOST_DISAGREEMENT * np.linalg.norm(changes, axis=0)
-        allowed += 10.0 * rounding * np.sqrt(theta.size)
+        sizes = np.linalg.norm(changes, axis=0)
+        allowed = MOST_DISAGREEMENT * sizes + 10.0 * rounding * np.sqrt(theta.size)
         worst = int(np.argmax(missed - allowed))
-        if missed[worst] > allowed[worst]:
-            share = missed[worst] / np.linalg.norm(changes[:, worst])
-            raise InputError(
-                "sparsity must name every output that a parameter moves: along a direction that "
-                f"checks it, {share:.2g} of the change is not where it says"
-            )
+        return float(missed[worst] / sizes[worst]) if missed[worst] > allowed[worst] else 0.0
 
 
 def _groups(pattern: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:

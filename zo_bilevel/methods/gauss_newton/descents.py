@@ -7,6 +7,7 @@ from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
+from zo_bilevel.methods.gauss_newton.sparse_start import sparse_start
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.mixed import Descent
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
@@ -33,6 +34,7 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
         search = LocalSearch(probing, *following)
         if best is None:
             search.remember(probing.search.known)
+        yield from sparse_start(search, probing)
         one_by_one = probing.search.is_asynchronous
         yield from (Arrivals(search, probing) if one_by_one else search).run()
         if not probing.is_exact:

@@ -7,6 +7,7 @@ from typing import final
 
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.sparse_zo import SparseZO
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.descents import descents
@@ -33,7 +34,9 @@ class GaussNewton(Method):
     again elsewhere. The algorithm is described in docs/methods/gauss-newton.md.
 
     Args:
-        estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`, or
+        estimator: How directions are differenced: `FG2UZO(radius=..., difference=...)`;
+            `SparseZO(pattern)` for a first sketch of all slopes from few solves (of any other
+            length than its `radius`, and without it where the pattern is refuted); or
             `FG2U()` for exact derivatives of a differentiable inner solver. Which directions
             and how many is the method's own choice, so `num_directions`, `directions` and
             `chunk` are refused.
@@ -58,11 +61,13 @@ class GaussNewton(Method):
         of composite functions".
     """
 
-    def __init__(self, estimator: FG2UZO | FG2U | None = None) -> None:
+    def __init__(self, estimator: FG2UZO | FG2U | SparseZO | None = None) -> None:
         self.estimator = FG2UZO() if estimator is None else estimator
+        if isinstance(self.estimator, SparseZO):
+            return
         if not isinstance(self.estimator, FG2UZO | FG2U):
             raise InputError(
-                f"estimator must be FG2UZO or FG2U, got {type(self.estimator).__name__}"
+                f"estimator must be FG2UZO, FG2U or SparseZO, got {type(self.estimator).__name__}"
             )
         for name in ("num_directions", "directions", "chunk"):
             value = getattr(self.estimator, name, None)
@@ -137,6 +142,10 @@ class GaussNewton(Method):
             detector: Ends the search by a `DiscontinuityError` when answers jump.
         """
         bound, feasible = search.bind(first), search.problem.feasible
+        if isinstance(self.estimator, SparseZO) and (feasible or search.space.discrete.any()):
+            raise UnsupportedProblemError(
+                "gauss-newton with SparseZO needs continuous parameters and no constraints"
+            )
         if feasible and search.space.discrete.any():
             raise UnsupportedProblemError(
                 "gauss-newton cannot keep constraints where there are integers or choices"

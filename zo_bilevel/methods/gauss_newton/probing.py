@@ -10,6 +10,7 @@ import numpy as np
 from zo_bilevel.estimators.differences import Change, DifferenceKind, Differences
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.sparse_zo import SparseZO
 from zo_bilevel.methods.base import Search, Slopes
 from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
@@ -48,7 +49,7 @@ class Probing:
 
     def __init__(
         self,
-        estimator: FG2UZO | FG2U,
+        estimator: FG2UZO | FG2U | SparseZO,
         search: Search,
         outer: OuterModel,
         first: Evaluation,
@@ -64,6 +65,7 @@ class Probing:
         self.upper = search.space.upper[self._free]
         self.width = search.round_width
         self.solves = 0
+        self.sparse = estimator if isinstance(estimator, SparseZO) else None
         self._kind: DifferenceKind = "exact" if isinstance(estimator, FG2U) else "forward"
         self.radius: float | None = None
         if isinstance(estimator, FG2UZO):
