@@ -373,7 +373,7 @@ def test_problems_that_show_only_their_loss_are_refused_by_name():
 
 
 def test_an_estimator_that_makes_no_sketches_is_refused():
-    with pytest.raises(InputError, match="estimator must be FG2UZO or FG2U, got int"):
+    with pytest.raises(InputError, match="estimator must be FG2UZO, FG2U or SparseZO, got int"):
         zb.GaussNewton(3)
 
 
