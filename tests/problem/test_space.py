@@ -32,7 +32,11 @@ def parameters(draw):
 @st.composite
 def spaces_and_vectors(draw):
     space = zb.Space(
-        draw(st.dictionaries(st.text(min_size=1), parameters(), min_size=1, max_size=4))
+        draw(
+            st.dictionaries(
+                st.text(min_size=1).filter(str.isprintable), parameters(), min_size=1, max_size=4
+            )
+        )
     )
     beyond = st.floats(-2 * HALF_RANGE, 2 * HALF_RANGE)
     x = np.array(draw(st.lists(beyond, min_size=space.size, max_size=space.size)))
