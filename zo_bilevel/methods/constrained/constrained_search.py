@@ -35,6 +35,8 @@ GOOD, POOR = 0.7, 0.1
 """Gain in shares of what the model promised, above and below which the radius changes."""
 SHORT = 0.1
 """Steps of fewer radii than this ask for a smaller radius."""
+TRUSTED = 0.1
+"""Where the last step gained what was promised but for this share, so does the next."""
 NEAR = 2.0
 """Points within so many radii tell of the region."""
 WELL_SPREAD = 0.1
@@ -72,6 +74,7 @@ class ConstrainedSearch:
         self._values: list[FloatArray] = []
         self._num_outputs = self._center = 0
         self._penalty, self._radius, self._length = 0.0, FIRST_RADIUS, FIRST_LENGTH
+        self._agreement = 0.0
         self._take([first])
 
     def rounds(self) -> Rounds:
@@ -103,7 +106,11 @@ class ConstrainedSearch:
             if self._weigh(here, there):
                 continue
             gain = _merit(here, self._penalty) - _merit(there, self._penalty)
-            if gain <= LEAST_GAIN * self._spread():
+            least = LEAST_GAIN * self._spread()
+            # a center that breaks a constraint by a hair is worth a step that mends it
+            if gain <= least and (self._known[self._center].is_feasible or not step.any()):
+                if abs(self._agreement - 1.0) < TRUSTED:
+                    return
                 gap = self._gap()
                 if gap is not None:
                     yield from self._mend(gap)
@@ -120,7 +127,7 @@ class ConstrainedSearch:
             if 0 < lost <= step.size:
                 continue  # the edge is known better now: try along it before looking closer
             after = min(map(self._merit, range(count, len(self._known))), default=np.inf)
-            ratio = (before - after) / gain
+            ratio = self._agreement = (before - after) / max(gain, least, 1e-300)
             if ratio > 0.0:
                 self._search.judge_step(self._x, self._within(step), before, after, ratio)
             yield from self._judge(ratio, float(np.abs(step).max()))
@@ -278,16 +285,15 @@ class ConstrainedSearch:
         return [self._within(self._inside(move)) for move in wanted]
 
     def _towards(self, way: FloatArray) -> FloatArray | None:
-        """A point one radius along a direction, or against it where that has more room."""
+        """A point one radius along a direction, or against it where that has more room, if any."""
+        unit = way / np.linalg.norm(way)
         moves = [self._inside(self._within(s * self._radius * way) - self._x) for s in (1.0, -1.0)]
-        lengths = [float(np.abs(move).max()) for move in moves]
-        if max(lengths) < WELL_SPREAD * self._radius:
-            return self._allowed(self._within(self._radius * way))
-        return self._within(
-            moves[0]
-            if lengths[0] >= 0.5 * self._radius
-            else max(moves, key=lambda move: float(np.abs(move).max()))
-        )
+        ahead, behind = (abs(float(move @ unit)) for move in moves)
+        if max(ahead, behind) >= WELL_SPREAD * self._radius:
+            return self._within(moves[0] if ahead >= min(behind, 0.5 * self._radius) else moves[1])
+        found = self._allowed(self._within(self._radius * way))
+        is_far = found is not None and abs((found - self._x) @ unit) >= WELL_SPREAD * self._radius
+        return found if is_far else None
 
     def _gap(self) -> FloatArray | None:
         """A point along the direction of which those within the region tell too little."""
