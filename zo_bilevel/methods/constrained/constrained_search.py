@@ -35,14 +35,16 @@ GOOD, POOR = 0.7, 0.1
 """Gain in shares of what the model promised, above and below which the radius changes."""
 SHORT = 0.1
 """Steps of fewer radii than this ask for a smaller radius."""
-TRUSTED = 0.1
+TRUSTED = 0.03
 """Where the last step gained what was promised but for this share, so does the next."""
+HAIR = 1e-4
 NEAR = 2.0
 """Points within so many radii tell of the region."""
 WELL_SPREAD = 0.1
 """They tell enough of a direction when they reach so many radii along it."""
 LEAST_GAIN = 1e-10
-"""Share of the spread of all losses that is not worth a solve."""
+LEAST_SHARE, ROUNDING = 1e-8, 1e-14
+"""Shares of the spread of all losses, and of the loss itself, that are not worth a solve."""
 TOLERATED = 0.5 * FEASIBLE
 LEAST_TILT = 0.05
 """Inwards, of steps along an edge of failures after one has failed; then twice as much."""
@@ -106,18 +108,12 @@ class ConstrainedSearch:
             if self._weigh(here, there):
                 continue
             gain = _merit(here, self._penalty) - _merit(there, self._penalty)
-            least = LEAST_GAIN * self._spread()
+            least = self._least_gain()
             # a center that breaks a constraint by a hair is worth a step that mends it
-            if gain <= least and (self._known[self._center].is_feasible or not step.any()):
-                if abs(self._agreement - 1.0) < TRUSTED:
+            is_near = FEASIBLE < self._known[self._center].violation < HAIR
+            if gain <= least and not (is_near and step.any()):
+                if (yield from self._is_over()):
                     return
-                gap = self._gap()
-                if gap is not None:
-                    yield from self._mend(gap)
-                elif self._radius < SURE_RADIUS:
-                    return
-                else:
-                    self._radius *= 0.1
                 continue
             count, before = len(self._known), self._merit(self._center)
             points = self._around(step)
@@ -144,6 +140,18 @@ class ConstrainedSearch:
             if len(self._known) > 1:
                 return
             self._radius *= CLOSER
+
+    def _is_over(self) -> RoundsThen[bool]:
+        """Whether nothing is gained, as the model has it; where that is in doubt, look closer."""
+        if abs(self._agreement - 1.0) < TRUSTED:
+            return True
+        gap = self._gap()
+        if gap is not None:
+            yield from self._mend(gap)
+            return False
+        is_sure = self._radius < SURE_RADIUS
+        self._radius *= 0.1
+        return is_sure
 
     def _judge(self, ratio: float, length: float) -> RoundsThen[None]:
         """Trust the model further, or mend its geometry, or trust it less."""
@@ -206,9 +214,10 @@ class ConstrainedSearch:
         self._penalty = 2.0 * needed
         return min(range(len(self._known)), key=self._merit) != self._center
 
-    def _spread(self) -> float:
+    def _least_gain(self) -> float:
         losses = [evaluation.loss for evaluation in self._known]
-        return max(losses) - min(losses)
+        spread, size = max(losses) - min(losses), abs(self._known[self._center].loss)
+        return max(min(LEAST_GAIN * spread, LEAST_SHARE * size), ROUNDING * spread)
 
     # ---- models and steps
 
