@@ -26,7 +26,8 @@ from zo_bilevel.problem.prior_term import PriorTerm, prior_share
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_values import by_name
-from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
+from zo_bilevel.problem.unmeasured import Unmeasured
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError, described, shown
@@ -141,6 +142,16 @@ class Problem:
             if not np.array_equal(value, before[name])
         )
         return "the start was moved to where constraints hold: " + ", ".join(changes)
+
+    @property
+    def unmeasured(self) -> Unmeasured | None:
+        """Where an inner solution may be NaN, as the target is missing there."""
+        return self.outer.unmeasured if isinstance(self.outer, SquaredError | RobustError) else None
+
+    def flat(self, theta: Any) -> FloatArray:  # noqa: ANN401 - the user's structure
+        """An inner solution as one vector, `(m,)`, as methods and stores hold it."""
+        found, layout = flatten_theta(theta)
+        return found if self.unmeasured is None else self.unmeasured.filled(found, layout)
 
     @property
     def scalar(self) -> Problem:

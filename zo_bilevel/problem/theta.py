@@ -16,6 +16,11 @@ WRONG_TYPE = "the inner solution must be a number, array, tensor, or dict of the
 """How the refusal of an answer begins that no other point would make better."""
 
 
+UNMEASURED = 5e-324
+"""Stands for NaN where a target has no value: the smallest number there is, which nobody computes,
+kept in stores and told from answers that are there. `ThetaLayout.pack` gives NaN back."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class ThetaLayout:
@@ -45,6 +50,8 @@ class ThetaLayout:
         Returns:
             A float for one bare number, an array, or a dict of arrays (tensors stay tensors).
         """
+        if isinstance(theta, np.ndarray) and (theta == UNMEASURED).any():
+            theta = np.where(theta == UNMEASURED, np.nan, theta)
         parts, start = [], 0
         for shape in self.shapes:
             count = int(np.prod(shape))

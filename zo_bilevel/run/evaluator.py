@@ -15,7 +15,7 @@ from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import BoundProblem, Problem
-from zo_bilevel.problem.theta import ThetaLayout
+from zo_bilevel.problem.theta import UNMEASURED, ThetaLayout
 from zo_bilevel.run.experiment_parts import ExperimentParts
 from zo_bilevel.run.warm_starts import WarmStarts, takes_warm
 from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
@@ -81,7 +81,9 @@ class Evaluator:
         self.seconds_left = seconds_left
         self.spent_before = spent_before
         self.step = 0
-        self.solve = Solve(problem.inner, outer_part(problem), problem.name, problem.version)
+        self.solve = Solve(
+            problem.inner, outer_part(problem), problem.name, problem.version, problem.unmeasured
+        )
         self.bound: BoundProblem | None = None
         self.stopped: Outcome | None = None
         self._base: Evaluation | None = None
@@ -306,8 +308,8 @@ class Evaluator:
         What the user's functions raise ends the run as long as they never worked, unless it is of
         the numbers: such a solve has failed.
         """
-        if fault := self._misfit(layout):
-            return "wrong_shape", fault, math.inf
+        if fault := self._misfit(layout) or self._lacks_data(theta):
+            return *fault, math.inf
         must_work = self.bound is None
         refusal = self.problem.refusal(theta, layout, point.x, must_work=must_work)
         if refusal:
@@ -328,6 +330,16 @@ class Evaluator:
         self.bound = bound
         return "ok", "", loss
 
+    def _lacks_data(self, theta: FloatArray) -> tuple[Status, str] | None:
+        """A fault where theta is NaN and the target is not."""
+        places = theta == UNMEASURED
+        allowed = None if self.problem.unmeasured is None else self.problem.unmeasured.is_missing
+        if allowed is not None and allowed.size == places.size:
+            places = places & ~allowed
+        if not places.any():
+            return None
+        return "invalid", "the inner solution is NaN where the target has a value"
+
     def _violation(
         self, point: Point, theta: FloatArray, layout: ThetaLayout, must_work: bool
     ) -> tuple[Status, str, float]:
@@ -342,8 +354,12 @@ class Evaluator:
             return "invalid", f"a constraint is {violation}", 0.0
         return "ok", "", violation
 
-    def _misfit(self, layout: ThetaLayout) -> str:
-        """Why an inner solution is not of the structure expected, in words."""
+    def _misfit(self, layout: ThetaLayout) -> tuple[Status, str] | None:
+        """A fault where an inner solution is not of the structure expected."""
+        fault = self._other_structure(layout)
+        return ("wrong_shape", fault) if fault else None
+
+    def _other_structure(self, layout: ThetaLayout) -> str:
         wanted, given = self.problem.expected_length, layout.describe()
         if wanted is not None and layout.size != wanted:
             return f"the inner solver returned {given}, expected_length is {wanted}"

@@ -94,7 +94,7 @@ class Fit:
         """Of a measurement of weight 1 (eq. 1); 1 with priors."""
         if self.space.has_prior:
             return 1.0
-        difference = self.theta - self.objective.target
+        difference = self.objective.difference(self.theta)
         if self.objective.has_covariance:
             residuals = self.objective.whiten(difference)
             return float(residuals @ residuals) / self.freedom

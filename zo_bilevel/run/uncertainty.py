@@ -18,7 +18,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
-from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.problem.theta import UNMEASURED
 from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.fit import Fit, linearised
@@ -112,7 +112,7 @@ def fit_at(
     space, outer = problem.space, problem.outer
     assert isinstance(outer, SquaredError)  # noqa: S101 - checked before
     if isinstance(at, Result) and at.slopes is not None and relative_step is None:
-        theta = flatten_theta(at.theta)[0]
+        theta = problem.flat(at.theta)
         fit = linearised(space, outer, at.slopes, at.slopes.x, theta)
         if fit is not None and _is_at(space, at.slopes.x, at.phi) and fit.is_sure:
             return fit, 0
@@ -184,7 +184,7 @@ def jacobian_at(
     if step is None:
         answers = [base.theta]
         if isinstance(at, Result):
-            answers.append(flatten_theta(at.theta)[0])
+            answers.append(evaluator.problem.flat(at.theta))
         step = min(max(FORWARD_STEP, math.sqrt(_relative_error(answers))), LARGEST_STEP)
     sizes = step * _sizes(evaluator.problem, x)
     if relative_step is None:
@@ -205,6 +205,8 @@ def jacobian_at(
 
 def _relative_error(answers: Sequence[FloatArray]) -> float:
     """Of the answers of one point: what rounding and noise leave open, over their size."""
+    is_there = answers[0] != UNMEASURED
+    answers = [theta[is_there] for theta in answers if theta.shape == is_there.shape]
     theta = answers[0]
     rounding = OutputRounding()
     rounding.see(theta)
@@ -212,7 +214,7 @@ def _relative_error(answers: Sequence[FloatArray]) -> float:
     size = float(np.sqrt(np.mean(theta**2)))
     if np.array_equal(theta.astype(np.float32), theta):
         error = max(error, float(np.finfo(np.float32).eps) * size)
-    if len(answers) > 1 and answers[1].shape == theta.shape:
+    if len(answers) > 1:
         error = max(error, float(np.sqrt(np.mean((answers[1] - theta) ** 2) / 2)))
     return error / size if size else 0.0
 

@@ -18,6 +18,7 @@ from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.exploration import candidate_directions
+from zo_bilevel.problem.theta import UNMEASURED
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
@@ -171,7 +172,7 @@ class Probing:
             raise DiscontinuityError(self.best)
         for evaluation in evaluations:
             if evaluation.ok and evaluation.theta is not None:
-                self._rounding.see(evaluation.theta)
+                self._rounding.see(evaluation.theta[evaluation.theta != UNMEASURED])
         count, outer = len(plan.points), self.outer
         thetas = [outer.observe(evaluation) for evaluation in evaluations[:count]]
         if plan.differences is None:

@@ -92,6 +92,7 @@ class RobustError:
             raise InputError(f"censored must be -1, 0 or 1 everywhere, got {censored!r}")
         self.side = side
         rows = self.squares.rows
+        self.unmeasured = self.squares.unmeasured
         self.count = rows.size
         self.roots = np.zeros(side.size)
         self.roots[rows] = self.squares.whiten(np.ones(side.size))

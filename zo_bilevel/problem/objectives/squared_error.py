@@ -18,6 +18,7 @@ from zo_bilevel.problem.objectives.alignment import (
 from zo_bilevel.problem.objectives.base import OuterContext
 from zo_bilevel.problem.objectives.covariance import covariance_factor
 from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
+from zo_bilevel.problem.unmeasured import Unmeasured
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
 
@@ -189,7 +190,7 @@ class SquaredError:
         if given not in shapes or np.size(theta) != self.target.size:
             described = self.layout.describe()
             raise InputError(f"theta must have the target's {described}, got shape {given}")
-        difference = np.ravel(theta) - self.target
+        difference = self.difference(np.ravel(theta))
         return float(np.dot(self._half_slope(difference), difference))
 
     def _half_slope(self, difference: FloatArray) -> FloatArray:
@@ -201,6 +202,20 @@ class SquaredError:
         solved = cho_solve((self._factor, True), difference[self.rows])
         out[self.rows] = solved / self.rows.size
         return out
+
+    @property
+    def unmeasured(self) -> Unmeasured | None:
+        """Where the target is missing; `None` where it is not."""
+        missing = np.ones(self.target.size, dtype=bool)
+        missing[self.rows] = False
+        return Unmeasured(self.layout, missing) if missing.any() else None
+
+    def difference(self, theta: FloatArray) -> FloatArray:
+        """`theta - target`, flat, `(m,)`; 0 where both the target and theta are missing."""
+        difference: FloatArray = theta - self.target
+        if self.rows.size < self.target.size:
+            difference[np.isnan(difference) & (self.weights == 0)] = 0.0
+        return difference
 
     @property
     def has_covariance(self) -> bool:
@@ -259,7 +274,7 @@ class SquaredError:
         """
         if not self.layout.names:
             raise InputError("shares needs a target with named parts, a dict")
-        difference = flatten_theta(theta)[0] - self.target
+        difference = self.difference(flatten_theta(theta)[0])
         terms = self._half_slope(difference) * difference
         ends = np.cumsum([math.prod(shape) for shape in self.layout.shapes])
         sums = [float(part.sum()) for part in np.split(terms, ends[:-1])]

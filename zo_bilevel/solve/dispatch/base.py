@@ -16,6 +16,7 @@ from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import solver_identity, solver_name
 from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.problem.unmeasured import Unmeasured
 from zo_bilevel.solve.derivative import WithDerivative
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.arguments import finite_number
@@ -125,9 +126,10 @@ class Solve:
         outer: The problem without its solver, for derivatives that go on to the outer objective.
         name: Name of the problem; default from `inner`.
         version: Version of the problem.
+        unmeasured: Where an inner solution may be NaN.
     """
 
-    __slots__ = ("inner", "name", "outer", "version", "with_seed")
+    __slots__ = ("inner", "name", "outer", "unmeasured", "version", "with_seed")
 
     def __init__(
         self,
@@ -135,8 +137,10 @@ class Solve:
         outer: Problem | None = None,
         name: str = "",
         version: str = "1",
+        unmeasured: Unmeasured | None = None,
     ) -> None:
         self.inner = inner
+        self.unmeasured = unmeasured
         self.outer = outer
         self.name = name or DerivedName(solver_name(inner))
         self.version = version
@@ -156,7 +160,7 @@ class Solve:
         try:
             with _own_settings():
                 answer = self._answer(job)
-            return outcome_of(answer, time.perf_counter() - started)
+            return outcome_of(answer, time.perf_counter() - started, self.unmeasured)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
@@ -188,7 +192,11 @@ def _own_settings() -> Iterator[None]:
             torch.set_grad_enabled(before)
 
 
-def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the user's value
+def outcome_of(
+    answer: Any,  # noqa: ANN401 - the user's value
+    seconds: float,
+    unmeasured: Unmeasured | None = None,
+) -> Outcome:
     """Flatten what an inner solver returned; NaN and unusable types become "invalid"."""
     worker = str(os.getpid())
     cost, derivative = 0.0, None
@@ -200,12 +208,14 @@ def outcome_of(answer: Any, seconds: float) -> Outcome:  # noqa: ANN401 - the us
         theta, layout = flatten_theta(answer)
     except (TypeError, ValueError) as error:
         return Outcome("invalid", seconds=seconds, cost=cost, error=str(error), worker=worker)
+    if unmeasured is not None:
+        theta = unmeasured.filled(theta, layout)
     finite = np.isfinite(theta)
     if not finite.all():
         bad = int(theta.size - np.count_nonzero(finite))
         error_text = (
             f"the inner solution of {layout.describe()} has {bad} values that are not finite "
-            "(or masked; where nothing is measured, any number will do)"
+            "(or masked; they may be so where the target is missing)"
         )
         return Outcome("invalid", None, layout, seconds, cost, error_text, worker)
     if derivative is not None and not np.isfinite(derivative).all():

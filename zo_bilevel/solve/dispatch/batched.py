@@ -110,7 +110,7 @@ class Batched(WithBlock):
             group = groups.pop()
             size = min(len(group), self.max_batch or len(group), self.fitting_batch or len(group))
             chunk, rest = group[:size], group[size:]
-            outcomes, out_of_memory = self._attempt(solve_batch, chunk, seeding)
+            outcomes, out_of_memory = self._attempt(solve, chunk, seeding)
             if len(outcomes) == size:
                 yield from zip((job.index for job in chunk), outcomes, strict=True)
                 groups += [rest] if rest else []
@@ -123,7 +123,7 @@ class Batched(WithBlock):
                 groups += [part for part in (rest, chunk[half:], chunk[:half]) if part]
 
     def _attempt(
-        self, solve_batch: Callable[..., Any], chunk: Sequence[Job], seeding: str
+        self, solve: Solve, chunk: Sequence[Job], seeding: str
     ) -> tuple[list[Outcome], bool]:
         """One call; gives one outcome if it raised, and whether memory was the reason.
 
@@ -131,7 +131,7 @@ class Batched(WithBlock):
         """
         started = time.perf_counter()
         try:
-            return self._call(solve_batch, chunk, seeding, started), False
+            return self._call(solve, chunk, seeding, started), False
         except (_WrongAxisError, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
@@ -139,8 +139,9 @@ class Batched(WithBlock):
             return [outcome], is_out_of_memory(error)
 
     def _call(
-        self, solve_batch: Callable[..., Any], chunk: Sequence[Job], seeding: str, started: float
+        self, solve: Solve, chunk: Sequence[Job], seeding: str, started: float
     ) -> list[Outcome]:
+        solve_batch = solve.inner.solve_batch  # type: ignore[attr-defined]
         phis = {name: self._stack([own(job.phi[name]) for job in chunk]) for name in chunk[0].phi}
         if seeding == "seeds":
             answer = solve_batch(phis, seeds=np.array([job.seed for job in chunk]))
@@ -151,7 +152,9 @@ class Batched(WithBlock):
         price, answer = (answer.cost, answer.theta) if isinstance(answer, WithCost) else (0, answer)
         rows = _rows(answer, len(chunk))
         seconds = (time.perf_counter() - started) / len(chunk)
-        return [outcome_of(WithCost(row, price / len(chunk)), seconds) for row in rows]
+        return [
+            outcome_of(WithCost(row, price / len(chunk)), seconds, solve.unmeasured) for row in rows
+        ]
 
     def _stack(self, values: list[Any]) -> Any:  # noqa: ANN401 - array, tensor or list
         array = np.stack([np.asarray(value) for value in values])

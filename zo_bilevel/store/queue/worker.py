@@ -52,7 +52,11 @@ def work(
         StoreError: If the database cannot be reached.
     """
     tables = QueueTables(place, token)
-    worker = _Worker(tables, Solve(problem.inner, None, problem.name, problem.version), timeout_s)
+    worker = _Worker(
+        tables,
+        Solve(problem.inner, None, problem.name, problem.version, problem.unmeasured),
+        timeout_s,
+    )
     say(f"{worker.name} works on {worker.version.identity} from {tables.name}")
     try:
         solves = worker.loop(idle_s, say)
