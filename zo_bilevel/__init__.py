@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from zo_bilevel.problem.problem import Problem as Problem
     from zo_bilevel.problem.space import Space as Space
     from zo_bilevel.problem.task import Task as Task
+    from zo_bilevel.report.front import Front as Front
+    from zo_bilevel.report.front import front as front
     from zo_bilevel.run.black_box import BlackBox as BlackBox
     from zo_bilevel.run.confidence import Uncertainty as Uncertainty
     from zo_bilevel.run.diagnosis import Diagnosis as Diagnosis
@@ -141,6 +143,7 @@ _HOMES = {
     "zo_bilevel.estimators.fg2u_zo": ["FG2UZO"],
     "zo_bilevel.estimators.sparse_zo": ["SparseZO"],
     "zo_bilevel.solve.evaluation": ["Evaluation", "Point"],
+    "zo_bilevel.report.front": ["Front", "front"],
     "zo_bilevel.run.hypergradient": ["hypergradient"],
     "zo_bilevel.run.loop": ["minimize"],
     "zo_bilevel.methods.base": ["Method"],
