@@ -126,7 +126,8 @@ def front(
     Example:
         >>> from zo_bilevel import Real, Space
         >>> problem = Problem(Space(x=Real(-1, 3)), lambda phi: phi["x"])
-        >>> found = front(problem, {"left": lambda x, phi: x**2, "right": lambda x, phi: (x - 2) ** 2})
+        >>> both = {"left": lambda x, phi: x**2, "right": lambda x, phi: (x - 2) ** 2}
+        >>> found = front(problem, both)
         >>> bool(np.abs(np.sqrt(found.values).sum(axis=1) - 2).max() < 1e-3)
         True
 
