@@ -27,7 +27,7 @@ from zo_bilevel.support.tables import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Objective: TypeAlias = "SquaredError | RobustError | Callable[[Any, dict[str, Any]], Any]"
+Objective: TypeAlias = SquaredError | RobustError | Callable[[Any, dict[str, Any]], Any]
 Solved: TypeAlias = tuple[dict[str, Any], Any]
 
 
@@ -139,16 +139,23 @@ def front(
         raise InputError(f"objectives must be two by name, got {list(objectives)}")
     num_points = whole_number("num_points", num_points, least=2)
     names, solved, spent = list(objectives), list[Solved](), 0
-    common = {"max_solves": max_solves, "seed": seed, "dispatcher": dispatcher}
 
     def search(outer: Objective, start: Any, more: Sequence[Output] = ()) -> Result:  # noqa: ANN401
         nonlocal spent
         constraints = [*problem.constraints, *more]
         posed = dataclasses.replace(problem, outer=outer, constraints=constraints)
-        found = minimize(posed, method, initial=start, known=solved or None, **common)
+        found = minimize(
+            posed,
+            method,
+            initial=start,
+            known=solved or None,
+            max_solves=max_solves,
+            seed=seed,
+            dispatcher=dispatcher,
+        )
         spent += found.solves
         solved.extend(
-            (record.phi, record.theta)
+            (dict(record.phi), record.theta)
             for record in found.history
             if record.status == "ok" and record.phi is not None and record.theta is not None
         )
@@ -177,7 +184,8 @@ def _below(objective: Objective, bound: float) -> Callable[[Any, dict[str, Any]]
 def _value(objective: Objective, theta: Any, phi: dict[str, Any]) -> float:  # noqa: ANN401
     if isinstance(objective, SquaredError | RobustError):
         return float(objective.loss(flatten_theta(theta)[0]))
-    return float(objective(theta, phi))
+    function: Callable[..., Any] = objective
+    return float(function(theta, phi))
 
 
 def _nondominated(values: FloatArray) -> list[int]:
