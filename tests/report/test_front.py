@@ -59,6 +59,7 @@ def test_the_picture_is_written(tmp_path):
     [
         ({"left": OBJECTIVES["left"]}, {}, "two by name"),
         (OBJECTIVES, {"num_points": 1}, "num_points"),
+        ({**OBJECTIVES, "left": zb.RobustError(1.0)}, {}, "'left' must be a SquaredError"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(objectives, options, message):

@@ -11,7 +11,6 @@ import numpy as np
 
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.constraints import Output
-from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
@@ -27,7 +26,7 @@ from zo_bilevel.support.tables import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Objective: TypeAlias = SquaredError | RobustError | Callable[[Any, dict[str, Any]], Any]
+Objective: TypeAlias = SquaredError | Callable[[Any, dict[str, Any]], Any]
 Solved: TypeAlias = tuple[dict[str, Any], Any]
 
 
@@ -108,7 +107,7 @@ def front(
 
     Args:
         problem: Space and inner solver; its own outer objective is not used.
-        objectives: Two by name: errors against a target, or functions of theta and phi.
+        objectives: Two by name: `SquaredError`, or functions of theta and phi that return a number.
         num_points: Searches, >= 2.
         max_solves: Of each search, >= 1.
         method: How to search, with constraints on outputs; default the default method.
@@ -137,6 +136,11 @@ def front(
     """
     if len(objectives) != 2:
         raise InputError(f"objectives must be two by name, got {list(objectives)}")
+    for name, objective in objectives.items():
+        if not isinstance(objective, SquaredError) and not callable(objective):
+            raise InputError(
+                f"objective {name!r} must be a SquaredError or a function, got {objective!r}"
+            )
     num_points = whole_number("num_points", num_points, least=2)
     names, solved, spent = list(objectives), list[Solved](), 0
 
@@ -182,10 +186,9 @@ def _below(objective: Objective, bound: float) -> Callable[[Any, dict[str, Any]]
 
 
 def _value(objective: Objective, theta: Any, phi: dict[str, Any]) -> float:  # noqa: ANN401
-    if isinstance(objective, SquaredError | RobustError):
+    if isinstance(objective, SquaredError):
         return float(objective.loss(flatten_theta(theta)[0]))
-    function: Callable[..., Any] = objective
-    return float(function(theta, phi))
+    return float(objective(theta, phi))
 
 
 def _nondominated(values: FloatArray) -> list[int]:
