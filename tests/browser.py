@@ -50,12 +50,13 @@ def open_browser(profile):
 
 
 def requests_of(browser):
-    """Addresses that the page asked for since the last call."""
+    """Addresses that the page asked for since the last call, apart from the browser's own pages."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
+        and not message["params"]["request"]["url"].startswith("chrome")
     ]
 
 

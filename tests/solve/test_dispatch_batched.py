@@ -223,6 +223,7 @@ def test_orders_of_exact_derivatives_give_the_numbers_of_serial(estimator):
     found = zb.hypergradient(problem, network.phi, **options, dispatcher=Batched())
     for name, value in alone.items():
         np.testing.assert_array_equal(found[name], value)
+    inner.batches.clear()
     method = zb.GradientMethod(estimator, lr=0.05)
     serial = zb.minimize(problem, method, initial=network.phi, max_solves=20)
     result = zb.minimize(problem, method, initial=network.phi, max_solves=20, dispatcher=Batched())

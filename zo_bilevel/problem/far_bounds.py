@@ -67,6 +67,10 @@ def _beyond(v: FloatArray, end: float) -> FloatArray:
     return beyond
 
 
+SMALLEST_SIZE = 1e-280
+"""A start below it says nothing of a parameter's size: bounds in units of it would overflow."""
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
@@ -117,7 +121,7 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     """
     if not isinstance(parameter, Real):
         return None
-    sizes = np.abs(center)
+    sizes = np.where(np.abs(center) < SMALLEST_SIZE, 0.0, np.abs(center))
     largest = float(sizes.max()) or 1.0
     is_far = parameter.upper - parameter.lower > FAR * largest
     if parameter.scale is None and not is_far:
