@@ -8,6 +8,7 @@ import pytest
 import zo_bilevel as zb
 from benchmarks.arena.constrained_problems import PROBLEMS
 from zo_bilevel.methods.names import method_from_name
+from zo_bilevel.support.errors import InputError
 
 TIMES = np.linspace(0, 1, 30)
 PLANE = zb.Space(a=zb.Real(0, 4), b=zb.Real(0, 4))
@@ -195,3 +196,39 @@ def test_failed_solves_are_no_end():
 
     found = zb.minimize(on_loss(zb.Output("sum <= 3"), inner=sometimes), max_solves=60)
     assert (found.phi["a"], found.phi["b"]) == pytest.approx((2.0, 1.0), abs=1e-3)
+
+
+def from_one(phi):
+    return (phi["a"] - 1) ** 2 + (phi["h"] - 1) ** 2
+
+
+@pytest.mark.parametrize("reach", [None, 1e6, 1e9])
+@pytest.mark.parametrize(
+    ("text", "phi"),
+    [("a + h <= 1", (0.5, 0.5)), ("a + h <= 3", (1.0, 1.0)), ("a + 0.5 <= h", (0.75, 1.25))],
+)
+def test_texts_hold_for_parameters_without_near_bounds(text, phi, reach):
+    real = zb.Real() if reach is None else zb.Real(-reach, reach)
+    asked = []
+
+    def loss(point):
+        asked.append(point)
+        return from_one(point)
+
+    problem = zb.Problem(zb.Space(a=real, h=real), loss, name="near", constraints=[text])
+    result = zb.minimize(problem, initial={"a": 0.3, "h": 0.4}, max_solves=60)
+    assert (result.phi["a"], result.phi["h"]) == pytest.approx(phi, abs=1e-4)
+    sums = [eval(text.replace("<=", "-"), {}, point) for point in asked]
+    assert max(sums) < 1e-5  # no solve is spent outside
+
+
+def test_near_and_far_bounds_do_not_contradict_each_other():
+    space = zb.Space(a=zb.Real(0.01, 10), b=zb.Real(0.01, 10), h=zb.Real(lower=0.05))
+    problem = zb.Problem(space, lambda phi: phi["a"], constraints=["a < b", "a + b + h <= 3"])
+    assert zb.minimize(problem, max_solves=30).phi["a"] == pytest.approx(0.01, abs=1e-5)
+
+
+def test_inequalities_that_leave_no_room_are_refused():
+    space = zb.Space(a=zb.Real(0, 4), h=zb.Real(0, 4))
+    with pytest.raises(InputError, match=r"leave room .* zb\.Tied"):
+        zb.Problem(space, from_one, constraints=["a <= h", "a >= h"])

@@ -115,7 +115,8 @@ class MultiStart(Method):
         space, feasible = search.space, search.problem.feasible
         sobol = qmc.Sobol(space.size, rng=search.rng(17))
         wanted = 1 << (8 * self.starts).bit_length()  # constraints may forbid most
-        drawn = space.lower + (space.upper - space.lower) * sobol.random(wanted)
+        low, high = space.likely
+        drawn = low + (high - low) * sobol.random(wanted)
         return [search.start, *[x for x in drawn if feasible.allows(x)][: self.starts - 1]]
 
 

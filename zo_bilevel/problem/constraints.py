@@ -23,6 +23,9 @@ ROUNDING: Final = 1e-9
 """The same where a constraint is known before the solve."""
 DIFFERENCE: Final = 1e-5
 """Scaled, for derivatives of functions of phi: errors of rounding and curvature are alike."""
+FAR_UNIT: Final = -0.5
+MOST_UNITS: Final = 1e9
+"""Scaled step at the start of a value without near bounds, and how many of them are looked at."""
 BROKEN: Final = 1e6
 """Stands for the value of a function of phi that gives none."""
 
@@ -241,14 +244,25 @@ class FeasibleSet:
         return np.concatenate([np.zeros(0), *(text.values(phi) for text in self.texts)])
 
     def _affine(self) -> tuple[FloatArray, FloatArray]:
-        """The texts as `slopes @ share + offset <= 0`, share in [0, 1] of each value's range."""
+        """The texts as `slopes @ units + offset <= 0`: values are `base + size * units`.
+
+        A unit is a value's range, from its lower end; or, of a value without near bounds, what one
+        scaled unit at its start makes up.
+        """
         space = self._space
-        offset = self._linear(space.decode(space.lower))
+        begin = np.where(space.is_far, space.middle, space.lower)
+        ends = np.where(space.is_far, space.middle + FAR_UNIT, space.upper)
+        offset = self._linear(space.decode(begin))
         slopes = np.zeros((offset.size, space.size))
         for index in np.flatnonzero(~space.is_choice) if self.texts else ():
-            corner = space.lower.copy()
-            corner[index] = space.upper[index]
+            corner = begin.copy()
+            corner[index] = ends[index]
             slopes[:, index] = self._linear(space.decode(corner)) - offset
+        self.base, low, high = (space.values(x) for x in (begin, space.lower, space.upper))
+        size = space.values(ends) - self.base
+        self.size = np.where(size == 0.0, 1.0, size)  # of an integer that has one value
+        units = np.column_stack([low - self.base, high - self.base]) / self.size[:, None]
+        self.units = np.clip(np.sort(units, axis=1), -MOST_UNITS, MOST_UNITS)
         return slopes, offset
 
 

@@ -106,6 +106,13 @@ class Coordinates:
             self.is_far, center / self._span * (2 * HALF_RANGE) - HALF_RANGE, 0.0
         )
 
+    @property
+    def likely(self) -> tuple[FloatArray, FloatArray]:
+        """Box that starts are drawn from: all of it, or where steps are even around a start."""
+        reach = np.where(self.is_far, 1.0 / self.unit, 2 * HALF_RANGE)
+        low, high = self.middle - reach, self.middle + reach
+        return np.maximum(low, self.lower), np.minimum(high, self.upper)
+
     def _place(self) -> None:
         """Coordinates of what is searched around a start; see `far_bounds`."""
         self.is_far = np.zeros(self.size, dtype=bool)

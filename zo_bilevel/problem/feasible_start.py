@@ -42,15 +42,21 @@ def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
     scales = np.maximum(np.abs(slopes).sum(axis=1), np.finfo(float).tiny)
     # the deepest point: share and depth, slopes @ share + scales * depth <= -offset
     cost = np.append(np.zeros(space.size), -1.0)
-    bounds = [(0.0, 1.0)] * space.size + [(None, 1.0)]
+    bounds = [*constraints.units, (None, 1.0)]
     found = linprog(cost, np.column_stack([slopes, scales]), -offset, bounds=bounds)
     if not found.success or found.x[-1] < -CONTRADICTION:
         texts = ", ".join(repr(text.text) for text in constraints.texts)
         raise InputError(
             f"constraints contradict each other: no point within the bounds keeps {texts}"
         )
+    if found.x[-1] <= CONTRADICTION and not space.discrete.any():
+        texts = ", ".join(repr(text.text) for text in constraints.texts)
+        raise InputError(
+            f"constraints must leave room between them, got {texts}; for parameters that are equal "
+            "use zb.Tied, or leave a band"
+        )
     low, high = space.values(space.lower), space.values(space.upper)
-    values = np.clip(low + found.x[:-1] * (high - low), low, high)
+    values = np.clip(constraints.base + found.x[:-1] * constraints.size, low, high)
     named: dict[str, Any] = {}
     for block in space.blocks:
         if not isinstance(block.parameter, Choice):

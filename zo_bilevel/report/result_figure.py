@@ -165,7 +165,8 @@ def _convergence(panel: Axes, result: Result) -> None:
     if losses.size and losses.min() > 0:
         panel.set_yscale("log")
     panel.plot([r.solve for r in ok], losses, ".", color="#aaaaaa", ms=4, label="solves")
-    panel.step(*zip(*best, strict=True), where="post", color=FIT, lw=1.6, label="best so far")
+    if best:  # none where no solve kept the constraints
+        panel.step(*zip(*best, strict=True), where="post", color=FIT, lw=1.6, label="best so far")
     if failed:
         height = np.ones(len(failed))
         where = panel.get_xaxis_transform()

@@ -30,7 +30,7 @@ from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 
 Side: TypeAlias = Generator[FloatArray, FloatArray | None, None]
 """Yields scaled points, is sent weighted residuals (`None` for a failed solve)."""
@@ -97,7 +97,7 @@ def profile(
 
     Raises:
         InputError: If an argument breaks its rule, or there is no such parameter.
-        UnsupportedProblemError: As in `uncertainty`.
+        UnsupportedProblemError: As in `uncertainty`, or if the problem has constraints.
         InnerSolverError: If a solve of the Jacobian failed.
 
     Example:
@@ -112,12 +112,7 @@ def profile(
     """
     objective = checked_fit(problem, None)
     names = flat_names(problem.space)
-    if name not in names:
-        raise InputError(unknown_name_message("parameter", name, names))
-    if not 0 < level < 1:
-        raise InputError(f"level must lie in (0, 1), got {level}")
-    if max_solves < 1:
-        raise InputError(f"max_solves must be >= 1, got {max_solves}")
+    _check(problem, name, level, max_solves)
     problem = placed_like(problem, at)
     evaluator = Evaluator(problem, default_dispatcher() if dispatcher is None else dispatcher, seed)
     fit, solves = fit_at(evaluator, at)
@@ -146,6 +141,21 @@ def profile(
             except StopIteration:
                 continue
     return _profile_of(name, level, valleys, solves)
+
+
+def _check(problem: Problem, name: str, level: float, max_solves: int) -> None:
+    names = flat_names(problem.space)
+    if name not in names:
+        raise InputError(unknown_name_message("parameter", name, names))
+    if not 0 < level < 1:
+        raise InputError(f"level must lie in (0, 1), got {level}")
+    if max_solves < 1:
+        raise InputError(f"max_solves must be >= 1, got {max_solves}")
+    if problem.feasible:
+        raise UnsupportedProblemError(
+            "profile does not keep constraints: give it the problem without them, and mind where "
+            "they are active"
+        )
 
 
 @final

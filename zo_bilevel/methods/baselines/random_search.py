@@ -64,4 +64,4 @@ def _points(search: Search) -> Iterator[Point]:
     rng, space = search.rng(), search.space
     yield Point(search.start, (0,), "start")
     for step in count(1):
-        yield Point(rng.uniform(space.lower, space.upper), (step,), "trial")
+        yield Point(rng.uniform(*space.likely), (step,), "trial")

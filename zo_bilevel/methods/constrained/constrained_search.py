@@ -87,7 +87,7 @@ class ConstrainedSearch:
                 return "converged: nothing left to gain within the constraints"
             if not self._search.rules.restarts:
                 break
-            drawn = self._rng.uniform(self._space.lower, self._space.upper)
+            drawn = self._rng.uniform(*self._space.likely)
             start = self._allowed(drawn)
             if start is not None:
                 (found,) = yield [self._search.point(start, "restart")]

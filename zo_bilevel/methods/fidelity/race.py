@@ -79,7 +79,7 @@ def _candidates(
     idle = 0
     while len(found) < count and idle < MOST_DRAWS:
         is_near = len(found) < SHARE_NEAR_BEST * count and bracket > 0
-        x = _near(space, best, rng) if is_near else rng.uniform(space.lower, space.upper)
+        x = _near(space, best, rng) if is_near else rng.uniform(*space.likely)
         setting = _setting(space, x)
         is_new = setting not in seen and setting not in found
         idle = 0 if is_new else idle + 1
@@ -90,7 +90,7 @@ def _candidates(
 
 def _near(space: Space, best: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Reals moved a little, and on average one integer or choice drawn anew."""
-    anew = rng.uniform(space.lower, space.upper)
+    anew = rng.uniform(*space.likely)
     moved = np.clip(
         best + STEP_NEAR_BEST * rng.standard_normal(space.size), space.lower, space.upper
     )

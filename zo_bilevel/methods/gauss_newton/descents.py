@@ -27,7 +27,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
         The best solve.
     """
     outer, first = probing.outer, probing.best.loss
-    restarts = Restarts(probing.lower, probing.upper, probing.search.seed, probing.width)
+    low, high = (end[probing.is_free] for end in probing.search.space.likely)
+    restarts = Restarts(low, high, probing.search.seed, probing.width)
     best: LocalSearch | None = None
     following: Start | None = probing.start
     while following is not None:

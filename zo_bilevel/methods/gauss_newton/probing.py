@@ -58,12 +58,12 @@ class Probing:
     ) -> None:
         self.search, self.outer, self.best = search, outer, first
         self._detector = detector
-        self._free = ~search.space.discrete
+        self.is_free = ~search.space.discrete
         theta = outer.observe(first)
         assert theta is not None  # noqa: S101 - the start is ok
-        self.start = first.point.x[self._free], theta
-        self.lower = search.space.lower[self._free]
-        self.upper = search.space.upper[self._free]
+        self.start = first.point.x[self.is_free], theta
+        self.lower = search.space.lower[self.is_free]
+        self.upper = search.space.upper[self.is_free]
         self.width = search.round_width
         self.solves = 0
         self.sparse = estimator if isinstance(estimator, SparseZO) else None
@@ -73,7 +73,7 @@ class Probing:
             self._kind = estimator.difference
             self.radius = None if estimator.radius == "auto" else float(estimator.radius)
         lost = search.problem.input_rounding(search.start)
-        self.input_rounding = float(lost[self._free].max(initial=0.0))
+        self.input_rounding = float(lost[self.is_free].max(initial=0.0))
         self._rounding = OutputRounding()
 
     @property
@@ -83,7 +83,7 @@ class Probing:
 
     def directions(self) -> Iterator[FloatArray]:
         """Directions to explore, the most promising first."""
-        return (direction[self._free] for direction in candidate_directions(self.search.space))
+        return (direction[self.is_free] for direction in candidate_directions(self.search.space))
 
     def rounding(self, theta: FloatArray) -> float:
         """Error of rounding of one component: of the type of theta, or what is seen of it."""
@@ -101,11 +101,11 @@ class Probing:
 
     def known(self, evaluations: Sequence[Evaluation]) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Points and modelled vectors of solves with the start's discrete parameters."""
-        rest = ~self._free
+        rest = ~self.is_free
         for evaluation in evaluations:
             x, seen = evaluation.point.x, self.outer.observe(evaluation)
             if seen is not None and np.array_equal(x[rest], self.search.start[rest]):
-                yield x[self._free], seen
+                yield x[self.is_free], seen
 
     def recommend(self, center: FloatArray) -> None:
         """Tell the loop that solves are noisy, and which point to report."""
@@ -146,8 +146,8 @@ class Probing:
         search, embed = self.search, self.outer.embed
         points = [search.point(embed(point), plan.role) for point in plan.points]
         if plan.probes and plan.base is not None:
-            ways = np.zeros((self._free.size, len(plan.probes)))
-            ways[self._free] = np.column_stack(plan.probes)
+            ways = np.zeros((self.is_free.size, len(plan.probes)))
+            ways[self.is_free] = np.column_stack(plan.probes)
             plan.differences = Differences(self._kind, embed(plan.base), ways, search.space)
             points += plan.differences.points(search.stream)
         self.solves += len(points)
@@ -180,10 +180,12 @@ class Probing:
         others = evaluations[count:]
         changes = plan.differences.changes(others, thetas[0] if thetas else theta, outer)
         nearby = [
-            (e.point.x[self._free], seen) for e in others if (seen := outer.observe(e)) is not None
+            (e.point.x[self.is_free], seen)
+            for e in others
+            if (seen := outer.observe(e)) is not None
         ]
         own = [
-            None if c is None else Change(c.displacement[self._free], c.change, c.noise_share)
+            None if c is None else Change(c.displacement[self.is_free], c.change, c.noise_share)
             for c in changes
         ]
         return Answers(thetas, own, [] if self.is_exact else nearby)

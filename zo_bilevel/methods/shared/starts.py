@@ -50,7 +50,8 @@ def find_start(
         if sobol is None:
             points = _around(search, count, step)
         else:
-            points = space.lower + (space.upper - space.lower) * sobol.random(count)
+            low, high = space.likely
+            points = low + (high - low) * sobol.random(count)
         points = points[[search.problem.feasible.allows(x) for x in points]]
         if not len(points):
             continue
