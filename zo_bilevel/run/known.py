@@ -241,9 +241,9 @@ def _of_table(table: Any, space: Space) -> Iterator[tuple[dict[str, Any], Any]]:
 
 def _stored(place: AbstractStore | str | os.PathLike[str], problem: Problem) -> Iterator[Row]:
     """The solves of all runs of a store whose inner solver has this problem's name and version."""
-    is_file = isinstance(place, str | os.PathLike) and "://" not in os.fspath(place)
-    if is_file and not os.path.exists(place):
-        raise InputError(f"known must be a store that exists, got {os.fspath(place)!r}")
+    path = "" if isinstance(place, AbstractStore) else os.fspath(place)
+    if path and "://" not in path and not os.path.exists(path):
+        raise InputError(f"known must be a store that exists, got {path!r}")
     with opened(place) as store:
         others = set()
         for run in store.records():
