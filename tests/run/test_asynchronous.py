@@ -54,6 +54,16 @@ class TestEveryMethod:
         assert bits(run(METHODS[name](), idle, store=tmp_path / "runs.sqlite")) == bits(first)
         assert idle.busy == 0.0
 
+    def test_a_shorter_run_leaves_the_longer_one_on_record(self, name, tmp_path):
+        store = tmp_path / "runs.sqlite"
+        first = run(METHODS[name](), store=store)
+        shorter = run(METHODS[name](), clock(seed=7), store=store, max_solves=20)
+        assert 14 <= shorter.solves <= 20  # as far as the record tells of the shorter one
+        assert bits(shorter)[0] == bits(first)[0][: shorter.solves]
+        idle = clock(seed=8)
+        assert bits(run(METHODS[name](), idle, store=store)) == bits(first)
+        assert idle.busy == 0.0
+
     def test_an_interrupted_run_goes_on_and_is_then_replayed(self, name, tmp_path):
         store, starts = tmp_path / "runs.sqlite", []
 

@@ -107,6 +107,7 @@ class _Running:
         self._unsent: list[int] = []
         self._sent: set[int] = set()
         self._started = 0
+        self._is_cut = False
 
     @property
     def points(self) -> list[Point]:
@@ -121,11 +122,14 @@ class _Running:
             self._unsent.append(self._started)
             self._started += 1
         del waiting[:room]
+        self._is_cut = bool(waiting)
 
     def next(self) -> Evaluation | None:
         """The next to arrive; none when time ran out or a solve ended the run."""
         evaluator = self._evaluator
         evaluator.step += 1
+        if self._is_cut and self._is_beyond_record():
+            return None
         place, outcome = self._stored()
         if outcome is None:
             place, outcome = self._solved(self._unsent if place is None else [place])
@@ -137,6 +141,12 @@ class _Running:
         if evaluator.recorder is not None:
             evaluator.recorder.judged({place: evaluation})
         return evaluation
+
+    def _is_beyond_record(self) -> bool:
+        """Whether a longer run has on record an answer that this budget does not ask for."""
+        recorder = self._evaluator.recorder
+        place = None if recorder is None else recorder.arrival_on_record(self._evaluator.step)
+        return place is not None and place >= self._started
 
     def _stored(self) -> _Arrival:
         evaluator = self._evaluator

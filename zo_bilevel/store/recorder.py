@@ -110,6 +110,10 @@ class Recorder:
         self._stop_if_asked()
         return self._find(step, place, point, seed)
 
+    def arrival_on_record(self, step: int) -> int | None:
+        """Place of the solve that arrived at a step when the run was made, of those one by one."""
+        return self._own.arrivals.get(step)
+
     def next_arrival(
         self, step: int, asked: Mapping[int, tuple[Point, int]]
     ) -> tuple[int, Outcome | None] | None:
