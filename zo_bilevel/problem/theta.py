@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -54,7 +55,7 @@ class ThetaLayout:
             theta = np.where(theta == UNMEASURED, np.nan, theta)
         parts, start = [], 0
         for shape in self.shapes:
-            count = int(np.prod(shape))
+            count = math.prod(shape)
             parts.append(theta[start : start + count].reshape(shape))
             start += count
         if self.names:
@@ -65,7 +66,7 @@ class ThetaLayout:
     @property
     def size(self) -> int:
         """Length of the flat vector."""
-        return int(sum(np.prod(shape) for shape in self.shapes))
+        return sum(map(math.prod, self.shapes))
 
     def order_of(self, names: tuple[str, ...]) -> NDArray[np.int64] | None:
         """Where each number of a flat vector with its parts in another order is found in this one.
@@ -78,7 +79,7 @@ class ThetaLayout:
         """
         if names == self.names or sorted(names) != sorted(self.names):
             return None
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
         sections = dict(zip(self.names, np.split(np.arange(self.size), ends[:-1]), strict=True))
         order: NDArray[np.int64] = np.concatenate([sections[name] for name in names])
         return order

@@ -333,6 +333,8 @@ class Evaluator:
     def _lacks_data(self, theta: FloatArray) -> tuple[Status, str] | None:
         """A fault where theta is NaN and the target is not."""
         places = theta == UNMEASURED
+        if not places.any():
+            return None
         allowed = None if self.problem.unmeasured is None else self.problem.unmeasured.is_missing
         if allowed is not None and allowed.size == places.size:
             places = places & ~allowed

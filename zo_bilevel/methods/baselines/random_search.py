@@ -61,7 +61,7 @@ class RandomSearch(Method):
 
 
 def _points(search: Search) -> Iterator[Point]:
-    rng, space = search.rng(), search.space
+    rng, (low, high) = search.rng(), search.space.likely
     yield Point(search.start, (0,), "start")
     for step in count(1):
-        yield Point(rng.uniform(*space.likely), (step,), "trial")
+        yield Point(rng.uniform(low, high), (step,), "trial")
