@@ -236,3 +236,19 @@ class TestProfile:
     def test_an_unknown_parameter_is_refused(self):
         with pytest.raises(zb.InputError, match=r"b\[3\]"):
             zb.profile(polynomial(noisy(0)), {}, "b[3]")
+
+
+def test_a_direction_that_the_data_do_not_tell_is_no_parameter_of_the_fit():
+    rng = np.random.default_rng(0)
+    design = rng.normal(size=(8, 3))
+    design[:, 2] = design[:, 1]
+    target = design @ [1.0, 2.0, 3.0] + 0.3 * rng.normal(size=8)
+    space = zb.Space(k=zb.Real(-9, 9, shape=(3,)))
+    problem = zb.Problem(space, lambda phi: design @ phi["k"], zb.SquaredError(target))
+    found = zb.uncertainty(problem, zb.minimize(problem, max_solves=60))
+    answer, *_ = np.linalg.lstsq(design, target, rcond=None)
+    deviation = np.sqrt(np.sum((design @ answer - target) ** 2) / (8 - 2))
+    assert found.degrees_of_freedom == 6
+    assert found.residual_deviation == pytest.approx(deviation, rel=1e-6)
+    inverse = np.linalg.inv(design[:, :2].T @ design[:, :2])
+    assert found.covariance[0, 0] == pytest.approx(deviation**2 * inverse[0, 0], rel=1e-5)

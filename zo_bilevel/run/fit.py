@@ -84,10 +84,11 @@ class Fit:
 
     @property
     def freedom(self) -> float:
-        """Data less parameters; infinite with priors, where standard deviations are believed."""
+        """Data less directions that they tell of; infinite with priors: deviations are believed."""
         if self.space.has_prior:
             return math.inf
-        return int(np.count_nonzero(self.objective.weights)) - self.space.size
+        told = np.count_nonzero(self.stiffness > SINGULAR_SHARE * self.stiffness[0])
+        return int(np.count_nonzero(self.objective.weights) - told)
 
     @property
     def residual_variance(self) -> float:
