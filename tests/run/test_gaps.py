@@ -51,6 +51,16 @@ def test_the_same_answers_are_refused_where_the_target_has_values(tmp_path):
         zb.minimize(nowhere, max_solves=5)
 
 
+def test_what_belongs_to_missing_values_may_be_missing_too():
+    target = np.array([1.0, np.nan, 3.0])
+    whole = zb.SquaredError(target, sigma=[1.0, 2.0, 4.0], weights=[1.0, 5.0, 2.0])
+    gaps = zb.SquaredError(target, sigma=[1.0, np.nan, 4.0], weights=[1.0, np.nan, 2.0])
+    theta = np.array([2.0, 7.0, 7.0])
+    assert gaps.loss(theta) == whole.loss(theta) == pytest.approx((1.0 + 2.0) / 2)
+    with pytest.raises(zb.InputError, match="sigma"):
+        zb.SquaredError(target, sigma=[np.nan, 1.0, 1.0])
+
+
 def test_parts_in_another_order_and_batches_keep_their_gaps():
     problem, target = gappy_problem()
 

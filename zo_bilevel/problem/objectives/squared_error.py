@@ -90,6 +90,7 @@ class SquaredError:
         inverse = self._numbers("weights", weights)
         if covariance is None:
             deviations = self._numbers("sigma", sigma)
+        inverse, deviations = (np.where(missing, 1.0, part) for part in (inverse, deviations))
         check_weights(inverse, weights, deviations, sigma)
         self.weights = frozen(inverse * present / deviations**2)
         if not self.weights.any():
