@@ -226,6 +226,13 @@ class TestConclusions:
         assert found.summaries()[0].method == "seldom"
         assert "seldom was first to reach loss 0.1: 2 of 6 runs" in conclusion(found)
 
+    def test_solves_are_those_that_were_made_not_the_budget(self):
+        found = comparison_of({"a": [7], "b": [9]}, target=False)
+        early = tuple(dataclasses.replace(run, solves=12 - run.seed) for run in found.runs)
+        assert "in the median after at most 12 solves" in conclusion(
+            dataclasses.replace(found, runs=early)
+        )
+
     def test_a_clear_win_is_called_one(self):
         found = comparison_of({"fast": [10, 11, 12], "slow": [30, 31, 32, 33]})
         words = conclusion(found)

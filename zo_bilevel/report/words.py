@@ -45,9 +45,10 @@ def _median(summary: MethodSummary) -> float:
 def _achievement(summary: MethodSummary, comparison: Comparison) -> str:
     reached, loss = summary.to_target, number(_median(summary))
     if reached is None:
+        made = max(run.solves for run in comparison.runs_of(summary.method))
         return (
             f"On {comparison.problem}, {summary.method} found the lowest loss: {loss} in the "
-            f"median after {comparison.max_solves} solves."
+            f"median after at most {made} solves."
         )
     if not reached.reached:
         return (
