@@ -76,6 +76,21 @@ class Stream(Protocol):
         ...
 
 
+def answers_until(stream: Stream, count: int, deadline: float) -> Iterator[tuple[int, Outcome]]:
+    """Answers as they arrive, until all are there or time is up.
+
+    Args:
+        stream: Where the jobs have been submitted.
+        count: How many.
+        deadline: Of `time.monotonic`, in seconds.
+    """
+    for _ in range(count):
+        answer = stream.next(deadline - time.monotonic())
+        if answer is None:
+            return
+        yield answer
+
+
 @runtime_checkable
 class Asynchronous(Protocol):
     """A dispatcher that need not wait for a whole round."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, final
 
-from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock, answers_until
 from zo_bilevel.solve.dispatch.joblib import shipment_of
 from zo_bilevel.solve.dispatch.processes.pool import Limits
 from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
@@ -115,11 +115,7 @@ class Slurm(WithBlock):
         deadline = time.monotonic() + seconds
         with closing(self._stream(solve)) as stream:
             stream.submit_all(jobs)
-            for _ in jobs:
-                answer = stream.next(deadline - time.monotonic())
-                if answer is None:
-                    return
-                yield answer
+            yield from answers_until(stream, len(jobs), deadline)
 
     def stream(self, solve: Solve) -> Stream:
         """Run solves one by one: each is a job of its own.

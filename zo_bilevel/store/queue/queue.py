@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Final, final
 
-from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock, answers_until
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.store.queue.messages import job_to_json
 from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
@@ -103,11 +103,7 @@ class Queue(WithBlock):
         with closing(self.stream(solve)) as stream:
             for job in jobs:
                 stream.submit(job)
-            for _ in jobs:
-                answer = stream.next(deadline - time.monotonic())
-                if answer is None:
-                    return
-                yield answer
+            yield from answers_until(stream, len(jobs), deadline)
 
     def stream(self, solve: Solve) -> Stream:
         """Run solves one by one: each goes into the queue at once.
