@@ -35,8 +35,9 @@ class SparseZO:
 
     Parameters that share no output are differenced by one solve: of its change, each output belongs
     to one of them. One more solve, along a random direction, checks the pattern at every sketch:
-    where it is wrong, the sketch is refused, never silently false. A banded pattern of width w
-    takes w + 2 solves, whatever the number of parameters.
+    where it is wrong, the sketch is refused, never silently false; `GaussNewton` then goes on with
+    differences one by one. A banded pattern of width w takes w + 2 solves, whatever the number of
+    parameters.
 
     Args:
         sparsity: Which parameter (column) moves which output (row), shape `(m, N)`; anything that
