@@ -11,9 +11,6 @@ def solver_signature(*, with_seed: bool) -> inspect.Signature:
     An adapter learns only when it is made whether what it wraps takes a seed. A solver that does
     not must not seem to: stored solves would then be kept apart by a seed that has no effect.
 
-    Args:
-        with_seed: Whether the solver takes the keyword `seed`.
-
     Example:
         >>> str(solver_signature(with_seed=True)), str(solver_signature(with_seed=False))
         ('(phi, *, seed=None)', '(phi)')

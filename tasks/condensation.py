@@ -68,10 +68,6 @@ def convnet(side: int, width: int) -> torch.nn.Module:
 
     Not ReLU: with its kinks the trained network is so rough in the images that differences of the
     loss over 1e-3 of a pixel's spread had nothing to do with the exact hypergradient.
-
-    Args:
-        side: Pixels along one side of an image.
-        width: Channels of each layer.
     """
     layers: list[torch.nn.Module] = []
     channels = 1

@@ -60,9 +60,6 @@ def load_digits(path: str | None = None, num_train: int | None = None) -> Digits
         path: Folder with MNIST's four IDX files, plain or gzipped; `None` for scikit-learn's set.
         num_train: Training rows kept, for a smaller task; `None` for all.
 
-    Returns:
-        The three parts, always split alike.
-
     Raises:
         InputError: If a file is missing or no IDX file.
         MissingPackageError: If scikit-learn is needed and not installed.
@@ -105,9 +102,6 @@ def _sklearn_digits() -> tuple[NDArray[Any], NDArray[Any]]:
 def image_side(path: str | None) -> int:
     """Pixels along one side, without reading the images.
 
-    Args:
-        path: As for `load_digits`.
-
     Raises:
         InputError: If the file of images is missing or no IDX file.
     """
@@ -123,9 +117,6 @@ def read_idx(folder: Path, name: str) -> NDArray[Any]:
     Args:
         folder: Where it is.
         name: Its name without `.gz`.
-
-    Returns:
-        Float64 images or int64 labels.
 
     Raises:
         InputError: Naming the file, when it is missing, of another kind or cut short.

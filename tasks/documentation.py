@@ -139,10 +139,6 @@ def _document(name: str, node: Definition) -> Iterator[Document]:
 def rows_of_bytes(texts: list[str], length: int) -> NDArray[np.int64]:
     """Texts as rows of ASCII codes, cut or filled with code 0.
 
-    Args:
-        texts: ASCII.
-        length: Columns.
-
     Returns:
         Shape `(rows, length)`, int64.
 

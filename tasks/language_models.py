@@ -17,11 +17,6 @@ NUM_CODES = 128
 def make_gpt2(*, width: int, layers: int, length: int) -> torch.nn.Module:
     """A GPT-2 of characters, without dropout and with attention that forward mode passes.
 
-    Args:
-        width: Of its layers.
-        layers: How many.
-        length: Tokens at the most.
-
     Raises:
         MissingPackageError: If transformers is not installed.
     """

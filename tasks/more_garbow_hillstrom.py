@@ -225,9 +225,6 @@ class ResidualSolver:
 def least_squares_task(name: str) -> Task:
     """A problem of the collection as a task.
 
-    Args:
-        name: One of `PROBLEMS`.
-
     Returns:
         Seed 0 has the standard start, the others one within a tenth of the box around it.
 

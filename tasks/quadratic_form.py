@@ -146,9 +146,6 @@ def make_quadratic_form(
         curvature: kappa, >= 0.
         penalty: rho, >= 0.
 
-    Returns:
-        The quadratic, with a standard normal truth and offset.
-
     Raises:
         InputError: if an argument is out of its range.
     """

@@ -107,9 +107,6 @@ def greedy(
         logits: From tokens `(1, k)` to logits `(1, k, codes)`.
         prompts: Codes.
         length: Tokens of prompt and answer together.
-
-    Returns:
-        The codes of each answer.
     """
     answers = []
     for prompt in prompts:

@@ -175,11 +175,6 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two prompts on the same examples.
 
-    Args:
-        first: Scores of one prompt, an example each.
-        second: Scores of the other one.
-        seed: Of the resampling.
-
     Raises:
         InputError: If there are not as many of both, or none.
 

@@ -120,9 +120,6 @@ class CommandLine:
             phi: Values by name.
             seed: For a `{seed}` field.
 
-        Returns:
-            What the reader makes of it.
-
         Raises:
             SolveError: If this solve failed, saying how, and where to look.
         """

@@ -49,9 +49,6 @@ class FailureReport:
     def explain(self, error: SolveError) -> SolveError:
         """Say what failed, what the program said, and where its directory is kept.
 
-        Args:
-            error: What went wrong.
-
         Returns:
             An error of the same kind whose message holds no secret.
         """

@@ -63,9 +63,6 @@ def theta_at(document: Any, key: str) -> Any:  # noqa: ANN401 - a JSON document
         document: What `json.loads` gave.
         key: Names of objects and positions in lists with dots between them.
 
-    Returns:
-        A number or array, or a dict of them.
-
     Raises:
         SolveError: If the path or numbers are not there, naming what is.
 

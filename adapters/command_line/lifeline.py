@@ -22,11 +22,7 @@ SLOT: Final = "i"
 
 
 def main(words: list[str]) -> None:
-    """Wait for the end of the input, then kill the groups left.
-
-    Args:
-        words: The file descriptor of the slots.
-    """
+    """Wait for the end of the input, then kill the groups left."""
     fd = int(words[0])
     while os.read(0, 1):
         pass

@@ -47,11 +47,6 @@ class SuccessRules:
     def check(self, ending: Ending, timeout_s: float | None, logs: tuple[Path, ...]) -> None:
         """Refuse a run that is no success.
 
-        Args:
-            ending: How the program ended.
-            timeout_s: Its time limit, for the message.
-            logs: What it printed.
-
         Raises:
             SolveError: In words; of the kind that fits.
         """

@@ -47,9 +47,6 @@ class Connection:
             headers: Further headers.
             retries: Further attempts.
 
-        Returns:
-            The body of a good answer.
-
         Raises:
             SolveError: If there is none.
         """

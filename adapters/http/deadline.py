@@ -17,9 +17,6 @@ _thread = threading.local()
 def deadline(seconds: float) -> Iterator[None]:
     """All that this thread reads and writes in the block ends after so many seconds.
 
-    Args:
-        seconds: From now.
-
     Example:
         >>> with deadline(5.0):
         ...     left_of(60.0) <= 5.0
@@ -48,9 +45,6 @@ def left_of(timeout: float | None) -> float | None:
 def raw_chunks(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - an httpx response
     """The body as it is sent; a compressed one is refused, since unpacking knows no bounds.
 
-    Args:
-        response: To a request with `Accept-Encoding: identity`.
-
     Raises:
         SolveError: If it is compressed.
     """
@@ -65,9 +59,6 @@ def obey_deadlines(client: Any) -> None:  # noqa: ANN401 - an httpx client
 
     httpx hands its transports no network backend of the caller's, so theirs is wrapped in place;
     proxies from the environment keep working.
-
-    Args:
-        client: New, without connections.
     """
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)

@@ -90,10 +90,6 @@ def row_of_logprobs(
     A token counts for the one class that begins with it; one that begins several, or none, counts
     for the last column.
 
-    Args:
-        alternatives: `{"token": ..., "logprob": ...}`, as servers give them in `top_logprobs`.
-        classes: Names of the classes.
-
     Returns:
         Shape `(C + 1,)`, or `None` when no token begins a class.
 

@@ -126,11 +126,6 @@ def answer_of(fields: Mapping[str, Any]) -> tuple[Answer, Usage | None]:
 def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # noqa: ANN401
     """What a refusal means: for this example, for this moment, or for the run.
 
-    Args:
-        response: Its status and headers.
-        fields: Its JSON.
-        shown: Its words.
-
     Raises:
         FaultError: If it may be asked again.
         StopRunError: If every further request would be refused like this one.

@@ -119,9 +119,6 @@ class ChatLedger:
     def reserve(self, body: Mapping[str, Any]) -> float:
         """Set aside what a call can cost; where that is too much, wait for the calls in flight.
 
-        Returns:
-            The amount, for `settle` or `lose`.
-
         Raises:
             CostLimitError: If the limit might be exceeded.
         """
@@ -145,11 +142,7 @@ class ChatLedger:
         self._lock.notify_all()
 
     def settle(self, amount: float, usage: Mapping[str, Any] | None) -> float:
-        """Book an answer by the server's own count; without one at the most it can have cost.
-
-        Returns:
-            What it cost.
-        """
+        """Book an answer by the server's own count; without one at the most it can have cost."""
         counts = _counts(usage)
         with self._lock:
             if counts is None:
@@ -167,15 +160,7 @@ class ChatLedger:
             return cost
 
     def lose(self, amount: float, *, may_be_charged: bool) -> float:
-        """Book an attempt without an answer.
-
-        Args:
-            amount: What was set aside.
-            may_be_charged: Whether the server may have counted it.
-
-        Returns:
-            What it may have cost.
-        """
+        """Book an attempt without an answer."""
         with self._lock:
             self._close_call(0.0 if may_be_charged else -amount)
             if not may_be_charged:

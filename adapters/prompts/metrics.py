@@ -175,12 +175,6 @@ def grade(
 ) -> tuple[FloatArray, float]:
     """Score answers; one without text scores 0.
 
-    Args:
-        metric: A function, a `WholeSet` or a judge.
-        texts: What was asked, to name an example that cannot be scored.
-        answers: As many.
-        references: As many.
-
     Returns:
         One score each, or one for all by a metric of the whole set; and what a judge cost.
 

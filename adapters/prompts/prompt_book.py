@@ -70,10 +70,6 @@ class PromptBook:
     def check(self, length: int, count: int) -> None:
         """Refuse answers that the budget may not allow; the final judgement has its own share.
 
-        Args:
-            length: Characters of all requests.
-            count: How many.
-
         Raises:
             SpentError: If they may cost more than is left.
         """

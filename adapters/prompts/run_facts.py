@@ -21,9 +21,5 @@ FACTS = ("loss", "standard_error", "solves", "cost", "seconds", "method", "seed"
 
 
 def run_facts(result: RunFacts) -> dict[str, Any]:
-    """The facts of a run by name, as JSON data.
-
-    Args:
-        result: The run.
-    """
+    """The facts of a run by name, as JSON data."""
     return {name: getattr(result, name) for name in FACTS}

@@ -19,9 +19,6 @@ def run_batch(loop: TorchUnroll, phis: Mapping[str, Any], seed: int | None) -> A
         loop: The loop.
         phis: Per name the rows' values, stacked.
         seed: Of all rows.
-
-    Returns:
-        The inner solutions, with the batch as the first axis.
     """
     stacked = loop.tensors(phis)
     count = len(next(iter(stacked.values())))

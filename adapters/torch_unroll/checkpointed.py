@@ -112,12 +112,6 @@ def added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None
 def pieces_for(run: Run, state: Leaves, phi: Phi, memory: int | str) -> tuple[int, ...]:
     """Lengths of pieces that keep to a limit with as few repeated steps as possible.
 
-    Args:
-        run: The run.
-        state: The first state.
-        phi: Phi, its tensors with gradients.
-        memory: "sqrt", or bytes.
-
     Returns:
         One length a level, from the longest; empty when the whole graph fits.
 
@@ -160,12 +154,7 @@ class StepMemory:
 
 
 def memory_of_a_step(loop: TorchUnroll, phi: dict[str, Any]) -> StepMemory:
-    """Find it out with tensors that have shapes but no numbers, if the step allows that.
-
-    Args:
-        loop: The loop.
-        phi: Named values.
-    """
+    """Find it out with tensors that have shapes but no numbers, if the step allows that."""
     from torch._subclasses.fake_tensor import (
         DataDependentOutputException,
         DynamicOutputShapeException,

@@ -81,10 +81,6 @@ def structurally_unreached(run: Run, names: list[str]) -> list[str]:
     The last step gets the state after the first, which spares the steps in between. A step that
     cannot work on it (it counts its calls, say) shows nothing.
 
-    Args:
-        run: The run.
-        names: Parameters with a derivative.
-
     Returns:
         Suspects: a step in between may still use them.
     """
@@ -132,11 +128,6 @@ def check_reached(run: Run, names: list[str], is_still: Callable[[Phi, str], boo
 
 def refuse_unreached(names: list[str], what: str, *, is_whole: bool = True) -> None:
     """Say which parameters have no effect.
-
-    Args:
-        names: Of the parameters.
-        what: The part of the loop that was differentiated.
-        is_whole: Whether that part is all of it.
 
     Raises:
         InputError: If there are any.

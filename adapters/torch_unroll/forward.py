@@ -108,9 +108,6 @@ def _push_stage(
         stage: From the moving leaves of theta and the moving part of phi to the next theta.
         state: Theta and its tangents `(c, *shape)`; `None` before the first.
         tangents: Of phi, `(c, *shape)`.
-
-    Returns:
-        Theta after the stage and its tangents.
     """
     moving = [] if state is None else state[0].moving
     primals = (moving, {key: run.phi[key] for key in tangents})

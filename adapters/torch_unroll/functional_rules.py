@@ -54,11 +54,6 @@ def plus(base: torch.Tensor, factor: Any, change: torch.Tensor) -> torch.Tensor:
 
     With a plain number as an argument of the addition, not as a factor of its own: forward mode
     would give a factor a tangent of zeros, whose products cost more than the rest of the update.
-
-    Args:
-        base: A tensor.
-        factor: A number or a tensor.
-        change: A tensor.
     """
     if isinstance(factor, int | float):
         return base if factor == 0 else torch.add(base, change, alpha=factor)

@@ -85,9 +85,6 @@ def take_apart(tree: Tree, what: str, *, may_be_complex: bool = False) -> Leaves
         what: Who returned it, for the message ("init", "step 3").
         may_be_complex: Whether complex leaves pass, as `still` ones: they would have derivatives.
 
-    Returns:
-        Its leaves.
-
     Raises:
         InputError: If a leaf is no tensor or complex, or there is none.
     """
@@ -128,9 +125,6 @@ def arranged(before: Leaves, after: Leaves, t: int) -> Leaves:
         before: Theta that went in.
         after: Theta that came out.
         t: The step, from 0.
-
-    Returns:
-        The same leaves in the structure of `before`.
 
     Raises:
         InputError: If the step gave theta another structure, shape or dtype, naming the leaf,
@@ -215,10 +209,6 @@ def refuse_in_place(before: Leaves, position: int, t: int) -> None:
 
 def leave(tree: Tree, what: str) -> Any:  # noqa: ANN401 - tensor or dict of tensors
     """What an inner solver returns: the tensor itself, or tensors by name.
-
-    Args:
-        tree: A pytree of tensors.
-        what: Who returned it, for the message.
 
     Returns:
         A tensor, or a dict whose names are the places of nested leaves joined by "/". Empty

@@ -13,9 +13,6 @@ from zo_bilevel.support.errors import InputError
 def space_of(parameters: Any) -> Space:  # noqa: ANN401 - of an optional package
     """The space of lmfit's `Parameters`.
 
-    Args:
-        parameters: Of lmfit.
-
     Raises:
         InputError: If an `expr` is no formula that `Tied` knows, or these are no such parameters.
     """

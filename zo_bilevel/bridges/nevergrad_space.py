@@ -45,13 +45,6 @@ def _kinds() -> Any:  # noqa: ANN401 - a module without types
 def leaves(parametrization: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:  # noqa: ANN401
     """Parameters by name, constants left out.
 
-    Args:
-        parametrization: As for `space_of`.
-        prefix: Name of what it is part of.
-
-    Yields:
-        Name and parameter.
-
     Raises:
         InputError: If one has a constraint.
     """
@@ -122,9 +115,6 @@ def _bounds(name: str, leaf: Leaf) -> tuple[float, float]:
 
 def initial_of(parametrization: Any) -> dict[str, Any]:  # noqa: ANN401
     """The values that a parametrization has now, by the names of its space.
-
-    Args:
-        parametrization: As for `space_of`.
 
     Returns:
         Values by name. A `Choice` that was not set has none, since Nevergrad draws it at random; a

@@ -17,9 +17,6 @@ from zo_bilevel.support.packages import import_optional
 def history_frame(result: Result) -> Any:  # noqa: ANN401 - a DataFrame
     """The solves of a run, one row each, indexed by solve.
 
-    Args:
-        result: What `minimize` gave.
-
     Returns:
         A `DataFrame` with the columns of `Record`; in the place of `phi` one column a number,
         "a" or "field[3]", or "phi.a" where `Record` has the name itself.
@@ -58,9 +55,6 @@ def _numbers(phi: Mapping[str, Any], taken: Sequence[str]) -> dict[str, Any]:
 
 def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFrame
     """The runs of a comparison, one row each.
-
-    Args:
-        comparison: What `compare` gave.
 
     Returns:
         A `DataFrame`: method, seed, status, loss, solves, rounds, seconds, how soon the target

@@ -38,11 +38,7 @@ class TensorBoard:
         self._failures: dict[str, int] = {}
 
     def __call__(self, record: Record) -> None:
-        """Write one solve of a run; the `callback` of `minimize`.
-
-        Args:
-            record: The solve.
-        """
+        """Write one solve of a run; the `callback` of `minimize`."""
         self._write("", record)
 
     def compare(self, label: str, seed: int, record: Record) -> None:

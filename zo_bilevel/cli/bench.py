@@ -94,12 +94,7 @@ def _command(words: list[str]) -> str:
 
 
 def summary(comparisons: list[Comparison], *, is_markdown: bool = False) -> str:
-    """What the suite says, as text.
-
-    Args:
-        comparisons: One for each problem.
-        is_markdown: Whether tables are to be Markdown.
-    """
+    """What the suite says, as text."""
     from zo_bilevel.report.suite import overview_of
     from zo_bilevel.support.tables import wrapped
 

@@ -16,9 +16,6 @@ _STORE = "--store"
 def words_to_store(context: click.Context) -> list[str]:
     """The words that `zo-bilevel` was called with.
 
-    Args:
-        context: Of the command.
-
     Returns:
         The words without `--store`, which is wherever the file is when the run is resumed; the
         values of settings that sound like secrets are hidden.

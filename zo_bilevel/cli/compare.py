@@ -158,11 +158,7 @@ def follow(
 
 
 def best_point(comparison: Comparison) -> str:
-    """The best point of all runs in one sentence.
-
-    Args:
-        comparison: The runs.
-    """
+    """The best point of all runs in one sentence."""
     from zo_bilevel.support.parameter_text import shown
     from zo_bilevel.support.tables import number, wrapped
 

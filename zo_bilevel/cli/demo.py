@@ -158,12 +158,7 @@ class _Part(Progress):
 
 
 def demo_grid(tasks: list[Task], comparisons: list[Comparison]) -> Grid:
-    """The table of the demo: for each equation every method, then the paper.
-
-    Args:
-        tasks: The tasks.
-        comparisons: One for each task, or fewer.
-    """
+    """The table of the demo: for each equation every method, then the paper."""
     from zo_bilevel.support.tables import Grid, percent
 
     rows: list[tuple[str, ...]] = []
@@ -200,11 +195,7 @@ def _method_rows(comparison: Comparison, notes: dict[str, None]) -> list[tuple[s
 
 
 def summary_sentence(comparisons: list[Comparison]) -> str:
-    """What the demo showed, in words, from its numbers alone.
-
-    Args:
-        comparisons: One for each equation.
-    """
+    """What the demo showed, in words, from its numbers alone."""
     from zo_bilevel.support.tables import wrapped
 
     if not comparisons or any(comparison.is_interrupted for comparison in comparisons):

@@ -46,9 +46,6 @@ def init_command(adapter: str, file: str | None) -> None:
 def starter_text(adapter: str) -> str:
     """The starter of an adapter.
 
-    Args:
-        adapter: One of `ADAPTERS`.
-
     Raises:
         InputError: If there is no such adapter, with the nearest names.
 
@@ -70,9 +67,6 @@ def write_starter(adapter: str, file: str) -> Path:
     Args:
         adapter: One of `ADAPTERS`.
         file: Ends in ".py" (".toml" for a prompt); does not exist yet.
-
-    Returns:
-        Its path.
 
     Raises:
         InputError: If the file exists, its name does not fit, or it cannot be written.

@@ -224,9 +224,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Args:
         text: "5" means 0 to 4; "3,7,9" is a list, and so is "3,".
 
-    Returns:
-        The seeds.
-
     Raises:
         InputError: If it is neither, or there is no seed.
 

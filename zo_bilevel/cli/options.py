@@ -66,11 +66,7 @@ SHARED_OPTIONS = (
 
 
 def shared_options(command: Command) -> Command:
-    """Give a command the task argument and the options of every run.
-
-    Args:
-        command: A function that click will call.
-    """
+    """Give a command the task argument and the options of every run."""
     for option in reversed(SHARED_OPTIONS):
         command = option(command)
     return command
@@ -170,12 +166,7 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
 
 
 def with_fixed(task: Task, values: dict[str, Any]) -> Task:
-    """The task with some of its parameters fixed, which its start then leaves out.
-
-    Args:
-        task: The task.
-        values: As for `Space.fixed`.
-    """
+    """The task with some of its parameters fixed, which its start then leaves out."""
     if not values:
         return task
     space, drawn = task.problem.space.fixed(values), task.start

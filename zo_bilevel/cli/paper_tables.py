@@ -53,13 +53,6 @@ def descend(
 ) -> dict[str, Any]:
     """Adam with a rate that falls to zero; the last point, since each loss is of another seed.
 
-    Args:
-        task: The task.
-        estimator: Of hypergradients.
-        num_rounds: Outer steps.
-        seed: Of the run.
-        lr: First rate.
-
     Returns:
         The last point by name.
     """

@@ -11,11 +11,7 @@ from zo_bilevel.run.progress import BarProgress, LineProgress, Progress, SilentP
 
 
 def make_progress(*, is_silent: bool) -> Progress:
-    """A bar on a terminal, a few plain lines elsewhere.
-
-    Args:
-        is_silent: Say nothing at all.
-    """
+    """A bar on a terminal, a few plain lines elsewhere."""
     if is_silent:
         return SilentProgress()
     return BarProgress() if sys.stderr.isatty() else LineProgress(partial(click.echo, err=True))

@@ -215,13 +215,7 @@ class ServiceBench:
 
 
 def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
-    """Search for each seed, show a row each, and save what is best on its validation share.
-
-    Args:
-        context: Of the command.
-        path: The TOML file.
-        options: Those of the command line.
-    """
+    """Search for each seed, show a row each, and save what is best on its validation share."""
     from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
     from zo_bilevel.support.json_data import to_json, to_plain
 

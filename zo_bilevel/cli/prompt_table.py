@@ -44,12 +44,7 @@ class Found:
 
 
 def grid(title: str, found: Sequence[Found]) -> Grid:
-    """The table: a row a method, the held-out scores with their intervals.
-
-    Args:
-        title: What it is about.
-        found: What the methods found, the hand-written prompt first.
-    """
+    """The table: a row a method, the held-out scores with their intervals."""
     rows = [
         (
             row.run.method,
@@ -88,11 +83,7 @@ def _warning(found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def medians(found: Sequence[Sequence[Found]]) -> Grid:
-    """Medians over seeds, with quartiles: a row a method.
-
-    Args:
-        found: What was found, a list a seed.
-    """
+    """Medians over seeds, with quartiles: a row a method."""
     rows = []
     for name in dict.fromkeys(row.run.method for rows in found for row in rows):
         same = [row for rows in found for row in rows if row.run.method == name]

@@ -218,12 +218,7 @@ def entries_of(suite: str) -> tuple[Entry, ...]:
 
 
 def run_entry(entry: Entry, seeds: tuple[int, ...]) -> Comparison:
-    """Compare the methods of one problem.
-
-    Args:
-        entry: The problem.
-        seeds: Seeds of the runs.
-    """
+    """Compare the methods of one problem."""
     methods = {name: _method(name) for name in entry.methods}
     found = compare(
         entry.task(),
@@ -251,9 +246,6 @@ def run_suite(
         suite: "small", "large" (40 to 1,000 parameters, the loss alone) or "full".
         seeds: Seeds of the runs; default 0 to 9 for "full", 0 to 4 for the others.
         workers: Problems to work on at once, each in a process of its own.
-
-    Yields:
-        Place in the suite and comparison, as problems are finished.
 
     Raises:
         InputError: If there is no such suite, no seed, or the number of workers is below 1.

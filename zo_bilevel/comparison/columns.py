@@ -231,10 +231,6 @@ def run_values(run: Run, target: Target | None) -> dict[str, Any]:
 def apart_from(taken: Iterable[str], names: Iterable[str]) -> list[str]:
     """Names of meta-parameters as columns: `phi.loss` beside a column `loss`.
 
-    Args:
-        taken: Other columns.
-        names: Of the meta-parameters.
-
     Example:
         >>> apart_from(["loss", "solves"], ["nu", "loss"])
         ['nu', 'phi.loss']

@@ -120,19 +120,12 @@ def compare(
 
 
 def log_parameters(problem: Problem) -> tuple[str, ...]:
-    """Names of the parameters that are searched on a logarithmic scale.
-
-    Args:
-        problem: The problem.
-    """
+    """Names of the parameters that are searched on a logarithmic scale."""
     return tuple(n for n, p in problem.space.parameters.items() if isinstance(p, Log))
 
 
 def as_task(subject: Problem | Task) -> Task:
     """A problem as a task without known facts; a task as it is.
-
-    Args:
-        subject: A problem or a task.
 
     Raises:
         InputError: If it is neither.
@@ -145,11 +138,7 @@ def as_task(subject: Problem | Task) -> Task:
 
 
 def task_target(task: Task) -> Target | None:
-    """What counts as solved on a task: its relative error before its loss.
-
-    Args:
-        task: The task.
-    """
+    """What counts as solved on a task: its relative error before its loss."""
     if task.target_error is not None and task.error is not None:
         return Target("relative error", task.target_error)
     return None if task.target_loss is None else Target("loss", task.target_loss)

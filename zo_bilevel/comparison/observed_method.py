@@ -82,25 +82,11 @@ class ObservedMethod(Method):
         return self.method.has_steps
 
     def rounds(self, search: Search) -> Rounds:
-        """The method's own rounds.
-
-        Args:
-            search: Handed on.
-
-        Yields:
-            The method's points.
-
-        Returns:
-            The method's reason to stop.
-        """
+        """The method's own rounds."""
         return self._watched(search, self.method.rounds)
 
     def arrivals(self, search: Search) -> Arrivals:
-        """The method's own search without rounds.
-
-        Args:
-            search: Handed on.
-        """
+        """The method's own search without rounds."""
         return self._watched(search, self.method.arrivals)
 
     def _watched(self, search: Search, coroutine: Callable[[Search], Rounds]) -> Rounds:
@@ -160,11 +146,7 @@ class ObservedMethod(Method):
         return self.improvements[-1].loss if self.improvements else math.inf
 
     def finished(self, result: Result) -> Run:
-        """The row of a run that gave a result.
-
-        Args:
-            result: What the run gave.
-        """
+        """The row of a run that gave a result."""
         error = None if self.relative_error is None else float(self.relative_error(result.phi))
         return Run(
             method=self.label,
@@ -186,13 +168,7 @@ class ObservedMethod(Method):
         )
 
     def ended(self, seed: int, status: RunStatus, error: str) -> Run:
-        """The row of a run that gave no result; what it had found until then is kept.
-
-        Args:
-            seed: Seed of the run.
-            status: How it ended.
-            error: Why, in words.
-        """
+        """The row of a run that gave no result; what it had found until then is kept."""
         last, best = self.last, self.improvements[-1] if self.improvements else None
         phi = self._space.decode(self.points[-1]) if self._space and self.points else {}
         return Run(

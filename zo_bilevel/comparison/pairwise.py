@@ -45,12 +45,7 @@ def _key(run: Run, comparison: Comparison, by: Axis) -> tuple[float, float]:
 
 
 def is_repeated(comparison: Comparison, method: str) -> bool:
-    """Whether a method gave one and the same run with every seed: no chance, and no new start.
-
-    Args:
-        comparison: The runs.
-        method: Its label.
-    """
+    """Whether a method gave one and the same run with every seed: no chance, and no new start."""
     runs = [run for run in comparison.runs_of(method) if run.is_counted]
     courses = {(r.solves, r.loss, *((s.solve, s.loss) for s in r.improvements)) for r in runs}
     return len(runs) > 1 and len(courses) == 1
@@ -58,11 +53,6 @@ def is_repeated(comparison: Comparison, method: str) -> bool:
 
 def duels(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[Duel, ...]:
     """One method against every other on the seeds that both ran with.
-
-    Args:
-        comparison: The runs.
-        best: The method that all others are compared with.
-        by: As in `scores`.
 
     Returns:
         One duel for each other method that has runs that count, p-values corrected for their

@@ -104,9 +104,6 @@ def cases_of(comparisons: Sequence[Comparison]) -> tuple[Case, ...]:
 
     Left out are problems whose losses on the way are noisy draws: the lowest of any method would
     be what every method is measured by.
-
-    Args:
-        comparisons: One for each problem.
     """
     return tuple(
         Case(found.problem, seed, max(found.size, 1), runs)
@@ -124,12 +121,6 @@ def data_profiles(
 
     `d_s(alpha) = |{p : t_ps <= alpha (n_p + 1)}| / |P|` (eq. 2.9); by rounds or seconds, where a
     group of N + 1 has no meaning, `d_s(alpha) = |{p : t_ps <= alpha}| / |P|`.
-
-    Args:
-        cases: The problems.
-        methods: Labels.
-        tau: As in `Case.counts`.
-        by: What is counted.
 
     Returns:
         One profile a method. A problem that it refused counts as not solved.
@@ -150,15 +141,6 @@ def performance_profiles(
     """Share of the problems that a method solves within so many times the best method's solves.
 
     `rho_s(alpha) = |{p : t_ps / min_s t_ps <= alpha}| / |P|` (eq. 2.1).
-
-    Args:
-        cases: The problems.
-        methods: Labels.
-        tau: As in `Case.counts`.
-        by: What is counted.
-
-    Returns:
-        One profile a method.
     """
     _check(tau)
     ratios: dict[str, list[float]] = {method: [] for method in methods}

@@ -80,9 +80,6 @@ class ComparisonRunner:
     def check_starts(self, seeds: tuple[int, ...]) -> None:
         """Let bad input show before the first solve is paid for.
 
-        Args:
-            seeds: Seeds of the runs.
-
         Raises:
             InputError: If a start or a method breaks a rule.
         """
@@ -105,9 +102,6 @@ class ComparisonRunner:
 
     def run(self, seeds: tuple[int, ...]) -> None:
         """Seed by seed, method by method.
-
-        Args:
-            seeds: Seeds of the runs.
 
         Raises:
             StoreError: If the store cannot be used.

@@ -91,9 +91,6 @@ def duel(
         second: The same for the other method, in the same order.
         labels: What the two are called.
 
-    Returns:
-        Probability, interval and p-value.
-
     Raises:
         InputError: If there are not as many of one as of the other, or none, or one is NaN.
 
@@ -123,9 +120,6 @@ def interval_of_share(points: FloatArray) -> tuple[float, float]:
 
     Args:
         points: Shape `(n,)`, each 0, 1/2 or 1.
-
-    Returns:
-        Both ends.
 
     Example:
         >>> interval_of_share(np.ones(5))[0] > 0.47
@@ -179,9 +173,6 @@ def paired_p_value(first: FloatArray, second: FloatArray) -> float:
 
 def corrected(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's correction for several tests at once.
-
-    Args:
-        p_values: Of each test alone.
 
     Returns:
         In the same order, none smaller than before.

@@ -86,9 +86,6 @@ def stored_comparison(
         target: What counts as solved, where known.
         is_live: Take runs that have not ended, too.
 
-    Returns:
-        One run for each method and seed.
-
     Raises:
         InputError: As `stored_comparisons`, if there are several problems, or runs of the problem
             that cannot be compared.

@@ -36,9 +36,6 @@ class Group:
 def groups_of(runs: Sequence[StoredRun]) -> list[Group]:
     """The runs of one problem in groups that may be compared.
 
-    Args:
-        runs: Of one problem, the oldest first.
-
     Returns:
         Groups, in the order in which they were begun.
 
@@ -63,12 +60,7 @@ def groups_of(runs: Sequence[StoredRun]) -> list[Group]:
 
 
 def difference(problem: str, groups: Sequence[Group]) -> str:
-    """Why not all runs of a problem are compared, in words; empty when all are.
-
-    Args:
-        problem: Its name.
-        groups: From `groups_of`.
-    """
+    """Why not all runs of a problem are compared, in words; empty when all are."""
     if len(groups) < 2:
         return ""
     values = {name: dict.fromkeys(g.differs[name] for g in groups) for name in groups[0].differs}

@@ -27,9 +27,6 @@ FACTS = ("step", "place", "role", "status", "loss", "seconds", "cost", "seed", "
 def command_of(run: StoredRun) -> list[str]:
     """The command line that started a run; empty when Python did.
 
-    Args:
-        run: The run.
-
     Raises:
         StoreError: If it is damaged.
     """
@@ -45,9 +42,6 @@ WORDS = ("stop rules", "known")
 
 def settings_of(run: StoredRun) -> dict[str, int | float]:
     """The limits of a run by name, those that it had.
-
-    Args:
-        run: The run.
 
     Raises:
         StoreError: If they are damaged.
@@ -85,10 +79,6 @@ def json_of(run: StoredRun, name: str, kind: type) -> Any:  # noqa: ANN401 - of 
 
 def found_by(store: AbstractStore, run: StoredRun) -> Run:
     """What a run found, as it was when it ended; of one that has not, what it has so far.
-
-    Args:
-        store: The open store.
-        run: The run.
 
     Raises:
         StoreError: If it is damaged.
@@ -150,10 +140,6 @@ def keep(store: AbstractStore, stored: StoredRun | None, run: Run) -> None:
 def quoted_failures(store: AbstractStore, run: StoredRun) -> dict[str, str]:
     """One message for each kind of failed solve of a run.
 
-    Args:
-        store: The open store.
-        run: The run.
-
     Raises:
         StoreError: If a solve is damaged.
     """
@@ -163,10 +149,6 @@ def quoted_failures(store: AbstractStore, run: StoredRun) -> dict[str, str]:
 
 def exported(store: AbstractStore, run: StoredRun) -> Iterator[list[Any]]:
     """The solves of a run as rows of a table, in the order of the run, header first.
-
-    Args:
-        store: The open store.
-        run: The run.
 
     Yields:
         The names of the columns; then per solve the facts and the meta-parameters, an array's

@@ -61,9 +61,6 @@ class UncallableSolver:
 def guarded(problem: Problem) -> tuple[Problem, UncallableSolver | None]:
     """The problem as the methods of a comparison see it.
 
-    Args:
-        problem: The problem.
-
     Returns:
         The problem with an inner solver that refuses to be called, and that solver. Solvers with
         derivatives of their own are handed over as they are: methods look at their kind.

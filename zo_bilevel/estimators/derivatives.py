@@ -76,9 +76,6 @@ class ReverseDifferentiable(Protocol):
 def outer_part(problem: Problem) -> Problem | None:
     """The problem without its inner solver, as derivatives need it beside a solver that has them.
 
-    Args:
-        problem: The problem.
-
     Returns:
         `None` where the inner solver has no derivative.
     """
@@ -101,10 +98,6 @@ def needs_gradient(who: str) -> str:
 
 def require_gradient(who: str, is_vector: bool) -> None:
     """Refuse an outer objective without derivatives.
-
-    Args:
-        who: The estimator, for the message.
-        is_vector: Whether the objective has them.
 
     Raises:
         UnsupportedProblemError: If it has none.

@@ -194,9 +194,6 @@ class SlopeSketch:
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
         """`(1/b) sum_k w_k u_k` and its standard error, in memory of one chunk.
 
-        Args:
-            bound: The problem.
-
         Returns:
             Estimate and standard error per scaled unit, both `(N,)`, as `Sketch.hypergradient`.
         """

@@ -137,9 +137,6 @@ def fitting(
         push: From directions `(N, c)` to theta and its tangents.
         directions: Shape `(N, c)`.
 
-    Yields:
-        Directions, theta and tangents of each part.
-
     Raises:
         Exception: Whatever `push` raises beside running out of memory, and that for one direction.
     """

@@ -46,9 +46,6 @@ class PulledGradient:
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
         """`pulled + df/dx`, and a standard error of zero.
 
-        Args:
-            bound: The problem.
-
         Returns:
             Gradient and standard error per scaled unit, both `(N,)`.
         """

@@ -22,10 +22,6 @@ MOST_REFUSED = 10_000
 def penalized(rounds: Rounds, feasible: FeasibleSet) -> Rounds:
     """The rounds of a method, whose points outside are not solved but count as rejected.
 
-    Args:
-        rounds: Of the method.
-        feasible: The constraints.
-
     Yields:
         Those of its points that keep what is known before a solve.
 

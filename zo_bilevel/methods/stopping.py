@@ -71,12 +71,7 @@ class StopRules:
         return given if self.restarts else [*given, "restarts=False"]
 
     def after_solve(self, lowest: float, idle: int) -> str:
-        """Why the run is over, in words; empty when it is not.
-
-        Args:
-            lowest: Loss so far.
-            idle: Solves since it was found.
-        """
+        """Why the run is over, in words; empty when it is not."""
         if self.tolerance is not None and lowest <= self.tolerance:
             return f"loss {lowest:.3g} reached the tolerance {self.tolerance:g}"
         if self.patience is not None and idle >= self.patience:

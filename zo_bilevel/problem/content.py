@@ -66,9 +66,6 @@ class UntellableError(Exception):
 def content_digest(value: Any) -> bytes:  # noqa: ANN401 - anything a solver holds
     """A hash of everything that a value is made of, 16 bytes.
 
-    Args:
-        value: A function, number, array, object, ...
-
     Raises:
         UntellableError: If a part of it cannot be followed.
 
@@ -85,11 +82,7 @@ def content_digest(value: Any) -> bytes:  # noqa: ANN401 - anything a solver hol
 
 
 def functions_reached(value: Any) -> list[FunctionType]:  # noqa: ANN401
-    """The functions of the user's own that a value leads to; none where it cannot be followed.
-
-    Args:
-        value: As for `content_digest`.
-    """
+    """The functions of the user's own that a value leads to; none where it cannot be followed."""
     content = _Content()
     try:
         content.digest(value)
@@ -220,11 +213,7 @@ def _reached_all(
 
 
 def cell_content(cell: CellType) -> Any:  # noqa: ANN401 - whatever a function closes over
-    """What a function closes over; `None` while that is not set.
-
-    Args:
-        cell: Of its `__closure__`.
-    """
+    """What a function closes over; `None` while that is not set."""
     try:
         return cell.cell_contents
     except ValueError:

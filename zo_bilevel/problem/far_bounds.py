@@ -93,11 +93,7 @@ Placements: TypeAlias = Mapping[str, Placement]
 
 
 def default_placement(parameter: Parameter) -> Placement | None:
-    """Where a parameter is searched that nobody gave a start; `None` between its bounds.
-
-    Args:
-        parameter: Any.
-    """
+    """Where a parameter is searched that nobody gave a start; `None` between its bounds."""
     if not isinstance(parameter, Real) or (parameter.scale is None and parameter.is_bounded):
         return None
     scale = 1.0 if parameter.scale is None else parameter.scale
@@ -113,12 +109,7 @@ def default_placement(parameter: Parameter) -> Placement | None:
 
 
 def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
-    """Where a parameter is searched from a start; `None` between its bounds.
-
-    Args:
-        parameter: Any.
-        center: The start, flat.
-    """
+    """Where a parameter is searched from a start; `None` between its bounds."""
     if not isinstance(parameter, Real):
         return None
     sizes = np.where(np.abs(center) < SMALLEST_SIZE, 0.0, np.abs(center))

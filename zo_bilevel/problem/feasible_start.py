@@ -24,10 +24,6 @@ CONTRADICTION = 1e-9
 def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
     """A point deep inside the linear constraints.
 
-    Args:
-        space: The meta-parameters.
-        constraints: On them.
-
     Returns:
         Scaled, shape `(N,)`.
 

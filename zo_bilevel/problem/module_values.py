@@ -22,10 +22,6 @@ from zo_bilevel.problem.own_code import (
 def module_values(inner: Any, by_value: Collection[str]) -> dict[tuple[str, str], bytes]:  # noqa: ANN401
     """What a solver's code can read of modules that travel by their names.
 
-    Args:
-        inner: The inner solver.
-        by_value: Names of modules that travel whole.
-
     Returns:
         By module and name, a hash; of values that do not change by themselves only.
     """
@@ -53,11 +49,7 @@ def module_values(inner: Any, by_value: Collection[str]) -> dict[tuple[str, str]
 
 
 def changed_value(expected: Mapping[tuple[str, str], bytes]) -> str | None:
-    """The first name whose value here is another than there, or `None`.
-
-    Args:
-        expected: From `module_values`, in another process.
-    """
+    """The first name whose value here is another than there, or `None`."""
     for (module, name), digest in sorted(expected.items()):
         try:
             held = vars(importlib.import_module(module))

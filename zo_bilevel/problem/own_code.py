@@ -35,20 +35,12 @@ TABLES: Final = {"os.environ": os.environ, "sys.modules": sys.modules}
 
 
 def is_installed(file: str) -> bool:
-    """Whether code is the interpreter's or an installed package's, not the user's own.
-
-    Args:
-        file: The file it is in.
-    """
+    """Whether code is the interpreter's or an installed package's, not the user's own."""
     return any(mark in file for mark in INSTALLED)
 
 
 def is_users(module: ModuleType | None) -> bool:
-    """Whether a module is the user's own.
-
-    Args:
-        module: The module.
-    """
+    """Whether a module is the user's own."""
     file = getattr(module, "__file__", None)
     if file is None or module is None:  # typed in, or built in
         return getattr(module, "__spec__", None) is None
@@ -56,11 +48,7 @@ def is_users(module: ModuleType | None) -> bool:
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:
-    """Code, and the code of functions inside it.
-
-    Args:
-        code: The code.
-    """
+    """Code, and the code of functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -68,21 +56,13 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 
 def global_names(code: CodeType) -> set[str]:
-    """The global names that code, or code inside it, uses.
-
-    Args:
-        code: The code.
-    """
+    """The global names that code, or code inside it, uses."""
     steps = (step for part in codes_in(code) for step in dis.get_instructions(part))
     return {step.argval for step in steps if step.opname in GLOBALS}
 
 
 def counted_names(code: CodeType) -> set[str]:
-    """Names that code only ever counts up (`calls += 1`): no answer depends on them.
-
-    Args:
-        code: The code.
-    """
+    """Names that code only ever counts up (`calls += 1`): no answer depends on them."""
     loads: dict[str, int] = {}
     counted: dict[str, int] = {}
     for part in codes_in(code):
@@ -103,9 +83,6 @@ def counted_names(code: CodeType) -> set[str]:
 
 def imports_inside(function: FunctionType) -> dict[str, ModuleType]:
     """The modules that a function imports as it runs, loaded if they are the user's own.
-
-    Args:
-        function: The function.
 
     Returns:
         By full name, with the packages that they are in. Installed ones that are not yet loaded,
@@ -131,12 +108,7 @@ def imports_inside(function: FunctionType) -> dict[str, ModuleType]:
 
 
 def lookup_by_text(function: FunctionType, closed: Mapping[str, Any]) -> str | None:
-    """The first thing by which a function finds a value through a text, or `None`.
-
-    Args:
-        function: The function.
-        closed: The names that it closes over.
-    """
+    """The first thing by which a function finds a value through a text, or `None`."""
     scope = {**vars(builtins), **function.__globals__}
     for part in codes_in(function.__code__):
         steps = _steps(part)

@@ -28,9 +28,6 @@ def prior_share(outer: Any) -> float:  # noqa: ANN401 - any objective
     standard deviations; a squared error is their mean. Cross-entropy is a mean of negative
     logarithms of the likelihood; any other function is taken to be their sum.
 
-    Args:
-        outer: The objective.
-
     Raises:
         InputError: If the data have no standard deviations.
     """

@@ -18,9 +18,6 @@ from zo_bilevel.support.errors import InputError
 def solver_name(inner: Callable[..., Any]) -> str:
     """Name an inner solver for people.
 
-    Args:
-        inner: The inner solver.
-
     Returns:
         Its `name` attribute if it is text, else module and name, and where these are shared
         (lambdas, functions inside functions, methods, objects) a hash of what it is made of.
@@ -52,9 +49,6 @@ def solver_identity(inner: Callable[..., Any], name: str, version: str) -> str:
             `name`; else the solver counts by all that it is made of.
         version: Version of its problem.
 
-    Returns:
-        The same text in every process.
-
     Raises:
         InputError: If nobody gave a name and the solver cannot be told from others.
     """
@@ -67,10 +61,6 @@ def solver_identity(inner: Callable[..., Any], name: str, version: str) -> str:
 
 def fingerprint(value: Any, owner: str) -> str:  # noqa: ANN401 - anything a problem holds
     """A hash of all that a value is made of.
-
-    Args:
-        value: Any value.
-        owner: What it is, for the message.
 
     Returns:
         32 hexadecimal digits, the same in every process.
@@ -89,9 +79,6 @@ def fingerprint(value: Any, owner: str) -> str:  # noqa: ANN401 - anything a pro
 
 def content_hash(*parts: Any) -> str:  # noqa: ANN401 - anything an adapter holds
     """A hash for the name of a solver that is made of parts.
-
-    Args:
-        parts: Any values.
 
     Returns:
         16 hexadecimal digits; where a part cannot be told from others, others every time: solves

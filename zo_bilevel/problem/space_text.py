@@ -84,23 +84,13 @@ def _facts(name: str, parameter: Parameter | Fixed | Tied) -> dict[str, Any]:
 
 
 def plain_option(option: object) -> str | int | float | bool | None:
-    """An option of a choice as JSON can say it: as it is, or by its `repr`.
-
-    Args:
-        option: Any value.
-    """
+    """An option of a choice as JSON can say it: as it is, or by its `repr`."""
     plain = option is None or isinstance(option, str | int | float | bool)
     return option if plain else repr(option)  # type: ignore[return-value] # checked above
 
 
 def space_from_text(text: str) -> Space:
     """Undo `space_to_text`.
-
-    Args:
-        text: What it gave.
-
-    Returns:
-        The space.
 
     Raises:
         StoreError: If the text is no space.

@@ -15,11 +15,7 @@ MOST_ERROR: Final = 300
 
 
 def activity_tables(store: AbstractStore) -> list[Grid]:
-    """Solves that run, with their workers and ages; the last failures of runs that have not ended.
-
-    Args:
-        store: The open store.
-    """
+    """Solves that run, with workers and ages; the last failures of runs that have not ended."""
     return [*_running(store), *_failures(store)]
 
 

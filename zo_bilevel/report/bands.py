@@ -34,14 +34,7 @@ def plain_numbers(values: Sequence[float] | FloatArray) -> list[float | None]:
 
 
 def band_chart(comparison: Comparison, by: Axis, quantity: Quantity, *, is_log: bool) -> Chart:
-    """Median and quartiles of a quantity, one line for each method that found something.
-
-    Args:
-        comparison: The runs.
-        by: What the horizontal axis counts.
-        quantity: What to read off an improvement.
-        is_log: Whether the axis of the quantity is logarithmic.
-    """
+    """Median and quartiles of a quantity, one line for each method that found something."""
     lines = []
     for method in comparison.methods:
         runs = [run for run in comparison.runs_of(method) if run.is_counted]

@@ -22,11 +22,7 @@ PROFILE_TAU = 1e-3
 
 
 def charts_of(comparison: Comparison) -> dict[str, Chart]:
-    """Every chart of one comparison, by a short name.
-
-    Args:
-        comparison: The runs.
-    """
+    """Every chart of one comparison, by a short name."""
     found = {f"loss-{by}": loss_chart(comparison, by) for by in axes_of(comparison)}
     if any(step.relative_error is not None for r in comparison.runs for step in r.improvements):
         found["error"] = error_chart(comparison)
@@ -47,12 +43,7 @@ def shared_axes(comparison: Comparison) -> tuple[Axis, ...]:
 
 
 def loss_chart(comparison: Comparison, by: Axis) -> Chart:
-    """Best loss so far, median and quartiles.
-
-    Args:
-        comparison: The runs.
-        by: What the horizontal axis counts.
-    """
+    """Best loss so far, median and quartiles."""
     losses = [step.true_loss for run in comparison.runs for step in run.improvements]
     chart = band_chart(comparison, by, _true_loss, is_log=all(loss >= 0 for loss in losses))
     chart["title"] = f"Loss against {by}"
@@ -68,11 +59,7 @@ def _true_loss(step: Improvement) -> float:
 
 
 def error_chart(comparison: Comparison) -> Chart:
-    """Relative error of the best point so far, in per cent.
-
-    Args:
-        comparison: Of a task that knows the truth.
-    """
+    """Relative error of the best point so far, in per cent."""
     chart = band_chart(comparison, "solves", _error_in_percent, is_log=True)
     chart["title"] = "Error of the parameters against solves"
     chart["y"]["title"] = "relative error, %"
@@ -88,12 +75,7 @@ def _error_in_percent(step: Improvement) -> float:
 
 
 def reached_chart(comparison: Comparison, by: Axis) -> Chart:
-    """Share of the runs that have reached the target.
-
-    Args:
-        comparison: Of a problem with a target.
-        by: What the horizontal axis counts.
-    """
+    """Share of the runs that have reached the target."""
     lines = []
     for method in comparison.methods:
         runs = [run for run in comparison.runs_of(method) if run.is_counted]
@@ -176,10 +158,6 @@ def _profile_chart(title: str, x_title: str, profiles: Sequence[Profile], end: f
 
 
 def run_chart(run: Run) -> dict[str, Any]:
-    """The curve of one run, for its drill-down.
-
-    Args:
-        run: The run.
-    """
+    """The curve of one run, for its drill-down."""
     solves, losses = run.curve()
     return {"method": run.method, "x": plain_numbers(solves), "y": plain_numbers(losses)}

@@ -38,9 +38,6 @@ def check_plot_path(path: str | Path) -> Path:
     Args:
         path: Where the figure is to go.
 
-    Returns:
-        The path.
-
     Raises:
         MissingPackageError: If matplotlib is not installed.
         InputError: If the suffix is no known format or the folder does not exist.
@@ -66,9 +63,6 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
         comparison: What to draw.
         path: Where to; the suffix tells the format.
 
-    Returns:
-        The path.
-
     Raises:
         MissingPackageError: If matplotlib is not installed.
         InputError: If the path cannot be used, or no run found anything.
@@ -80,12 +74,6 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
 
 def comparison_figure(comparison: Comparison) -> Figure:
     """Draw a comparison: the loss, and beside it the parameter or its error where known.
-
-    Args:
-        comparison: What to draw.
-
-    Returns:
-        A figure of one or two panels.
 
     Raises:
         InputError: If no run found anything.
@@ -102,12 +90,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
 
 
 def make_figure(num_panels: int, title: str) -> tuple[Figure, list[Axes]]:
-    """An empty figure of panels side by side.
-
-    Args:
-        num_panels: How many.
-        title: Above them all.
-    """
+    """An empty figure of panels side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -118,12 +101,7 @@ def make_figure(num_panels: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def add_legend(figure: Figure, panel: Axes) -> None:
-    """One legend for all panels, below them.
-
-    Args:
-        figure: The figure.
-        panel: The panel whose lines are named.
-    """
+    """One legend for all panels, below them."""
     handles, labels = panel.get_legend_handles_labels()
     columns = max(1, min(len(labels), 2 * len(figure.axes) + 1))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

@@ -22,9 +22,6 @@ def check_report_path(path: str | Path) -> Path:
     Args:
         path: Where the report is to go.
 
-    Returns:
-        The path.
-
     Raises:
         MissingPackageError: If plotly or jinja2 is not installed.
         InputError: If it does not end in .html, or its folder does not exist.
@@ -104,9 +101,6 @@ def write_report(
         path: Where to; it must end in .html.
         title: Heading; default the problem's name.
         command: Command line that makes the report again; default the comparison's own.
-
-    Returns:
-        The path.
 
     Raises:
         MissingPackageError: If plotly or jinja2 is not installed.

@@ -18,11 +18,7 @@ MOST_FIELD_VALUES = 2000
 
 
 def parameter_charts(comparison: Comparison) -> dict[str, Chart]:
-    """A chart for each parameter, where there are few or they are fields.
-
-    Args:
-        comparison: The runs.
-    """
+    """A chart for each parameter, where there are few or they are fields."""
     found = {f"parameter-{n}": parameter_chart(comparison, n) for n in single_names(comparison)}
     return found | {f"field-{n}": field_chart(comparison, n) for n in field_names(comparison)}
 
@@ -36,12 +32,7 @@ def single_names(comparison: Comparison) -> list[str]:
 
 
 def parameter_chart(comparison: Comparison, name: str) -> Chart:
-    """One parameter at the best point so far, against solves.
-
-    Args:
-        comparison: The runs.
-        name: Of a parameter that is a number.
-    """
+    """One parameter at the best point so far, against solves."""
 
     def value(step: Improvement) -> float:
         found = step.values.get(name)
@@ -68,12 +59,7 @@ def field_names(comparison: Comparison) -> list[str]:
 
 
 def field_chart(comparison: Comparison, name: str) -> Chart:
-    """A field found by the median run of each method, beside the truth.
-
-    Args:
-        comparison: The runs.
-        name: Of a parameter with one axis.
-    """
+    """A field found by the median run of each method, beside the truth."""
     lines = []
     for method in comparison.methods:
         runs = [r for r in comparison.runs_of(method) if r.is_counted and name in r.phi]

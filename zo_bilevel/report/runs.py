@@ -15,12 +15,7 @@ MOST_PARAMETERS = 30
 def groups_of(
     comparison: Comparison, anchor: str
 ) -> tuple[tuple[tuple[str, tuple[dict[str, Any], ...]], ...], dict[str, dict[str, Any]]]:
-    """The runs of each method as the template shows them, and their curves by name.
-
-    Args:
-        comparison: The runs.
-        anchor: Name of the part of the page.
-    """
+    """The runs of each method as the template shows them, and their curves by name."""
     groups, curves = [], {}
     for index, method in enumerate(comparison.methods):
         shown = []

@@ -87,11 +87,7 @@ def section_of(comparison: Comparison, anchor: str) -> Section:
 
 
 def ranking(comparison: Comparison) -> Grid:
-    """Methods in order, each with what it reached and how it stands against the first.
-
-    Args:
-        comparison: The runs.
-    """
+    """Methods in order, each with what it reached and how it stands against the first."""
     summaries = comparison.summaries()
     against = duels(comparison, summaries[0].method) if summaries else ()
     header, rows = method_table(comparison, against, is_long=True)

@@ -93,13 +93,7 @@ def _share_within(counts: Sequence[tuple[float, int]], alpha: float) -> float:
 
 
 def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
-    """What a group of problems says, problem against problem, the bad about us included.
-
-    Args:
-        name: Of the group.
-        best: The method that solves the largest share.
-        members: Its comparisons.
-    """
+    """What a group of problems says, problem against problem, the bad about us included."""
     count = "1 problem" if len(members) == 1 else f"{len(members)} problems"
     if min(len(member.seeds) for member in members) < FEWEST_SEEDS:
         return f"{name} ({count}): with fewer than {FEWEST_SEEDS} seeds nothing follows."
@@ -124,10 +118,6 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
 
 def group_duels(best: str, members: Sequence[Comparison]) -> tuple[Duel, ...]:
     """One method against every other, problem by problem.
-
-    Args:
-        best: The method.
-        members: Comparisons with the same methods.
 
     Returns:
         Duels whose "seeds" are problems: who is better with more than half of the seeds. The

@@ -37,11 +37,7 @@ RENEWED_S = 10.0
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine only.
-
-    Args:
-        host: As given to `--host`.
-    """
+    """Whether a name or address is this machine only."""
     if host == "localhost":
         return True
     try:
@@ -74,9 +70,6 @@ def check_binding(host: str, token: str | None) -> None:
 def stamp_of(path: str | os.PathLike[str]) -> str:
     """What tells one state of a store from the next.
 
-    Args:
-        path: The store file.
-
     Raises:
         InputError: If it does not exist.
         StoreError: If it is no store.
@@ -92,9 +85,6 @@ def stamp_of(path: str | os.PathLike[str]) -> str:
 
 def live_page(path: str | os.PathLike[str]) -> str:
     """The report of everything in a store, as it stands.
-
-    Args:
-        path: The store file.
 
     Returns:
         HTML; a page that waits while there is no solve.

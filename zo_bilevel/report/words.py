@@ -14,9 +14,6 @@ from zo_bilevel.support.tables import listed, number
 def conclusion(comparison: Comparison) -> str:
     """The result in a few sentences.
 
-    Args:
-        comparison: The runs.
-
     Returns:
         Who is in front and by how much; against whom that is more than chance. With fewer than 5
         seeds it says that nothing follows.

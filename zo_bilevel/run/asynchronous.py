@@ -57,9 +57,6 @@ def asynchronous_loop(
         ledger: Charged for each solve as it arrives.
         stop_reason: The rules that end the run.
         report: Told each solve.
-
-    Returns:
-        Why it ended.
     """
     dispatcher = evaluator.dispatcher
     assert isinstance(dispatcher, Asynchronous)  # noqa: S101 - checked before the run

@@ -181,11 +181,7 @@ def flat_names(space: Space) -> tuple[str, ...]:
 
 
 def block_names(block: Block) -> list[str]:
-    """A name for each number of a parameter.
-
-    Args:
-        block: The parameter.
-    """
+    """A name for each number of a parameter."""
     indices = np.ndindex(block.parameter.shape)
     return [f"{block.name}[{', '.join(map(str, i))}]" if i else block.name for i in indices]
 

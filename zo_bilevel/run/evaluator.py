@@ -226,9 +226,6 @@ class Evaluator:
     def evaluate(self, points: Sequence[Point]) -> list[Evaluation]:
         """Run one round and judge it.
 
-        Args:
-            points: Independent points.
-
         Returns:
             Evaluations in the order of the points; fewer when time ran out.
 

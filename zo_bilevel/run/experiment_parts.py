@@ -45,11 +45,7 @@ class ExperimentParts:
         }
 
     def joined(self, found: Mapping[int, Outcome]) -> dict[int, Outcome]:
-        """Outcomes by place in the round, of those whose jobs were all answered.
-
-        Args:
-            found: Outcomes of the jobs of `split`.
-        """
+        """Outcomes by place in the round, of those whose jobs were all answered."""
         if not self._names:
             return dict(found)
         self._whole.clear()

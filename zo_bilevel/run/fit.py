@@ -127,11 +127,7 @@ class Fit:
         return tuple(describe_direction(rates * row, values, names) for row in self.rows[is_open])
 
     def uncertainty(self, solves: int = 0) -> Uncertainty:
-        """Covariance and what follows from it (eqs. 1 and 2).
-
-        Args:
-            solves: What the slopes cost.
-        """
+        """Covariance and what follows from it (eqs. 1 and 2)."""
         space, x, stiffness, rows = self.space, self.slopes.x, self.stiffness, self.rows
         is_open = self._are_open(stiffness)
         deviation = np.sqrt(self.residual_variance)

@@ -39,9 +39,6 @@ SHORT: Final = 8
 def objective_text(problem: Problem) -> str:
     """What tells apart the outer objectives of problems that share a name, for people too.
 
-    Args:
-        problem: The problem.
-
     Returns:
         The kind of objective and a hash of what it holds; the same in every process.
 
@@ -68,9 +65,6 @@ def objective_text(problem: Problem) -> str:
 
 def constraints_text(problem: Problem) -> str:
     """What tells apart the constraints of problems, for people too.
-
-    Args:
-        problem: The problem.
 
     Raises:
         InputError: If a function among them cannot be told from others.
@@ -164,12 +158,6 @@ def _limit_words(limit: float | None) -> str:
 def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: Any) -> Recorder:  # noqa: ANN401
     """Open the run that these arguments name, new or to be resumed.
 
-    Args:
-        store: The open store.
-        problem: The problem.
-        *facts: As for `facts_of_run`.
-        **more: Likewise.
-
     Raises:
         InputError: As `facts_of_run`.
         StoreError: If somebody else is working on the run.
@@ -208,14 +196,6 @@ def conditions_text(
     settings: Mapping[str, Any],
 ) -> str:
     """What must be the same for runs to be compared: all but the method and the seed.
-
-    Args:
-        problem: The problem.
-        solver: From `solver_identity`.
-        objective: From `objective_text`.
-        initial: The start, or the function that gave it.
-        seed: Seed of the run.
-        settings: Its limits.
 
     Returns:
         JSON: by name, what it is in words, and a hash of what it is exactly.

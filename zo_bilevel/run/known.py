@@ -105,12 +105,7 @@ class KnownSolves:
         return dataclasses.replace(self.rows[place][1], seconds=0.0, cost=0.0, worker=worker)
 
     def evaluations(self, problem: Problem, seed: int) -> tuple[Evaluation, ...]:
-        """The rows as a run sees them that searches this problem.
-
-        Args:
-            problem: In the coordinates of the run.
-            seed: Of the run.
-        """
+        """The rows as a run sees them that searches this problem."""
         evaluator, found = Evaluator(problem, Serial(), seed), []
         for place, (phi, outcome) in enumerate(self.rows):
             try:

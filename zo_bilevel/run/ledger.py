@@ -205,9 +205,6 @@ class Ledger:
 
         Args:
             evaluation: In the order of its round.
-
-        Returns:
-            Its line in the history.
         """
         self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
@@ -284,11 +281,7 @@ class Ledger:
             raise stop
 
     def believed(self, reason: str) -> str:
-        """The method's reason, unless it claims to have converged where solves failed.
-
-        Args:
-            reason: Why the method stopped, in words.
-        """
+        """The method's reason, unless it claims to have converged where solves failed."""
         last = self.history[-LAST_SOLVES:]
         failed = sum(record.status != "ok" for record in last)
         if not reason.startswith("converged: nothing left") or 2 * failed < len(last):

@@ -36,12 +36,6 @@ INTERRUPTED: Final = "interrupted"
 def opened(store: AbstractStore | str | os.PathLike[str]) -> Iterator[AbstractStore]:
     """A store, closed at the end if it was opened here.
 
-    Args:
-        store: An open store, a file, or the address of a database.
-
-    Yields:
-        The open store.
-
     Raises:
         InputError: If it is neither.
     """

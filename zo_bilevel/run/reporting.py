@@ -29,9 +29,6 @@ def reporting(
         ledger: Knows what is spent of which budget.
         progress: Where to show it, or whether to.
         callback: Told each solve, last.
-
-    Yields:
-        What takes the records.
     """
     if isinstance(progress, bool):
         progress = _default_progress() if progress else SilentProgress()
@@ -60,11 +57,7 @@ class Reporter:
         self._restarted_in = 0
 
     def __call__(self, record: Record) -> None:
-        """Report one solve.
-
-        Args:
-            record: The solve.
-        """
+        """Report one solve."""
         if record.status != "ok":
             LOG.warning("solve %d %s: %s", record.solve, record.status, record.error)
         if record.role == "restart" and record.round != self._restarted_in:

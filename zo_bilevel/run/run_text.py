@@ -46,9 +46,6 @@ def run_to_text(run: Run) -> str:
 def run_from_text(stored: StoredRun) -> Run:
     """Undo `run_to_text`.
 
-    Args:
-        stored: A run that has ended.
-
     Raises:
         StoreError: If the text is no run, or the final point is none of its space.
     """
@@ -69,10 +66,6 @@ def run_from_text(stored: StoredRun) -> Run:
 
 def decoded(space: Space, point: bytes) -> dict[str, Any]:
     """A stored point by name.
-
-    Args:
-        space: Of its run.
-        point: From `pack_array`.
 
     Raises:
         StoreError: If it is damaged or of another space.

@@ -35,9 +35,6 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
     Args:
         result: The result.
         folder: Where; made when missing.
-
-    Returns:
-        The folder.
     """
     path, arrays = Path(folder), {"x": result.x}
     path.mkdir(parents=True, exist_ok=True)

@@ -38,11 +38,7 @@ class WarmStarts:
         self._bytes = 0
 
     def tell(self, evaluation: Evaluation) -> None:
-        """Remember an answer.
-
-        Args:
-            evaluation: Failed ones are passed over.
-        """
+        """Remember an answer."""
         if not evaluation.ok or evaluation.theta is None:
             return
         size = evaluation.theta.nbytes + evaluation.point.x.nbytes

@@ -46,9 +46,6 @@ class BestSoFar:
         Args:
             evaluation: Any solve; one that is not ok is no candidate.
             number: Of two equal ones the lower is the first, where solves come out of order.
-
-        Returns:
-            Whether it is the best one now.
         """
         if not evaluation.ok:
             return False

@@ -67,10 +67,6 @@ class Point:
 def check_asked(points: Sequence[Point], size: int) -> None:
     """Refuse points that a method must not ask for.
 
-    Args:
-        points: A round.
-        size: Number N of coordinates.
-
     Raises:
         InputError: If a point has another shape, is not within the bounds up to rounding, or its
             stream is kept for judging.

@@ -144,9 +144,6 @@ class HoldsOutcome(Protocol):
 def outcome_of_solve(solve: HoldsOutcome) -> Outcome:
     """A stored solve as the dispatcher gave it.
 
-    Args:
-        solve: With its inner solution.
-
     Raises:
         StoreError: If it holds what no solve gives.
     """

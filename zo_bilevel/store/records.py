@@ -127,9 +127,5 @@ class StoredSolve:
 
 
 def digest_of(data: bytes) -> bytes:
-    """What an inner solution is recognised by, 16 bytes.
-
-    Args:
-        data: Packed.
-    """
+    """What an inner solution is recognised by, 16 bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()

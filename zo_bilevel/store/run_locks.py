@@ -37,9 +37,6 @@ def lock_run(path: Path, run: int) -> bool:
     Args:
         path: The lock file; made when missing.
         run: Its number.
-
-    Returns:
-        Whether it was free.
     """
     with _GUARD:
         file = _FILES.get(str(path))

@@ -72,12 +72,7 @@ def unless_there(statement: str) -> str:
 
 
 def read(count: int, *, with_theta: bool) -> str:
-    """What reads some solves by number.
-
-    Args:
-        count: How many.
-        with_theta: Whether inner solutions are wanted.
-    """
+    """What reads some solves by number."""
     theta = "theta" if with_theta else "NULL"
     places = ", ".join("?" * count)
     return f"SELECT number, {theta}, {SOLVE} FROM solves WHERE number IN ({places})"

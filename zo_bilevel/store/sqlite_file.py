@@ -25,10 +25,6 @@ MOST_BYTES: Final = 1 << 28
 def explained(path: Path, action: str) -> Iterator[None]:
     """Turn what SQLite or the disk says into one sentence that names file and action.
 
-    Args:
-        path: The store file.
-        action: What was being done, for the message.
-
     Raises:
         StoreError: In place of any SQLite or operating-system error.
     """

@@ -12,13 +12,7 @@ LARGE_THETA_BYTES: Final = 1 << 20
 
 
 def write_theta_file(folder: Path, data: bytes, digest: bytes) -> None:
-    """Put an inner solution into its file; it is on the disk when this returns.
-
-    Args:
-        folder: Made when missing.
-        data: Packed.
-        digest: From `digest_of`.
-    """
+    """Put an inner solution into its file; it is on the disk when this returns."""
     path = _path(folder, digest)
     if read_theta_file(folder, digest) is not None:
         return

@@ -87,9 +87,6 @@ class MissingPackageError(ZoBilevelError, ImportError):
 def described(error: BaseException) -> str:
     """An error in words: its type, its message, and the last line of the user's own code.
 
-    Args:
-        error: What was raised.
-
     Example:
         >>> described(ValueError("too cold"))
         'ValueError: too cold'
@@ -108,9 +105,6 @@ def shown(error: BaseException) -> str:
     r"""The text of an exception, even of one that cannot be printed or should not be.
 
     Control characters and lone surrogates are written as escapes: they would reach the terminal.
-
-    Args:
-        error: What was raised.
 
     Example:
         >>> shown(ValueError("\x1b[2J gone"))

@@ -41,12 +41,5 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401 - any value a result may hold
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401 - as above
-    """The value as an indented JSON document.
-
-    Args:
-        value: As for `to_plain`.
-
-    Returns:
-        Strict JSON, without NaN or infinity.
-    """
+    """The value as an indented JSON document."""
     return json.dumps(to_plain(value), indent=2, allow_nan=False)

@@ -19,9 +19,6 @@ def import_optional(module: str, owner: str, extra: str, package: str = "") -> A
         extra: The extra of zo-bilevel that brings it.
         package: What to install, where that is called otherwise.
 
-    Returns:
-        The module, without types.
-
     Raises:
         MissingPackageError: If it is not installed, naming the package and the extra.
 
@@ -42,9 +39,6 @@ def import_optional(module: str, owner: str, extra: str, package: str = "") -> A
 
 def loaded(module: str) -> Any:  # noqa: ANN401 - a module, without types
     """A module if somebody has imported it; `None` also while another thread still does.
-
-    Args:
-        module: Its name.
 
     Example:
         >>> loaded("json").__name__, loaded("no_such_module")

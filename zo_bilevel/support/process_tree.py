@@ -14,12 +14,6 @@ def script_command(module: str) -> list[str]:
     """The command line of `main(words)` of a module that needs the standard library only.
 
     Nothing of the user's is read: neither site-packages nor environment variables.
-
-    Args:
-        module: Full name of the module.
-
-    Returns:
-        A command line, to which the words are appended.
     """
     root = str(Path(__file__).parents[2])
     program = f"import sys; sys.path.insert(0, {root!r}); from {module} import main; "
@@ -67,11 +61,7 @@ def kill_group(group: int) -> bool:
 
 
 def kill_tree(leader: int) -> None:
-    """Kill a process group and, where /proc tells, descendants that moved to groups of their own.
-
-    Args:
-        leader: Process id of the group's leader.
-    """
+    """Kill a process group and, where /proc tells, descendants in groups of their own."""
     own = os.getpgrp()
     groups = {leader}
     for pid in descendants(leader):

@@ -28,11 +28,7 @@ def sweep(root: Path) -> None:
 
 
 def remove_folders_of(process: int) -> None:
-    """Remove what a process, which is dead, left in the temporary directory.
-
-    Args:
-        process: Its id.
-    """
+    """Remove what a process, which is dead, left in the temporary directory."""
     _remove_unlocked(Path(tempfile.gettempdir()), f"{process}_*", 0.0)
 
 

@@ -89,11 +89,7 @@ class Grid:
         return ["", *lines] if lines else []
 
     def markdown(self) -> str:
-        """Draw the table in Markdown.
-
-        Returns:
-            A pipe table, the notes as paragraphs below it.
-        """
+        """Draw the table in Markdown."""
         aligned = [":--" if k < self.labels else "--:" for k in range(len(self.header))]
         lines = [self.header, tuple(aligned), *self.rows]
         drawn = ["| " + " | ".join(map(_escape, line)) + " |" for line in lines]
@@ -106,10 +102,6 @@ def _escape(cell: str) -> str:
 
 def wrapped(text: str, width: int = WIDTH) -> list[str]:
     """Break a text into lines.
-
-    Args:
-        text: One paragraph.
-        width: Characters in a line.
 
     Returns:
         Lines, those after the first indented by two.
@@ -156,11 +148,6 @@ def percent(share: float | None) -> str:
 
 def spread(lower: float, upper: float, show: str = "number") -> str:
     """Two quartiles for a cell.
-
-    Args:
-        lower: First quartile.
-        upper: Third quartile.
-        show: "number" or "percent".
 
     Example:
         >>> spread(1e-9, 2e-9)

@@ -38,10 +38,6 @@ ALIKE = 1e-6
 def require(condition: bool, rule: str) -> None:
     """Say which rule a part breaks.
 
-    Args:
-        condition: Whether the rule is kept.
-        rule: In words.
-
     Raises:
         AssertionError: If it is not.
     """

@@ -16,11 +16,6 @@ Phi: TypeAlias = Mapping[str, Any]
 def chance(phi: Phi, seed: int | None, salt: str) -> float:
     """A number in [0, 1) that depends on the point, the seed and a word, and on nothing else.
 
-    Args:
-        phi: The point.
-        seed: The solve's seed.
-        salt: Makes two faults at one point independent.
-
     Example:
         >>> chance({"a": 1.0}, 0, "crash") == chance({"a": 1.0}, 0, "crash")
         True
@@ -38,11 +33,6 @@ def check_share(name: str, value: float) -> None:
 
 def digest(phi: Phi, seed: int | None, salt: str) -> bytes:
     """Hash a point and a seed; alike for numpy, torch and plain Python numbers of one value.
-
-    Args:
-        phi: The point.
-        seed: The solve's seed.
-        salt: A word that tells one use from another.
 
     Returns:
         16 bytes.

@@ -65,14 +65,7 @@ class CMA(Baseline):
 
 
 def strategies(solves: Solves) -> Iterator[Any]:
-    """Strategies of pycma, each after the first at a random place with twice the population.
-
-    Args:
-        solves: The run.
-
-    Yields:
-        Strategies, for ever.
-    """
+    """Strategies of pycma, each after the first at a random place with twice the population."""
     library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
     rng, mean = solves.search.rng(1), place.start
     size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)

@@ -16,12 +16,6 @@ CoordinatesName: TypeAlias = Literal["scaled", "prior"]
 def check_coordinates(name: str) -> CoordinatesName:
     """Accept "scaled" or "prior".
 
-    Args:
-        name: What the user gave.
-
-    Returns:
-        The same.
-
     Raises:
         InputError: If it is neither.
     """
@@ -79,9 +73,6 @@ class Coordinates:
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
         """A random place to start anew: uniform in the box, or a draw from the prior.
-
-        Args:
-            rng: Random numbers.
 
         Returns:
             Shape `(N,)`.

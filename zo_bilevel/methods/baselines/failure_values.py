@@ -22,13 +22,6 @@ FAILED_RESIDUALS = 2.0
 def residuals_of(search: Search, method: str) -> Residuals:
     """What a method that works on residuals sees of the problem.
 
-    Args:
-        search: What the method starts from.
-        method: Its name, for the message.
-
-    Returns:
-        The residuals, those of priors included.
-
     Raises:
         UnsupportedProblemError: If the problem is scalar, has another objective or constraints.
     """
@@ -61,9 +54,6 @@ class FailureRule:
     def losses(self, evaluations: Sequence[Evaluation]) -> list[float]:
         """Losses of one round, finite.
 
-        Args:
-            evaluations: The round.
-
         Returns:
             One number each, in order.
         """
@@ -76,10 +66,6 @@ class FailureRule:
         self, evaluations: Sequence[Evaluation], residuals: Residuals
     ) -> list[FloatArray]:
         """Residuals of one round, scaled so that their squares add up to the loss.
-
-        Args:
-            evaluations: The round.
-            residuals: Of the problem.
 
         Returns:
             Vectors of shape `(size,)`, in order.

@@ -19,10 +19,6 @@ EXTRA = "botorch"
 def import_botorch(module: str, owner: str) -> Any:  # noqa: ANN401 - a module without types
     """A module of BoTorch.
 
-    Args:
-        module: Its name.
-        owner: Who needs it, for the message.
-
     Raises:
         MissingPackageError: If it is not installed.
     """
@@ -74,12 +70,7 @@ class UnitData:
             yield
 
     def fitted(self, first: int = 0, **options: Any) -> Any:  # noqa: ANN401 - BoTorch's model
-        """A Gaussian process on the solves, its hyperparameters at their most likely.
-
-        Args:
-            first: The first solve that counts.
-            **options: Of BoTorch's `SingleTaskGP`.
-        """
+        """A Gaussian process on the solves, its hyperparameters at their most likely."""
         import torch
 
         models = import_botorch("botorch.models", "a Gaussian process")

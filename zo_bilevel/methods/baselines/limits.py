@@ -13,12 +13,6 @@ from zo_bilevel.support.errors import UnsupportedProblemError
 def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bool = False) -> None:
     """Refuse integers and choices, or choices alone.
 
-    Args:
-        search: What the method would start from.
-        label: The method's name.
-        reason: What it needs, in words.
-        only_choices: Whether integers are welcome.
-
     Raises:
         UnsupportedProblemError: With how many coordinates are discrete.
     """
@@ -34,11 +28,6 @@ def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bo
 def refuse_many_solves(search: Search, label: str, limit: int) -> None:
     """Refuse more solves than a Gaussian process on all of them can carry.
 
-    Args:
-        search: What the method would start from.
-        label: The method's name.
-        limit: The most solves.
-
     Raises:
         UnsupportedProblemError: With both numbers.
     """
@@ -51,11 +40,6 @@ def refuse_many_solves(search: Search, label: str, limit: int) -> None:
 
 def stop_at(solves: Solves, label: str, limit: int) -> None:
     """End a run that was not told its budget once it has as many solves as can be carried.
-
-    Args:
-        solves: The run.
-        label: The method's name.
-        limit: The most solves.
 
     Raises:
         GiveUpError: When they are spent.

@@ -31,9 +31,6 @@ class MissingMethod(Method):
         Args:
             search: Not looked at.
 
-        Yields:
-            Nothing.
-
         Raises:
             MissingPackageError: Always.
         """

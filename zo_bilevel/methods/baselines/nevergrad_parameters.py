@@ -60,9 +60,6 @@ class NevergradParameters:
     def row(self, value: Any) -> FloatArray:  # noqa: ANN401 - an array, or values by name
         """Coordinates of a candidate.
 
-        Args:
-            value: Of a candidate of this parametrization.
-
         Returns:
             Shape `(N,)`.
         """

@@ -102,13 +102,7 @@ class Solves:
         tell: Callable[[Candidate, float], object],
         width: int,
     ) -> NoReturn:
-        """Solve a library's candidates for ever: in rounds, or each as soon as one has arrived.
-
-        Args:
-            ask: Gives the next candidate and its row.
-            tell: Told each candidate's finite loss.
-            width: How many are open at once.
-        """
+        """Solve a library's candidates for ever: in rounds, or each as soon as one has arrived."""
         open_ones: list[tuple[Point, Candidate]] = []
         while True:
             fresh = [ask() for _ in range(width - len(open_ones))]
@@ -168,36 +162,17 @@ class Baseline(Method):
     def refuse(self, search: Search) -> None:
         """Raise when the method cannot work on this problem.
 
-        Args:
-            search: What the method would start from.
-
         Raises:
             UnsupportedProblemError: With the reason.
         """
 
     @abstractmethod
     def drive(self, solves: Solves) -> str:
-        """Run the library to its end, in its own thread.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Why the library stopped, in words.
-        """
+        """Run the library to its end, in its own thread."""
 
     @final
     def rounds(self, search: Search) -> Rounds:
         """Each call of the library is a round.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            What the library asks for.
-
-        Returns:
-            The library's reason to stop.
 
         Raises:
             UnsupportedProblemError: If the library cannot work on this problem.

@@ -32,11 +32,6 @@ def at_level(point: Point, level: float, fidelity: Fidelity) -> Point:
 def check_prices(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> None:
     """Refuse a solver whose levels have no price: nothing could be saved by them.
 
-    Args:
-        fidelity: Of the problem.
-        cheap: A solve at its cheap level.
-        full: The same at the full level.
-
     Raises:
         InputError: If a price is missing, or the cheap level costs more.
     """

@@ -33,12 +33,6 @@ def race(search: Search, first: Evaluation) -> Rounds:
         search: Problem with a fidelity, seed, round width.
         first: The solved start, ok, at the full level.
 
-    Yields:
-        Rounds of candidates at one level.
-
-    Returns:
-        That every setting was tried.
-
     Raises:
         InputError: If the solver's levels have no price.
     """

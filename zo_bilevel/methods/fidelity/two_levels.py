@@ -58,12 +58,6 @@ def descend_on_two_levels(search: Search, first: Evaluation) -> Solves:
         search: Problem with a fidelity, seed, round width.
         first: The solved start, ok, at the full level, of a vector problem.
 
-    Yields:
-        Rounds of cheap solves, and single full ones.
-
-    Returns:
-        The best full solve.
-
     Raises:
         InputError: If the solver's levels have no price.
     """

@@ -85,11 +85,7 @@ class Arrivals:
         self._turn = False
 
     def run(self) -> Generator[list[Point], list[Evaluation], None]:
-        """Ask for solves until nothing is left to gain here.
-
-        Yields:
-            Points to start now.
-        """
+        """Ask for solves until nothing is left to gain here."""
         local = self._local
         try:
             while not local.is_solved:

@@ -19,12 +19,6 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     Args:
         probing: The continuous coordinates around a solved start.
         may_restart: Whether to look elsewhere when loss is left.
-
-    Yields:
-        Rounds of points.
-
-    Returns:
-        The best solve.
     """
     outer, first = probing.outer, probing.best.loss
     low, high = (end[probing.is_free] for end in probing.search.space.likely)

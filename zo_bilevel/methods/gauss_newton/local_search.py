@@ -68,11 +68,7 @@ class LocalSearch:
     # ---- the loop ----------------------------------------------------------------------------
 
     def remember(self, evaluations: Sequence[Evaluation]) -> None:
-        """Take in the nearest of the solves made before.
-
-        Args:
-            evaluations: All ok.
-        """
+        """Take in the nearest of the solves made before."""
         model, seen = self.model, []
         for point, theta in self._probing.known(evaluations):
             way = point - model.center
@@ -87,11 +83,7 @@ class LocalSearch:
                 model.add_value(model.center + way, theta)
 
     def run(self) -> Generator[list[Point], list[Evaluation], None]:
-        """Ask for rounds until nothing is left to gain here.
-
-        Yields:
-            Rounds of points.
-        """
+        """Ask for rounds until nothing is left to gain here."""
         probing, model = self._probing, self.model
         try:
             while not self.is_solved and not self.is_at_edge:

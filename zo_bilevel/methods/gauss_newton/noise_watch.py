@@ -98,11 +98,7 @@ class NoiseWatch:
         self.radius = max(self._least, best_radius(math.sqrt(self.variance), spread))
 
     def fit(self, model: AnswerModel) -> None:
-        """Balance noise with curvature as the model has found them.
-
-        Args:
-            model: Fitted.
-        """
+        """Balance noise with curvature as the model has found them."""
         if self.found and not self._is_given:
             bend = model.steepness / model.length + 1e-300
             best = math.sqrt(2.0 * math.sqrt(model.noise) / bend)

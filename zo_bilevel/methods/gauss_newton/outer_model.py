@@ -116,12 +116,7 @@ class OuterModel:
         return max(spread, float(np.sqrt(misfit @ misfit / misfit.size)))
 
     def unexplained(self, loss: float, first: float) -> float:
-        """Share of what there is to explain that is left: of the data's variance, or of the loss.
-
-        Args:
-            loss: Of the best point.
-            first: At the start.
-        """
+        """Share of what is to be explained that is left: of the data's variance, or of the loss."""
         if not self.is_quadratic:
             return loss / first if first > 0.0 else 0.0
         variance = 0.5 * self.constant * self._target.size * float(np.var(self._target))

@@ -38,13 +38,7 @@ class Trust:
     radius: float
 
     def adapt(self, agreement: float, length: float, *, accepted: bool) -> None:
-        """After a trial step.
-
-        Args:
-            agreement: Actual over predicted gain.
-            length: Of the step.
-            accepted: Whether the step was taken.
-        """
+        """After a trial step."""
         if not accepted:
             self.radius = SHRINK_AFTER_FAILURE * length
         elif agreement < POOR:
@@ -63,9 +57,6 @@ def ball_step(
         hessian: Shape `(b, b)`, symmetric, of any sign.
         radius: Of the ball.
         quartic: >= 0.
-
-    Returns:
-        The step, and what was added to the Hessian's diagonal.
     """
     values, vectors = np.linalg.eigh(hessian)
     turned = vectors.T @ gradient

@@ -46,9 +46,6 @@ class DiscontinuityDetector:
     def sees_jump(self, evaluations: Sequence[Evaluation]) -> bool:
         """Whether the inner solution jumps.
 
-        Args:
-            evaluations: Of one round.
-
         Returns:
             True when a difference moved nothing at all, and a much longer one along the same
             direction moved something; never once a shorter one has moved something.

@@ -32,9 +32,6 @@ ENOUGH_LEFT = 0.99
 def candidate_directions(space: Space) -> Iterator[FloatArray]:
     """All directions of the continuous coordinates once, the most promising first.
 
-    Args:
-        space: The space.
-
     Yields:
         Orthonormal vectors of shape `(N,)`, zero in integers and choices.
 

@@ -27,19 +27,7 @@ class Descend(Protocol):
 def mixed_search(
     search: Search, first: Evaluation, descend: Descend | Callable[..., Descent]
 ) -> Rounds:
-    """Descend, then poll the neighbouring settings and descend into the most promising ones.
-
-    Args:
-        search: Problem, start, seed.
-        first: A solve that is ok.
-        descend: The continuous search.
-
-    Yields:
-        Rounds of the descents and of the polls.
-
-    Returns:
-        Why nothing is left to gain.
-    """
+    """Descend, then poll the neighbouring settings and descend into the most promising ones."""
     discrete, best = search.space.discrete, first
     if not discrete.any():
         yield from descend(best, may_restart=True)

@@ -24,12 +24,7 @@ class DirectionPromises:
         self._gains: list[float] = []
 
     def note(self, region: RegionModel, radius: float) -> None:
-        """Take in what the newest direction promises alone.
-
-        Args:
-            region: The model, which has learnt a point along it.
-            radius: Longest step.
-        """
+        """Take in what the newest direction promises alone."""
         slope = abs(float(region.local.gradient_at(region.centre()[0])[-1]))
         unit = np.zeros(region.size)
         unit[-1] = 1.0

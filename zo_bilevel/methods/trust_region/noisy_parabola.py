@@ -49,12 +49,7 @@ class NoisyParabola:
         return points
 
     def tell(self, x: FloatArray, f: FloatArray) -> None:
-        """Fit every finite loss within the window and move on.
-
-        Args:
-            x: All points so far.
-            f: Their losses.
-        """
+        """Fit every finite loss within the window and move on."""
         inside = (np.abs(x - self.centre) <= 1.5 * self._half) & np.isfinite(f)
         if inside.sum() < 4:
             return

@@ -96,11 +96,7 @@ class Asynchronous(Protocol):
     """A dispatcher that need not wait for a whole round."""
 
     def stream(self, solve: Solve) -> Stream:
-        """Give what runs solves one by one.
-
-        Args:
-            solve: Runs one job.
-        """
+        """Give what runs solves one by one."""
         ...
 
 

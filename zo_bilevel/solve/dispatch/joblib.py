@@ -191,10 +191,6 @@ class Joblib(WithBlock):
 def shipment_of(solve: Solve, backend: str = "loky") -> Shipment:
     """The solver as it travels to a worker process.
 
-    Args:
-        solve: Runs one job.
-        backend: Of the processes, for the message.
-
     Raises:
         InputError: If the inner solver cannot be pickled.
     """

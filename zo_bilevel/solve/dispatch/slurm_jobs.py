@@ -118,10 +118,6 @@ class AskedSolve:
 def key_of(identity: str, job: Job) -> str:
     """What the same solve of a run that is started again is known by.
 
-    Args:
-        identity: Of the inner solver.
-        job: The solve.
-
     Raises:
         InputError: If its values cannot be told from others.
     """

@@ -15,14 +15,6 @@ MAX_DEPTH = 6
 def unpicklable_message(inner: Callable[..., Any], backend: str, error: Exception) -> str:
     """Name the part of `inner` that cannot be pickled, and what to do.
 
-    Args:
-        inner: The inner solver.
-        backend: The process backend that was asked for.
-        error: What pickling it raised.
-
-    Returns:
-        Two sentences.
-
     Example:
         >>> import threading
         >>> lock = threading.Lock()
@@ -41,11 +33,7 @@ def unpicklable_message(inner: Callable[..., Any], backend: str, error: Exceptio
 
 
 def find_unpicklable(value: Any, path: str = "inner", depth: int = 0) -> tuple[str, Any]:  # noqa: ANN401 - anything
-    """Follow the parts of `value` to the deepest one that cannot be pickled.
-
-    Returns:
-        The way to it in words, and itself.
-    """
+    """Follow the parts of `value` to the deepest one that cannot be pickled."""
     if depth < MAX_DEPTH:
         for name, part in _parts(value):
             if not _picklable(part):

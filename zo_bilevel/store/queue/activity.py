@@ -63,9 +63,6 @@ class Activity:
 def activity_of(store: AbstractStore) -> Activity | None:
     """Look at the queue of a store.
 
-    Args:
-        store: The open store.
-
     Returns:
         `None` where there never was a queue.
     """

@@ -50,11 +50,7 @@ class Seals:
         self._key = hashlib.sha256(token.encode()).digest()
 
     def of(self, *parts: str | bytes) -> bytes:
-        """The seal of a message, 32 bytes.
-
-        Args:
-            parts: What it says.
-        """
+        """The seal of a message, 32 bytes."""
         seal = hmac.new(self._key, PROTOCOL.encode(), hashlib.sha256)
         for part in parts:
             data = part.encode() if isinstance(part, str) else part
@@ -62,20 +58,12 @@ class Seals:
         return seal.digest()
 
     def fits(self, seal: bytes | None, *parts: str | bytes) -> bool:
-        """Whether a seal is that of a message.
-
-        Args:
-            seal: What lies in the database.
-            parts: As for `of`.
-        """
+        """Whether a seal is that of a message."""
         return seal is not None and hmac.compare_digest(bytes(seal), self.of(*parts))
 
 
 def job_to_json(job: Job) -> str:
     """A job as text.
-
-    Args:
-        job: To be sent.
 
     Raises:
         InputError: If it holds what cannot be sent: an exact derivative, or an option of a choice
@@ -175,12 +163,7 @@ class Answer:
 
 
 def answer_to_row(outcome: Outcome, worker: str) -> tuple[str, bytes]:
-    """An outcome as text, and the bytes of its inner solution.
-
-    Args:
-        outcome: Without derivative.
-        worker: Who found it.
-    """
+    """An outcome as text, and the bytes of its inner solution."""
     layout = "" if outcome.layout is None else layout_to_json(outcome.layout, None)
     facts = [outcome.status, layout, outcome.seconds, outcome.cost, outcome.error, worker]
     return json.dumps([*facts, outcome.theta is not None]), packed_theta(outcome) or b""

@@ -143,9 +143,6 @@ class QueueTables:
             owner: Name of the run's session.
             lease: Seconds without a sign after which its worker counts as lost.
             overdue: Seconds after which a second worker may take it, too.
-
-        Returns:
-            The task's name.
         """
         text, name = job_to_json(job), secrets.token_hex(16)
         seal = self._seals.of("job", name, version.identity, text)
@@ -198,13 +195,7 @@ class QueueTables:
     # what a worker does
 
     def sign_in(self, worker: str, version: Version, seconds: float) -> None:
-        """Say that a worker is there for so many seconds.
-
-        Args:
-            worker: Its name.
-            version: Of its inner solver.
-            seconds: From now.
-        """
+        """Say that a worker is there for so many seconds."""
         self._ask(schema.JOIN, worker, version.identity, seconds)
 
     def sign_out(self, worker: str) -> None:
@@ -244,11 +235,7 @@ class QueueTables:
         return job_from_json(claim.job)
 
     def renew(self, claim: Claim) -> bool:
-        """Say that a worker is still at it.
-
-        Returns:
-            Whether anybody still waits for the answer.
-        """
+        """Say that a worker is still at it."""
         return bool(self._ask(schema.RENEW, claim.lease, claim.number))
 
     def give_back(self, claim: Claim) -> None:
@@ -256,11 +243,7 @@ class QueueTables:
         self._ask(schema.GIVE_BACK, claim.number)
 
     def answer(self, claim: Claim, outcome: Outcome, worker: str) -> bool:
-        """Write an answer; the first one counts.
-
-        Returns:
-            Whether this was the first.
-        """
+        """Write an answer; the first one counts."""
         text, theta = answer_to_row(outcome, worker)
         seal = self._seals.of("answer", claim.task, claim.job, text, theta)
         is_first = bool(self._ask(schema.ANSWER, text, theta, seal, claim.task))

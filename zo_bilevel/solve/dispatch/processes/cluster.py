@@ -136,14 +136,7 @@ class Cluster:
 def solve_on_cluster(
     shipment: Shipment, job: Job, limits: Limits, token: str
 ) -> tuple[int, Outcome]:
-    """Run one job in a supervised process of the machine that this is called on.
-
-    Args:
-        shipment: The solver.
-        job: What to solve.
-        limits: Time limit and retries.
-        token: Names the round, for `end_solves`.
-    """
+    """Run one job in a supervised process of the machine that this is called on."""
 
     def started(worker: SupervisedWorker) -> None:
         with _here.lock:

@@ -135,9 +135,6 @@ class Round:
         """Start the lanes and yield each job's index and outcome as it finishes.
 
         Closing the iterator, or an exception in the caller's thread (Ctrl-C), kills what runs.
-
-        Args:
-            seconds: After so many, what runs is killed and has no outcome.
         """
         ended, deadline = 0, time.monotonic() + seconds
         unanswered = {job.index for job in self._jobs}

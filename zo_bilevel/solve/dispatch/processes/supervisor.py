@@ -180,11 +180,7 @@ class SupervisedWorker:
             self._requests = -1
 
     def end(self) -> str:
-        """End the process tree, wait until it is gone, let go of the pipes.
-
-        Returns:
-            How the worker ended, in words.
-        """
+        """End the process tree, wait until it is gone, let go of the pipes."""
         if not self._open:
             return "ended before"
         self._open = False
