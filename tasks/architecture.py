@@ -62,11 +62,7 @@ SIZES = {
 
 
 class Cell(torch.nn.Module):
-    """A stem, a cell whose edges mix their operations by `softmax(scores)`, a linear layer.
-
-    Args:
-        width: Channels.
-    """
+    """A stem, a cell whose edges mix their operations by `softmax(scores)`, a linear layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -206,11 +206,7 @@ PROBLEMS: Mapping[str, LeastSquares] = {
 
 @final
 class ResidualSolver:
-    """The residuals of one problem as an inner solver.
-
-    Args:
-        name: Its name in `PROBLEMS`.
-    """
+    """The residuals of one problem as an inner solver."""
 
     def __init__(self, name: str) -> None:
         self.name = f"more-garbow-hillstrom-{name}"

@@ -22,11 +22,7 @@ BOX_BOUND = 6.0
 
 
 class PenalisedMisfit:
-    """`0.5 |theta - target|^2 + 0.5 rho |phi|^2` as a torch function of theta and phi.
-
-    Args:
-        form: The quadratic.
-    """
+    """`0.5 |theta - target|^2 + 0.5 rho |phi|^2` as a torch function of theta and phi."""
 
     def __init__(self, form: QuadraticForm) -> None:
         self.form = form

@@ -88,10 +88,6 @@ class FileTemplate:
     `{{ nu | width(10) }}` is for decks of fixed columns: see `in_columns`. Other formats are
     Jinja2's own: `{{ "%.6e" | format(nu) }}`.
 
-    Args:
-        name: The file's name, for messages.
-        text: The template.
-
     Raises:
         InputError: If the template is not one.
         MissingPackageError: If Jinja2 is not installed.

@@ -86,12 +86,7 @@ class SoftPrompt:
 
 @final
 class BoundPrompt:
-    """A soft prompt of one model: turns phi into embeddings.
-
-    Args:
-        settings: How it is made.
-        model: Whose embeddings it starts from.
-    """
+    """A soft prompt of one model: turns phi into embeddings."""
 
     def __init__(self, settings: SoftPrompt, model: LanguageModel) -> None:
         self.settings = settings

@@ -15,9 +15,6 @@ from zo_bilevel.support.errors import InputError
 class KeptBuffers:
     """The buffers of a module, which a call must leave as they are.
 
-    Args:
-        module: The module.
-
     Example:
         >>> module = torch.nn.BatchNorm1d(2)
         >>> with KeptBuffers(module).unchanged():

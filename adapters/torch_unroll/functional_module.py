@@ -23,10 +23,6 @@ class FunctionalModule:
     another thread would see them. Here every thread has a skeleton of its own: the same buffers and
     frozen weights, and nothing where the other weights go, so that it takes no memory.
 
-    Args:
-        module: The module.
-        names: Its parameters that calls give values for.
-
     Example:
         >>> module = torch.nn.Linear(2, 1, bias=False)
         >>> call = FunctionalModule(module, ["weight"])

@@ -36,13 +36,7 @@ PROBE_STRENGTH = 10.0
 
 @final
 class SoftPromptBench:
-    """The data, the model, and the same examples for every method.
-
-    Args:
-        options: Those of the command line.
-        seed: Of the split, the random matrix and the methods.
-        model: The model, when it is loaded already.
-    """
+    """The data, the model, and the same examples for every method."""
 
     def __init__(
         self, options: Mapping[str, Any], seed: int, model: LanguageModel | None = None

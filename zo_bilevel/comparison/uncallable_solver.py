@@ -20,11 +20,7 @@ class UncountedSolveError(ZoBilevelError, RuntimeError):
 
 @final
 class UncallableSolver:
-    """Looks like an inner solver, counts attempts to call it and refuses them.
-
-    Args:
-        inner: The inner solver.
-    """
+    """Looks like an inner solver, counts attempts to call it and refuses them."""
 
     def __init__(self, inner: Any) -> None:  # noqa: ANN401 - any inner solver
         self._inner = inner

@@ -31,23 +31,12 @@ class Pull:
         options: Passed on to the inner solver, by name.
     """
 
+    solves = 1
+    uses_outer = True
+    hides_theta = False
+
     through: Literal["trajectory", "fixed_point"]
     options: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def solves(self) -> int:
-        """One: a reverse sweep."""
-        return 1
-
-    @property
-    def uses_outer(self) -> bool:
-        """It is the outer objective's gradient that is pulled."""
-        return True
-
-    @property
-    def hides_theta(self) -> bool:
-        """Theta comes along."""
-        return False
 
     def key(self) -> bytes:
         """Kind and options."""

@@ -29,19 +29,12 @@ class PulledGradient:
         pulled: `df/dtheta` pulled back, scaled, shape `(N,)`.
     """
 
+    num_directions = 1
+    dropped = 0
+
     x: FloatArray
     theta: FloatArray
     pulled: FloatArray
-
-    @property
-    def num_directions(self) -> int:
-        """One: the gradient itself."""
-        return 1
-
-    @property
-    def dropped(self) -> int:
-        """None can be lost."""
-        return 0
 
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
         """`pulled + df/dx`, and a standard error of zero.

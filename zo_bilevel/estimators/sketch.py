@@ -21,11 +21,7 @@ from zo_bilevel.support.errors import InnerSolverError, InputError
 
 @final
 class Observed:
-    """What a method may see of a solve: the inner solution, or only the loss.
-
-    Args:
-        bound: The problem.
-    """
+    """What a method may see of a solve: the inner solution, or only the loss."""
 
     def __init__(self, bound: BoundProblem) -> None:
         self.bound = bound

@@ -29,33 +29,12 @@ class DefaultMethod(Method):
     by races.
     """
 
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        return "default"
-
-    @property
-    def has_steps(self) -> bool:
-        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
-        return True
-
-    @property
-    def constraints(self) -> str:
-        """How the method keeps constraints."""
-        return "kept"
+    name = "default"
+    has_steps = True
+    constraints = "kept"
 
     def rounds(self, search: Search) -> Rounds:
-        """The start, then the method it calls for.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            The start; then that method's rounds.
-
-        Returns:
-            That method's reason.
-        """
+        """The start, then the method it calls for."""
         (first,) = yield [search.point(search.start, "start")]
         search, first = yield from whole(search, find_start(search, first))
         if not first.ok:
@@ -78,9 +57,5 @@ class DefaultMethod(Method):
         return (yield from TrustRegion().continue_from(search, first))
 
     def arrivals(self, search: Search) -> Arrivals:
-        """The same, told each answer as it arrives.
-
-        Args:
-            search: Problem, start, seed, round width.
-        """
+        """The same, told each answer as it arrives."""
         return self.rounds(dataclasses.replace(search, is_asynchronous=True))

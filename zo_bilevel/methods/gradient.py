@@ -92,17 +92,7 @@ class GradientMethod(Method):
             raise InputError(f"optimizer refuses its options {self.options}: {error}") from error
 
     def rounds(self, search: Search) -> Rounds:
-        """One sketch a round.
-
-        Args:
-            search: Problem, start, seed.
-
-        Yields:
-            The solves of each sketch.
-
-        Returns:
-            Why it stopped: only when sketches fail again and again.
-        """
+        """One sketch a round."""
         descent = self._begin(search)
         bound, lost, step = None, 0, 0
         gathered: list[FloatArray] = []

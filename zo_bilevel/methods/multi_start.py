@@ -65,17 +65,7 @@ class MultiStart(Method):
         return self.method.constraints
 
     def rounds(self, search: Search) -> Rounds:
-        """The rounds of as many starts as run at once, put together.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            Points of the starts that run.
-
-        Returns:
-            How many minima there are.
-        """
+        """The rounds of as many starts as run at once, put together."""
         at_once = min(search.round_width, self.starts)
         inner = dataclasses.replace(search, round_width=search.round_width // at_once)
         waiting = [_Start(self.method, inner, x, k) for k, x in enumerate(self._points(search))]

@@ -97,17 +97,7 @@ class TwoPhase(Method):
         return " then ".join(method.name for method, _ in self.phases)
 
     def rounds(self, search: Search) -> Rounds:
-        """One phase after the other.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            The rounds of each phase.
-
-        Returns:
-            Why the last phase stopped.
-        """
+        """One phase after the other."""
         best = BestSoFar()
         start, reason = search.start, ""
         for place, (method, limit) in enumerate(self.phases):

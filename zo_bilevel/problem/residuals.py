@@ -14,12 +14,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 @final
 class Residuals:
-    """Residuals of the data, then those of the priors; the loss is their squares over `count`.
-
-    Args:
-        space: The parameters.
-        objective: The data.
-    """
+    """Residuals of the data, then those of the priors; the loss is their squares over `count`."""
 
     def __init__(self, space: Space, objective: SquaredError) -> None:
         self.objective = objective

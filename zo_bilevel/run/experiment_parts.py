@@ -17,11 +17,7 @@ from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
 
 @final
 class ExperimentParts:
-    """The jobs of each point of a round; one where the inner solver is not `Experiments`.
-
-    Args:
-        problem: The problem.
-    """
+    """The jobs of each point of a round; one where the inner solver is not `Experiments`."""
 
     def __init__(self, problem: Problem) -> None:
         inner = problem.inner

@@ -53,11 +53,7 @@ class SilentProgress(Progress):
 
 @final
 class LineProgress(Progress):
-    """A line at the first solve, then at most `MOST_LINES`, none within a second.
-
-    Args:
-        write: Takes a line.
-    """
+    """A line at the first solve, then at most `MOST_LINES`, none within a second."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write

@@ -26,6 +26,8 @@ class MemoryStore(AbstractStore):
         9
     """
 
+    name = "in memory"
+
     def __init__(self) -> None:
         self._runs: dict[int, StoredRun] = {}
         self._solves: dict[int, StoredSolve] = {}
@@ -36,16 +38,8 @@ class MemoryStore(AbstractStore):
         self._changes = 0
         self._lock = RLock()
 
-    @property
-    def name(self) -> str:
-        """What the store is called in messages."""
-        return "in memory"
-
     def begin(self, run: StoredRun) -> StoredRun:
         """Open a run, or the one of the same identity to go on with.
-
-        Args:
-            run: Its facts.
 
         Raises:
             StoreError: If another thread is working on that run.

@@ -17,10 +17,6 @@ ROWS_AHEAD: Final = 32
 class OwnSolves:
     """What the run stored before, each given out once.
 
-    Args:
-        store: The store.
-        run: The run's number.
-
     Attributes:
         damaged: Numbers of solves to drop.
         arrivals: Place of the first solve of each step.

@@ -65,14 +65,7 @@ class BOBYQA(Baseline):
         return "bobyqa:restarts" if self.restarts else "bobyqa"
 
     def drive(self, solves: Solves) -> str:
-        """Run Py-BOBYQA to its end.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Its message.
-        """
+        """Run Py-BOBYQA to its end."""
         place, library = solves.coordinates, import_optional("pybobyqa", "BOBYQA", "baselines")
 
         def run(start: FloatArray) -> str:

@@ -39,20 +39,14 @@ class BoTorch(Baseline):
         optimization"; Ament et al. (2023), "Unexpected improvements to expected improvement".
     """
 
+    label = "botorch"
+
     def __init__(self) -> None:
         super().__init__()
         import_botorch("botorch", "BoTorch")
 
-    @property
-    def label(self) -> str:
-        """Name in tables and on the command line."""
-        return "botorch"
-
     def refuse(self, search: Search) -> None:
         """Raise where a Gaussian process of numbers cannot work.
-
-        Args:
-            search: What the method would start from.
 
         Raises:
             UnsupportedProblemError: For integers or choices, or more than 500 solves.
@@ -61,14 +55,7 @@ class BoTorch(Baseline):
         refuse_many_solves(search, self.label, MOST_SOLVES)
 
     def drive(self, solves: Solves) -> str:
-        """Design, then fit and climb for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Design, then fit and climb for as long as there are solves."""
         import torch
 
         acquisition = import_botorch("botorch.acquisition.logei", "BoTorch")

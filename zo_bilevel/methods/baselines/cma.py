@@ -36,24 +36,14 @@ class CMA(Baseline):
         Hansen, "The CMA evolution strategy: a tutorial"; restarts: Auger and Hansen (2005).
     """
 
+    label = "cma"
+
     def __init__(self, coordinates: str = "scaled") -> None:
         super().__init__(coordinates)
         import_optional("cma", "CMA", "baselines")
 
-    @property
-    def label(self) -> str:
-        """Name without the coordinates."""
-        return "cma"
-
     def drive(self, solves: Solves) -> str:
-        """Generations, restarts, for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Generations, restarts, for as long as there are solves."""
         waiting = [solves.coordinates.start]
         for strategy in strategies(solves):
             while not strategy.stop():

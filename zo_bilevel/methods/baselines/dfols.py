@@ -46,6 +46,8 @@ class DFOLS(Baseline):
         model-based derivative-free optimization solvers", ACM TOMS 45(3).
     """
 
+    label = "dfols"
+
     def __init__(
         self,
         coordinates: str = "scaled",
@@ -62,16 +64,8 @@ class DFOLS(Baseline):
         self.radius = radius
         import_optional("dfols", "DFOLS", "baselines")
 
-    @property
-    def label(self) -> str:
-        """Name without the coordinates."""
-        return "dfols"
-
     def refuse(self, search: Search) -> None:
         """Raise unless there are residuals.
-
-        Args:
-            search: What the method would start from.
 
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
@@ -79,14 +73,7 @@ class DFOLS(Baseline):
         residuals_of(search, "DFO-LS")
 
     def drive(self, solves: Solves) -> str:
-        """Run DFO-LS to its end.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            DFO-LS's message.
-        """
+        """Run DFO-LS to its end."""
         place, outer = solves.coordinates, residuals_of(solves.search, "DFO-LS")
 
         def residuals(row: FloatArray) -> FloatArray:

@@ -50,6 +50,8 @@ class ESMDA(Baseline):
         Computers & Geosciences 55.
     """
 
+    label = "esmda"
+
     def __init__(
         self,
         *,
@@ -69,16 +71,8 @@ class ESMDA(Baseline):
         self.observation_error = observation_error
         import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
 
-    @property
-    def label(self) -> str:
-        """Name in tables."""
-        return "esmda"
-
     def refuse(self, search: Search) -> None:
         """Raise unless there are residuals.
-
-        Args:
-            search: What the method would start from.
 
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
@@ -93,14 +87,7 @@ class ESMDA(Baseline):
         return max((max_solves - 1) // self.num_assimilations, SMALLEST_ENSEMBLE)
 
     def drive(self, solves: Solves) -> str:
-        """Assimilate, then solve the mean.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            That it is done.
-        """
+        """Assimilate, then solve the mean."""
         search, to_x = solves.search, solves.coordinates.to_x
         rng, size = search.rng(1), self._size(search.max_solves)
         noise = rng.standard_normal((search.space.size, size))

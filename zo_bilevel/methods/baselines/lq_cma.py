@@ -32,24 +32,14 @@ class LqCMA(Baseline):
         Hansen (2019), "A global surrogate assisted CMA-ES", GECCO.
     """
 
+    label = "lq-cma"
+
     def __init__(self, coordinates: str = "scaled") -> None:
         super().__init__(coordinates)
         import_optional("cma", "LqCMA", "baselines")
 
-    @property
-    def label(self) -> str:
-        """Name without the coordinates."""
-        return "lq-cma"
-
     def drive(self, solves: Solves) -> str:
-        """Generations, restarts, for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Generations, restarts, for as long as there are solves."""
         models = import_optional("cma.fitness_models", "LqCMA", "baselines")
         start = solves.coordinates.start
         first: float | None = solves.loss(start)

@@ -10,12 +10,7 @@ from zo_bilevel.support.errors import MissingPackageError
 
 @final
 class MissingMethod(Method):
-    """Stands in a comparison for a method that is not there.
-
-    Args:
-        name: The method's name.
-        error: What is missing.
-    """
+    """Stands in a comparison for a method that is not there."""
 
     def __init__(self, name: str, error: MissingPackageError) -> None:
         self._name, self._error = name, error
@@ -27,9 +22,6 @@ class MissingMethod(Method):
 
     def rounds(self, search: Search) -> Rounds:  # noqa: ARG002 - there is nothing to search
         """Refuses.
-
-        Args:
-            search: Not looked at.
 
         Raises:
             MissingPackageError: Always.

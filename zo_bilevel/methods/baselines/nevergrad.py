@@ -62,9 +62,6 @@ class Nevergrad(Baseline):
     def refuse(self, search: Search) -> None:  # noqa: ARG002 - the problem does not matter
         """Raise where Nevergrad is known to break.
 
-        Args:
-            search: What the method would start from.
-
         Raises:
             UnsupportedProblemError: For NGOpt with numpy 2.4 or later.
         """
@@ -100,14 +97,7 @@ class Nevergrad(Baseline):
             _end_threads(optimizer)
 
     def drive(self, solves: Solves) -> str:
-        """Ask and tell for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Ask and tell for as long as there are solves."""
         random = int(solves.search.rng(1).integers(2**32, dtype=np.uint32))
         begins_there = self._begins_at_start(solves, random)
         optimizer, parameters = self._make(solves, random)

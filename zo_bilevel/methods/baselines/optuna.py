@@ -61,9 +61,6 @@ class Optuna(Baseline):
     def refuse(self, search: Search) -> None:
         """Raise where the sampler cannot work.
 
-        Args:
-            search: What the method would start from.
-
         Raises:
             UnsupportedProblemError: For choices with CMA, or more solves than the Gaussian
                 process can carry.
@@ -74,14 +71,7 @@ class Optuna(Baseline):
             refuse_many_solves(search, self.label, GP_SOLVES)
 
     def drive(self, solves: Solves) -> str:
-        """Ask and tell for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Ask and tell for as long as there are solves."""
         library = import_optional("optuna", "Optuna", "optuna")
         values = SingleValues(solves.search.space)
         kinds = distributions_of(library, values)

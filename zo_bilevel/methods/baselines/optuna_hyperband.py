@@ -37,15 +37,6 @@ class OptunaHyperband(Method):
     def rounds(self, search: Search) -> Rounds:
         """One trial after the other, the start first.
 
-        Args:
-            search: Problem, start, seed.
-
-        Yields:
-            One point at one level.
-
-        Returns:
-            Never.
-
         Raises:
             UnsupportedProblemError: If the problem has no fidelity.
         """

@@ -42,6 +42,8 @@ class POUNDERS(Baseline):
         Advances and Trends in Optimization with Engineering Applications, SIAM.
     """
 
+    label = "pounders"
+
     def __init__(self, coordinates: str = "scaled", *, radius: float = 1.0) -> None:
         super().__init__(coordinates)
         if not radius > 0:
@@ -49,16 +51,8 @@ class POUNDERS(Baseline):
         self.radius = radius
         import_optional("ibcdfo", "POUNDERS", "pounders")
 
-    @property
-    def label(self) -> str:
-        """Name without the coordinates."""
-        return "pounders"
-
     def refuse(self, search: Search) -> None:
         """Raise unless there are residuals.
-
-        Args:
-            search: What the method would start from.
 
         Raises:
             UnsupportedProblemError: If the problem is scalar or has another objective.
@@ -66,14 +60,7 @@ class POUNDERS(Baseline):
         residuals_of(search, "POUNDERS")
 
     def drive(self, solves: Solves) -> str:
-        """Run POUNDERS to its end.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Its flag.
-        """
+        """Run POUNDERS to its end."""
         place, outer = solves.coordinates, residuals_of(solves.search, "POUNDERS")
 
         def residuals(row: FloatArray) -> FloatArray:

@@ -21,39 +21,18 @@ class RandomSearch(Method):
         50
     """
 
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        return "random"
-
-    @property
-    def constraints(self) -> str:
-        """How the method keeps constraints."""
-        return "penalized"
+    name = "random"
+    constraints = "penalized"
 
     def rounds(self, search: Search) -> Rounds:
-        """`round_width` draws a round.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            The start, then uniform draws.
-
-        Returns:
-            Never.
-        """
+        """`round_width` draws a round."""
         points = _points(search)
         yield [next(points)]
         while True:
             yield list(islice(points, search.round_width))
 
     def arrivals(self, search: Search) -> Arrivals:
-        """As many draws as may run, then one for each that arrives.
-
-        Args:
-            search: Problem, start, seed, round width.
-        """
+        """As many draws as may run, then one for each that arrives."""
         points = _points(search)
         yield list(islice(points, search.round_width))
         while True:

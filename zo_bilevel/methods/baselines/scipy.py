@@ -133,9 +133,6 @@ class Scipy(Baseline):
     def refuse(self, search: Search) -> None:
         """Raise where the solver cannot work.
 
-        Args:
-            search: What the method would start from.
-
         Raises:
             UnsupportedProblemError: If it needs residuals or derivatives that there are not.
         """
@@ -150,14 +147,7 @@ class Scipy(Baseline):
             refuse_discrete(search, self.label, "needs derivatives")
 
     def drive(self, solves: Solves) -> str:
-        """Run scipy to its end.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            scipy's message.
-        """
+        """Run scipy to its end."""
         if self.solver in RESIDUAL_SOLVERS:
             return self._least_squares(solves)
         run = self._cobyqa if self.solver == "COBYQA" else self._minimize

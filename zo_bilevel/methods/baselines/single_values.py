@@ -43,9 +43,6 @@ class SingleValues:
 
     Reals are searched in the coordinates of every method, so that a `Log` is on its own scale.
 
-    Args:
-        space: The space.
-
     Example:
         >>> from zo_bilevel import Real
         >>> values = SingleValues(Space(n=Integer(1, 9), c=Choice(["a", "b"]), x=Real(0, 1)))

@@ -33,24 +33,14 @@ class SMAC(Baseline):
         hyperparameter optimization", JMLR 23.
     """
 
+    label = "smac"
+
     def __init__(self) -> None:
         super().__init__()
         import_optional("smac", "SMAC", "smac")
 
-    @property
-    def label(self) -> str:
-        """Name in tables and on the command line."""
-        return "smac"
-
     def drive(self, solves: Solves) -> str:
-        """Ask and tell for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            SMAC has nothing more to try, in words.
-        """
+        """Ask and tell for as long as there are solves."""
         kinds = import_optional("smac.runhistory.dataclasses", "SMAC", "smac")
         values, start = SingleValues(solves.search.space), solves.coordinates.start
         with tempfile.TemporaryDirectory() as folder:

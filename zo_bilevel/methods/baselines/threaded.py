@@ -190,9 +190,6 @@ class Baseline(Method):
     def arrivals(self, search: Search) -> Arrivals:
         """The library's candidates, each told when it arrives.
 
-        Args:
-            search: Problem, start, seed, round width.
-
         Raises:
             UnsupportedProblemError: If the library needs whole rounds, or cannot work on this
                 problem.

@@ -43,20 +43,14 @@ class TuRBO(Baseline):
         Eriksson et al. (2019), "Scalable global optimization via local Bayesian optimization".
     """
 
+    label = "turbo"
+
     def __init__(self) -> None:
         super().__init__()
         import_botorch("botorch", "TuRBO")
 
-    @property
-    def label(self) -> str:
-        """Name in tables and on the command line."""
-        return "turbo"
-
     def refuse(self, search: Search) -> None:
         """Raise where a Gaussian process of numbers cannot work.
-
-        Args:
-            search: What the method would start from.
 
         Raises:
             UnsupportedProblemError: For integers or choices, or more than 2000 solves.
@@ -65,14 +59,7 @@ class TuRBO(Baseline):
         refuse_many_solves(search, self.label, MOST_SOLVES)
 
     def drive(self, solves: Solves) -> str:
-        """Region after region for as long as there are solves.
-
-        Args:
-            solves: The run.
-
-        Returns:
-            Never.
-        """
+        """Region after region for as long as there are solves."""
         data, size = UnitData(solves), solves.coordinates.size
         width = solves.search.round_width
         patience = math.ceil(max(4 / width, size / width))

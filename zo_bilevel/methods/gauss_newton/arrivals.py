@@ -72,12 +72,7 @@ class _Unit:
 
 @final
 class Arrivals:
-    """Runs a local search one arrival at a time.
-
-    Args:
-        local: The search.
-        probing: Turns plans into points.
-    """
+    """Runs a local search one arrival at a time."""
 
     def __init__(self, local: LocalSearch, probing: Probing) -> None:
         self._local, self._probing = local, probing

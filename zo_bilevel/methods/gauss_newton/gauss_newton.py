@@ -61,6 +61,10 @@ class GaussNewton(Method):
         of composite functions".
     """
 
+    name = "gauss-newton"
+    has_steps = True
+    constraints = "kept"
+
     def __init__(self, estimator: FG2UZO | FG2U | SparseZO | None = None) -> None:
         self.estimator = FG2UZO() if estimator is None else estimator
         if isinstance(self.estimator, SparseZO):
@@ -77,32 +81,8 @@ class GaussNewton(Method):
                     "chooses which directions it differences, and how many"
                 )
 
-    @property
-    def name(self) -> str:
-        """Name in tables and on the command line."""
-        return "gauss-newton"
-
-    @property
-    def has_steps(self) -> bool:
-        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
-        return True
-
-    @property
-    def constraints(self) -> str:
-        """How the method keeps constraints."""
-        return "kept"
-
     def rounds(self, search: Search) -> Rounds:
         """Local searches, restarts, and steps to discrete neighbours.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            The start; then sketches, trial steps, restarts.
-
-        Returns:
-            Why nothing is left to gain.
 
         Raises:
             UnsupportedProblemError: At the start, if only the loss can be seen.
@@ -120,9 +100,6 @@ class GaussNewton(Method):
 
     def arrivals(self, search: Search) -> Arrivals:
         """The same, told each answer as it arrives.
-
-        Args:
-            search: Problem, start, seed, round width.
 
         Raises:
             UnsupportedProblemError: With exact derivatives, which need whole rounds.

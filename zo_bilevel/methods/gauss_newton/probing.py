@@ -35,13 +35,6 @@ ROUNDING = 0.3
 class Probing:
     """Turns a plan into points and their evaluations into the plan's answers.
 
-    Args:
-        estimator: Says how to difference.
-        search: Problem, seed, round width.
-        outer: What is modelled of a solve.
-        first: The solved start.
-        detector: Ends the search when answers jump.
-
     Attributes:
         best: Lowest loss so far.
         start: Continuous coordinates of the start, and the modelled vector there.

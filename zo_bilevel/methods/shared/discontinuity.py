@@ -19,11 +19,7 @@ LEAST_COSINE = 0.99
 
 @final
 class DiscontinuityError(Exception):
-    """Raised inside a search whose answers jump.
-
-    Args:
-        best: Lowest loss so far.
-    """
+    """Raised inside a search whose answers jump."""
 
     def __init__(self, best: Evaluation) -> None:
         super().__init__("the inner solution jumps: its differences say nothing")
@@ -32,11 +28,7 @@ class DiscontinuityError(Exception):
 
 @final
 class DiscontinuityDetector:
-    """Watches the first differences of a search.
-
-    Args:
-        first: The solved start.
-    """
+    """Watches the first differences of a search."""
 
     def __init__(self, first: Evaluation) -> None:
         self._first = first

@@ -31,10 +31,6 @@ NARROWEST_GAP = 1.0 / 64
 class BracketSearch:
     """A space-filling first round, then the best bracket, then the gaps.
 
-    Args:
-        part: Of one coordinate.
-        may_look_elsewhere: Whether to look into gaps too.
-
     Attributes:
         smooth: Where the minimum is under noise; `None` as long as there is none.
     """

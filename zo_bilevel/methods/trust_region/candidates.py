@@ -24,12 +24,7 @@ RANDOM_SHARE = 0.15
 
 @final
 class Candidates:
-    """Draws settings to be compared.
-
-    Args:
-        features: Of the space.
-        rng: Random numbers.
-    """
+    """Draws settings to be compared."""
 
     def __init__(self, features: Features, rng: np.random.Generator) -> None:
         self._features, self._rng = features, rng

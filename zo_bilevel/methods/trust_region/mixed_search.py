@@ -36,12 +36,7 @@ MOST_STALLS = 12
 
 @final
 class MixedSearch:
-    """The search over spaces with integers or choices.
-
-    Args:
-        search: Problem, seed, round width.
-        first: The solved start.
-    """
+    """The search over spaces with integers or choices."""
 
     def __init__(self, search: Search, first: Evaluation) -> None:
         self._search, self._best = search, first

@@ -32,9 +32,6 @@ class QuadraticModel:
     Arrays have room to spare, so that a point comes or goes without copying the others; the last
     point takes the place of one that is dropped.
 
-    Args:
-        value: Loss at the base, the first point.
-
     Attributes:
         stale: Updates since the last fit from scratch.
         newest: Row of the point learnt last.

@@ -35,12 +35,7 @@ CERTAINTY_DRAWS = 2000
 
 @final
 class RacingSearch:
-    """The search over spaces with integers or choices, where a solve takes a seed.
-
-    Args:
-        search: Problem, seed, round width.
-        first: The solved start.
-    """
+    """The search over spaces with integers or choices, where a solve takes a seed."""
 
     def __init__(self, search: Search, first: Evaluation) -> None:
         self._search, self._features = search, Features(search.space)

@@ -43,12 +43,7 @@ class _Running:
 
 @final
 class RegionArrivals:
-    """Runs a region search one arrival at a time.
-
-    Args:
-        region: The search.
-        part: The coordinates.
-    """
+    """Runs a region search one arrival at a time."""
 
     def __init__(self, region: RegionSearch, part: ContinuousPart) -> None:
         self._region, self._part, region.width = region, part, 1

@@ -38,12 +38,7 @@ class Trial(NamedTuple):
 
 @final
 class Proposals:
-    """Makes trial points from what is known.
-
-    Args:
-        model: What is known.
-        rng: Random numbers.
-    """
+    """Makes trial points from what is known."""
 
     def __init__(self, model: RegionModel, rng: np.random.Generator) -> None:
         self._model, self._rng = model, rng

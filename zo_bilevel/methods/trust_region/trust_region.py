@@ -47,43 +47,18 @@ class TrustRegion(Method):
         the pair of models and the metric learnt from the model's curvature are this project's.
     """
 
-    @property
-    def name(self) -> str:
-        """Name in tables and on the command line."""
-        return "trust-region"
-
-    @property
-    def has_steps(self) -> bool:
-        """Yes: it keeps `ftol`, `xtol` and `restarts=False`."""
-        return True
-
-    @property
-    def constraints(self) -> str:
-        """How the method keeps constraints."""
-        return "kept"
+    name = "trust-region"
+    has_steps = True
+    constraints = "kept"
 
     def rounds(self, search: Search) -> Rounds:
-        """Local searches, restarts, and steps to discrete neighbours.
-
-        Args:
-            search: Problem, start, seed, round width.
-
-        Yields:
-            The start; then steps, new directions, restarts.
-
-        Returns:
-            Why nothing is left to gain.
-        """
+        """Local searches, restarts, and steps to discrete neighbours."""
         (first,) = yield [search.point(search.start, "start")]
         search, first = yield from whole(search, find_start(search, first))
         return (yield from self.continue_from(search, first)) if first.ok else NO_START
 
     def arrivals(self, search: Search) -> Arrivals:
-        """The same, told each answer as it arrives.
-
-        Args:
-            search: Problem, start, seed, round width.
-        """
+        """The same, told each answer as it arrives."""
         return self.rounds(dataclasses.replace(search, is_asynchronous=True))
 
     def continue_from(self, search: Search, first: Evaluation) -> Rounds:

@@ -25,13 +25,7 @@ LATE_RESULT_S: Final = 15.0
 
 @final
 class SolveTask:
-    """One solve as a job runs it; whole again after preemption.
-
-    Args:
-        shipment: The solver.
-        job: The solve.
-        limits: What it may take.
-    """
+    """One solve as a job runs it; whole again after preemption."""
 
     def __init__(self, shipment: Shipment, job: Job, limits: Limits) -> None:
         self._asked = shipment, job, limits
@@ -53,12 +47,7 @@ class SolveTask:
 
 @final
 class AskedSolve:
-    """A solve of a round, and the job that has it.
-
-    Args:
-        job: The solve.
-        key: The file that knows its job.
-    """
+    """A solve of a round, and the job that has it."""
 
     def __init__(self, job: Job, key: Path) -> None:
         self.job = job

@@ -89,10 +89,6 @@ class Progress:
 class QueueTables:
     """A queue in a store's database.
 
-    Args:
-        place: The store's file or address.
-        token: The secret that runs and workers share.
-
     Raises:
         InputError: If the token is missing or short.
         StoreError: If the database cannot be reached.
