@@ -102,11 +102,7 @@ class NoisyBbobSolver:
 
 
 def import_cocoex() -> Any:  # noqa: ANN401 - a module without types
-    """The module of coco-experiment.
-
-    Raises:
-        MissingPackageError: If it is not installed.
-    """
+    """The module of coco-experiment; `MissingPackageError` if it is not installed."""
     return import_optional("cocoex", "bbob", "bench")
 
 

@@ -45,11 +45,7 @@ class SuccessRules:
                 raise InputError(text) from error
 
     def check(self, ending: Ending, timeout_s: float | None, logs: tuple[Path, ...]) -> None:
-        """Refuse a run that is no success.
-
-        Raises:
-            SolveError: In words; of the kind that fits.
-        """
+        """Refuse a run that is no success; `SolveError` in words; of the kind that fits."""
         if ending.status is None:
             raise SolveTimeoutError(f"was killed after timeout_s={timeout_s:g}")
         ended = f"{describe_status(ending.status)} after {ending.seconds:.3g} s"

@@ -109,11 +109,7 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
 
 
 def answer_of(fields: Mapping[str, Any]) -> tuple[Answer, Usage | None]:
-    """Understand a completion, and what the server counted.
-
-    Raises:
-        FaultError: If it holds no answer.
-    """
+    """Understand a completion, and what the server counted; `FaultError` if it holds no answer."""
     usage = fields.get("usage")
     usage = usage if isinstance(usage, dict) else None
     try:

@@ -94,11 +94,7 @@ def checked_classes(
 
 
 def check_counts(counts: Mapping[str, Any]) -> None:
-    """Refuse counts below 1; retries may be 0.
-
-    Raises:
-        InputError: With the name and the value.
-    """
+    """Refuse counts below 1; retries may be 0; `InputError` with the name and the value."""
     for name, count in counts.items():
         least = 0 if name == "retries" else 1
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
@@ -106,11 +102,7 @@ def check_counts(counts: Mapping[str, Any]) -> None:
 
 
 def check_limits(temperature: float, timeout_s: float, rate: float | None) -> None:
-    """Refuse limits that break their rule.
-
-    Raises:
-        InputError: With the name and the value.
-    """
+    """Refuse limits that break their rule; `InputError` with the name and the value."""
     if not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"temperature must be >= 0, got {temperature!r}")
     if not (math.isfinite(timeout_s) and timeout_s > 0):

@@ -50,11 +50,7 @@ class ProgramTemplate(PromptTemplate):
         super().__init__("{text}" + "".join(f"{{{name}}}" for name in slots), slots=slots)
 
     def part(self, name: str, phi: Mapping[str, Any], text: str) -> list[Message]:
-        """What one of the templates sends.
-
-        Raises:
-            InputError: If there is no such template.
-        """
+        """What one of the templates sends; `InputError` if there is no such template."""
         if name not in self.templates:
             raise InputError(f"the program asks for {name!r}, templates are {list(self.templates)}")
         template = self.templates[name]

@@ -127,11 +127,7 @@ def check_reached(run: Run, names: list[str], is_still: Callable[[Phi, str], boo
 
 
 def refuse_unreached(names: list[str], what: str, *, is_whole: bool = True) -> None:
-    """Say which parameters have no effect.
-
-    Raises:
-        InputError: If there are any.
-    """
+    """Say which parameters have no effect; `InputError` if there are any."""
     if names:
         advice = "use it in init or step (not detached)"
         if not is_whole:

@@ -195,11 +195,7 @@ def check_not_written(before: Leaves, versions: Sequence[int], t: int) -> None:
 
 
 def refuse_in_place(before: Leaves, position: int, t: int) -> None:
-    """Say which leaf a step wrote to.
-
-    Raises:
-        InputError: Always.
-    """
+    """Say which leaf a step wrote to; `InputError` always."""
     name = leaf_names(before.tree)[position] or "theta"
     raise InputError(
         f"step {t} changed {name!r} in place; it must return new tensors (theta - rate * "

@@ -43,11 +43,7 @@ def _kinds() -> Any:  # noqa: ANN401 - a module without types
 
 
 def leaves(parametrization: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:  # noqa: ANN401
-    """Parameters by name, constants left out.
-
-    Raises:
-        InputError: If one has a constraint.
-    """
+    """Parameters by name, constants left out; `InputError` if one has a constraint."""
     kinds = _kinds()
     _refuse_constraints(prefix or "the parametrization", parametrization)
     if isinstance(parametrization, kinds.Instrumentation):

@@ -125,11 +125,7 @@ def log_parameters(problem: Problem) -> tuple[str, ...]:
 
 
 def as_task(subject: Problem | Task) -> Task:
-    """A problem as a task without known facts; a task as it is.
-
-    Raises:
-        InputError: If it is neither.
-    """
+    """A problem as a task without known facts; a task as it is; `InputError` if it is neither."""
     if isinstance(subject, Task):
         return subject
     if isinstance(subject, Problem):

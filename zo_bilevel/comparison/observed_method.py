@@ -105,11 +105,7 @@ class ObservedMethod(Method):
             inner.close()
 
     def observe(self, record: Record) -> None:
-        """Take note of one solve.
-
-        Args:
-            record: In the order of the points asked for.
-        """
+        """Take note of one solve; `record`: in the order of the points asked for."""
         self.last = record
         point = self._asked_for(record)
         if record.status != "ok":

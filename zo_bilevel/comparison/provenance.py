@@ -46,11 +46,7 @@ class Environment:
 
 
 def environment(words: Sequence[str] = ()) -> Environment:
-    """The present moment and process.
-
-    Args:
-        words: Of the command line, after the program's name.
-    """
+    """The present moment and process; `words`: of the command line, after the program's name."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return Environment(now, versions(), machine, command_line(words))

@@ -25,11 +25,7 @@ FACTS = ("step", "place", "role", "status", "loss", "seconds", "cost", "seed", "
 
 
 def command_of(run: StoredRun) -> list[str]:
-    """The command line that started a run; empty when Python did.
-
-    Raises:
-        StoreError: If it is damaged.
-    """
+    """The command line that started a run; empty when Python did; `StoreError` if it is damaged."""
     words = json_of(run, "command", list)
     if not all(isinstance(word, str) for word in words):
         raise StoreError(f"the command of run {run.number} is damaged: {words!r}")
@@ -41,11 +37,7 @@ WORDS = ("stop rules", "known")
 
 
 def settings_of(run: StoredRun) -> dict[str, int | float]:
-    """The limits of a run by name, those that it had.
-
-    Raises:
-        StoreError: If they are damaged.
-    """
+    """The limits of a run by name, those that it had; `StoreError` if they are damaged."""
     given = json_of(run, "settings", dict)
     found = {
         name: value
@@ -138,11 +130,7 @@ def keep(store: AbstractStore, stored: StoredRun | None, run: Run) -> None:
 
 
 def quoted_failures(store: AbstractStore, run: StoredRun) -> dict[str, str]:
-    """One message for each kind of failed solve of a run.
-
-    Raises:
-        StoreError: If a solve is damaged.
-    """
+    """One message for each kind of failed solve of a run; `StoreError` if a solve is damaged."""
     failed = (solve for solve in store.solves(run) if solve.judged not in ("", "ok"))
     return {solve.judged: solve.error for solve in failed}
 

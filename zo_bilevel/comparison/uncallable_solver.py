@@ -38,19 +38,11 @@ class UncallableSolver:
         )
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401
-        """Refuse.
-
-        Raises:
-            UncountedSolveError: Always.
-        """
+        """Refuse with `UncountedSolveError`."""
         self._refuse()
 
     def solve_batch(self, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401
-        """Refuse.
-
-        Raises:
-            UncountedSolveError: Always.
-        """
+        """Refuse with `UncountedSolveError`."""
         self._refuse()
 
 

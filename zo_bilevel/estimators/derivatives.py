@@ -97,11 +97,7 @@ def needs_gradient(who: str) -> str:
 
 
 def require_gradient(who: str, is_vector: bool) -> None:
-    """Refuse an outer objective without derivatives.
-
-    Raises:
-        UnsupportedProblemError: If it has none.
-    """
+    """Refuse an outer objective without derivatives; `UnsupportedProblemError` if it has none."""
     if not is_vector:
         raise UnsupportedProblemError(needs_gradient(who))
 

@@ -20,11 +20,7 @@ FAMILIES: tuple[str, ...] = get_args(Family)
 
 
 def check_family(family: str) -> None:
-    """Refuse an unknown family of directions.
-
-    Raises:
-        InputError: Naming the nearest family.
-    """
+    """Refuse an unknown family of directions; `InputError` naming the nearest family."""
     if family not in FAMILIES:
         raise InputError("directions: " + unknown_name_message("family", family, FAMILIES))
 

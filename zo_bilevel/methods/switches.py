@@ -174,11 +174,7 @@ class SignalToNoise:
 
 
 def check_solves(limit: object) -> None:
-    """Refuse what is no number of solves.
-
-    Raises:
-        InputError: Saying so.
-    """
+    """Refuse what is no number of solves; `InputError` saying so."""
     whole = isinstance(limit, int | np.integer) and not isinstance(limit, bool)
     if not whole or int(limit) < 1:  # type: ignore[call-overload]
         raise InputError(f"a phase's budget must be a whole number of solves >= 1, got {limit!r}")

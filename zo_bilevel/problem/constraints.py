@@ -161,11 +161,7 @@ class FeasibleSet:
         return bool(self.texts or self.functions)
 
     def before(self, x: FloatArray) -> FloatArray:
-        """What is known before the solve; at most 0 where it holds.
-
-        Args:
-            x: Scaled, shape `(N,)`.
-        """
+        """What is known before the solve; at most 0 where it holds; `x`: scaled, shape `(N,)`."""
         if not self.is_cheap:
             return np.zeros(0)
         phi = self._space.decode(x)

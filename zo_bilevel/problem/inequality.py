@@ -94,11 +94,7 @@ class Inequality:
             raise self.refused(f"cannot be computed: {error}") from None
 
     def check_linear(self) -> None:
-        """Refuse what is not linear in its names.
-
-        Raises:
-            InputError: Naming the part.
-        """
+        """Refuse what is not linear in its names; `InputError` naming the part."""
         for found in self._differences:
             self._degree(found.tree)
 

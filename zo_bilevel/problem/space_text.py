@@ -90,11 +90,7 @@ def plain_option(option: object) -> str | int | float | bool | None:
 
 
 def space_from_text(text: str) -> Space:
-    """Undo `space_to_text`.
-
-    Raises:
-        StoreError: If the text is no space.
-    """
+    """Undo `space_to_text`; `StoreError` if the text is no space."""
     try:
         parameters, placements = {}, {}
         for facts in json.loads(text):

@@ -13,11 +13,7 @@ from zo_bilevel.support.errors import InputError
 
 
 def by_name(given: Any) -> Mapping[str, Any]:  # noqa: ANN401 - what somebody gave as a point
-    """A point as it is, `None` as nothing.
-
-    Raises:
-        InputError: If it is no mapping.
-    """
+    """A point as it is, `None` as nothing; `InputError` if it is no mapping."""
     if given is not None and not isinstance(given, Mapping):
         raise InputError(f"initial must be a dict of values by name, got {given!r}")
     return {} if given is None else given

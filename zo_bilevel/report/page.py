@@ -59,11 +59,7 @@ def check_report_packages() -> None:
 
 
 def plotly_script() -> str:
-    """The text of plotly.js.
-
-    Raises:
-        MissingPackageError: If plotly is not installed.
-    """
+    """The text of plotly.js; `MissingPackageError` if plotly is not installed."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
@@ -73,11 +69,7 @@ def plotly_script() -> str:
 
 
 def environment() -> Any:  # noqa: ANN401 - of an optional package
-    """The templates of pages.
-
-    Raises:
-        MissingPackageError: If jinja2 is not installed.
-    """
+    """The templates of pages; `MissingPackageError` if jinja2 is not installed."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

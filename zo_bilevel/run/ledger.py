@@ -128,11 +128,7 @@ class Ledger:
         return math.inf if limit is None else limit - self.seconds - self._seconds_before
 
     def steer(self, limits: Mapping[str, Any]) -> None:
-        """Take other limits from now on.
-
-        Args:
-            limits: Of `Budget`, by name.
-        """
+        """Take other limits from now on; `limits`: of `Budget`, by name."""
         names = ("max_solves", "max_seconds", "max_cost")
         self.budget = Budget(*(limits.get(name) for name in names))
 
@@ -201,11 +197,7 @@ class Ledger:
         )
 
     def charge(self, evaluation: Evaluation) -> Record:
-        """Book one solve.
-
-        Args:
-            evaluation: In the order of its round.
-        """
+        """Book one solve; `evaluation`: in the order of its round."""
         self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
         self.num_priced += evaluation.cost > 0.0

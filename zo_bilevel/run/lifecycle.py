@@ -34,11 +34,7 @@ INTERRUPTED: Final = "interrupted"
 
 @contextmanager
 def opened(store: AbstractStore | str | os.PathLike[str]) -> Iterator[AbstractStore]:
-    """A store, closed at the end if it was opened here.
-
-    Raises:
-        InputError: If it is neither.
-    """
+    """A store, closed at the end if it was opened here; `InputError` if it is neither."""
     if isinstance(store, AbstractStore):
         yield store
         return

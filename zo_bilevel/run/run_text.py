@@ -65,11 +65,7 @@ def run_from_text(stored: StoredRun) -> Run:
 
 
 def decoded(space: Space, point: bytes) -> dict[str, Any]:
-    """A stored point by name.
-
-    Raises:
-        StoreError: If it is damaged or of another space.
-    """
+    """A stored point by name; `StoreError` if it is damaged or of another space."""
     x = unpack_array(point, space.size)
     if not all(map(math.isfinite, x)):
         raise StoreError("a point in the store has coordinates that are not finite")

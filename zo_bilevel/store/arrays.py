@@ -86,11 +86,7 @@ def layout_to_json(layout: ThetaLayout, derivative: tuple[int, ...] | None) -> s
 
 @lru_cache(maxsize=256)
 def layout_from_json(text: str) -> tuple[ThetaLayout, tuple[int, ...] | None]:
-    """Undo `layout_to_json`.
-
-    Raises:
-        StoreError: If the text is damaged.
-    """
+    """Undo `layout_to_json`; `StoreError` if the text is damaged."""
     try:
         names, shapes, dtype, is_torch, *rest = json.loads(text)
         derivative, labels = rest[0] if rest else None, rest[1] if len(rest) > 1 else ()
@@ -142,11 +138,7 @@ class HoldsOutcome(Protocol):
 
 
 def outcome_of_solve(solve: HoldsOutcome) -> Outcome:
-    """A stored solve as the dispatcher gave it.
-
-    Raises:
-        StoreError: If it holds what no solve gives.
-    """
+    """A stored solve as the dispatcher gave it; `StoreError` if it holds what no solve gives."""
     if solve.status not in get_args(Status):
         raise StoreError(f"a solve in the store has the status {solve.status!r}")
     theta = derivative = layout = None

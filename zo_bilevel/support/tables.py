@@ -101,11 +101,7 @@ def _escape(cell: str) -> str:
 
 
 def wrapped(text: str, width: int = WIDTH) -> list[str]:
-    """Break a text into lines.
-
-    Returns:
-        Lines, those after the first indented by two.
-    """
+    """Break a text into lines, those after the first indented by two."""
     return textwrap.wrap(text, width, subsequent_indent="  ") or [""]
 
 

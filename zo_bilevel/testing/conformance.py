@@ -36,11 +36,7 @@ ALIKE = 1e-6
 
 
 def require(condition: bool, rule: str) -> None:
-    """Say which rule a part breaks.
-
-    Raises:
-        AssertionError: If it is not.
-    """
+    """Say which rule a part breaks; `AssertionError` if it is not."""
     if not condition:
         raise AssertionError(rule)
 

@@ -14,11 +14,7 @@ CoordinatesName: TypeAlias = Literal["scaled", "prior"]
 
 
 def check_coordinates(name: str) -> CoordinatesName:
-    """Accept "scaled" or "prior".
-
-    Raises:
-        InputError: If it is neither.
-    """
+    """Accept "scaled" or "prior"; `InputError` if it is neither."""
     for known in get_args(CoordinatesName):
         if name == known:
             return known  # type: ignore[no-any-return] # get_args loses the literal type

@@ -52,11 +52,7 @@ class FailureRule:
         self._least, self._of_best = np.inf, np.empty(0)
 
     def losses(self, evaluations: Sequence[Evaluation]) -> list[float]:
-        """Losses of one round, finite.
-
-        Returns:
-            One number each, in order.
-        """
+        """Losses of one round, finite: one number each, in order."""
         good = [evaluation.loss for evaluation in evaluations if evaluation.ok]
         self._best, self._worst = min([self._best, *good]), max([self._worst, *good])
         failed = self._failed_loss()

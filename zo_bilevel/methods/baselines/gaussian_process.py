@@ -17,11 +17,7 @@ EXTRA = "botorch"
 
 
 def import_botorch(module: str, owner: str) -> Any:  # noqa: ANN401 - a module without types
-    """A module of BoTorch.
-
-    Raises:
-        MissingPackageError: If it is not installed.
-    """
+    """A module of BoTorch; `MissingPackageError` if it is not installed."""
     return import_optional(module, owner, EXTRA)
 
 
@@ -42,11 +38,7 @@ class UnitData:
         self.values: list[float] = []
 
     def solve(self, points: FloatArray) -> None:
-        """Solve a round and keep it.
-
-        Args:
-            points: In the unit cube, shape `(count, N)`.
-        """
+        """Solve a round and keep it; `points`: in the unit cube, shape `(count, N)`."""
         losses = self._solves.losses([self._lower + self._width * point for point in points])
         self.points += list(points)
         self.values += [-loss for loss in losses]

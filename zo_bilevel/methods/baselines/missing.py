@@ -21,10 +21,6 @@ class MissingMethod(Method):
         return self._name
 
     def rounds(self, search: Search) -> Rounds:  # noqa: ARG002 - there is nothing to search
-        """Refuses.
-
-        Raises:
-            MissingPackageError: Always.
-        """
+        """Refuse with `MissingPackageError`."""
         raise self._error
         yield []

@@ -58,11 +58,7 @@ class NevergradParameters:
         return {block.name: self._array(kinds, block.section)}
 
     def row(self, value: Any) -> FloatArray:  # noqa: ANN401 - an array, or values by name
-        """Coordinates of a candidate.
-
-        Returns:
-            Shape `(N,)`.
-        """
+        """Coordinates of a candidate: shape `(N,)`."""
         if not self._is_native:
             return np.asarray(value, dtype=np.float64)
         row = self._place.start.copy()

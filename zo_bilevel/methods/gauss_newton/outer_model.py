@@ -190,11 +190,7 @@ class OuterModel:
 
 
 def nearest_convex(hessian: FloatArray) -> FloatArray:
-    """A symmetric matrix with its negative eigenvalues set to zero.
-
-    Args:
-        hessian: Shape `(b, b)`.
-    """
+    """A symmetric matrix with its negative eigenvalues set to zero; `hessian`: shape `(b, b)`."""
     shift = 1e-12 * float(np.abs(hessian.diagonal()).max(initial=0.0))
     _, failed = dpotrf(hessian + shift * np.eye(len(hessian)))
     if not failed:

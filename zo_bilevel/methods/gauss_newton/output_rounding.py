@@ -45,11 +45,7 @@ class OutputRounding:
         self._answers = 0
 
     def see(self, theta: FloatArray) -> None:
-        """Take in one answer.
-
-        Args:
-            theta: Shape `(m,)`, finite.
-        """
+        """Take in one answer; `theta`: shape `(m,)`, finite."""
         if self._is_fine:
             return
         values = theta[theta != 0.0]

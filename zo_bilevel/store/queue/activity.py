@@ -61,11 +61,7 @@ class Activity:
 
 
 def activity_of(store: AbstractStore) -> Activity | None:
-    """Look at the queue of a store.
-
-    Returns:
-        `None` where there never was a queue.
-    """
+    """Look at the queue of a store: `None` where there never was a queue."""
     if not isinstance(store, SQLStore):
         return None
     clock = store.clock

@@ -80,11 +80,7 @@ def job_to_json(job: Job) -> str:
 
 
 def job_from_json(text: str) -> Job:
-    """Undo `job_to_json`.
-
-    Raises:
-        StoreError: If the text is damaged.
-    """
+    """Undo `job_to_json`; `StoreError` if the text is damaged."""
     try:
         index, seed, phi, *warm = json.loads(text)
         values = {str(name): _value(part) for name, part in phi.items()}
@@ -170,11 +166,7 @@ def answer_to_row(outcome: Outcome, worker: str) -> tuple[str, bytes]:
 
 
 def answer_from_row(text: str, theta: bytes) -> Outcome:
-    """Undo `answer_to_row`.
-
-    Raises:
-        StoreError: If it is damaged, or holds what no solve gives.
-    """
+    """Undo `answer_to_row`; `StoreError` if it is damaged, or holds what no solve gives."""
     try:
         status, layout, seconds, cost, error, worker, has_theta = json.loads(text)
         facts = str(status), str(layout), float(seconds), float(cost), str(error), str(worker)
