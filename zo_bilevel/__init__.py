@@ -6,8 +6,9 @@ Names are imported on first use, so that `import zo_bilevel` and the command lin
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zo_bilevel.support.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from zo_bilevel.comparison.compare import compare as compare
@@ -106,95 +107,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "zo_bilevel.support.memory": ["Memory", "peak_memory", "process_memory"],
-    "zo_bilevel.methods.trust_region.trust_region": ["TrustRegion"],
-    "zo_bilevel.methods.switches": ["BiasSeen", "Plateau", "SignalToNoise"],
-    "zo_bilevel.methods.two_phase": ["TwoPhase"],
-    "zo_bilevel.methods.multi_start": ["MultiStart"],
-    "zo_bilevel.solve.dispatch.distributed": ["Distributed"],
-    "zo_bilevel.run.black_box": ["BlackBox"],
-    "zo_bilevel.run.zeroth_order_sgd": ["ZerothOrderSGD"],
-    "zo_bilevel.estimators.implicit": ["ConjugateGradient", "HessianFree", "Implicit", "Neumann"],
-    "zo_bilevel.estimators.unroll": ["ReverseUnroll", "TruncatedUnroll"],
-    "zo_bilevel.estimators.fg2u": ["FG2U"],
-    "zo_bilevel.comparison.compare": ["compare"],
-    "zo_bilevel.comparison.comparison": ["Comparison"],
-    "zo_bilevel.solve.dispatch.base": ["WithCost"],
-    "zo_bilevel.solve.dispatch.batched": ["Batched"],
-    "zo_bilevel.solve.dispatch.joblib": ["Joblib"],
-    "zo_bilevel.run.diagnosis": ["Diagnosis"],
-    "zo_bilevel.run.doctor": ["doctor"],
-    "zo_bilevel.store.abstract": ["AbstractStore"],
-    "zo_bilevel.store.memory": ["MemoryStore"],
-    "zo_bilevel.store.postgres": ["PostgresStore"],
-    "zo_bilevel.store.queue.queue": ["Queue"],
-    "zo_bilevel.store.sqlite": ["SQLiteStore", "Store"],
-    "zo_bilevel.solve.dispatch.serial": ["Serial"],
-    "zo_bilevel.solve.dispatch.slurm": ["Slurm"],
-    "zo_bilevel.support.errors": [
-        "InnerSolverError",
-        "InputError",
-        "MissingPackageError",
-        "StoreError",
-        "UnsupportedProblemError",
-        "ZoBilevelError",
-    ],
-    "zo_bilevel.estimators.fg2u_zo": ["FG2UZO"],
-    "zo_bilevel.estimators.sparse_zo": ["SparseZO"],
-    "zo_bilevel.solve.evaluation": ["Evaluation", "Point"],
-    "zo_bilevel.report.front": ["Front", "front"],
-    "zo_bilevel.run.hypergradient": ["hypergradient"],
-    "zo_bilevel.run.loop": ["minimize"],
-    "zo_bilevel.methods.base": ["Method"],
-    "zo_bilevel.methods.baselines.botorch": ["BoTorch"],
-    "zo_bilevel.methods.baselines.lq_cma": ["LqCMA"],
-    "zo_bilevel.methods.baselines.optuna": ["Optuna"],
-    "zo_bilevel.methods.baselines.optuna_hyperband": ["OptunaHyperband"],
-    "zo_bilevel.methods.baselines.smac": ["SMAC"],
-    "zo_bilevel.methods.baselines.turbo": ["TuRBO"],
-    "zo_bilevel.methods.baselines.cma": ["CMA"],
-    "zo_bilevel.methods.baselines.dfols": ["DFOLS"],
-    "zo_bilevel.methods.baselines.pounders": ["POUNDERS"],
-    "zo_bilevel.methods.baselines.bobyqa": ["BOBYQA"],
-    "zo_bilevel.methods.baselines.esmda": ["ESMDA"],
-    "zo_bilevel.methods.default": ["DefaultMethod"],
-    "zo_bilevel.methods.gauss_newton.gauss_newton": ["GaussNewton"],
-    "zo_bilevel.methods.gradient": ["GradientMethod"],
-    "zo_bilevel.methods.baselines.nevergrad": ["Nevergrad"],
-    "zo_bilevel.methods.baselines.random_search": ["RandomSearch"],
-    "zo_bilevel.methods.baselines.scipy": ["Scipy"],
-    "zo_bilevel.problem.constraints": ["Linear", "Output"],
-    "zo_bilevel.problem.experiments": ["Experiments"],
-    "zo_bilevel.problem.objectives.cross_entropy": ["CrossEntropy"],
-    "zo_bilevel.problem.objectives.robust_error": ["RobustError"],
-    "zo_bilevel.problem.objectives.squared_error": ["SquaredError"],
-    "zo_bilevel.problem.problem": ["Problem"],
-    "zo_bilevel.run.confidence": ["Uncertainty"],
-    "zo_bilevel.run.profile": ["Profile", "profile"],
-    "zo_bilevel.run.result": ["Record", "Result"],
-    "zo_bilevel.run.uncertainty": ["uncertainty"],
-    "zo_bilevel.run.runs": ["Run"],
-    "zo_bilevel.estimators.sketch": ["Hypergradient", "Sketch"],
-    "zo_bilevel.problem.dependent": ["Fixed", "Tied"],
-    "zo_bilevel.problem.fidelity": ["Fidelity"],
-    "zo_bilevel.problem.parameters": ["Choice", "Integer", "Log", "LogNormal", "Normal", "Real"],
-    "zo_bilevel.problem.space": ["Space"],
-    "zo_bilevel.problem.task": ["Task"],
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted([*_HOME_OF, "__version__"])
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'zo_bilevel' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_names(__name__, "__version__")

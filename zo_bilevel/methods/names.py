@@ -3,155 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 from zo_bilevel.methods.base import Method
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 
-def _default() -> Method:
-    from zo_bilevel.methods.default import DefaultMethod
-
-    return DefaultMethod()
-
-
-def _gauss_newton() -> Method:
-    from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
-
-    return GaussNewton()
-
-
-def _trust_region() -> Method:
-    from zo_bilevel.methods.trust_region.trust_region import TrustRegion
-
-    return TrustRegion()
-
-
-def _zo_adam() -> Method:
-    from zo_bilevel.methods.gradient import GradientMethod
-
-    return GradientMethod()
-
-
-def _random() -> Method:
-    from zo_bilevel.methods.baselines.random_search import RandomSearch
-
-    return RandomSearch()
+def _make(place: str, *options: Any, **more: Any) -> Method:  # noqa: ANN401 - the method's own
+    """A method of a module below `zo_bilevel.methods`, which is imported now."""
+    module, _, name = place.rpartition(".")
+    method: Method = getattr(import_module(f"zo_bilevel.methods.{module}"), name)(*options, **more)
+    return method
 
 
 def _nevergrad(member: str) -> Method:
-    from zo_bilevel.methods.baselines.nevergrad import Nevergrad
-
     optimizer, _, coordinates = member.partition(":")
-    return Nevergrad(optimizer, coordinates or "scaled")
+    return _make("baselines.nevergrad.Nevergrad", optimizer, coordinates or "scaled")
 
 
 def _scipy(member: str) -> Method:
-    from zo_bilevel.methods.baselines.scipy import Scipy
-
     solver, _, words = member.partition(":")
-    coordinates, restarts = _coordinates_and_restarts(words)
-    return Scipy(solver, coordinates, restarts=restarts)
-
-
-def _coordinates_and_restarts(words: str) -> tuple[str, bool]:
-    """What stands behind a solver's name: "", "prior", "restarts" or both."""
     found = words.split(":") if words else []
-    return ":".join(word for word in found if word != "restarts") or "scaled", "restarts" in found
-
-
-def _cma(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.baselines.cma import CMA
-
-    return CMA(coordinates)
-
-
-def _dfols(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.baselines.dfols import DFOLS
-
-    return DFOLS(coordinates)
-
-
-def _pounders(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.baselines.pounders import POUNDERS
-
-    return POUNDERS(coordinates)
-
-
-def _bobyqa(coordinates: str = "scaled", *, restarts: bool = False) -> Method:
-    from zo_bilevel.methods.baselines.bobyqa import BOBYQA
-
-    return BOBYQA(coordinates, restarts=restarts)
-
-
-def _lq_cma(coordinates: str = "scaled") -> Method:
-    from zo_bilevel.methods.baselines.lq_cma import LqCMA
-
-    return LqCMA(coordinates)
+    coordinates = ":".join(word for word in found if word != "restarts") or "scaled"
+    return _make("baselines.scipy.Scipy", solver, coordinates, restarts="restarts" in found)
 
 
 def _optuna(member: str) -> Method:
     """Optuna's samplers TPE, GP (a Gaussian process) and CMA; Hyperband on levels of fidelity."""
-    from zo_bilevel.methods.baselines.optuna import Optuna
-    from zo_bilevel.methods.baselines.optuna_hyperband import OptunaHyperband
-
     if member == "Hyperband":
-        return OptunaHyperband()
-
-    return Optuna(member)
-
-
-def _botorch() -> Method:
-    from zo_bilevel.methods.baselines.botorch import BoTorch
-
-    return BoTorch()
+        return _make("baselines.optuna_hyperband.OptunaHyperband")
+    return _make("baselines.optuna.Optuna", member)
 
 
 def _multi_start(member: str) -> Method:
     """Ten starts of a method of any name here."""
-    from zo_bilevel.methods.multi_start import MultiStart
-
-    return MultiStart(method_from_name(member))
-
-
-def _turbo() -> Method:
-    from zo_bilevel.methods.baselines.turbo import TuRBO
-
-    return TuRBO()
-
-
-def _smac() -> Method:
-    from zo_bilevel.methods.baselines.smac import SMAC
-
-    return SMAC()
-
-
-def _esmda() -> Method:
-    from zo_bilevel.methods.baselines.esmda import ESMDA
-
-    return ESMDA()
+    return _make("multi_start.MultiStart", method_from_name(member))
 
 
 METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
-    "default": _default,
-    "gauss-newton": _gauss_newton,
-    "trust-region": _trust_region,
-    "zo-adam": _zo_adam,
-    "random": _random,
-    "cma": _cma,
-    "cma:prior": lambda: _cma("prior"),
-    "dfols": _dfols,
-    "dfols:prior": lambda: _dfols("prior"),
-    "pounders": _pounders,
-    "pounders:prior": lambda: _pounders("prior"),
-    "bobyqa": _bobyqa,
-    "bobyqa:prior": lambda: _bobyqa("prior"),
-    "bobyqa:restarts": lambda: _bobyqa(restarts=True),
-    "lq-cma": _lq_cma,
-    "lq-cma:prior": lambda: _lq_cma("prior"),
-    "botorch": _botorch,
-    "turbo": _turbo,
-    "smac": _smac,
-    "esmda": _esmda,
+    "default": partial(_make, "default.DefaultMethod"),
+    "gauss-newton": partial(_make, "gauss_newton.gauss_newton.GaussNewton"),
+    "trust-region": partial(_make, "trust_region.trust_region.TrustRegion"),
+    "zo-adam": partial(_make, "gradient.GradientMethod"),
+    "random": partial(_make, "baselines.random_search.RandomSearch"),
+    "cma": partial(_make, "baselines.cma.CMA"),
+    "cma:prior": partial(_make, "baselines.cma.CMA", "prior"),
+    "dfols": partial(_make, "baselines.dfols.DFOLS"),
+    "dfols:prior": partial(_make, "baselines.dfols.DFOLS", "prior"),
+    "pounders": partial(_make, "baselines.pounders.POUNDERS"),
+    "pounders:prior": partial(_make, "baselines.pounders.POUNDERS", "prior"),
+    "bobyqa": partial(_make, "baselines.bobyqa.BOBYQA"),
+    "bobyqa:prior": partial(_make, "baselines.bobyqa.BOBYQA", "prior"),
+    "bobyqa:restarts": partial(_make, "baselines.bobyqa.BOBYQA", restarts=True),
+    "lq-cma": partial(_make, "baselines.lq_cma.LqCMA"),
+    "lq-cma:prior": partial(_make, "baselines.lq_cma.LqCMA", "prior"),
+    "botorch": partial(_make, "baselines.botorch.BoTorch"),
+    "turbo": partial(_make, "baselines.turbo.TuRBO"),
+    "smac": partial(_make, "baselines.smac.SMAC"),
+    "esmda": partial(_make, "baselines.esmda.ESMDA"),
 }
 METHOD_FAMILIES: dict[str, Callable[[str], Method]] = {
     "multi-start": _multi_start,

@@ -10,8 +10,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zo_bilevel.support.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from zo_bilevel.testing.conformance import check_dispatcher as check_dispatcher
@@ -37,30 +38,4 @@ if TYPE_CHECKING:
     from zo_bilevel.testing.simulated_clock import SimulatedClock as SimulatedClock
     from zo_bilevel.testing.stores import check_store as check_store
 
-_FAULTS = "Crashing Hanging HeavyTailedNoise Leaking NotANumber Raising Unpicklable"
-_CHECKS = "check_dispatcher check_inner_solver check_method check_task refuses sample_problem"
-_HOMES = {
-    "conformance": _CHECKS.split(),
-    "estimators": ["check_estimator"],
-    "failing": ["FAULTS", "Failing", "check_survives"],
-    "faults": _FAULTS.split(),
-    "perversions": ["PERVERSIONS", "Perverse", "check_same_numbers"],
-    "simulated_clock": ["SimulatedClock"],
-    "stores": ["check_store"],
-}
-_HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -1,0 +1,37 @@
+"""Names of a package that are imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+IMPORT = re.compile(r"^    from (\S+) import (\w+) as \2$", re.MULTILINE)
+
+LazyNames: TypeAlias = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
+
+
+def lazy_names(package: str, *others: str) -> LazyNames:
+    """`__getattr__`, `__dir__` and `__all__` of a package that imports its names on first use.
+
+    Which names there are and where they live is read from the package's own source: from the
+    imports for type checkers, `from MODULE import NAME as NAME`, so that each is listed once.
+
+    Args:
+        package: The package that calls this, as its `__name__`.
+        *others: Names that it defines itself.
+    """
+    with open(str(sys.modules[package].__file__), encoding="utf-8") as source:
+        home_of = {name: home for home, name in IMPORT.findall(source.read())}
+
+    def load(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home_of[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    names = sorted([*home_of, *others])
+    return load, lambda: names, names
