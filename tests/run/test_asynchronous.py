@@ -84,6 +84,94 @@ class TestEveryMethod:
         assert bits(run(METHODS[name](), clock(seed=9), store=store)) == bits(whole)
 
 
+EXPERIMENTS = zb.Experiments({"one": {"k": 1.0}, "two": {"k": 2.0}}, lambda phi, k: k * solve(phi))
+KINDS = {
+    "experiments": zb.Problem(
+        SPACE, EXPERIMENTS, zb.SquaredError({"one": TARGET, "two": 2 * TARGET}), name="e"
+    ),
+    "linear": zb.Problem(SPACE, solve, zb.SquaredError(TARGET), "l", constraints=["a + b <= 1"]),
+    "cheap": zb.Problem(
+        SPACE, solve, zb.SquaredError(TARGET), "c", constraints=[lambda phi: phi["a"] ** 2 - 0.5]
+    ),
+    "output": zb.Problem(
+        SPACE, solve, zb.SquaredError(TARGET), "o", constraints=[zb.Output("theta[0] <= 0.8")]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["default", "nevergrad"])
+class TestExperimentsAndConstraints:
+    def test_an_interrupted_run_goes_on_and_is_then_replayed(self, name, kind, tmp_path):
+        def go(seed, **options):
+            options |= {"asynchronous": True, "round_width": 3, "store": tmp_path / "runs.sqlite"}
+            return zb.minimize(
+                KINDS[kind], METHODS[name](), max_solves=14, dispatcher=clock(seed), **options
+            )
+
+        def stop(record):
+            if record.solve == 8:
+                raise KeyboardInterrupt
+
+        part = go(0, callback=stop)
+        whole = go(1)
+        assert bits(whole)[0][:8] == bits(part)[0]
+        idle = clock(2)
+        again = zb.minimize(
+            KINDS[kind],
+            METHODS[name](),
+            max_solves=14,
+            dispatcher=idle,
+            asynchronous=True,
+            round_width=3,
+            store=tmp_path / "runs.sqlite",
+        )
+        assert (bits(again), idle.busy) == (bits(whole), 0.0)
+        with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+            judged = "SELECT count(*) FROM solves WHERE judged = 'ok'"
+            jobs = 2 if kind == "experiments" else 1
+            assert connection.execute(judged).fetchone()[0] == jobs * whole.solves
+
+    def test_the_answer_is_that_of_rounds(self, name, kind):
+        options = {"dispatcher": clock(), "round_width": 3, "max_solves": 60}
+        found = zb.minimize(KINDS[kind], METHODS[name](), asynchronous=True, **options)
+        rounds = zb.minimize(KINDS[kind], **options)
+        assert found.violation in (None, 0.0)
+        assert found.loss <= rounds.loss + (0.05 if name == "nevergrad" else 1e-6)
+
+
+def test_a_method_of_points_outside_only_ends():
+    class Outside(zb.Method):
+        name, constraints = "outside", "penalized"
+
+        def rounds(self, search):
+            raise NotImplementedError
+
+        def arrivals(self, search):
+            yield [search.point(search.start)]
+            while True:
+                yield [search.point(search.space.upper)]
+
+    words = "constraints forbid the last 10001 points"
+    options = {"asynchronous": True, "dispatcher": clock()}
+    assert words in zb.minimize(KINDS["linear"], Outside(), **options).stop_reason
+
+
+def test_solves_made_before_arrive_at_once_and_cost_nothing(tmp_path):
+    first = run(zb.RandomSearch(), max_solves=20)
+    idle = clock()
+    start = {"a": 0.0, "b": 0.0}
+    again = run(zb.RandomSearch(), idle, known=first, initial=start, max_solves=5)
+    assert {r.phi["a"] for r in first.history} <= {r.phi["a"] for r in again.history}
+    assert (again.solves, len(again.history), again.loss <= first.loss) == (5, 25, True)
+    store = tmp_path / "runs.sqlite"
+    found = run(None, known=first, store=store, max_solves=30)
+    assert found.loss < 1e-3 * first.loss
+    idle = clock(seed=5)
+    assert bits(run(None, idle, known=first, store=store, max_solves=30)) == bits(found)
+    assert idle.busy == 0.0
+
+
 def test_what_is_damaged_or_gone_is_solved_again(tmp_path):
     store = tmp_path / "runs.sqlite"
     first = run(zb.RandomSearch(), store=store)

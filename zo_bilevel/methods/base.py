@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.methods.penalty import penalized
+from zo_bilevel.methods.penalty import penalized, penalized_arrivals
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.problem.space import Space
@@ -296,15 +296,18 @@ class Method(ABC):
         """The search, with a penalty where the method itself knows of no constraints.
 
         Args:
-            search: Problem, start, seed, round width.
+            search: Problem, start, seed, round width, whether answers arrive one by one.
 
         Raises:
-            UnsupportedProblemError: If the method can keep none.
+            UnsupportedProblemError: If the method can keep none, or needs whole rounds.
         """
         feasible = search.problem.feasible
         if feasible and not self.constraints:
             raise UnsupportedProblemError(f"{self.name} cannot keep constraints")
         is_penalized = feasible and self.constraints == "penalized"
+        if search.is_asynchronous:
+            arrivals = self.arrivals(search)
+            return penalized_arrivals(arrivals, feasible) if is_penalized else arrivals
         rounds = self.rounds(search)
         return penalized(rounds, feasible) if is_penalized else rounds
 
@@ -348,13 +351,17 @@ class Method(ABC):
         if max_solves is not None:
             max_solves = whole_number("max_solves", max_solves, least=1)
         start = problem.start_at(initial)
-        if problem.feasible and asynchronous:
-            raise UnsupportedProblemError("asynchronous must be False with constraints")
         search = Search(
-            problem, start, seed, round_width, max_solves=max_solves, rules=rules, known=known
+            problem,
+            start,
+            seed,
+            round_width,
+            max_solves=max_solves,
+            rules=rules,
+            is_asynchronous=asynchronous,
+            known=known,
         )
-        coroutine = self.arrivals(search) if asynchronous else self.kept_rounds(search)
-        return State(coroutine, search.notes, is_asynchronous=asynchronous)
+        return State(self.kept_rounds(search), search.notes, is_asynchronous=asynchronous)
 
     def _check_rules(self, rules: StopRules, problem: Problem) -> None:
         given = " and ".join(rules.of_steps)

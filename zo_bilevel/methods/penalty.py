@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from zo_bilevel.problem.constraints import FeasibleSet
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -28,33 +28,91 @@ def penalized(rounds: Rounds, feasible: FeasibleSet) -> Rounds:
     Returns:
         The method's reason, or that it asked for points outside only.
     """
-    refused, unit, ceiling = 0, 0.0, 0.0
+    rule = _Penalty(feasible)
     try:
         points = next(rounds)
         while True:
-            inside = [feasible.allows(point.x) for point in points]
-            asked = [point for point, kept in zip(points, inside, strict=True) if kept]
-            refused = 0 if asked else refused + len(points)
-            if refused > MOST_REFUSED:
+            inside = [rule.allows(point) for point in points]
+            if rule.gives_up:
                 rounds.close()
-                return f"constraints forbid the last {refused} points that it asked for"
+                return rule.reason
+            asked = [point for point, kept in zip(points, inside, strict=True) if kept]
             solved = iter((yield asked) if asked else [])
-            told = []
-            for point, kept in zip(points, inside, strict=True):
-                found = next(solved) if kept else _rejected(point, feasible)
-                if found.ok and not unit:
-                    unit = abs(found.loss) or 1.0
-                    ceiling = found.loss + unit
-                if found.ok and not found.is_feasible:
-                    loss = ceiling + PENALTY * unit * found.violation
-                    found = dataclasses.replace(found, loss=loss)
-                told.append(found)
-            points = rounds.send(told)
+            points = rounds.send(
+                [
+                    rule.told(next(solved)) if kept else rule.rejected(point)
+                    for point, kept in zip(points, inside, strict=True)
+                ]
+            )
     except StopIteration as stop:
         return str(stop.value)
 
 
-def _rejected(point: Point, feasible: FeasibleSet) -> Evaluation:
-    violation = float(feasible.before(point.x).max())
-    why = "constraints forbid the point"
-    return Evaluation(point, "rejected", None, math.inf, error=why, violation=violation)
+def penalized_arrivals(arrivals: Rounds, feasible: FeasibleSet) -> Rounds:
+    """The same for a method that is told each answer as it arrives: a rejected one arrives at once.
+
+    Args:
+        arrivals: Of the method.
+        feasible: The constraints.
+
+    Yields:
+        Those of its points that keep what is known before a solve.
+
+    Returns:
+        The method's reason, or that it asked for points outside only.
+    """
+    rule = _Penalty(feasible)
+    try:
+        points = next(arrivals)
+        while True:
+            asked: list[Point] = []
+            outside: list[Point] = []
+            while points or outside:
+                for point in points:
+                    (asked if rule.allows(point) else outside).append(point)
+                if rule.gives_up:
+                    arrivals.close()
+                    return rule.reason
+                points = arrivals.send([rule.rejected(outside.pop(0))]) if outside else []
+            points = arrivals.send([rule.told(found) for found in (yield asked)])
+    except StopIteration as stop:
+        return str(stop.value)
+
+
+@final
+class _Penalty:
+    """What a method is told of points that break constraints."""
+
+    def __init__(self, feasible: FeasibleSet) -> None:
+        self._feasible, self._refused = feasible, 0
+        self._unit = self._ceiling = 0.0
+
+    def allows(self, point: Point) -> bool:
+        """Whether a solve may be spent there."""
+        kept = self._feasible.allows(point.x)
+        self._refused = 0 if kept else self._refused + 1
+        return kept
+
+    @property
+    def gives_up(self) -> bool:
+        return self._refused > MOST_REFUSED
+
+    @property
+    def reason(self) -> str:
+        return f"constraints forbid the last {self._refused} points that it asked for"
+
+    def told(self, found: Evaluation) -> Evaluation:
+        """A solve, its loss replaced where it breaks a constraint."""
+        if found.ok and not self._unit:
+            self._unit = abs(found.loss) or 1.0
+            self._ceiling = found.loss + self._unit
+        if not found.ok or found.is_feasible:
+            return found
+        loss = self._ceiling + PENALTY * self._unit * found.violation
+        return dataclasses.replace(found, loss=loss)
+
+    def rejected(self, point: Point) -> Evaluation:
+        """A point outside, unsolved."""
+        violation = float(self._feasible.before(point.x).max())
+        why = "constraints forbid the point"
+        return Evaluation(point, "rejected", None, math.inf, error=why, violation=violation)

@@ -11,8 +11,6 @@ from contextlib import closing
 from typing import Any, TypeAlias, final
 
 from zo_bilevel.methods.base import Method, State
-from zo_bilevel.problem.experiments import Experiments
-from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import keep_back
 from zo_bilevel.run.ledger import Ledger
@@ -24,16 +22,14 @@ from zo_bilevel.support.errors import InputError
 _Arrival: TypeAlias = tuple[int | None, Outcome | None]
 
 
-def check_asynchronous(dispatcher: Dispatcher, asynchronous: object, problem: Problem) -> None:
-    """Refuse a dispatcher, or an inner solver, of whole rounds, where none are wanted.
+def check_asynchronous(dispatcher: Dispatcher, asynchronous: object) -> None:
+    """Refuse a dispatcher of whole rounds, where none are wanted.
 
     Raises:
         InputError: Naming it.
     """
     if not isinstance(asynchronous, bool):
         raise InputError(f"asynchronous must be True or False, got {asynchronous!r}")
-    if asynchronous and isinstance(problem.inner, Experiments):
-        raise InputError("asynchronous must be False with zb.Experiments")
     if asynchronous and not isinstance(dispatcher, Asynchronous):
         raise InputError(
             f"dispatcher {type(dispatcher).__name__} runs whole rounds: asynchronous must be False"
@@ -95,12 +91,18 @@ def _reason(method: Method, state: State) -> str:
 
 @final
 class _Running:
-    """The solves that have started and not arrived, by the number of their start."""
+    """The solves that have started and not arrived, by the number of their start.
+
+    Each has one job, or as many as there are experiments; it arrives with the last of them.
+    """
 
     def __init__(self, evaluator: Evaluator, stream: Stream) -> None:
         self._evaluator, self._stream = evaluator, stream
         self._points: dict[int, Point] = {}
         self._warm: dict[int, Any] = {}
+        self._known: dict[int, Outcome] = {}
+        self._jobs: dict[int, Point] = {}
+        self._arrived: dict[int, dict[int, Outcome]] = {}
         self._unsent: list[int] = []
         self._sent: set[int] = set()
         self._started = 0
@@ -114,9 +116,14 @@ class _Running:
         """Start as many of the points that wait as the budget allows beside those that run."""
         room = max(ledger.affordable([*self.points, *waiting]) - len(self._points), 0)
         for point in waiting[:room]:
-            self._points[self._started] = point
-            self._warm[self._started] = self._evaluator.nearest(point)
-            self._unsent.append(self._started)
+            place = self._started
+            self._points[place] = point
+            self._known |= self._evaluator.known_answers({place: point})
+            if place not in self._known:
+                self._warm[place] = self._evaluator.nearest(point)
+                jobs = self._evaluator.parts.split({place: point})
+                self._jobs |= jobs
+                self._unsent += jobs
             self._started += 1
         del waiting[:room]
         self._is_cut = bool(waiting)
@@ -124,32 +131,51 @@ class _Running:
     def next(self) -> Evaluation | None:
         """The next to arrive; none when time ran out or a solve ended the run."""
         evaluator = self._evaluator
-        evaluator.step += 1
-        if self._is_cut and self._is_beyond_record():
-            return None
-        place, outcome = self._stored()
-        if outcome is None:
-            place, outcome = self._solved(self._unsent if place is None else [place])
-        if place is None or outcome is None:
+        if self._known:
+            place = min(self._known)
+            outcome = self._known.pop(place)
+        elif (found := self._arrival()) is not None:
+            place, outcome = found
+            del self._warm[place]
+        else:
             return None
         evaluation = evaluator.judge(self._points.pop(place), outcome)
-        del self._warm[place]
         evaluator.remember([evaluation])
+        judged = evaluator.parts.judged({place: evaluation})
         if evaluator.recorder is not None:
-            evaluator.recorder.judged({place: evaluation})
+            evaluator.recorder.judged(judged)
         return evaluation
+
+    def _arrival(self) -> tuple[int, Outcome] | None:
+        """Wait until all jobs of a solve are there."""
+        evaluator = self._evaluator
+        while True:
+            evaluator.step += 1
+            if self._is_cut and self._is_beyond_record():
+                return None
+            job, outcome = self._stored()
+            if outcome is None:
+                job, outcome = self._solved(self._unsent if job is None else [job])
+            if job is None or outcome is None:
+                return None
+            del self._jobs[job]
+            place = job // evaluator.parts.count
+            found = self._arrived.setdefault(place, {})
+            found[job] = outcome
+            if len(found) == evaluator.parts.count:
+                return place, evaluator.parts.joined(self._arrived.pop(place))[place]
 
     def _is_beyond_record(self) -> bool:
         """Whether a longer run has on record an answer that this budget does not ask for."""
         recorder = self._evaluator.recorder
-        place = None if recorder is None else recorder.arrival_on_record(self._evaluator.step)
-        return place is not None and place >= self._started
+        job = None if recorder is None else recorder.arrival_on_record(self._evaluator.step)
+        return job is not None and job >= self._started * self._evaluator.parts.count
 
     def _stored(self) -> _Arrival:
         evaluator = self._evaluator
         if evaluator.recorder is None:
             return None, None
-        asked = {place: (p, evaluator.seed_of(p)) for place, p in self._points.items()}
+        asked = {job: (point, evaluator.seed_of(point)) for job, point in self._jobs.items()}
         found = evaluator.recorder.next_arrival(evaluator.step, asked) or (None, None)
         evaluator.spent_before(sum(evaluator.recorder.paid_before) / len(asked))
         evaluator.recorder.paid_before.clear()
@@ -160,25 +186,25 @@ class _Running:
     def _solved(self, wanted: Sequence[int]) -> _Arrival:
         """Start what is wanted and has not started; wait for whatever ends next."""
         evaluator = self._evaluator
-        for place in [place for place in self._unsent if place in wanted]:
-            self._stream.submit(evaluator.job(place, self._points[place], self._warm[place]))
-            self._unsent.remove(place)
-            self._sent.add(place)
+        for job in [job for job in self._unsent if job in wanted]:
+            warm = self._warm[job // evaluator.parts.count]
+            self._stream.submit(evaluator.job(job, self._jobs[job], warm))
+            self._unsent.remove(job)
+            self._sent.add(job)
         while (left := evaluator.seconds_left()) > 0 and (answer := self._stream.next(left)):
-            place, outcome = answer
-            if place not in self._sent:
+            job, outcome = answer
+            if job not in self._sent:
                 kind = type(evaluator.dispatcher).__name__
-                raise InputError(f"dispatcher {kind} answered job {place} twice or unasked")
-            self._sent.remove(place)
-            if place not in self._points:
+                raise InputError(f"dispatcher {kind} answered job {job} twice or unasked")
+            self._sent.remove(job)
+            if job not in self._jobs:
                 continue  # the store had it meanwhile
             if outcome.status == "stopped":
                 evaluator.stopped = outcome
                 break
             if evaluator.recorder is not None:
-                point = self._points[place]
-                evaluator.recorder.add(
-                    evaluator.step, place, point, evaluator.seed_of(point), outcome
-                )
+                point = self._jobs[job]
+                seed = evaluator.seed_of(point)
+                evaluator.recorder.add(evaluator.step, job, point, seed, outcome)
             return answer
         return None, None

@@ -87,7 +87,7 @@ class Evaluator:
         self.bound: BoundProblem | None = None
         self.stopped: Outcome | None = None
         self._base: Evaluation | None = None
-        self._parts = ExperimentParts(problem)
+        self.parts = ExperimentParts(problem)
         self._decode = decode
         self.known: KnowsAnswers | None = None
         self.warm_starts: WarmStarts | None = None
@@ -140,9 +140,9 @@ class Evaluator:
         Raises:
             InputError: If the dispatcher's answers are missing, doubled or unknown.
         """
-        found = self._known(places)
+        found = self.known_answers(places)
         rest = {place: point for place, point in places.items() if place not in found}
-        return found | (self._parts.joined(self._answers(self._parts.split(rest))) if rest else {})
+        return found | (self.parts.joined(self._answers(self.parts.split(rest))) if rest else {})
 
     def know(self, solves: KnowsAnswers | None, evaluations: Sequence[Evaluation]) -> None:
         """Let solves made before the run stand in for its own.
@@ -156,7 +156,12 @@ class Evaluator:
             if first.theta is not None and first.layout is not None:
                 self.bound = self.problem.bind(first.theta, first.layout, first.point.x)
 
-    def _known(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
+    def known_answers(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
+        """Answers of those points that were solved before the run.
+
+        Args:
+            places: Points by any number.
+        """
         if self.known is None:
             return {}
         found = {
@@ -259,7 +264,7 @@ class Evaluator:
         found = self.outcomes(places)
         evaluations = {place: self.judge(places[place], found[place]) for place in sorted(found)}
         self.remember(evaluations.values())
-        judged = self._parts.judged(evaluations)
+        judged = self.parts.judged(evaluations)
         if self.recorder is not None:
             self.recorder.judged(judged)
         return list(evaluations.values())

@@ -17,12 +17,16 @@ from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
 
 @final
 class ExperimentParts:
-    """The jobs of each point of a round; one where the inner solver is not `Experiments`."""
+    """The jobs of each point of a round; one where the inner solver is not `Experiments`.
+
+    Attributes:
+        count: Jobs of a point.
+    """
 
     def __init__(self, problem: Problem) -> None:
         inner = problem.inner
         self._names = tuple(inner.conditions) if isinstance(inner, Experiments) else ()
-        self._count = max(len(self._names), 1)
+        self.count = max(len(self._names), 1)
         self._whole: dict[int, list[Outcome]] = {}
         self._best: tuple[float, list[Outcome]] | None = None
 
@@ -35,7 +39,7 @@ class ExperimentParts:
         if not self._names:
             return dict(places)
         return {
-            place * self._count + index: dataclasses.replace(point, part=(name, index))
+            place * self.count + index: dataclasses.replace(point, part=(name, index))
             for place, point in places.items()
             for index, name in enumerate(self._names)
         }
@@ -47,11 +51,11 @@ class ExperimentParts:
         self._whole.clear()
         answers: dict[int, list[Outcome]] = {}
         for job in sorted(found):
-            answers.setdefault(job // self._count, []).append(found[job])
+            answers.setdefault(job // self.count, []).append(found[job])
         return {
             place: self._joined(place, parts)
             for place, parts in answers.items()
-            if len(parts) == self._count
+            if len(parts) == self.count
         }
 
     def _joined(self, place: int, parts: list[Outcome]) -> Outcome:
@@ -107,8 +111,8 @@ class ExperimentParts:
             best = math.inf if self._best is None else self._best[0]
             if place in self._whole and evaluation.ok and evaluation.loss < best:
                 self._best = evaluation.loss, self._whole[place]
-            first = place * self._count
+            first = place * self.count
             found[first] = evaluation
             rest = Evaluation(evaluation.point, "ok", None, math.inf, violation=math.inf)
-            found |= dict.fromkeys(range(first + 1, first + self._count), rest)
+            found |= dict.fromkeys(range(first + 1, first + self.count), rest)
         return found

@@ -140,9 +140,7 @@ class WarmStart:
     digest: str = ""
 
 
-def warm_start(
-    problem: Problem, initial: Initial, known: Known, seed: int, *, asynchronous: bool
-) -> WarmStart:
+def warm_start(problem: Problem, initial: Initial, known: Known, seed: int) -> WarmStart:
     """Begin at a given start, or else at the best point known.
 
     Raises:
@@ -151,8 +149,6 @@ def warm_start(
     start = start_at(initial, seed)
     if known is None:
         return WarmStart(problem.placed_at(start), initial, start)
-    if asynchronous:
-        raise InputError("known must be left out with asynchronous=True")
     solves = KnownSolves(known, problem)
     best = solves.best(problem)
     start = best if start is None else start

@@ -133,8 +133,8 @@ def minimize(
         raise InputError(f"callback must be a function of a Record, got {callback!r}")
     dispatcher = default_dispatcher() if dispatcher is None else dispatcher
     check_limits(dispatcher, max_seconds)
-    check_asynchronous(dispatcher, asynchronous, problem)
-    warm = warm_start(problem, initial, known, seed, asynchronous=asynchronous)
+    check_asynchronous(dispatcher, asynchronous)
+    warm = warm_start(problem, initial, known, seed)
     problem, start = warm.problem, warm.start
     moved = problem.start_note(start)
     limits = Budget(max_solves, max_seconds, max_cost, is_zero_enough=bool(warm.evaluations))

@@ -254,14 +254,13 @@ class Recorder:
         Args:
             evaluations: By place in the round.
         """
-        for place, solve in self._unjudged.items():
-            if place in evaluations:
-                found = evaluations[place]
+        for place, found in evaluations.items():
+            solve = self._unjudged.pop(place, None)
+            if solve is not None:
                 # one that breaks a constraint has no loss that could be compared
                 loss = float(found.loss) if found.is_feasible else None
                 self._judged.append(dataclasses.replace(solve, judged=found.status, loss=loss))
             self._keys.pop(place, None)
-        self._unjudged.clear()
         if self._judged and time.monotonic() - self._written > PATIENCE_S:
             self._write()
 
