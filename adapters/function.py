@@ -102,12 +102,6 @@ def check_keywords(
 ) -> None:
     """Compare the parameters of a space with the keywords of a function, both ways.
 
-    Args:
-        owner: Who asks, for the message.
-        function: The function.
-        space: The space.
-        extra: Keywords that need not be in the space.
-
     Raises:
         InputError: Naming the first mismatch, with the nearest names.
     """

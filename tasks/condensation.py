@@ -141,10 +141,6 @@ class Condensation:
     def test_accuracy(self, phi: Mapping[str, Any], num_networks: int = 5) -> float:
         """Mean accuracy on test images of networks that none of the search has seen.
 
-        Args:
-            phi: The condensed images by name.
-            num_networks: Fresh initialisations.
-
         Returns:
             A share in [0, 1].
         """

@@ -114,10 +114,6 @@ def image_side(path: str | None) -> int:
 def read_idx(folder: Path, name: str) -> NDArray[Any]:
     """Read one IDX file of bytes.
 
-    Args:
-        folder: Where it is.
-        name: Its name without `.gz`.
-
     Raises:
         InputError: Naming the file, when it is missing, of another kind or cut short.
     """

@@ -191,12 +191,7 @@ class Adaptation:
         return {"answers": (losses * asked).sum() / asked.sum().clamp(min=1), "moved": moved}
 
     def quality(self, phi: Mapping[str, Any], num_draws: int = 3) -> Quality:
-        """How well questions are answered after adaptation to documents of fresh seeds.
-
-        Args:
-            phi: The weights of tokens, by name.
-            num_draws: Sets of documents, each adapted to on its own.
-        """
+        """How well questions are answered after adaptation to documents of fresh seeds."""
         answers, right, losses = [], [], []
         values = self.loop.tensors(phi)
         with torch.no_grad():

@@ -116,10 +116,6 @@ class CommandLine:
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401 - number, array or dict
         """Run the program once.
 
-        Args:
-            phi: Values by name.
-            seed: For a `{seed}` field.
-
         Raises:
             SolveError: If this solve failed, saying how, and where to look.
         """

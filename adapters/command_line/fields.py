@@ -137,10 +137,6 @@ def in_columns(value: Any, width: int) -> str:  # noqa: ANN401 - a number or opt
 
     A real number has a decimal point, which Fortran would set itself otherwise.
 
-    Args:
-        value: A number or text; text stands to the left.
-        width: How many columns.
-
     Raises:
         TooWideError: If it does not fit.
 

@@ -85,10 +85,6 @@ class CommandInputs:
     def prepare(self, values: Mapping[str, Any], folder: Path) -> PreparedSolve:
         """Write the files of one solve and fill in its arguments.
 
-        Args:
-            values: By name.
-            folder: The solve's working directory.
-
         Raises:
             SolveError: If a value cannot be written where its field is.
         """
@@ -138,10 +134,6 @@ class CommandInputs:
 
     def rounding(self, space: Space, x: FloatArray) -> FloatArray:
         """Steps of each coordinate below which the program is given the same texts.
-
-        Args:
-            space: The parameters.
-            x: Where, scaled, shape `(N,)`.
 
         Returns:
             Shape `(N,)`; 0 where texts tell any step. Of many coordinates some are tried, and the

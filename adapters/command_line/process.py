@@ -54,13 +54,6 @@ def run_program(
     Its whole process group is killed at the time limit, on Ctrl-C, when the program ends but
     leaves children running, and when this process itself is killed.
 
-    Args:
-        arguments: The program and its arguments.
-        folder: Its working directory.
-        environment: All of its environment.
-        streams: Standard input, output and error.
-        timeout_s: Seconds it may run, or `None`.
-
     Raises:
         OSError: If it cannot be started.
 

@@ -39,17 +39,7 @@ class Connection:
         self._pool = HTTPPool(timeout_s, max_concurrent)
 
     def ask(self, url: str, content: bytes, headers: Mapping[str, str], retries: int) -> bytes:
-        """Post, with retries where that can help.
-
-        Args:
-            url: Where to.
-            content: The body, JSON.
-            headers: Further headers.
-            retries: Further attempts.
-
-        Raises:
-            SolveError: If there is none.
-        """
+        """Post, with retries where that can help; `SolveError` if there is none."""
         import tenacity
 
         exponential = tenacity.wait_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)

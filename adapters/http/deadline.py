@@ -30,11 +30,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def left_of(timeout: float | None) -> float | None:
-    """A time limit, or what is left until the deadline where that is less; 0 when it is over.
-
-    Args:
-        timeout: Seconds, or `None` for no limit.
-    """
+    """A time limit, or what is left until the deadline where that is less; 0 when it is over."""
     until: float | None = getattr(_thread, "until", None)
     if until is None:
         return timeout
@@ -43,11 +39,7 @@ def left_of(timeout: float | None) -> float | None:
 
 
 def raw_chunks(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - an httpx response
-    """The body as it is sent; a compressed one is refused, since unpacking knows no bounds.
-
-    Raises:
-        SolveError: If it is compressed.
-    """
+    """The body as it is sent; a compressed one is refused, since unpacking knows no bounds."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise SolveError(f"gave a compressed answer ({encoding[:40]}), which was not asked for")

@@ -9,9 +9,6 @@ import time
 def retry_after(value: str) -> float:
     """Seconds that a Retry-After header asks for, given in seconds or as a date; 0 for neither.
 
-    Args:
-        value: The header's value; may be empty.
-
     Example:
         >>> retry_after("2"), retry_after("soon"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
         (2.0, 0.0, 0.0)

@@ -46,11 +46,7 @@ class AffineVector:
         return total
 
     def check(self, owner: str, space: Space) -> None:
-        """Refuse a space whose parameters do not fit the maps.
-
-        Raises:
-            InputError: Naming the parameter and both sizes.
-        """
+        """Refuse a space whose parameters do not fit the maps."""
         refuse_unknown(owner, f"parameter in {self.what}_parameters:", self.maps, space.names)
         for name, matrix in self.maps.items():
             if isinstance(space.parameters.get(name), Choice):

@@ -74,10 +74,6 @@ class Answer:
 def solve_program(program: Program, time_limit_s: float | None = None) -> Answer:
     """Find an optimum, always from a cold start.
 
-    Args:
-        program: What to solve.
-        time_limit_s: Seconds, or `None`.
-
     Raises:
         SolveError: If there is none, saying why: infeasible, unbounded, or HiGHS's own word.
         SolveTimeoutError: If time ran out.

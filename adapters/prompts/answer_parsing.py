@@ -66,10 +66,6 @@ def parsed(answer: str, classes: Sequence[str], parser: Parser | None) -> int | 
 def row_of_class(found: int | None, num_classes: int) -> FloatArray:
     """Log-probabilities of an answer that names one class, or none: then of the last column.
 
-    Args:
-        found: The class, or `None`.
-        num_classes: Classes C.
-
     Returns:
         Shape `(C + 1,)`; the last column is for answers that name no class.
 

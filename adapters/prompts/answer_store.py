@@ -89,11 +89,7 @@ def _digest(key: str) -> str:
 
 
 def kept_answers(file: Path) -> Iterator[tuple[dict[str, Any], Answer]]:
-    """Requests and their answers, in the order they came; none when the file holds none.
-
-    Args:
-        file: Where `keep_in` kept them.
-    """
+    """Requests and their answers, in the order they came; none when the file holds none."""
     if not file.is_file():
         return
     connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)

@@ -82,10 +82,6 @@ class ChatClient:
     def ask(self, body: Mapping[str, Any], ledger: ChatLedger) -> Answer:
         """Make one call, with retries.
 
-        Args:
-            body: The request.
-            ledger: Where it is booked.
-
         Raises:
             SolveError: If there is no answer; its `cost` is what may have been charged.
         """

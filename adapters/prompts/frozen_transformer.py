@@ -199,11 +199,6 @@ def check_examples(
 ) -> dict[str, str]:
     """Check examples against each other.
 
-    Args:
-        texts: The examples.
-        labels: The class of each.
-        words: From each class to a word, or `None`.
-
     Returns:
         A word for each class, in order.
 

@@ -68,11 +68,7 @@ class PromptBook:
         self.cost, self.count = self.cost + cost, self.count + count
 
     def check(self, length: int, count: int) -> None:
-        """Refuse answers that the budget may not allow; the final judgement has its own share.
-
-        Raises:
-            SpentError: If they may cost more than is left.
-        """
+        """Refuse answers that the budget may not allow; the final judgement has its own share."""
         kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation)
         later = RESERVE * kept * self._dearest * self._longest()
         if (

@@ -13,13 +13,7 @@ from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run, TorchUnroll
 
 
 def run_batch(loop: TorchUnroll, phis: Mapping[str, Any], seed: int | None) -> Any:  # noqa: ANN401
-    """Run the loop for every row, under `vmap`.
-
-    Args:
-        loop: The loop.
-        phis: Per name the rows' values, stacked.
-        seed: Of all rows.
-    """
+    """Run the loop for every row, under `vmap`."""
     stacked = loop.tensors(phis)
     count = len(next(iter(stacked.values())))
     if count == 1 or not all(isinstance(value, torch.Tensor) for value in stacked.values()):

@@ -14,9 +14,6 @@ from zo_bilevel.support.errors import InputError, InvalidSolutionError, unknown_
 def rehearse(run: Run) -> None:
     """Run `init` and the first step once, and refuse a step that writes into its argument.
 
-    Args:
-        run: Gives the loop; a loop is rehearsed once.
-
     Raises:
         InputError: Naming the leaf that was written to, or the name in `allow_unreached` that
             is no parameter.
@@ -47,15 +44,7 @@ def _refuse_in_place(before: Leaves, copies: list[torch.Tensor], versions: list[
 
 
 def check_finite(run: Run, found: Leaves) -> None:
-    """Refuse an inner solution that is not finite.
-
-    Args:
-        run: Is run again, looking at every step, to say where it began.
-        found: The inner solution.
-
-    Raises:
-        InvalidSolutionError: Naming the step.
-    """
+    """Refuse an inner solution that is not finite; `InvalidSolutionError` naming the step."""
     if not found.is_finite():
         raise InvalidSolutionError(
             f"the inner loop is not finite: it began at {_first_bad_step(run)} of "

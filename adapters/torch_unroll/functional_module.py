@@ -43,11 +43,6 @@ class FunctionalModule:
     def __call__(self, weights: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """The module's answer with these weights.
 
-        Args:
-            weights: By name, all that `names` holds.
-            *args: Of the module.
-            **kwargs: Of the module.
-
         Raises:
             InputError: If the module writes to one of its buffers, by name.
         """

@@ -24,13 +24,6 @@ def settings_for(
 ) -> dict[str, Any]:
     """The values of a setting for all weights at one step: a number or tensor by name.
 
-    Args:
-        setting: A number, a name in phi, or a function of phi and t.
-        phi: Named values.
-        t: The step, from 0.
-        weights: The weights by name.
-        sign: 1 or -1, times the values.
-
     Raises:
         InputError: If phi has no such name, or a dict of the user's lacks a weight.
     """

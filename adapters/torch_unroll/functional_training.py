@@ -174,10 +174,6 @@ def gradient_of(loss: Callable[[Weights], torch.Tensor], weights: Weights) -> We
 
     Outside of forward mode and `vmap` the two give the same numbers, and autograd spends 0.6 times
     the time on small networks. The graph goes on from weights that are part of one.
-
-    Args:
-        loss: Of weights by name.
-        weights: Where.
     """
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
     if transformed or torch.is_inference_mode_enabled():

@@ -121,11 +121,6 @@ def _sorted_out(leaves: Sequence[torch.Tensor], structure: pytree.TreeSpec) -> L
 def arranged(before: Leaves, after: Leaves, t: int) -> Leaves:
     """Theta after a step, its dicts in the order and of the type of those that went in.
 
-    Args:
-        before: Theta that went in.
-        after: Theta that came out.
-        t: The step, from 0.
-
     Raises:
         InputError: If the step gave theta another structure, shape or dtype, naming the leaf,
             what it was and what it became.
@@ -179,16 +174,7 @@ def _children(tree: Tree) -> list[Tree]:
 
 
 def check_not_written(before: Leaves, versions: Sequence[int], t: int) -> None:
-    """Refuse a step that wrote into the theta it was given.
-
-    Args:
-        before: Theta that went in.
-        versions: How often each leaf had been written to by then.
-        t: The step, from 0.
-
-    Raises:
-        InputError: Naming the leaf.
-    """
+    """Refuse a step that wrote into the theta it was given; `InputError` naming the leaf."""
     for position, leaf in enumerate(before.all):
         if leaf._version != versions[position]:
             refuse_in_place(before, position, t)
@@ -224,12 +210,7 @@ def leave(tree: Tree, what: str) -> Any:  # noqa: ANN401 - tensor or dict of ten
 
 
 def enter(theta: Any, like: Leaves) -> Tree:  # noqa: ANN401 - array, tensor, or dict of them
-    """Undo `leave`: the user's pytree, in its dtypes and on its device, differentiably.
-
-    Args:
-        theta: A tensor, array or number, or a dict of them.
-        like: The pytree as it once was.
-    """
+    """Undo `leave`: the user's pytree, in its dtypes and on its device, differentiably."""
     parts = list(theta.values()) if isinstance(theta, Mapping) else [theta]
     leaves = like.all
     filled = [position for position, leaf in enumerate(leaves) if leaf.numel()]

@@ -27,10 +27,6 @@ def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
 
     They belong to the process, so that blocks of several threads wait for each other.
 
-    Args:
-        seed: >= 0.
-        device: Whose generator counts besides the CPU's.
-
     Example:
         >>> with seeded_generators(3, torch.device("cpu")):
         ...     first = torch.rand(1)

@@ -155,10 +155,6 @@ class TorchUnroll:
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401
         """Run the loop; no gradient is taken.
 
-        Args:
-            phi: Named values.
-            seed: Fixes batches, `init` and torch's own random numbers.
-
         Returns:
             The inner solution: a tensor, or a dict of tensors by their place in the pytree.
 

@@ -28,9 +28,6 @@ IN_PLACE = re.compile(r"in-?place", re.IGNORECASE)
 def explained(where: str) -> Iterator[None]:
     """Say what to do about an operation that torch cannot differentiate.
 
-    Args:
-        where: What ran ("step 3").
-
     Raises:
         InnerSolverError: Naming the operation.
 

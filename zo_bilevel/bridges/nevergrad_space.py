@@ -141,13 +141,7 @@ def _chosen(leaf: Leaf, picks: Any) -> Any:  # noqa: ANN401 - any option, or an 
 
 
 def value_of(parametrization: Any, phi: Mapping[str, Any], prefix: str = "") -> Any:  # noqa: ANN401
-    """Values by name in the structure of the parametrization.
-
-    Args:
-        parametrization: As for `space_of`.
-        phi: Values by the names of its space.
-        prefix: Name of what it is part of.
-    """
+    """Values by name in the structure of the parametrization."""
     kinds = _kinds()
     if isinstance(parametrization, kinds.Instrumentation):
         return tuple(

@@ -78,9 +78,6 @@ def compare_command(
 def methods_from_names(names: str) -> dict[str, Method]:
     """Methods by their names, in order.
 
-    Args:
-        names: Separated by commas.
-
     Returns:
         A method whose package is missing becomes one that refuses every problem and says why.
 

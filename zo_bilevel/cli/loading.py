@@ -187,9 +187,6 @@ def parse_settings(flag: str, settings: Iterable[str]) -> dict[str, Any]:
         flag: The option they were given with, for messages.
         settings: Each `name=value`; a value that is no Python literal is a string.
 
-    Returns:
-        Values by name.
-
     Raises:
         InputError: If a word has no "=" or no name, or a name comes twice.
 

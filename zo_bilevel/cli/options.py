@@ -105,13 +105,7 @@ class Conditions:
 def dispatcher_of(
     workers: int, timeout: float | None = None, *, is_process: bool
 ) -> Iterator[Dispatcher]:
-    """A dispatcher for a `with` block, closed whatever happens.
-
-    Args:
-        workers: Solves at once.
-        timeout: Seconds for one solve, or `None`.
-        is_process: Whether solves run in processes of their own.
-    """
+    """A dispatcher for a `with` block, closed whatever happens."""
     from zo_bilevel.solve.dispatch.serial import Serial
 
     if not is_process:
@@ -128,9 +122,6 @@ def dispatcher_of(
 
 def conditions_of(shared: dict[str, Any]) -> Conditions:
     """Check the shared options and load the task.
-
-    Args:
-        shared: Values of the shared options by name.
 
     Raises:
         InputError: If an option breaks its rule; nothing has been solved then.

@@ -204,14 +204,7 @@ SEEDS: Mapping[str, int] = {"small": 5, "large": 5, "full": 10}
 
 
 def entries_of(suite: str) -> tuple[Entry, ...]:
-    """The problems of a suite.
-
-    Args:
-        suite: "small", "large" (40 to 1,000 parameters, the loss alone) or "full".
-
-    Raises:
-        InputError: If there is no such suite, with the nearest names.
-    """
+    """The problems of a suite; `InputError` if there is no such suite, with the nearest names."""
     if suite not in SUITES:
         raise InputError(unknown_name_message("suite", suite, SUITES))
     return SUITES[suite]()

@@ -69,17 +69,7 @@ def _positions(runs: Sequence[Run], by: Axis) -> FloatArray:
 
 
 def values_at(run: Run, by: Axis, positions: FloatArray, quantity: Quantity) -> FloatArray:
-    """The step function of one run.
-
-    Args:
-        run: The run.
-        by: What positions are counted in.
-        positions: Where to read it, shape `(n,)`.
-        quantity: What to read off an improvement.
-
-    Returns:
-        Shape `(n,)`; infinity before its first improvement.
-    """
+    """The step function of one run: shape `(n,)`; infinity before its first improvement."""
     at = np.array([float(getattr(step, _FIELDS[by])) for step in run.improvements])
     values = np.array([math.inf, *(quantity(step) for step in run.improvements)])
     found: FloatArray = values[np.searchsorted(at, positions, side="right")]

@@ -168,13 +168,7 @@ METHOD_COLUMNS = (
 def method_table(
     comparison: Comparison, against: Sequence[Duel] = (), *, is_long: bool = False
 ) -> tuple[tuple[str, ...], Cells]:
-    """Header and cells, a row a method, the best first.
-
-    Args:
-        comparison: The runs.
-        against: The best method against others, for the columns that tell of it.
-        is_long: The columns of a page rather than those of a terminal.
-    """
+    """Header and cells, a row a method, the best first."""
     by_method = {duel.second: duel for duel in against}
     rows = [
         MethodRow(summary, place, by_method.get(summary.method))
@@ -214,12 +208,7 @@ RUN_COLUMNS: Mapping[str, Callable[[Run], Any]] = {
 
 
 def run_values(run: Run, target: Target | None) -> dict[str, Any]:
-    """One run by column, its single-valued meta-parameters last.
-
-    Args:
-        run: The run.
-        target: What counts as solved, where known; gives the column `solves_to_target`.
-    """
+    """One run by column, its single-valued meta-parameters last."""
     values = {name: value(run) for name, value in RUN_COLUMNS.items()}
     if target is not None:
         values["solves_to_target"] = run.solves_to(target)

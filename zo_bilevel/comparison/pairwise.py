@@ -16,10 +16,6 @@ def scores(comparison: Comparison, by: Axis = "solves") -> dict[str, dict[int, f
 
     How soon the target was reached; among runs that never reached it, or without a target, the
     loss at the final point.
-
-    Args:
-        comparison: The runs; those that do not count are left out.
-        by: What "soon" is counted in.
     """
     keys = {
         (run.method, run.seed): _key(run, comparison, by)

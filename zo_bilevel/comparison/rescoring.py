@@ -43,12 +43,7 @@ class Repeats:
         self.differ = False
 
     def add(self, x: FloatArray, loss: float) -> None:
-        """Take note of a solve that is ok.
-
-        Args:
-            x: Scaled point, shape `(N,)`.
-            loss: Its loss.
-        """
+        """Take note of a solve that is ok."""
         if self.differ:
             return
         key = hashlib.sha256(np.ascontiguousarray(x, dtype="<f8").tobytes()).digest()
@@ -79,12 +74,7 @@ class Judge:
         return exact is not None and exact.inner is not self.task.problem.inner
 
     def by_facts(self, run: Run, points: Sequence[FloatArray]) -> Run:
-        """The run as the problem without noise and the held-out data see it, where there are any.
-
-        Args:
-            run: The run.
-            points: Scaled points of its improvements, in their order.
-        """
+        """The run as the problem without noise and the held-out data see it, where there are."""
         if run.status in ("refused", "disqualified") or not points or not run.is_feasible:
             return run
         final_point = self._placed(self.task.problem, run).space.encode(run.phi)
@@ -114,12 +104,7 @@ class Judge:
         )
 
     def by_fresh_solves(self, runs: Sequence[Run], *, is_noisy: bool) -> list[Run]:
-        """The runs with the mean loss of fresh solves of their final points, where that is due.
-
-        Args:
-            runs: All runs.
-            is_noisy: Whether the inner solver gave two losses for one point.
-        """
+        """The runs with the mean loss of fresh solves of their final points, where that is due."""
         return [self._freshly(run, self._due(run, is_noisy)) for run in runs]
 
     def _due(self, run: Run, is_noisy: bool) -> int:

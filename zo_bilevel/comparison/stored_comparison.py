@@ -80,12 +80,6 @@ def stored_comparison(
 ) -> Comparison:
     """The one comparison that a store holds of a problem.
 
-    Args:
-        store: The open store.
-        problem: Its name; may be left out when there is only one.
-        target: What counts as solved, where known.
-        is_live: Take runs that have not ended, too.
-
     Raises:
         InputError: As `stored_comparisons`, if there are several problems, or runs of the problem
             that cannot be compared.

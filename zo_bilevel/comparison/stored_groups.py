@@ -36,9 +36,6 @@ class Group:
 def groups_of(runs: Sequence[StoredRun]) -> list[Group]:
     """The runs of one problem in groups that may be compared.
 
-    Returns:
-        Groups, in the order in which they were begun.
-
     Raises:
         StoreError: If the conditions of a run are damaged.
     """

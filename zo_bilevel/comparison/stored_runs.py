@@ -50,16 +50,7 @@ def settings_of(run: StoredRun) -> dict[str, int | float]:
 
 
 def json_of(run: StoredRun, name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
-    """A column that holds JSON.
-
-    Args:
-        run: The run.
-        name: Of the column.
-        kind: What it must hold.
-
-    Raises:
-        StoreError: If it is damaged.
-    """
+    """A column that holds JSON; `StoreError` if it is damaged."""
     try:
         found = json.loads(getattr(run, name))
     except (ValueError, RecursionError) as error:
@@ -118,13 +109,7 @@ def _loss(solve: StoredSolve) -> float:
 
 
 def keep(store: AbstractStore, stored: StoredRun | None, run: Run) -> None:
-    """Write a run as it was judged after its end.
-
-    Args:
-        store: The open store.
-        stored: The run as the store has it; `None` where it has not.
-        run: The judged run.
-    """
+    """Write a run as it was judged after its end."""
     if stored is not None and stored.found:
         store.save(dataclasses.replace(stored, found=run_to_text(run)))
 

@@ -41,11 +41,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """First quartile, median and third quartile.
-
-    Args:
-        values: At least one number, infinity allowed.
-    """
+    """First quartile, median and third quartile."""
     return quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75)
 
 
@@ -137,12 +133,6 @@ def summarize(
     method: str, runs: Sequence[Run], max_solves: int, target: Target | None = None
 ) -> MethodSummary:
     """Sum up the runs of one method.
-
-    Args:
-        method: Its label.
-        runs: Its runs, at least one.
-        max_solves: Solves that a run had.
-        target: What counts as solved, where known.
 
     Returns:
         The summary; runs that failed count with the loss they had, infinity when they had none.

@@ -78,9 +78,6 @@ def method_from_name(name: str) -> Method:
     Args:
         name: A plain name ("gauss-newton"), or a family and a member ("nevergrad:CMA").
 
-    Returns:
-        The method with its defaults.
-
     Raises:
         InputError: If the name is unknown, with the nearest ones.
     """

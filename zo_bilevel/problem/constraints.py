@@ -180,13 +180,7 @@ class FeasibleSet:
         return np.stack(columns, axis=1)
 
     def after(self, theta: FloatArray, layout: ThetaLayout, x: FloatArray) -> FloatArray:
-        """What is known after it: the constraints on outputs.
-
-        Args:
-            theta: Flat inner solution, shape `(m,)`.
-            layout: Its structure.
-            x: Scaled, shape `(N,)`.
-        """
+        """What is known after it: the constraints on outputs."""
         if not self.outputs:
             return np.zeros(0)
         packed, phi = layout.pack(theta.copy()), self._space.decode(x)

@@ -187,9 +187,6 @@ class Coordinates:
     def check_reach(self, wanted: FloatArray) -> None:
         """Refuse values that lie further away than is searched.
 
-        Args:
-            wanted: In the user's units, shape `(size,)`.
-
         Raises:
             InputError: Naming the parameter and how far that is.
         """

@@ -102,12 +102,7 @@ class Dependents:
     def completed(
         self, free: dict[str, Any], given_out: Callable[[Any], Any] = own
     ) -> dict[str, Any]:
-        """All values by name, in the declared order.
-
-        Args:
-            free: Values of the free parameters by name, arrays or tensors.
-            given_out: What becomes of each fixed value.
-        """
+        """All values by name, in the declared order."""
         if self._is_empty:
             return free
         values = {**free, **{name: given_out(value) for name, value in self.fixed.items()}}
@@ -117,10 +112,6 @@ class Dependents:
 
     def check(self, phi: Mapping[str, Any], whole: Callable[[], dict[str, Any]]) -> None:
         """Refuse other values than fixed and tied parameters have, rounding apart.
-
-        Args:
-            phi: Values given by name.
-            whole: All values that belong to the free ones among them.
 
         Raises:
             InputError: Naming the first one.

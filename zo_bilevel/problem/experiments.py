@@ -74,12 +74,7 @@ class Experiments:
             raise InputError(f"a parameter of zb.Experiments must not be called {EXPERIMENT!r}")
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401
-        """Run all experiments, or the one that `phi["experiment"]` names.
-
-        Args:
-            phi: Parameters by name.
-            seed: For a simulator that takes one.
-        """
+        """Run all experiments, or the one that `phi["experiment"]` names."""
         name = phi.get(EXPERIMENT)
         if name is not None:
             own = {key: value for key, value in phi.items() if key != EXPERIMENT}

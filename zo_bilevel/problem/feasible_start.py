@@ -65,11 +65,6 @@ def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
 def nearest_allowed(space: Space, constraints: FeasibleSet, x: FloatArray) -> FloatArray:
     """The point nearest to another that keeps what is known before a solve.
 
-    Args:
-        space: The meta-parameters.
-        constraints: On them.
-        x: Scaled, shape `(N,)`.
-
     Returns:
         The same where it keeps them, else another of its shape.
 

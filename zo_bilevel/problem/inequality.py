@@ -71,9 +71,6 @@ class Inequality:
     def values(self, named: Mapping[str, Any]) -> FloatArray:
         """By how much each inequality is broken; at most 0 where it holds.
 
-        Args:
-            named: Numbers and arrays by name.
-
         Raises:
             InputError: If a name is unknown, or the formula cannot be computed.
         """

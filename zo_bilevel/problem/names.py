@@ -10,12 +10,6 @@ from zo_bilevel.support.errors import InputError, unknown_name_message
 def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse the first name that is not known.
 
-    Args:
-        owner: Who refuses, for the message ("FMU bounce.fmu").
-        kind: What the names stand for ("variable").
-        given: The names given.
-        known: The names there are.
-
     Raises:
         InputError: Naming the owner, the name and the nearest known names.
 
@@ -30,12 +24,6 @@ def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[
 
 def refuse_unused(owner: str, names: Iterable[str], used: Iterable[str], place: str) -> None:
     """Refuse parameters of the space that would have no effect.
-
-    Args:
-        owner: Who refuses, for the message.
-        names: The parameters of the space.
-        used: The names that are used.
-        place: Where they would be used ("no field {name} in the arguments").
 
     Raises:
         InputError: Naming the parameters.

@@ -85,9 +85,6 @@ class Prior:
 
         Args:
             z: Shape `(size,)`.
-
-        Returns:
-            The same shape.
         """
         out = np.array(z, dtype=np.float64)
         for section, shape, spectrum in self._fields:

@@ -38,12 +38,7 @@ class Residuals:
         return self._joined(self.objective.whiten(theta - self.objective.target), x)
 
     def normalised(self, theta: FloatArray, x: FloatArray) -> FloatArray:
-        """The residuals scaled so that their squares add up to the loss, shape `(size,)`.
-
-        Args:
-            theta: Flat inner solution, shape `(m,)`.
-            x: Where it was solved, scaled, shape `(N,)`.
-        """
+        """The residuals scaled so that their squares add up to the loss, shape `(size,)`."""
         scaled: FloatArray
         if self.is_plain:
             roots = np.sqrt(self.objective.weights / self.size)
@@ -53,12 +48,7 @@ class Residuals:
         return scaled
 
     def modelled(self, theta: FloatArray, x: FloatArray) -> FloatArray:
-        """The part of the residuals that changes: `at` plus `target`.
-
-        Args:
-            theta: Flat inner solution, shape `(m,)`.
-            x: Where it was solved, scaled, shape `(N,)`.
-        """
+        """The part of the residuals that changes: `at` plus `target`."""
         return self._joined(self.objective.whiten(theta), x)
 
     @property

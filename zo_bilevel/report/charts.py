@@ -105,14 +105,7 @@ def _share_reached(runs: Sequence[Run], target: Target, by: Axis) -> dict[str, A
 def profile_charts(
     cases: Sequence[Case], methods: Sequence[str], by: Axis = "solves", tau: float = PROFILE_TAU
 ) -> dict[str, Chart]:
-    """A data profile and a performance profile.
-
-    Args:
-        cases: The problems.
-        methods: Labels.
-        by: What is counted.
-        tau: Share of the possible gain that may be left.
-    """
+    """A data profile and a performance profile."""
     unit = "solves / (N + 1)" if by == "solves" else by
     spent = [
         float(getattr(run, by)) / (case.size + 1 if by == "solves" else 1)

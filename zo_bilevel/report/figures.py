@@ -35,9 +35,6 @@ DOTS_PER_INCH = 150
 def check_plot_path(path: str | Path) -> Path:
     """Refuse a figure that could not be written, before anything is paid for.
 
-    Args:
-        path: Where the figure is to go.
-
     Raises:
         MissingPackageError: If matplotlib is not installed.
         InputError: If the suffix is no known format or the folder does not exist.
@@ -58,10 +55,6 @@ def check_plot_path(path: str | Path) -> Path:
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Draw a comparison to a file.
-
-    Args:
-        comparison: What to draw.
-        path: Where to; the suffix tells the format.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
@@ -108,15 +101,7 @@ def add_legend(figure: Figure, panel: Axes) -> None:
 
 
 def draw_loss(panel: Axes, comparison: Comparison) -> None:
-    """Best loss so far against solves.
-
-    Args:
-        panel: Where to draw.
-        comparison: What to draw.
-
-    Raises:
-        InputError: If no run found anything.
-    """
+    """Best loss so far against solves; `InputError` if no run found anything."""
     losses = [step.true_loss for run in comparison.runs for step in run.improvements]
     if not losses:
         raise InputError(f"nothing to plot: no run on {comparison.problem} found anything")
@@ -127,13 +112,7 @@ def draw_loss(panel: Axes, comparison: Comparison) -> None:
 
 
 def draw_error(panel: Axes, comparison: Comparison, target: str = "target") -> None:
-    """Relative error of the best point so far against solves, in per cent.
-
-    Args:
-        panel: Where to draw.
-        comparison: Of a task that knows the error.
-        target: What the target is called.
-    """
+    """Relative error of the best point so far against solves, in per cent."""
     draw_curves(panel, comparison, _error_in_percent, is_log=True)
     panel.set_ylabel("relative error of the parameters, %")
     if comparison.target is not None and comparison.target.quantity == "relative error":
@@ -141,12 +120,7 @@ def draw_error(panel: Axes, comparison: Comparison, target: str = "target") -> N
 
 
 def draw_parameter(panel: Axes, comparison: Comparison) -> None:
-    """The one parameter at the best point so far against solves.
-
-    Args:
-        panel: Where to draw.
-        comparison: Of a problem with one parameter that is a number.
-    """
+    """The one parameter at the best point so far against solves."""
     name = _only_parameter(comparison)
 
     def value(step: Improvement) -> float:
@@ -159,14 +133,7 @@ def draw_parameter(panel: Axes, comparison: Comparison) -> None:
 
 
 def draw_curves(panel: Axes, comparison: Comparison, quantity: Quantity, *, is_log: bool) -> None:
-    """Median and quartiles of a quantity over the seeds, one line for each method.
-
-    Args:
-        panel: Where to draw.
-        comparison: What to draw.
-        quantity: What to read off an improvement.
-        is_log: Whether the axis of the quantity is logarithmic.
-    """
+    """Median and quartiles of a quantity over the seeds, one line for each method."""
     curves = {m: _curves(comparison, m, quantity) for m in comparison.methods}
     floor = _smallest_positive([c for _, c in curves.values()]) / 10 if is_log else -math.inf
     for index, (method, (solves, (lower, median, upper))) in enumerate(curves.items()):

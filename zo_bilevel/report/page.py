@@ -19,9 +19,6 @@ REPORT_EXTRA = 'reports need plotly and jinja2: pip install "zo-bilevel[report]"
 def check_report_path(path: str | Path) -> Path:
     """Refuse a report that could not be written, before anything is paid for.
 
-    Args:
-        path: Where the report is to go.
-
     Raises:
         MissingPackageError: If plotly or jinja2 is not installed.
         InputError: If it does not end in .html, or its folder does not exist.
@@ -33,9 +30,6 @@ def check_report_path(path: str | Path) -> Path:
 
 def check_page_path(path: str | Path) -> Path:
     """Refuse a page that could not be written.
-
-    Args:
-        path: Where the page is to go.
 
     Raises:
         InputError: If it does not end in .html, or its folder does not exist.

@@ -43,9 +43,6 @@ def write_result_page(
 def check_result_page(path: str | os.PathLike[str]) -> Path:
     """Refuse a page that could not be written, before anything is paid for.
 
-    Args:
-        path: Where the page is to go.
-
     Raises:
         MissingPackageError: If matplotlib or jinja2 is not installed.
         InputError: If it does not end in .html, or its folder does not exist.

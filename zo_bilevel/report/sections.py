@@ -58,12 +58,7 @@ class Section:
 
 
 def section_of(comparison: Comparison, anchor: str) -> Section:
-    """One comparison as a part of a page.
-
-    Args:
-        comparison: The runs.
-        anchor: Name of the part; letters, digits and dashes.
-    """
+    """One comparison as a part of a page."""
     charts = charts_of(comparison)
     cases = cases_of([comparison])
     if cases and len(comparison.methods) > 1:

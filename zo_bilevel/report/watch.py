@@ -49,10 +49,6 @@ def is_loopback(host: str) -> bool:
 def check_binding(host: str, token: str | None) -> None:
     """Refuse to show a store to others unless asked for with a token.
 
-    Args:
-        host: Where to serve.
-        token: What visitors must know, or `None`.
-
     Raises:
         InputError: If the host is not loopback and there is no token, or the token is short.
     """

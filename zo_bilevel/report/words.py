@@ -100,9 +100,6 @@ def _verdict(best: MethodSummary, comparison: Comparison) -> str:
 def seeds_needed(num_rivals: int) -> int:
     """Fewest seeds with which being ahead on every one of them is beyond chance.
 
-    Args:
-        num_rivals: Methods that one is compared with, each by an exact two-sided test.
-
     Example:
         >>> seeds_needed(1), seeds_needed(5)
         (6, 8)

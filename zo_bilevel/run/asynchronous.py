@@ -23,11 +23,7 @@ _Arrival: TypeAlias = tuple[int | None, Outcome | None]
 
 
 def check_asynchronous(dispatcher: Dispatcher, asynchronous: object) -> None:
-    """Refuse a dispatcher of whole rounds, where none are wanted.
-
-    Raises:
-        InputError: Naming it.
-    """
+    """Refuse a dispatcher of whole rounds, where none are wanted; `InputError` naming it."""
     if not isinstance(asynchronous, bool):
         raise InputError(f"asynchronous must be True or False, got {asynchronous!r}")
     if asynchronous and not isinstance(dispatcher, Asynchronous):
@@ -44,16 +40,7 @@ def asynchronous_loop(
     stop_reason: Callable[[], str],
     report: Callback,
 ) -> str:
-    """Keep solves running until the method, a limit or a rule ends the run.
-
-    Args:
-        method: How to search.
-        state: Where it stands.
-        evaluator: Of the run; its dispatcher is `Asynchronous`.
-        ledger: Charged for each solve as it arrives.
-        stop_reason: The rules that end the run.
-        report: Told each solve.
-    """
+    """Keep solves running until the method, a limit or a rule ends the run."""
     dispatcher = evaluator.dispatcher
     assert isinstance(dispatcher, Asynchronous)  # noqa: S101 - checked before the run
     with closing(dispatcher.stream(evaluator.solve)) as stream:

@@ -131,9 +131,6 @@ class Evaluator:
     def outcomes(self, places: Mapping[int, Point]) -> dict[int, Outcome]:
         """Run one round; stored solves are not run again, new ones are stored as they finish.
 
-        Args:
-            places: Independent points by their place in the round.
-
         Returns:
             Outcomes by place; all places, unless time ran out or a solve ended the run.
 
@@ -145,12 +142,7 @@ class Evaluator:
         return found | (self.parts.joined(self._answers(self.parts.split(rest))) if rest else {})
 
     def know(self, solves: KnowsAnswers | None, evaluations: Sequence[Evaluation]) -> None:
-        """Let solves made before the run stand in for its own.
-
-        Args:
-            solves: By their values.
-            evaluations: The same, which tell the structure of theta.
-        """
+        """Let solves made before the run stand in for its own."""
         self.known = solves
         for first in evaluations[:1]:
             if first.theta is not None and first.layout is not None:

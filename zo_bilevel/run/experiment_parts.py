@@ -31,11 +31,7 @@ class ExperimentParts:
         self._best: tuple[float, list[Outcome]] | None = None
 
     def split(self, places: Mapping[int, Point]) -> dict[int, Point]:
-        """Points by the place of their job, for each experiment one.
-
-        Args:
-            places: Points by their place in the round.
-        """
+        """Points by the place of their job, for each experiment one."""
         if not self._names:
             return dict(places)
         return {
@@ -99,11 +95,7 @@ class ExperimentParts:
         )
 
     def judged(self, evaluations: Mapping[int, Evaluation]) -> dict[int, Evaluation]:
-        """The evaluations by the places of their jobs, the loss with the first of each.
-
-        Args:
-            evaluations: By place in the round.
-        """
+        """The evaluations by the places of their jobs, the loss with the first of each."""
         if not self._names:
             return dict(evaluations)
         found: dict[int, Evaluation] = {}

@@ -169,15 +169,7 @@ def _triangle(jacobian: FloatArray, roots: FloatArray) -> FloatArray:
 def linearised(
     space: Space, outer: object, slopes: Slopes | None, x: FloatArray, theta: FloatArray | None
 ) -> Fit | None:
-    """An answer linearised, where a method knows its slopes and it is a fit of data.
-
-    Args:
-        space: The parameters.
-        outer: The outer objective.
-        slopes: What the method left behind.
-        x: The answer, scaled, shape `(N,)`.
-        theta: Inner solution there, shape `(m,)`.
-    """
+    """An answer linearised, where a method knows its slopes and it is a fit of data."""
     if slopes is None or theta is None or not isinstance(outer, SquaredError):
         return None
     fit = Fit(space, outer, slopes, theta)
@@ -186,12 +178,7 @@ def linearised(
 
 
 def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
-    """Names of the continuous parameters that lie on a bound.
-
-    Args:
-        space: The parameters.
-        x: Scaled, shape `(N,)`.
-    """
+    """Names of the continuous parameters that lie on a bound."""
     values = space.values(x)
     is_at = (values <= space.values(space.lower)) | (values >= space.values(space.upper))
     return tuple(
@@ -204,13 +191,7 @@ def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
 
 
 def warnings_of(fit: Fit | None, space: Space, x: FloatArray) -> tuple[str, ...]:
-    """What has to be said with an answer, in words.
-
-    Args:
-        fit: The answer linearised, where that is known.
-        space: The parameters.
-        x: The answer, scaled, shape `(N,)`.
-    """
+    """What has to be said with an answer, in words."""
     undetermined = () if fit is None else fit.undetermined()
     found = [(undetermined, "not determined by the data"), (on_bound(space, x), "on a bound")]
     return tuple(f"{words}: {_listed(names)}" for names, words in found if names)

@@ -80,12 +80,7 @@ def _coarse(value: Any) -> Any:  # noqa: ANN401 - whatever an objective holds
 
 
 def start_at(initial: Initial, seed: int) -> Mapping[str, Any] | None:
-    """The start of a run by name.
-
-    Args:
-        initial: A start, a function from a seed to one, or `None`.
-        seed: Seed of the run.
-    """
+    """The start of a run by name."""
     if isinstance(initial, Result):
         return initial.phi
     return initial(seed) if callable(initial) else initial
@@ -100,14 +95,6 @@ def facts_of_run(
     command: Sequence[str] = (),
 ) -> StoredRun:
     """What a store keeps of a run before its first solve.
-
-    Args:
-        problem: The problem.
-        method: Name of the method.
-        seed: Seed of the run.
-        initial: Its start, or the function that gave it.
-        settings: Budget and round width, shown by `zo-bilevel show`.
-        command: Command line that repeats the run.
 
     Raises:
         InputError: If the inner solver, the space or the outer objective cannot be told from

@@ -49,12 +49,6 @@ def noting_refusals(store: Place, open_run: OpenRun, method: Method, seed: int) 
     """Let the store know of a method that cannot even begin.
 
     Arguments that break a rule are no run, and nothing is opened before they are known to be good.
-
-    Args:
-        store: The store, its file, or `None`.
-        open_run: Opens the run in it.
-        method: The method that is about to begin.
-        seed: Seed of the run.
     """
     try:
         yield
@@ -72,13 +66,6 @@ def recording(
     store: Place, open_run: OpenRun, method: Method, seed: int, ledger: Ledger
 ) -> Iterator[Recorder | None]:
     """Open the run in its store and note how it failed if it does.
-
-    Args:
-        store: The store, its file, or `None`.
-        open_run: Opens the run in it.
-        method: The method that searches.
-        seed: Seed of the run.
-        ledger: Knows the best point so far.
 
     Yields:
         The run's recorder; `None` without a store.

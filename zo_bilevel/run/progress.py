@@ -31,13 +31,7 @@ class Progress(ABC):
 
     @abstractmethod
     def update(self, share: float, text: str, loss: float) -> None:
-        """Take note of one solve.
-
-        Args:
-            share: Share of the budget spent, in [0, 1].
-            text: What is being done, with its count of solves.
-            loss: Best loss so far.
-        """
+        """Take note of one solve."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Leave the terminal in order."""

@@ -22,14 +22,7 @@ LOG.addHandler(logging.NullHandler())
 def reporting(
     name: str, ledger: Ledger, progress: Progress | bool, callback: Callback | None
 ) -> Iterator[Reporter]:
-    """Report on a run, an exception that ends it included.
-
-    Args:
-        name: What the run is called.
-        ledger: Knows what is spent of which budget.
-        progress: Where to show it, or whether to.
-        callback: Told each solve, last.
-    """
+    """Report on a run, an exception that ends it included."""
     if isinstance(progress, bool):
         progress = _default_progress() if progress else SilentProgress()
     LOG.info("%s started", name)

@@ -73,12 +73,7 @@ def decoded(space: Space, point: bytes) -> dict[str, Any]:
 
 
 def single_values(space: Space, phi: Mapping[str, Any]) -> dict[str, Any]:
-    """The meta-parameters that are single values; fields are too long to keep.
-
-    Args:
-        space: Of the run.
-        phi: By name.
-    """
+    """The meta-parameters that are single values; fields are too long to keep."""
     return {name: value for name, value in phi.items() if not space.shapes[name]}
 
 

@@ -30,12 +30,7 @@ NUMBERS = ("loss", "solves", "rounds", "seconds", "cost", "seed", "standard_erro
 
 
 def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
-    """Write a result: `result.json` with its numbers and history, `result.npz` with its arrays.
-
-    Args:
-        result: The result.
-        folder: Where; made when missing.
-    """
+    """Write a result: `result.json` with its numbers and history, `result.npz` with its arrays."""
     path, arrays = Path(folder), {"x": result.x}
     path.mkdir(parents=True, exist_ok=True)
     card = {
@@ -58,9 +53,6 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
 
 def load_result(folder: str | os.PathLike[str]) -> Result:
     """Read what `save_result` wrote; tensors come back as arrays.
-
-    Args:
-        folder: Where.
 
     Raises:
         InputError: If a file is missing or damaged.

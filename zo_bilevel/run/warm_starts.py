@@ -50,9 +50,6 @@ class WarmStarts:
     def nearest(self, x: FloatArray) -> Any:  # noqa: ANN401 - the user's structure
         """The answer of the point that is nearest in scaled units, the newest of equals.
 
-        Args:
-            x: Scaled point, shape `(N,)`.
-
         Returns:
             As the solver returned it, read-only; `None` while there is none.
         """

@@ -23,15 +23,7 @@ class HoldsSolves(Protocol):
 
 
 def summary_of(store: HoldsSolves, run: StoredRun) -> dict[str, Any]:
-    """What is known of a run, by name.
-
-    Args:
-        store: Asked for the solves of a run that has not ended.
-        run: The run.
-
-    Raises:
-        StoreError: If what the run found, or a solve of it, is damaged.
-    """
+    """What is known of a run, by name."""
     if run.status == DAMAGED:
         return {"id": run.number, "status": DAMAGED}
     fields = (name for name in StoredRun.__slots__ if name not in APART)

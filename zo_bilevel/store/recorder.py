@@ -95,12 +95,6 @@ class Recorder:
     def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
         """Look for a stored answer.
 
-        Args:
-            step: Round, from 1.
-            place: Place in the round.
-            point: The point.
-            seed: Seed of the solve.
-
         Returns:
             The outcome, or `None` when it has to be solved.
 
@@ -186,13 +180,6 @@ class Recorder:
     def add(self, step: int, place: int, point: Point, seed: int, outcome: Outcome) -> None:
         """Write one finished solve that `find` did not have; it is stored when this returns.
 
-        Args:
-            step: Round, from 1.
-            place: Place in the round.
-            point: The point.
-            seed: Seed of the solve.
-            outcome: How it ended.
-
         Raises:
             StoreError: If it cannot be written; what was written before stays.
             KeyboardInterrupt: If somebody asked the run to stop.
@@ -249,11 +236,7 @@ class Recorder:
             self._unjudged[solve.place] = dataclasses.replace(solve, number=number, theta=None)
 
     def judged(self, evaluations: Mapping[int, Evaluation]) -> None:
-        """Add the loss and the final status of the round's new solves, for people to read.
-
-        Args:
-            evaluations: By place in the round.
-        """
+        """Add the loss and the final status of the round's new solves, for people to read."""
         for place, found in evaluations.items():
             solve = self._unjudged.pop(place, None)
             if solve is not None:

@@ -53,30 +53,13 @@ def row_of(record: StoredRun | StoredSolve) -> tuple[Value, ...]:
 
 
 def run_of(row: Sequence[Value], number: int) -> StoredRun | None:
-    """Undo `row_of`.
-
-    Args:
-        row: Columns in order, the seal last.
-        number: Of the run.
-
-    Returns:
-        The run; `None` when the row is not as it was written.
-    """
+    """Undo `row_of`: the run; `None` when the row is not as it was written."""
     values = _checked(row, RUN_COLUMNS)
     return None if values is None else StoredRun(**values, number=number)
 
 
 def solve_of(row: Sequence[Value], number: int, theta: bytes | None = None) -> StoredSolve | None:
-    """Undo `row_of`.
-
-    Args:
-        row: Columns in order, the seal last.
-        number: Of the solve.
-        theta: Its inner solution, packed, if that was asked for.
-
-    Returns:
-        The solve; `None` when the row is not as it was written.
-    """
+    """Undo `row_of`: the solve; `None` when the row is not as it was written."""
     values = _checked(row, SOLVE_COLUMNS)
     if values is None:
         return None

@@ -32,12 +32,7 @@ _GUARD: Final = Lock()
 
 
 def lock_run(path: Path, run: int) -> bool:
-    """Take a run for this process and this caller.
-
-    Args:
-        path: The lock file; made when missing.
-        run: Its number.
-    """
+    """Take a run for this process and this caller."""
     with _GUARD:
         file = _FILES.get(str(path))
         if file is None or file.process != os.getpid():  # a forked child has locks of its own
@@ -57,12 +52,7 @@ def lock_run(path: Path, run: int) -> bool:
 
 
 def unlock_run(path: Path, run: int) -> None:
-    """Give a run back.
-
-    Args:
-        path: The lock file.
-        run: Its number; nothing happens when it is not held.
-    """
+    """Give a run back."""
     with _GUARD:
         file = _FILES.get(str(path))
         if file is None or run not in file.held or file.process != os.getpid():

@@ -42,11 +42,6 @@ def explained(path: Path, action: str) -> Iterator[None]:
 def open_file(path: Path, opened: ExitStack, *, read_only: bool) -> sqlite3.Connection:
     """A connection to a store file, with our tables in it where it was empty.
 
-    Args:
-        path: The file.
-        opened: Closes what is opened here.
-        read_only: Only look; also at a file on a read-only disk.
-
     Raises:
         StoreError: If the file is no store of this version.
     """

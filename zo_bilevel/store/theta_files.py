@@ -27,12 +27,7 @@ def write_theta_file(folder: Path, data: bytes, digest: bytes) -> None:
 
 
 def read_theta_file(folder: Path, digest: bytes) -> bytes | None:
-    """An inner solution; `None` when its file is gone or damaged.
-
-    Args:
-        folder: Where the files lie.
-        digest: From the row.
-    """
+    """An inner solution; `None` when its file is gone or damaged."""
     try:
         data = _path(folder, digest).read_bytes()
     except FileNotFoundError:

@@ -14,9 +14,6 @@ FloatArray: TypeAlias = NDArray[np.float64]
 def frozen(values: Any) -> FloatArray:  # noqa: ANN401 - whatever numpy takes
     """Numbers that nobody else can change: a read-only copy, unless they are one already.
 
-    Args:
-        values: Any shape.
-
     Example:
         >>> mine = np.zeros(2)
         >>> kept = frozen(mine)

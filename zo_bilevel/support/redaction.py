@@ -14,10 +14,6 @@ _SECRET_NAME = re.compile(r"key|token|secret|pass|credential|auth", re.IGNORECAS
 def hide(text: str, secrets: Iterable[str]) -> str:
     """Replace every secret in a text.
 
-    Args:
-        text: The text.
-        secrets: What must not appear in it.
-
     Example:
         >>> hide("401 for Bearer abc123", ["abc123"])
         '401 for Bearer ***'

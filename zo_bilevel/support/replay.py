@@ -40,9 +40,6 @@ def position() -> Position | None:
 def repeatable(seed: int) -> Iterator[Position]:
     """Run a block whose draws are the same whenever it is run with this seed.
 
-    Args:
-        seed: >= 0.
-
     Example:
         >>> with repeatable(3) as first:
         ...     keys = [first.next(), first.next()]

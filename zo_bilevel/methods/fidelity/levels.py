@@ -17,13 +17,7 @@ def fidelity_of(search: Search) -> Fidelity:
 
 
 def at_level(point: Point, level: float, fidelity: Fidelity) -> Point:
-    """The same point at another level.
-
-    Args:
-        point: As a method asks for it.
-        level: Where to solve it.
-        fidelity: Of the problem.
-    """
+    """The same point at another level."""
     if level >= fidelity.full:
         return point
     return dataclasses.replace(point, level=level, role=CHEAP_ROLE)

@@ -14,12 +14,7 @@ from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 
 
 def descents(probing: Probing, *, may_restart: bool) -> Descent:
-    """Ask for rounds until nothing is left to gain.
-
-    Args:
-        probing: The continuous coordinates around a solved start.
-        may_restart: Whether to look elsewhere when loss is left.
-    """
+    """Ask for rounds until nothing is left to gain."""
     outer, first = probing.outer, probing.best.loss
     low, high = (end[probing.is_free] for end in probing.search.space.likely)
     restarts = Restarts(low, high, probing.search.seed, probing.width)

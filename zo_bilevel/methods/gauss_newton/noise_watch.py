@@ -84,12 +84,7 @@ class NoiseWatch:
         return not self._has_moved
 
     def follow(self, rounding: float, spread: float) -> None:
-        """Choose the radius anew when more is known of how answers are rounded.
-
-        Args:
-            rounding: Error of rounding of one component.
-            spread: Scale by which theta changes.
-        """
+        """Choose the radius anew when more is known of how answers are rounded."""
         is_news = not 0.5 * self._rounding < rounding < 2.0 * self._rounding
         if not is_news or self._is_given:
             return
@@ -125,12 +120,7 @@ class NoiseWatch:
         return True
 
     def suspect(self, model: AnswerModel, disappointments: int) -> None:
-        """Ask for a repeat when differences look too steep, or steps disappoint.
-
-        Args:
-            model: With the differences so far.
-            disappointments: Trial steps in a row that gained far less than predicted.
-        """
+        """Ask for a repeat when differences look too steep, or steps disappoint."""
         if self._is_measured or not model.size:
             return
         if not self._has_looked:
@@ -158,10 +148,6 @@ class NoiseWatch:
 
     def measure(self, model: AnswerModel, theta: FloatArray | None) -> bool:
         """Compare the solve next to the center with the center.
-
-        Args:
-            model: At the center.
-            theta: The solve, or `None` when it failed.
 
         Returns:
             Whether differences so far are worth nothing: solves are noisy, the radius was shorter
@@ -208,10 +194,5 @@ class NoiseWatch:
 
 
 def best_radius(noise: float, spread: float) -> float:
-    """The radius that balances noise with curvature.
-
-    Args:
-        noise: Standard deviation of one component of a solve.
-        spread: Scale by which theta changes.
-    """
+    """The radius that balances noise with curvature."""
     return min(NOISE_RADIUS * math.sqrt(noise / (spread + 1e-300)), LARGEST_RADIUS)

@@ -33,12 +33,7 @@ MOST_IDLE = 6
 
 
 def propose(state: LocalState, width: int) -> StepPlan:
-    """The next round; no points when nothing is left to gain.
-
-    Args:
-        state: What is known.
-        width: How many solves may run at once.
-    """
+    """The next round; no points when nothing is left to gain."""
     quadratic = state.model.quadratic()
     if not np.isfinite(quadratic.hessian).all():  # answers so far away that squares overflow
         state.model.forget(values=True)

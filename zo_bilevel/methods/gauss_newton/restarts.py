@@ -63,13 +63,7 @@ class Restarts:
     def learn(
         self, outer: OuterModel, points: list[FloatArray], thetas: list[FloatArray | None]
     ) -> None:
-        """Keep the points of a round that solved as starts.
-
-        Args:
-            outer: The outer objective.
-            points: The round.
-            thetas: Modelled vectors there, `None` for a failure.
-        """
+        """Keep the points of a round that solved as starts."""
         for point, theta in zip(points, thetas, strict=True):
             if theta is not None:
                 self._waiting.append((outer.loss(theta, point), point, theta))

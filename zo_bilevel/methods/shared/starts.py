@@ -27,10 +27,6 @@ def find_start(
 ) -> Generator[list[Point], list[Evaluation], tuple[Search, Evaluation]]:
     """The start, or the best of a few rounds of other points when it does not solve.
 
-    Args:
-        search: Problem, seed, round width.
-        first: The solved start, ok or not.
-
     Yields:
         Rounds of at least 8 points; none when the start is ok.
 

@@ -77,13 +77,7 @@ class Stream(Protocol):
 
 
 def answers_until(stream: Stream, count: int, deadline: float) -> Iterator[tuple[int, Outcome]]:
-    """Answers as they arrive, until all are there or time is up.
-
-    Args:
-        stream: Where the jobs have been submitted.
-        count: How many.
-        deadline: Of `time.monotonic`, in seconds.
-    """
+    """Answers as they arrive, until all are there or time is up."""
     for _ in range(count):
         answer = stream.next(deadline - time.monotonic())
         if answer is None:

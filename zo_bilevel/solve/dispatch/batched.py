@@ -230,11 +230,7 @@ def _on_host(part: Any, count: int, name: str) -> Any:  # noqa: ANN401 - array o
 
 
 def free_memory(device: str | None) -> None:
-    """Give cached device memory back before the next, smaller attempt.
-
-    Args:
-        device: A torch device, or `None` for the host.
-    """
+    """Give cached device memory back before the next, smaller attempt."""
     if device is not None and device.startswith("cuda"):
         importlib.import_module("torch").cuda.empty_cache()
 

@@ -89,10 +89,6 @@ def default_dispatcher() -> Dispatcher:
 def check_limits(dispatcher: Dispatcher, max_seconds: float | None) -> None:
     """Refuse a limit in seconds for a run on several ranks.
 
-    Args:
-        dispatcher: Of the run.
-        max_seconds: Its limit, or `None`.
-
     Raises:
         InputError: If each rank would have to decide by its own clock.
     """

@@ -146,10 +146,6 @@ class SupervisedWorker:
     def call(self, job: bytes, timeout_s: float | None) -> Outcome:
         """Run one job.
 
-        Args:
-            job: From `pack_job`.
-            timeout_s: Seconds the solve may take, or `None`.
-
         Raises:
             WorkerDiedError: If the worker died before it answered.
             WorkerTooSlowError: If it did not answer in time.

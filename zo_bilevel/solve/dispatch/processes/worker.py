@@ -33,13 +33,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(request_fd: int, reply_fd: int, guard: int) -> None:
-    """Answer frames until the request pipe is closed.
-
-    Args:
-        request_fd: Where frames are read.
-        reply_fd: Where frames are written.
-        guard: Process id of the guard; without it this process ends.
-    """
+    """Answer frames until the request pipe is closed."""
     _end_with(guard)
     for fd in (request_fd, reply_fd):
         os.set_inheritable(fd, False)
