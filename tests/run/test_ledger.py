@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from zo_bilevel.run.ledger import Budget, Ledger
+from zo_bilevel.run.budget import Budget
+from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.errors import InputError
 

@@ -16,8 +16,8 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
+from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.identity import Initial
-from zo_bilevel.run.ledger import Budget
 from zo_bilevel.run.runs import Target
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.serial import Serial

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias, final
 
-from zo_bilevel.methods.base import Method, State
+from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.state import State
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import keep_back
 from zo_bilevel.run.ledger import Ledger

@@ -20,7 +20,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.methods.base import Slopes
+from zo_bilevel.methods.notes import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.problem.space import Space

@@ -15,9 +15,10 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.problem.space_values import checked
 from zo_bilevel.problem.theta import flatten_theta
-from zo_bilevel.run.evaluator import FREE, Evaluator
+from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.identity import Initial, start_at
 from zo_bilevel.run.lifecycle import opened
+from zo_bilevel.run.outcome_judge import FREE
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import decoded
 from zo_bilevel.solve.dispatch.base import takes_seed

@@ -1,4 +1,4 @@
-"""Budgets and the ledger that counts what a run has spent."""
+"""The ledger that counts what a run has spent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from zo_bilevel.methods.base import LAST_SOLVES
+from zo_bilevel.methods.notes import LAST_SOLVES
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
+from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
 from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.evaluation import NEVER_BEST, Evaluation, Point
-from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 
-DEFAULT_MAX_SOLVES = 1000
 USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
@@ -29,44 +28,6 @@ PRICE_SAFETY_FACTOR = 2.0
 """Times their mean that prices may turn out to be, where several solves run at once."""
 PRICE_DEVIATIONS = 3.0
 """Standard deviations above their mean that the prices of a round may add up to."""
-
-
-@final
-class Budget:
-    """Limits on solves, seconds and cost; `None` is no limit.
-
-    Args:
-        max_solves: Solves, >= 1; 0 where `is_zero_enough`.
-        max_seconds: Wall-clock seconds, > 0. Checked after every solve.
-        max_cost: Money in the unit the inner solver reports, > 0.
-        is_zero_enough: Whether something is known before the first solve.
-
-    Raises:
-        InputError: If a limit is not positive.
-    """
-
-    __slots__ = ("max_cost", "max_seconds", "max_solves")
-
-    def __init__(
-        self,
-        max_solves: int | None = None,
-        max_seconds: float | None = None,
-        max_cost: float | None = None,
-        *,
-        is_zero_enough: bool = False,
-    ) -> None:
-        if max_solves is not None:
-            least = 0 if is_zero_enough else 1
-            max_solves = whole_number("max_solves", max_solves, least=least)
-        max_seconds, max_cost = (
-            None if limit is None else finite_number(name, limit, "> 0")
-            for name, limit in (("max_seconds", max_seconds), ("max_cost", max_cost))
-        )
-        if max_solves is None and max_seconds is None and max_cost is None:
-            max_solves = DEFAULT_MAX_SOLVES
-        self.max_solves = max_solves
-        self.max_seconds = max_seconds
-        self.max_cost = max_cost
 
 
 @final

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.run.ledger import Budget, Ledger
+from zo_bilevel.run.budget import Budget
+from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import run_to_text
 from zo_bilevel.run.runs import Run, RunStatus

@@ -8,18 +8,21 @@ from functools import partial
 
 import numpy as np
 
-from zo_bilevel.methods.base import Method, Notes, State
+from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.notes import Notes
+from zo_bilevel.methods.state import State
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
+from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict, confirm, keep_back
 from zo_bilevel.run.fit import linearised, warnings_of
 from zo_bilevel.run.identity import Initial, open_recorder
 from zo_bilevel.run.known import Known, warm_start
-from zo_bilevel.run.ledger import Budget, Ledger
+from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.run.reporting import Callback, reporting

@@ -11,11 +11,12 @@ from zo_bilevel.estimators.differences import Change, DifferenceKind, Difference
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.sparse_zo import SparseZO
-from zo_bilevel.methods.base import Search, Slopes
+from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
+from zo_bilevel.methods.notes import Slopes
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.exploration import candidate_directions
 from zo_bilevel.problem.theta import UNMEASURED
