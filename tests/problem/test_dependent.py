@@ -173,3 +173,36 @@ def test_a_formula_without_a_value_gives_nan_or_infinity_and_raises_nothing():
     assert Expression("1 / a").evaluate({"a": 0.0}) == np.inf
     assert np.isnan(Expression("log(-a)").evaluate({"a": 1}))
     assert Expression("3 * n").evaluate({"n": 2}) == 6
+
+
+@pytest.mark.parametrize(
+    ("tie", "given"),
+    [
+        ("cumsum(w)", [1.0, 3.0]),
+        ("exp(w) / (1 + sum(exp(w)))", [0.2, 0.5]),
+        ("w / sqrt(w[0])", [1.2, 0.4]),
+    ],
+)
+def test_a_start_may_be_given_by_the_tied_values(tie, given):
+    space = zb.Space(w=zb.Real(-5, 5, shape=(2,)), tied=zb.Tied(tie), other=zb.Integer(1, 9))
+    x = space.encode({"tied": given, "other": 7})
+    phi = space.decode(x)
+    np.testing.assert_allclose(phi["tied"], given, rtol=1e-9)
+    assert phi["other"] == 7
+    np.testing.assert_array_equal(space.decode(space.encode(phi))["w"], phi["w"])
+
+
+@pytest.mark.parametrize("bad", [[3.0, 1.0], [1.0, 30.0], [1.0], "x", [np.nan, 3.0]])
+def test_tied_values_that_cannot_be_are_refused(bad):
+    space = zb.Space(step=zb.Log(0.01, 10, shape=(2,)), rate=zb.Tied("cumsum(step)"))
+    with pytest.raises(zb.InputError, match="rate is tied to 'cumsum"):
+        space.encode({"rate": bad})
+
+
+def test_a_running_sum_is_that_of_numpy_and_of_torch():
+    import torch
+
+    rising, given = Expression("cumsum(a)"), np.array([1.0, 2.0, 4.0])
+    np.testing.assert_array_equal(rising.evaluate({"a": given}), [1.0, 3.0, 7.0])
+    found = rising.evaluate({"a": torch.as_tensor(given)})
+    np.testing.assert_array_equal(found.numpy(), [1.0, 3.0, 7.0])

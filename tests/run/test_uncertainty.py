@@ -252,3 +252,39 @@ def test_a_direction_that_the_data_do_not_tell_is_no_parameter_of_the_fit():
     assert found.residual_deviation == pytest.approx(deviation, rel=1e-6)
     inverse = np.linalg.inv(design[:, :2].T @ design[:, :2])
     assert found.covariance[0, 0] == pytest.approx(deviation**2 * inverse[0, 0], rel=1e-5)
+
+
+def test_tied_parameters_have_errors_of_their_own():
+    """Of a mean m and a slope b: of 2 m + b**2 the delta method says what is expected."""
+    space = zb.Space(m=zb.Real(-9, 9), b=zb.Real(-9, 9), both=zb.Tied("2 * m + b ** 2"))
+    target = 1.0 + 0.5 * TIMES + 0.1 * np.cos(7 * TIMES)
+    problem = zb.Problem(space, lambda p: p["m"] + p["b"] * TIMES, zb.SquaredError(target))
+    found = zb.uncertainty(problem, zb.minimize(problem, max_solves=20))
+    slopes = np.array([2.0, 2.0 * found.values[1]])
+    expected = np.sqrt(slopes @ found.covariance @ slopes)
+    assert found.standard_error["both"] == pytest.approx(expected, rel=1e-6)
+    low, high = found.intervals()["both"]
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, 23) * expected, rel=1e-6)
+    assert "both" in str(found)
+
+
+def test_a_product_is_determined_where_its_factors_are_not():
+    space = zb.Space(
+        product=zb.Log(0.1, 10), ratio=zb.Log(0.1, 10), a=zb.Tied("sqrt(product * ratio)")
+    )
+    data = 2.0 * TIMES + np.cos(9 * TIMES)
+    problem = zb.Problem(space, lambda p: p["product"] * TIMES, zb.SquaredError(data))
+    found = zb.uncertainty(problem, {"product": 2.0, "ratio": 1.0})
+    assert found.undetermined == ("ratio",)
+    assert found.standard_error["product"] < 1.0
+    assert found.standard_error["a"] == np.inf
+
+
+def test_an_interval_of_a_log_holds_no_negative_values():
+    data = 0.02 * TIMES + np.cos(9 * TIMES)
+    spaces = [zb.Space(a=kind(1e-3, 10)) for kind in (zb.Log, zb.Real)]
+    problems = [zb.Problem(s, lambda p: p["a"] * TIMES, zb.SquaredError(data)) for s in spaces]
+    log, real = (zb.uncertainty(problem, {"a": 0.02}) for problem in problems)
+    share = (real.intervals()["a"][1] - 0.02) / 0.02
+    assert share > 1.0
+    assert log.intervals()["a"] == pytest.approx((0.02 / np.exp(share), 0.02 * np.exp(share)), 1e-5)

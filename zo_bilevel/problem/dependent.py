@@ -49,7 +49,8 @@ class Tied:
     Args:
         formula: Of other parameters' names, as in Python: "a", "2 * a + b", "field[0] / sqrt(c)".
             Known are `+ - * / **`, brackets, `pi` and the functions abs, exp, log, log10, sqrt,
-            sin, cos, tan, sinh, cosh, tanh, arcsin, arccos, arctan, minimum, maximum, sum.
+            sin, cos, tan, sinh, cosh, tanh, arcsin, arccos, arctan, minimum, maximum, sum,
+            cumsum. Of an array it is an array.
 
     Raises:
         InputError: If it is no such formula.

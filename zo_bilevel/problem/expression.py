@@ -21,7 +21,7 @@ BINARY: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 UNARY: Final[Mapping[type, Callable[[Any], Any]]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 FUNCTIONS: Final = (
     *("abs", "exp", "log", "log10", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"),
-    *("arcsin", "arccos", "arctan", "minimum", "maximum", "sum"),
+    *("arcsin", "arccos", "arctan", "minimum", "maximum", "sum", "cumsum"),
 )
 """Of numpy and torch alike."""
 CONSTANTS: Final = {"pi": np.pi}
@@ -112,5 +112,7 @@ def _called(name: str, arguments: list[Any]) -> Any:  # noqa: ANN401 - arrays or
     if any(hasattr(argument, "detach") for argument in arguments):
         import torch
 
-        return getattr(torch, name)(*map(torch.as_tensor, arguments))
+        tensors = [torch.as_tensor(argument) for argument in arguments]
+        more = {"dim": 0} if name == "cumsum" else {}
+        return getattr(torch, name)(*tensors, **more)
     return getattr(np, name)(*arguments)

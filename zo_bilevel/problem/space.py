@@ -31,6 +31,7 @@ from zo_bilevel.problem.space_values import (
     encode_choice,
     whole_numbers,
 )
+from zo_bilevel.problem.tied_start import at_tied_values
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
@@ -42,8 +43,8 @@ Declared: TypeAlias = Parameter | Fixed | Tied | float | int | np.ndarray[Any, A
 class Space(Coordinates):
     """Named, bounded meta-parameters and the flat scaled vector that methods work on.
 
-    Fixed and tied parameters are among the named values, in the order in which they are given,
-    but not in the vector: `parameters` are the free ones, `names` all of them.
+    Fixed and tied parameters are among the named values, in their order, but not in the vector:
+    `parameters` are the free ones, `names` all of them.
 
     Args:
         parameters: A mapping of names to parameters, for names that are no identifiers.
@@ -124,7 +125,7 @@ class Space(Coordinates):
             phi: The start, by name; `None` or what it leaves out changes nothing.
 
         Raises:
-            InputError: If a value of such a number is none, or outside its bounds.
+            InputError: If a value is none, or outside its bounds.
         """
         given = by_name(phi)
         reals = {n: p for n, p in self.parameters.items() if isinstance(p, Real) and n in given}
@@ -219,15 +220,16 @@ class Space(Coordinates):
         """Turn named values into the flat scaled vector; missing names take the middle.
 
         Args:
-            phi: Values by name, within the bounds; fixed and tied ones may be left out. For
-                anything `decode` ever returned, `decode(encode(phi))` is equal to the last bit.
+            phi: Values by name, within the bounds; fixed and tied ones may be left out, or tied
+                ones given in the place of those that they follow. For anything `decode` ever
+                returned, `decode(encode(phi))` is equal to the last bit.
 
         Returns:
             Shape `(size,)`.
 
         Raises:
-            InputError: If a name is unknown, a value is outside its bounds or of a wrong shape,
-                or is another than that of a fixed or tied parameter.
+            InputError: If a name is unknown, a value is outside its bounds, of a wrong shape, or
+                other than that of a fixed or tied parameter.
         """
         phi = by_name(phi)
         refuse_unknown("initial", "parameter", phi, self.names)
@@ -243,7 +245,7 @@ class Space(Coordinates):
             else:
                 wanted[block.section] = checked_values(block.name, block.parameter, phi[block.name])
         self.check_reach(wanted)
-        found = self._invert(wanted, x)
+        found = at_tied_values(self, self.decode, self.tied, phi, self._invert(wanted, x))
         self._dependents.check(phi, lambda: self.decode(found))
         return found
 

@@ -210,15 +210,15 @@ def _parameters(panel: Axes, result: Result, known: Uncertainty | None) -> None:
 
 def _error_bars(panel: Axes, known: Uncertainty) -> None:
     """Intervals in per cent of each parameter; grey from end to end where it is not determined."""
-    reach = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom) * known.deviations
     sizes = np.where(known.values != 0, np.abs(known.values), 1.0)
-    share = np.where(np.isfinite(reach), 100 * reach / sizes, np.inf)
-    end = 1.3 * min(max(share[np.isfinite(share)], default=100.0), 100.0)
-    heights = np.arange(share.size)[::-1]
-    is_open = np.isinf(share)
-    drawn = np.minimum(share, 2 * end)
-    panel.hlines(heights, -drawn, drawn, color=np.where(is_open, "#cccccc", FIT), lw=3)
-    panel.plot(np.zeros(share.size), heights, "o", color=FIT, ms=5)
+    ends = np.stack(known.flat_intervals(LEVEL)) - known.values
+    is_open = np.isinf(known.deviations)
+    share = np.where(is_open, [[-np.inf], [np.inf]], 100 * ends / sizes)
+    end = 1.3 * min(max(np.abs(share[np.isfinite(share)]), default=100.0), 100.0)
+    heights = np.arange(is_open.size)[::-1]
+    drawn = np.clip(share, -2 * end, 2 * end)
+    panel.hlines(heights, *drawn, color=np.where(is_open, "#cccccc", FIT), lw=3)
+    panel.plot(np.zeros(heights.size), heights, "o", color=FIT, ms=5)
     for name, value, error, height in zip(
         known.names, known.values, known.deviations, heights, strict=True
     ):
@@ -227,7 +227,7 @@ def _error_bars(panel: Axes, known: Uncertainty) -> None:
         panel.annotate(text, (-end, height), (2, 6), textcoords="offset points", fontsize=8)
     panel.set_yticks([])
     panel.set_xlim(-end, end)
-    panel.set_ylim(-0.6, share.size - 0.3)
+    panel.set_ylim(-0.6, heights.size - 0.3)
     _dressed(panel, "Parameters, 95 % intervals", "deviation, % of the value")
 
 

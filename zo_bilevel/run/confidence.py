@@ -43,6 +43,7 @@ class Uncertainty:
         factor: Root of the covariance of what is determined, `(N, N)`.
         jacobian: Derivatives of theta, `(m, N)`.
         is_measured: Which outputs have a measurement of weight, `(m,)`.
+        tied: Of each tied parameter the value and its standard error, to first order.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Uncertainty:
     factor: FloatArray = field(repr=False)
     jacobian: FloatArray = field(repr=False)
     is_measured: NDArray[np.bool_] = field(repr=False)
+    tied: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def deviations(self) -> FloatArray:
@@ -68,8 +70,8 @@ class Uncertainty:
 
     @property
     def standard_error(self) -> dict[str, Any]:
-        """Standard errors by name, arrays in the parameter's shape."""
-        return self._named(self.deviations)
+        """Standard errors by name, arrays in the parameter's shape; tied ones come last."""
+        return self._named(self.deviations) | {n: error for n, (_, error) in self.tied.items()}
 
     @property
     def correlation(self) -> FloatArray:
@@ -79,7 +81,9 @@ class Uncertainty:
         return correlation
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[Any, Any]]:
-        """Intervals of Student's t around each parameter (eq. 3 of `zo_bilevel.run.uncertainty`).
+        """Intervals of Student's t around each parameter (eq. 3 of `zo_bilevel.run.fit`).
+
+        Of a `Log` they lie around its logarithm, so that they hold no negative values.
 
         Args:
             level: Share of repetitions in which an interval holds the true value, in (0, 1).
@@ -87,11 +91,25 @@ class Uncertainty:
         Raises:
             InputError: If `level` is outside (0, 1).
         """
+        low, high = (self._named(end) for end in self.flat_intervals(level))
+        reach = self._reach(level)
+        ends = {name: (low[name], high[name]) for name in low}
+        return ends | {n: (v - reach * e, v + reach * e) for n, (v, e) in self.tied.items()}
+
+    def flat_intervals(self, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends of the free parameters, shape `(N,)` each; as `intervals`."""
+        reach = self._reach(level) * self.deviations
+        is_log = self.space.is_log
+        shares = np.divide(reach, self.values, out=np.zeros_like(reach), where=is_log)
+        with np.errstate(over="ignore"):
+            factor = np.exp(shares)
+        low = np.where(is_log, self.values / factor, self.values - reach)
+        return low, np.where(is_log, self.values * factor, self.values + reach)
+
+    def _reach(self, level: float) -> float:
         if not 0 < level < 1:
             raise InputError(f"level must lie in (0, 1), got {level}")
-        reach = stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom) * self.deviations
-        low, high = self._named(self.values - reach), self._named(self.values + reach)
-        return {name: (low[name], high[name]) for name in low}
+        return float(stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom))
 
     def fitted_deviations(self) -> FloatArray:
         """Standard errors of the fitted theta, `(m,)`; NaN where its derivatives are not known."""
@@ -138,11 +156,13 @@ class Uncertainty:
         """The table that `print` shows, before it is drawn."""
         shown = self.intervals()
         flat = [np.concatenate([np.ravel(ends[k]) for ends in shown.values()]) for k in (0, 1)]
+        values = np.concatenate([self.values, *(np.ravel(v) for v, _ in self.tied.values())])
+        errors = np.concatenate([self.deviations, *(np.ravel(e) for _, e in self.tied.values())])
+        tied = (array_names(name, np.shape(value)) for name, (value, _) in self.tied.items())
+        names = [*self.names, *(name for some in tied for name in some)]
         rows = tuple(
             (name, number(value, 6), number(error), _interval(low, high))
-            for name, value, error, low, high in zip(
-                self.names, self.values, self.deviations, *flat, strict=True
-            )
+            for name, value, error, low, high in zip(names, values, errors, *flat, strict=True)
         )
         notes = [f"not determined by the data: {words}" for words in self.undetermined]
         notes += [f"on a bound: {name}" for name in self.on_bound]
@@ -182,8 +202,12 @@ def flat_names(space: Space) -> tuple[str, ...]:
 
 def block_names(block: Block) -> list[str]:
     """A name for each number of a parameter."""
-    indices = np.ndindex(block.parameter.shape)
-    return [f"{block.name}[{', '.join(map(str, i))}]" if i else block.name for i in indices]
+    return array_names(block.name, block.parameter.shape)
+
+
+def array_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """A name for each number of an array."""
+    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in np.ndindex(shape)]
 
 
 def describe_direction(direction: FloatArray, values: FloatArray, names: tuple[str, ...]) -> str:

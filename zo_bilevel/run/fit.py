@@ -25,6 +25,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.confidence import Uncertainty, block_names, describe_direction, flat_names
+from zo_bilevel.run.tied_errors import tied_errors
 from zo_bilevel.support.arrays import FloatArray
 
 SINGULAR_SHARE = 1e-7
@@ -154,6 +155,7 @@ class Fit:
             factor=factor,
             jacobian=self.slopes.jacobian / rates,
             is_measured=self.objective.weights > 0,
+            tied=tied_errors(space, x, rows.T * spreads, rows[is_open]),
         )
 
 
