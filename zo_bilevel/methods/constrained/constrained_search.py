@@ -19,8 +19,9 @@ import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.failure_edge import SHARE, FailureEdge
+from zo_bilevel.methods.constrained.known_points import KnownPoints
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
-from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
+from zo_bilevel.methods.constrained.smooth_model import SmoothModel
 from zo_bilevel.methods.trust_region.continuous_part import RoundsThen
 from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.feasible_start import nearest_allowed
@@ -42,10 +43,6 @@ NEAR = 2.0
 """Points within so many radii tell of the region."""
 WELL_SPREAD = 0.1
 """They tell enough of a direction when they reach so many radii along it."""
-LEAST_GAIN = 1e-10
-LEAST_SHARE, ROUNDING = 1e-8, 1e-14
-"""Shares of the spread of all losses, and of the loss itself, that are not worth a solve."""
-TOLERATED = 0.5 * FEASIBLE
 LEAST_TILT = 0.05
 """Inwards, of steps along an edge of failures after one has failed; then twice as much."""
 CLOSER = 0.3
@@ -72,18 +69,15 @@ class ConstrainedSearch:
         self._begin(first)
 
     def _begin(self, first: Evaluation) -> None:
-        self._known: list[Evaluation] = []
-        self._values: list[FloatArray] = []
-        self._num_outputs = self._center = 0
-        self._penalty, self._radius, self._length = 0.0, FIRST_RADIUS, FIRST_LENGTH
-        self._agreement = 0.0
+        self._known = KnownPoints(self._feasible, is_vector=self._is_vector)
+        self._radius, self._agreement = FIRST_RADIUS, 0.0
         self._take([first])
 
     def rounds(self) -> Rounds:
         """Descend; where that ends outside the constraints, begin elsewhere."""
         for _ in range(MOST_RESTARTS):
             yield from self._descend()
-            if any(evaluation.is_feasible for evaluation in self._known):
+            if self._known.is_any_feasible:
                 return "converged: nothing left to gain within the constraints"
             if not self._search.rules.restarts:
                 break
@@ -101,28 +95,27 @@ class ConstrainedSearch:
         yield from self._begin_model()
         lost = 0
         while self._radius > SMALLEST_RADIUS:
-            self._center = min(range(len(self._known)), key=self._merit)
-            model = self._model()
+            self._known.choose_center()
+            model = self._known.model()
             step = self._step(model)
             here, there = (self._predict(model, s) for s in (np.zeros_like(step), step))
-            if self._weigh(here, there):
+            if self._known.weigh(here, there):
                 continue
-            gain = _merit(here, self._penalty) - _merit(there, self._penalty)
-            least = self._least_gain()
+            gain, least = self._known.gain(here, there), self._known.least_gain()
             # a center that breaks a constraint by a hair is worth a step that mends it
-            is_near = FEASIBLE < self._known[self._center].violation < HAIR
+            is_near = FEASIBLE < self._known.center.violation < HAIR
             if gain <= least and not (is_near and step.any()):
                 if (yield from self._is_over()):
                     return
                 continue
-            count, before = len(self._known), self._merit(self._center)
+            count, before = len(self._known), self._known.merit(self._known.place)
             points = self._around(step)
             yield from self._ask(points, "trial")
             lost = 0 if len(self._known) > count else lost + 1
             self._tilt = min(max(2.0 * self._tilt, LEAST_TILT), 1.0) if lost else 0.3 * self._tilt
             if 0 < lost <= step.size:
                 continue  # the edge is known better now: try along it before looking closer
-            after = min(map(self._merit, range(count, len(self._known))), default=np.inf)
+            after = min(map(self._known.merit, range(count, len(self._known))), default=np.inf)
             ratio = self._agreement = (before - after) / max(gain, least, 1e-300)
             if ratio > 0.0:
                 self._search.judge_step(self._x, self._within(step), before, after, ratio)
@@ -185,50 +178,13 @@ class ConstrainedSearch:
 
     def _take(self, found: Sequence[Evaluation]) -> None:
         for evaluation in found:
-            theta, layout = evaluation.theta, evaluation.layout
-            if theta is None or layout is None:
+            if not self._known.add(evaluation):
                 self._edge.add(evaluation.point.x)
-                continue
-            outputs = self._feasible.after(theta, layout, evaluation.point.x)
-            own = theta if self._is_vector else np.array([evaluation.loss])
-            self._num_outputs = outputs.size
-            self._known.append(evaluation)
-            self._values.append(np.concatenate([outputs, own]))
-
-    # ---- what a point is worth
-
-    def _merit(self, place: int) -> float:
-        outputs = self._values[place][: self._num_outputs]
-        return self._known[place].loss + self._penalty * _broken(outputs)
-
-    def _weigh(self, here: Prediction, there: Prediction) -> bool:
-        """Raise the penalty where a step that mends constraints would look like a loss.
-
-        Returns:
-            Whether another point is the center then.
-        """
-        mended = _broken(here.outputs) - _broken(there.outputs)
-        needed = (there.loss - here.loss) / mended if mended > FEASIBLE else 0.0
-        if self._penalty >= 1.5 * needed:
-            return False
-        self._penalty = 2.0 * needed
-        return min(range(len(self._known)), key=self._merit) != self._center
-
-    def _least_gain(self) -> float:
-        losses = [evaluation.loss for evaluation in self._known]
-        spread, size = max(losses) - min(losses), abs(self._known[self._center].loss)
-        return max(min(LEAST_GAIN * spread, LEAST_SHARE * size), ROUNDING * spread)
 
     # ---- models and steps
 
-    def _model(self) -> SmoothModel:
-        points = np.array([evaluation.point.x for evaluation in self._known])
-        model = SmoothModel(points, np.array(self._values), self._center, self._length)
-        self._length = model.length
-        return model
-
     def _predict(self, model: SmoothModel, step: FloatArray) -> Prediction:
-        count, values, slopes = self._num_outputs, model.values(step), model.slopes(step)
+        count, values, slopes = self._known.num_outputs, model.values(step), model.slopes(step)
         if not self._is_vector:
             return Prediction(float(values[-1]), slopes[-1], values[:count], slopes[:count])
         theta, x = values[count:], self._x + step
@@ -237,8 +193,7 @@ class ConstrainedSearch:
         return Prediction(self._bound.value(theta, x), gradient, values[:count], slopes[:count])
 
     def _step(self, model: SmoothModel) -> FloatArray:
-        solved = np.array([evaluation.point.x for evaluation in self._known])
-        plane = self._edge.plane(self._x, solved, self._radius)
+        plane = self._edge.plane(self._x, self._known.points, self._radius)
         self._is_at_edge = plane is not None
         tilt = self._tilt * (0.0 if plane is None else float(np.linalg.norm(plane)))
 
@@ -270,7 +225,7 @@ class ConstrainedSearch:
 
     @property
     def _x(self) -> FloatArray:
-        return self._known[self._center].point.x
+        return self._known.center.point.x
 
     def _within(self, step: FloatArray) -> FloatArray:
         clipped: FloatArray = np.clip(self._x + step, self._space.lower, self._space.upper)
@@ -306,7 +261,7 @@ class ConstrainedSearch:
 
     def _gap(self) -> FloatArray | None:
         """A point along the direction of which those within the region tell too little."""
-        away = np.array([evaluation.point.x for evaluation in self._known]) - self._x
+        away = self._known.points - self._x
         near = away[np.abs(away).max(axis=1) <= NEAR * self._radius] / self._radius
         values, ways = np.linalg.eigh(near.T @ near)
         if values[0] >= WELL_SPREAD**2:
@@ -318,11 +273,3 @@ class ConstrainedSearch:
             return nearest_allowed(self._space, self._feasible, x)
         except InputError:
             return None
-
-
-def _broken(outputs: FloatArray) -> float:
-    return max(0.0, float(outputs.max(initial=0.0)) - TOLERATED)
-
-
-def _merit(said: Prediction, penalty: float) -> float:
-    return said.loss + penalty * _broken(said.outputs)

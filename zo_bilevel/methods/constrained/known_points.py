@@ -1,0 +1,112 @@
+"""What a search that keeps constraints has seen, and what a point is worth to it."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from zo_bilevel.methods.constrained.model_step import Prediction
+from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
+from zo_bilevel.problem.constraints import FEASIBLE, FeasibleSet
+from zo_bilevel.solve.evaluation import Evaluation
+from zo_bilevel.support.arrays import FloatArray
+
+LEAST_GAIN = 1e-10
+LEAST_SHARE, ROUNDING = 1e-8, 1e-14
+"""Shares of the spread of all losses, and of the loss itself, that are not worth a solve."""
+TOLERATED = 0.5 * FEASIBLE
+
+
+@final
+class KnownPoints:
+    """The points that solved since a start; one of them is the center.
+
+    Args:
+        feasible: The constraints.
+        is_vector: Whether the inner solution is modelled, rather than the loss alone.
+    """
+
+    def __init__(self, feasible: FeasibleSet, *, is_vector: bool) -> None:
+        self._feasible, self._is_vector = feasible, is_vector
+        self._evaluations: list[Evaluation] = []
+        self._values: list[FloatArray] = []
+        self.num_outputs = self.place = 0
+        self._penalty, self._length = 0.0, FIRST_LENGTH
+
+    def __len__(self) -> int:
+        return len(self._evaluations)
+
+    @property
+    def center(self) -> Evaluation:
+        """The point that steps begin at."""
+        return self._evaluations[self.place]
+
+    @property
+    def points(self) -> FloatArray:
+        """All of them, shape `(p, N)`."""
+        return np.array([evaluation.point.x for evaluation in self._evaluations])
+
+    @property
+    def is_any_feasible(self) -> bool:
+        """Whether any of them keeps all constraints."""
+        return any(evaluation.is_feasible for evaluation in self._evaluations)
+
+    def add(self, evaluation: Evaluation) -> bool:
+        """Take in a solve; returns whether it is ok."""
+        theta, layout = evaluation.theta, evaluation.layout
+        if theta is None or layout is None:
+            return False
+        outputs = self._feasible.after(theta, layout, evaluation.point.x)
+        own = theta if self._is_vector else np.array([evaluation.loss])
+        self.num_outputs = outputs.size
+        self._evaluations.append(evaluation)
+        self._values.append(np.concatenate([outputs, own]))
+        return True
+
+    def merit(self, place: int) -> float:
+        """The loss of a point, and the penalty for the constraint that it breaks most."""
+        outputs = self._values[place][: self.num_outputs]
+        return self._evaluations[place].loss + self._penalty * _broken(outputs)
+
+    def choose_center(self) -> bool:
+        """Begin steps at the best point; returns whether it is another one."""
+        before = self.place
+        self.place = min(range(len(self)), key=self.merit)
+        return self.place != before
+
+    def weigh(self, here: Prediction, there: Prediction) -> bool:
+        """Raise the penalty where a step that mends constraints would look like a loss.
+
+        Returns:
+            Whether another point is the center then.
+        """
+        mended = _broken(here.outputs) - _broken(there.outputs)
+        needed = (there.loss - here.loss) / mended if mended > FEASIBLE else 0.0
+        if self._penalty >= 1.5 * needed:
+            return False
+        self._penalty = 2.0 * needed
+        return self.choose_center()
+
+    def gain(self, here: Prediction, there: Prediction) -> float:
+        """By how much a step lowers the merit, as the model has it."""
+        before, after = (
+            said.loss + self._penalty * _broken(said.outputs) for said in (here, there)
+        )
+        return before - after
+
+    def least_gain(self) -> float:
+        """What is worth a solve."""
+        losses = [evaluation.loss for evaluation in self._evaluations]
+        spread, size = max(losses) - min(losses), abs(self.center.loss)
+        return max(min(LEAST_GAIN * spread, LEAST_SHARE * size), ROUNDING * spread)
+
+    def model(self) -> SmoothModel:
+        """A smooth model through all points."""
+        model = SmoothModel(self.points, np.array(self._values), self.place, self._length)
+        self._length = model.length
+        return model
+
+
+def _broken(outputs: FloatArray) -> float:
+    return max(0.0, float(outputs.max(initial=0.0)) - TOLERATED)
