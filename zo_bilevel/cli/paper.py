@@ -38,13 +38,13 @@ def paper_command(
 
     TABLE is condensation (section 4.1), online-adaptation (4.2) or pde (4.3, Table F.3).
     """
-    from zo_bilevel.cli import paper_tables
+    from zo_bilevel.cli import paper_dry_run, paper_tables
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
     if dry_run:
-        click.echo(paper_tables.dry_run(table, size, path=path, device=device).text())
+        click.echo(paper_dry_run.dry_run(table, size, path=path, device=device).text())
         return
     if table == "condensation":
         grid = paper_tables.condensation(size, seeds, path, device, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Mapping
@@ -224,53 +223,9 @@ def pde(size: str, seeds: int, data: str | None, progress: Progress) -> Grid:
     )
 
 
-def dry_run(table: str, size: str, *, path: str | None, device: str) -> Grid:
-    """Shapes and memory of one size, by tensors without numbers.
-
-    Args:
-        table: "condensation" or "online-adaptation".
-        size: "smoke", "small" or "full".
-        path: Folder with MNIST's IDX files, or `None`.
-        device: Where it would run.
-
-    Raises:
-        InputError: If the table has no training loop.
-    """
-    from zo_bilevel.adapters.torch_unroll.checkpointed import memory_of_a_step
-    from zo_bilevel.tasks.online_adaptation import SIZES, Adaptation
-
-    if table == "pde":
-        raise InputError("pde has no training loop to check; --size full runs on a CPU")
-    if table == "condensation":
-        task = tasks.load(table, size=size, device=device, path=path)
-        loop = _built(task).loop
-    else:
-        task = tasks.load(table, size=size, device=device)
-        untrained = dataclasses.replace(SIZES[size], pretraining=0)
-        loop = Adaptation(untrained, untrained.unroll, None, device, 0.1).loop
-    phi = task.problem.space.decode(task.problem.space.encode(task.start(0)))
-    found = memory_of_a_step(loop, phi)
-    steps = loop.num_steps
-    root = int(np.ceil(np.sqrt(steps)))
-    rows = [
-        ("parameters phi", f"{task.problem.space.size:,}"),
-        ("numbers in the state", f"{found.state_numbers:,}"),
-        ("a state", _bytes(found.state)),
-        ("graph of one step", _bytes(found.graph)),
-        (f"RGU, {steps} steps", _bytes(steps * found.graph)),
-        (f"RGU with {root} states kept", _bytes(root * (found.state + found.graph))),
-        ("(FG)2U, chunk 32, about", _bytes(33 * found.graph)),
-    ]
-    return Grid(f"{table}, size {size}: a dry run", ("what", "size"), tuple(rows))
-
-
 def _built(task: Task) -> Any:  # noqa: ANN401 - each task's own class
     inner: Any = task.problem.inner
     return inner.built
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
 
 
 def _error(task: Task, phi: Mapping[str, Any]) -> float:

@@ -6,20 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-
 from zo_bilevel.methods.base import Method
-from zo_bilevel.methods.notes import Notes
 from zo_bilevel.methods.state import State
 from zo_bilevel.methods.stopping import StopRules
-from zo_bilevel.problem.objectives.robust_error import RobustError
-from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
 from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.final_point import Verdict, confirm, keep_back
-from zo_bilevel.run.fit import linearised, warnings_of
+from zo_bilevel.run.final_point import confirm, keep_back
 from zo_bilevel.run.identity import Initial, open_recorder
 from zo_bilevel.run.known import Known, warm_start
 from zo_bilevel.run.ledger import Ledger
@@ -27,14 +21,13 @@ from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusa
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.run.reporting import Callback, reporting
 from zo_bilevel.run.result import Result
+from zo_bilevel.run.result_of import result_of
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import check_limits, default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, check_asked
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.support.arguments import finite_number
-from zo_bilevel.support.arrays import own
-from zo_bilevel.support.errors import InnerSolverError, InputError
-from zo_bilevel.support.memory import process_memory
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.preemption import ends_when_preempted
 
 
@@ -210,7 +203,7 @@ def minimize(
             reason, verdict = INTERRUPTED, None
         finally:
             state.close()
-        result = _result(
+        result = result_of(
             problem, method, seed, evaluator, ledger, reason, verdict, state.notes, moved
         )
         if recorder is not None:
@@ -275,63 +268,3 @@ def _loop(
         state = method.tell(state, evaluations)
     reason = state.stop_reason or "the method stopped and gave no reason"
     return state.notes.finished or ledger.believed(reason)
-
-
-def _certainty(notes: Notes, verdict: Verdict | None) -> str:
-    """How sure the method is of the point reported, where it says so."""
-    known, at = notes.certainty, notes.recommended
-    if verdict is None or known is None or at is None:
-        return ""
-    if not np.array_equal(verdict.evaluation.point.x, at):
-        return ""
-    return f"; the point reported is the best of those solved with probability {known:.2f}"
-
-
-def _result(
-    problem: Problem,
-    method: Method,
-    seed: int,
-    evaluator: Evaluator,
-    ledger: Ledger,
-    reason: str,
-    verdict: Verdict | None,
-    notes: Notes,
-    moved: str,
-) -> Result:
-    best = ledger.best
-    if best is None or best.theta is None or evaluator.bound is None:
-        if not ledger.solves:
-            raise InnerSolverError(f"not one solve was made: {reason}")
-        if evaluator.stopped is not None:
-            raise InnerSolverError(f"no solve had succeeded: {reason}")
-        raise InnerSolverError(
-            f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
-        )
-    verdict = verdict or Verdict(best, best.loss)
-    chosen = verdict.evaluation
-    space, outer, x = problem.space, evaluator.bound.outer, chosen.point.x
-    fit = linearised(space, outer, notes.slopes, x, chosen.theta)
-    return Result(
-        phi=problem.space.decode(chosen.point.x),
-        loss=verdict.loss,
-        standard_error=verdict.standard_error,
-        theta=evaluator.bound.layout.pack(own(chosen.theta)),
-        solves=ledger.solves,
-        rounds=ledger.rounds,
-        seconds=ledger.seconds,
-        cost=ledger.cost,
-        stop_reason=reason + _certainty(notes, verdict),
-        method=method.name,
-        seed=seed,
-        failures=dict(ledger.failures),
-        history=tuple(ledger.history),
-        x=chosen.point.x,
-        memory=process_memory(),
-        warnings=(*filter(None, [moved]), *ledger.warnings, *warnings_of(fit, space, x)),
-        space=space,
-        objective=outer if isinstance(outer, SquaredError | RobustError) else None,
-        slopes=None if fit is None else fit.slopes,
-        violation=chosen.violation if problem.feasible else None,
-        minima=notes.minima,
-        parts=evaluator.bound.parts(chosen.theta, x) if chosen.theta is not None else {},
-    )
