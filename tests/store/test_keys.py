@@ -1,10 +1,8 @@
-"""What a stored solve and a stored run are found by: change any of it, and they are not."""
+"""What a stored solve is found by: change any of it, and it is not."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import pytest
 import zo_bilevel as zb
 from zo_bilevel.estimators.push import Push
 from zo_bilevel.problem.theta import ThetaLayout
-from zo_bilevel.run.identity import facts_of_run, open_recorder
+from zo_bilevel.run.identity import open_recorder
 from zo_bilevel.solve.evaluation import Outcome, Point
 
 SPACE = zb.Space(a=zb.Real(-3, 3, (2,)))
@@ -131,72 +129,3 @@ def test_the_charge_of_a_solve_is_what_its_point_counts_for():
     store, pulled = zb.MemoryStore(), Point(np.ones(2), derivative=Pulled())
     stored(store, point=pulled)
     assert [solve.charge for solve in store.solves(store.find_run(1))] == [3]
-
-
-def identity(subject=None, method="m", seed=0, initial=None, width=1):
-    facts = facts_of_run(subject or problem(), method, seed, initial, {"round_width": width})
-    return facts.identity
-
-
-def test_each_part_of_a_run_makes_it_another():
-    others = [
-        identity(),
-        identity(problem(name="q")),
-        identity(problem(version="2")),
-        identity(problem(space=zb.Space(a=zb.Real(-3, 3.5, (2,))))),
-        identity(problem().scalar),
-        identity(problem(outer=zb.SquaredError(TARGET + 1.0))),
-        identity(method="n"),
-        identity(seed=1),
-        identity(seed=2**70),
-        identity(seed=2**70 + 1),
-        identity(initial={"a": np.ones(2)}),
-        identity(width=2),
-    ]
-    assert len(set(others)) == len(others)
-    assert identity() == others[0]
-    assert identity(initial=lambda seed: {"a": np.ones(2)}) == others[-2]
-
-
-def conditions(subject=None, seed=0, initial=None, **settings):
-    text = facts_of_run(subject or problem(), "m", seed, initial, settings).conditions
-    assert all(len(pair) == 2 for pair in json.loads(text).values())
-    return text
-
-
-def test_each_condition_makes_runs_incomparable_and_the_seed_does_not():
-    def far(seed):
-        return {"a": np.full(2, 2.0)}
-
-    def drawn(seed):
-        return {"a": np.full(2, 1.0 + seed)}
-
-    def drawn_otherwise(seed):
-        return {"a": np.full(2, 1.0 - seed)}
-
-    known = [
-        conditions(),
-        *(conditions(**{name: 3}) for name in ("max_solves", "max_seconds", "max_cost")),
-        conditions(tolerance=0.1),
-        conditions(tolerance=0.1 + 1e-12),
-        conditions(round_width=2),
-        conditions(problem(version="2")),
-        conditions(problem(name="q")),
-        conditions(problem(space=zb.Space(a=zb.Real(-3, 3.5, (2,))))),
-        conditions(problem(outer=zb.SquaredError(TARGET + 1.0))),
-        conditions(problem().scalar),
-        *(conditions(initial=initial) for initial in (far, drawn, drawn_otherwise)),
-    ]
-    for one, other in itertools.combinations(known, 2):
-        assert one != other
-    assert conditions(seed=5) == known[0]
-    assert conditions(seed=1, initial=drawn) == known[-2]
-    assert conditions(initial={"a": np.full(2, 2.0)}) == known[-3]
-    assert json.loads(known[-2])["start"][0] == "another for each seed"
-
-
-def test_a_start_for_its_own_seeds_only_is_told_by_its_function():
-    starts = [{"a": np.ones(2)}]
-    found = json.loads(conditions(initial=lambda seed: starts[seed]))
-    assert found["start"][0] == "another for each seed"
-    assert conditions(initial=lambda seed: starts[seed]) == json.dumps(found)
