@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import TypeAlias, final
 
 import numpy as np
-from scipy import fft
 
 from zo_bilevel.support.arrays import FloatArray
 
@@ -87,6 +86,10 @@ class Prior:
             z: Shape `(size,)`.
         """
         out = np.array(z, dtype=np.float64)
+        if not self._fields:
+            return out
+        from scipy import fft  # slow to import, seldom needed
+
         for section, shape, spectrum in self._fields:
             modes = np.empty(spectrum.size)
             order = np.argsort(-spectrum, axis=None, kind="stable")
@@ -107,6 +110,10 @@ class Prior:
 
     def _scale(self, values: FloatArray, *, inverse: bool) -> FloatArray:
         out = np.array(values, dtype=np.float64)
+        if not self._fields:
+            return out
+        from scipy import fft  # slow to import, seldom needed
+
         for section, shape, spectrum in self._fields:
             block = out[section]
             grid = block.reshape(shape + block.shape[1:])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
@@ -146,7 +146,7 @@ def _bands(data: SquaredError, known: Uncertainty | None) -> list[tuple[FloatArr
     """Half widths of intervals, `(m,)`, how dark they are, and what they are called."""
     if known is None:
         return []
-    reach = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom)
+    reach = stdtrit(known.degrees_of_freedom, 0.5 + LEVEL / 2)
     fitted = known.fitted_deviations()
     with np.errstate(divide="ignore"):
         measured = np.hypot(known.residual_deviation / np.sqrt(data.weights), fitted)
@@ -240,7 +240,7 @@ def _places(panel: Axes, result: Result, known: Uncertainty | None) -> None:
     share = (result.x - space.lower)[places] / width
     across = np.arange(1, places.size + 1)
     if known is not None:
-        factor = stats.t.ppf(0.5 + LEVEL / 2, known.degrees_of_freedom)
+        factor = stdtrit(known.degrees_of_freedom, 0.5 + LEVEL / 2)
         reach = factor * known.deviations / np.abs(space.rates(result.x)) / width
         low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
         panel.fill_between(across, low, high, color=FIT, alpha=0.25, lw=0)

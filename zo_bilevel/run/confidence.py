@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from zo_bilevel.problem.space import Block, Space
 from zo_bilevel.support.arrays import FloatArray
@@ -109,7 +109,7 @@ class Uncertainty:
     def _reach(self, level: float) -> float:
         if not 0 < level < 1:
             raise InputError(f"level must lie in (0, 1), got {level}")
-        return float(stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom))
+        return float(stdtrit(self.degrees_of_freedom, 0.5 + level / 2))
 
     def fitted_deviations(self) -> FloatArray:
         """Standard errors of the fitted theta, `(m,)`; NaN where its derivatives are not known."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.residuals import Residuals
@@ -121,7 +121,7 @@ def profile(
     residuals = parts.at(fit.theta, x)
     known = np.where(objective.weights[:, None] > 0, fit.slopes.jacobian, 0.0)
     slopes = parts.slopes(known, x, np.eye(x.size))
-    limit = float(stats.t.ppf(0.5 + level / 2, freedom))
+    limit = float(stdtrit(freedom, 0.5 + level / 2))
     valleys = [
         _Valley(problem, place, x, residuals, slopes, freedom, limit, sign) for sign in (-1.0, 1.0)
     ]

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
@@ -58,6 +57,8 @@ def candidate_directions(space: Space) -> Iterator[FloatArray]:
         direction = np.zeros(space.size)
         direction[index] = 1.0
         if in_modes[block.name]:
+            from scipy import fft  # slow to import, seldom needed
+
             grid = direction[block.section].reshape(block.parameter.shape)
             direction[block.section] = fft.idctn(grid, norm="ortho").ravel()
         yield direction

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
@@ -159,6 +159,7 @@ def _compressed(losses: FloatArray) -> FloatArray:
 def _log_improvement(gain: FloatArray, deviation: FloatArray) -> FloatArray:
     """Logarithm of the expected improvement, from the mean gain and its deviation (eq. 4)."""
     z = gain / deviation
-    clear = norm.pdf(z) + z * norm.cdf(z)
-    far = norm.logpdf(z) - 2.0 * np.log(np.maximum(-z, 1.0))
+    density = np.exp(-(z**2) / 2.0) / np.sqrt(2.0 * np.pi)
+    clear = density + z * ndtr(z)
+    far = -(z**2) / 2.0 - np.log(np.sqrt(2.0 * np.pi)) - 2.0 * np.log(np.maximum(-z, 1.0))
     return np.asarray(np.log(deviation) + np.where(z > -6.0, np.log(clear + 1e-300), far))

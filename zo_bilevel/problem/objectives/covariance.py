@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from zo_bilevel.problem.theta import ThetaLayout
@@ -36,6 +35,8 @@ def covariance_factor(
     Raises:
         InputError: If it has another shape, or is not finite, symmetric and positive definite.
     """
+    import scipy.linalg  # slow to import, seldom needed
+
     matrix = _whole(covariance, layout)[np.ix_(rows, rows)]
     if not np.isfinite(matrix).all():
         raise InputError("covariance must be finite wherever target is given")
@@ -61,6 +62,8 @@ def _whole(covariance: Any, layout: ThetaLayout) -> FloatArray:  # noqa: ANN401
             f"covariance must be a matrix or have the names of target, "
             f"{', '.join(layout.names) or 'none'}, got {', '.join(map(str, covariance))}"
         )
+    import scipy.linalg
+
     sizes = [math.prod(shape) for shape in layout.shapes]
     parts = [
         _matrix(f"covariance of {name!r}", covariance[name], size)

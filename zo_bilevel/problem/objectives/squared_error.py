@@ -6,7 +6,6 @@ import math
 from typing import Any, final
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
 
 from zo_bilevel.problem.objectives.alignment import (
     check_weights,
@@ -199,6 +198,8 @@ class SquaredError:
         if self._factor is None:
             weights = self._scaled if difference.ndim == 1 else self._scaled[:, None]
             return weights * difference
+        from scipy.linalg import cho_solve  # slow to import, seldom needed
+
         out = np.zeros_like(difference)
         solved = cho_solve((self._factor, True), difference[self.rows])
         out[self.rows] = solved / self.rows.size
@@ -235,6 +236,8 @@ class SquaredError:
         """
         there = difference[self.rows]
         if self._factor is not None:
+            from scipy.linalg import solve_triangular
+
             found: FloatArray = solve_triangular(self._factor, there, lower=True)
             return found
         roots = np.sqrt(self.weights[self.rows] * (self.rows.size / self.target.size))
