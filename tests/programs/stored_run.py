@@ -1,7 +1,7 @@
 """A run with a store and worker processes, for tests that interrupt or kill it.
 
-Usage: stored_run.py STORE LOG WORKERS METHOD: each solve adds a line to LOG when it starts; the
-history is printed to the last bit.
+Usage: stored_run.py STORE LOG WORKERS METHOD SOLVES: each solve adds a line to LOG when it starts;
+the history is printed to the last bit.
 """
 
 import os
@@ -46,7 +46,7 @@ def main():
         result = zb.minimize(
             problem,
             Walk() if sys.argv[4] == "walk" else zb.GradientMethod(zb.FG2UZO(4)),
-            max_solves=120,
+            max_solves=int(sys.argv[5]),
             store=sys.argv[1],
             dispatcher=dispatcher,
             round_width=4,

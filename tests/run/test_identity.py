@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 
@@ -239,6 +240,7 @@ def test_objectives_are_named_for_people_and_told_apart_by_what_they_hold():
     users = [objective_text(problem(outer)) for outer in (distance, Held(1), Held(2))]
     assert [text.split(" #")[0] for text in users] == ["distance", "Held", "Held"]
     assert len(set(users)) == 3
+    assert all(" #" in text for text in users)
 
     def believed(deviation):
         prior = zb.Real(-3, 3, (2,), prior=zb.Normal(0, deviation))
@@ -270,6 +272,36 @@ def test_constraints_are_counted_hashed_and_said():
 def test_what_cannot_be_told_from_others_is_refused_by_name(change, owner):
     with pytest.raises(zb.InputError, match=f"^{owner} holds "):
         facts(problem(**change))
+
+
+class OwnSeeds(Held):
+    def __call__(self, seed):
+        return {5: {"a": np.ones(2)}}[seed]
+
+
+def test_a_start_that_cannot_be_told_from_others_is_refused_unless_it_answers_any_seed():
+    assert (
+        facts(seed=5, initial=OwnSeeds(1)).conditions
+        != facts(seed=5, initial=OwnSeeds(2)).conditions
+    )
+    with pytest.raises(zb.InputError, match=r"^initial holds "):
+        facts(seed=5, initial=OwnSeeds(k for k in "ab"))
+
+
+def test_a_solver_that_nobody_named_is_known_by_what_it_is():
+    solvers = [functools.partial(simulate, factor=factor) for factor in (1.0, 1.0, 2.0)]
+    one, same, other = (facts(zb.Problem(SPACE, solver, distance)) for solver in solvers)
+    assert one.identity == same.identity != other.identity
+    told = [json.loads(run.conditions)["inner solver"] for run in (one, same, other)]
+    assert told[0] == told[1]
+    assert told[0][1] != told[2][1]
+    named = json.loads(facts().conditions)["inner solver"][0]
+    assert json.loads(facts(problem(version="2")).conditions)["inner solver"][0] != named
+    assert len(named) == len("p ") + 8
+
+
+def test_names_may_be_any_text():
+    assert facts(method="\ud800").identity != facts(method="\ud801").identity
 
 
 def simulate(phi, factor):

