@@ -596,8 +596,31 @@ def test_the_grain_is_read_from_the_answers():
     assert grain.noise == 0.0  # too few to tell
     grain.see(np.array([0.75, 0.25]))
     assert grain.noise > 0.0
-    grain.see(np.array([1 / 3, 0.25]))
+    grain.see(np.array([1 / np.pi, 0.25]))
     assert grain.noise == 0.0
+
+
+def test_the_grain_may_be_any_unit():
+    values = np.sin(np.arange(1.0, 20.0)) * 40.0
+    for unit in (0.37, 0.0123, 2e-5):
+        grain = OutputRounding()
+        grain.see(np.round(values / unit) * unit)
+        assert grain.noise == pytest.approx(unit / 12**0.5), unit
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-2])
+@pytest.mark.parametrize("start", [0.3, 2.4, 3.9])
+def test_one_parameter_is_found_in_the_right_basin(start, noise):
+    times, rng = np.linspace(0.0, 1.0, 20), np.random.default_rng(1)
+
+    def wave_of(phi):
+        return np.sin(8 * phi["a"] * times) + noise * rng.standard_normal(20)
+
+    problem = zb.Problem(
+        zb.Space(a=zb.Real(0.2, 4.0)), wave_of, zb.SquaredError(np.sin(10.4 * times))
+    )
+    result = zb.minimize(problem, initial={"a": start}, max_solves=20, seed=0)
+    assert abs(result.phi["a"] - 1.3) < (5e-3 if noise else 1e-9), result
 
 
 def test_a_vector_that_jumps_is_left_to_the_trust_region():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
+from zo_bilevel.methods.gauss_newton.curve_search import look_along
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
@@ -19,17 +20,18 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     low, high = (end[probing.is_free] for end in probing.search.space.likely)
     restarts = Restarts(low, high, probing.search.seed, probing.width)
     best: LocalSearch | None = None
-    following: Start | None = probing.start
+    seen = list(probing.search.known)
+    following: Start | None = yield from look_along(probing, seen, is_allowed=may_restart)
     while following is not None:
         search = LocalSearch(probing, *following)
         if best is None:
-            search.remember(probing.search.known)
+            search.remember(seen)
         yield from sparse_start(search, probing)
         one_by_one = probing.search.is_asynchronous
         yield from (Arrivals(search, probing) if one_by_one else search).run()
         if not probing.is_exact:
             probing.search.notes.unseen += search.unseen
-        if search.noise.is_still:
+        if search.noise.is_still and not search.is_solved:
             probing.refuse_stillness()
         restarts.remember(search.model.center)
         if search.is_at_edge and may_restart:

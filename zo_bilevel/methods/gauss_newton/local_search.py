@@ -253,6 +253,8 @@ class LocalSearch:
         if self.noise.found:
             state.trust.radius = max(state.trust.radius, self.noise.radius)
         state.disappointments = state.disappointments + 1 if agreement < POOR else 0
+        if not state.disappointments:
+            self.noise.see_promise_kept()
         if state.disappointments >= DISAPPOINTED and not self.noise.found:
             state.disappointments = 0
             state.renewals = model.size if model.size <= BASIS_SHARE else model.size // RENEWED

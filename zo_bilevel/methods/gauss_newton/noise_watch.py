@@ -80,8 +80,12 @@ class NoiseWatch:
 
     @property
     def is_still(self) -> bool:
-        """Whether no difference has moved a single component so far."""
+        """Whether no difference has moved a single component, and no step kept its promise."""
         return not self._has_moved
+
+    def see_promise_kept(self) -> None:
+        """A step gained what the model promised: its slopes are real."""
+        self._has_moved = True
 
     def follow(self, rounding: float, spread: float) -> None:
         """Choose the radius anew when more is known of how answers are rounded."""

@@ -30,6 +30,7 @@ class OuterModel:
 
     Attributes:
         is_quadratic: Whether the loss is `constant / 2 |theta - target|^2`.
+        target: That target, shape `(m,)`; empty where there is none.
     """
 
     def __init__(self, bound: BoundProblem, first: Evaluation) -> None:
@@ -39,7 +40,7 @@ class OuterModel:
         self.bound = bound
         self._free = ~bound.space.discrete
         self._scale: FloatArray | None = None
-        self._target = np.zeros(0)
+        self.target = np.zeros(0)
         self.constant = 0.0
         self.resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
@@ -55,14 +56,14 @@ class OuterModel:
         residuals = Residuals(self.bound.space, outer)
         if not residuals.is_plain:
             self._residuals = residuals
-            self._target = self._residuals.target
+            self.target = self._residuals.target
             self.constant = 2.0 / self._residuals.count
             return
-        weights, self._target = outer.weights, outer.target
+        weights, self.target = outer.weights, outer.target
         self.constant = 2.0 * float(weights[0]) / weights.size
         if np.ptp(weights) > 0.0:
             self._scale = np.sqrt(weights / weights.mean())
-            self._target = self._scale * outer.target
+            self.target = self._scale * outer.target
             self.constant = 2.0 * float(weights.mean()) / weights.size
 
     def embed(self, point: FloatArray) -> FloatArray:
@@ -101,7 +102,7 @@ class OuterModel:
     def loss(self, theta: FloatArray, point: FloatArray) -> float:
         """The value; infinity where it is not finite."""
         if self.is_quadratic:
-            difference = theta - self._target
+            difference = theta - self.target
             value = 0.5 * self.constant * float(difference @ difference)
         else:
             value = self.bound.value(theta, self.embed(point))
@@ -112,20 +113,20 @@ class OuterModel:
         spread = float(np.std(theta))
         if not self.is_quadratic:
             return spread
-        misfit = theta - self._target
+        misfit = theta - self.target
         return max(spread, float(np.sqrt(misfit @ misfit / misfit.size)))
 
     def unexplained(self, loss: float, first: float) -> float:
         """Share of what is to be explained that is left: of the data's variance, or of the loss."""
         if not self.is_quadratic:
             return loss / first if first > 0.0 else 0.0
-        variance = 0.5 * self.constant * self._target.size * float(np.var(self._target))
+        variance = 0.5 * self.constant * self.target.size * float(np.var(self.target))
         return loss / max(min(variance, first) if variance > 0.0 else first, 1e-300)
 
     def gradient(self, theta: FloatArray, point: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Its derivatives in the modelled vector, `(m,)`, and in the coordinates, `(N,)`."""
         if self.is_quadratic:
-            return self.constant * (theta - self._target), np.zeros(point.size)
+            return self.constant * (theta - self.target), np.zeros(point.size)
         in_theta, in_x = self.bound.gradient(theta, self.embed(point))
         return in_theta, in_x[self._free]
 

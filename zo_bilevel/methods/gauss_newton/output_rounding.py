@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIGITS = 13
-"""Numbers that need more significant decimal digits are not rounded in decimals."""
-BINARY_ERROR = 1e-15
-"""Relative error of a decimal number held in binary."""
+"""Numbers that need more significant decimal digits are not rounded to digits."""
+FINEST_UNIT = 1e-7
+"""Share of the largest number below which a common unit of all is chance."""
+BINARY_ERROR = 4e-15
+"""Relative error of a rounded number held in binary."""
 NUMBERS_THAT_TELL = 8
 """With so many numbers other than 0 one answer tells; fewer may be round by chance."""
 ROUNDING_DEVIATION = 1.0 / np.sqrt(12.0)
@@ -21,7 +22,7 @@ ROUNDING_DEVIATION = 1.0 / np.sqrt(12.0)
 
 @final
 class OutputRounding:
-    """The rounding that all answers seen so far agree with: decimals, or digits, or float32.
+    """The rounding that all answers seen so far agree with: multiples of a unit, or digits.
 
     Attributes:
         noise: Root mean square over the components of the error of rounding; 0 when answers are
@@ -40,7 +41,7 @@ class OutputRounding:
     def __init__(self) -> None:
         self.noise = 0.0
         self._is_fine = False
-        self._decimals, self._digits = 0, 1
+        self._unit, self._digits = 0.0, 1
         self._last: FloatArray | None = None
         self._answers = 0
 
@@ -48,46 +49,58 @@ class OutputRounding:
         """Take in one answer; `theta`: shape `(m,)`, finite."""
         if self._is_fine:
             return
-        values = theta[theta != 0.0]
+        values = np.abs(theta[theta != 0.0])
         if self._last is None or not np.array_equal(self._last, theta):
             self._answers += 1 if values.size else 0
             self._last = theta
-        decimals, digits = _needed(values)
-        self._decimals = max(self._decimals, decimals)
-        self._digits = max(self._digits, digits)
-        if self._digits >= MOST_DIGITS:
-            self._is_fine, self.noise = True, 0.0
-        elif values.size >= NUMBERS_THAT_TELL or self._answers > 1:
+        if not values.size:
+            return
+        is_first = self._answers == 1 and self._unit == 0.0
+        if is_first or self._unit > 0.0:
+            self._unit = common_unit(np.append(values, [] if is_first else [self._unit]))
+        self._digits = max(self._digits, _digits(values))
+        self._is_fine = self._unit == 0.0 and self._digits >= MOST_DIGITS
+        if values.size >= NUMBERS_THAT_TELL or self._answers > 1:
             self.noise = self._error(values)
 
     def _error(self, values: FloatArray) -> float:
         """The coarser of both readings: each holds, and the finer one is by chance."""
-        if not values.size:
-            return self.noise
-        places = np.floor(np.log10(np.abs(values))) + 1.0 - self._digits
-        by_digits = float(np.sqrt(np.mean(10.0 ** (2.0 * places))))
-        return float(ROUNDING_DEVIATION) * max(10.0**-self._decimals, by_digits)
+        by_digits = 0.0
+        if self._digits < MOST_DIGITS:
+            places = np.floor(np.log10(values)) + 1.0 - self._digits
+            by_digits = float(np.sqrt(np.mean(10.0 ** (2.0 * places))))
+        return float(ROUNDING_DEVIATION) * max(self._unit, by_digits)
 
 
-def _needed(values: FloatArray) -> tuple[int, int]:
-    """Decimals and significant digits that write all values."""
-    if not values.size:
-        return 0, 1
-    size = np.abs(values)
-    lead = np.floor(np.log10(size)).astype(int)
+def common_unit(values: FloatArray) -> float:
+    """The largest number of which all are multiples, by Euclid's algorithm; 0 if there is none.
+
+    Args:
+        values: Above 0, shape `(m,)`.
+
+    Example:
+        >>> round(common_unit(0.3 * np.array([14.0, 35.0, 6.0])), 12)
+        0.3
+    """
+    values = np.sort(values)
+    numbers, largest = values[:NUMBERS_THAT_TELL], float(values[-1])
+    unit, error = float(numbers[0]), BINARY_ERROR * float(numbers[-1])
+    while numbers.size > 1 and unit >= FINEST_UNIT * largest:
+        rest = np.abs(numbers - unit * np.rint(numbers / unit))
+        error *= float(numbers[-1]) / unit
+        numbers = np.append(np.sort(rest[rest > error]), unit)
+        unit = float(numbers[0])
+    for value in values[:: max(1, values.size // NUMBERS_THAT_TELL)]:
+        unit = value / max(np.rint(value / unit), 1.0)  # free of errors, from small to large
+    is_unit = np.abs(values - unit * np.rint(values / unit)) <= BINARY_ERROR * values
+    return float(unit) if is_unit.all() and unit >= FINEST_UNIT * largest else 0.0
+
+
+def _digits(values: FloatArray) -> int:
+    """Significant digits that write all values, at most `MOST_DIGITS`."""
+    lead = np.floor(np.log10(values))
     for digits in range(1, MOST_DIGITS):
-        scaled = size * 10.0 ** (digits - 1.0 - lead)
-        rest = np.abs(scaled - np.rint(scaled))
-        if np.all(rest <= 4.0 * BINARY_ERROR * scaled):
-            places = _places(values, lead, digits)
-            return places, digits
-    return 0, MOST_DIGITS
-
-
-def _places(values: FloatArray, lead: NDArray[np.int_], digits: int) -> int:
-    """Digits after the point."""
-    for decimals in range(-int(lead.max()), digits - int(lead.min())):
-        scaled = np.abs(values) * 10.0**decimals
-        if np.all(np.abs(scaled - np.rint(scaled)) <= 4.0 * BINARY_ERROR * np.maximum(scaled, 1.0)):
-            return decimals
-    return digits - 1 - int(lead.min())
+        scaled = values * 10.0 ** (digits - 1.0 - lead)
+        if np.all(np.abs(scaled - np.rint(scaled)) <= BINARY_ERROR * scaled):
+            return digits
+    return MOST_DIGITS

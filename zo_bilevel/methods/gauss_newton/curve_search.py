@@ -1,0 +1,164 @@
+"""One parameter: theta as a curve over the whole range, until it is clear where to descend.
+
+A process with Matern's covariance interpolates all that was solved; where it comes closest to the
+target, by the most optimistic reading of its doubt, is solved next. Source: Astudillo and Frazier
+(2019), "Bayesian optimization of composite functions"; confidence bounds: Srinivas et al. (2010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import final
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE
+from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
+from zo_bilevel.methods.shared.whole_rounds import one_round, whole
+from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
+
+OPTIMISM = 0.5
+"""Standard deviations of theta by which the target may be closer than expected."""
+MOST_LOOKS = 12
+"""Solves after which the best one is descended from, whatever is left."""
+LENGTHS = np.geomspace(1 / 64, 2.0, 15)
+"""Of the covariance, in shares of the range; the likeliest is taken."""
+NOISES = (1e-8, 1e-4, 1e-2)
+"""Variance of noise, in variances of theta; the likeliest is taken."""
+PLACES = 301
+"""Where the least bound is sought, evenly spaced."""
+CLOSER = (1e-2, 1e-3, 1e-4, 1e-5)
+"""Then around it, in shares of the range."""
+NEAREST = 1e-7
+"""Share of the range within which a point is solved already."""
+
+
+@final
+class Curve:
+    """What is known of a theta that one parameter moves.
+
+    Args:
+        low: Lower end of the range.
+        high: Upper end.
+        target: What theta should be, shape `(m,)`.
+    """
+
+    def __init__(self, low: float, high: float, target: FloatArray) -> None:
+        self._low, self._high, self._target = low, high, target
+        self._tried: list[float] = []
+        self._places: list[float] = []
+        self._thetas: list[FloatArray] = []
+
+    def tell(self, place: float, theta: FloatArray | None) -> None:
+        """Take in a solve; `None` where it failed."""
+        self._tried.append(place)
+        if theta is not None:
+            self._places.append(place)
+            self._thetas.append(theta)
+
+    def ask(self, count: int) -> list[float]:
+        """The next places, as if each gave what is expected of it.
+
+        Args:
+            count: How many at once.
+        """
+        ahead = Curve(self._low, self._high, self._target)
+        ahead._tried, ahead._places = list(self._tried), list(self._places)
+        ahead._thetas = list(self._thetas)
+        found = []
+        for _ in range(count):
+            place, theta = ahead._next()
+            ahead.tell(place, theta)
+            found.append(place)
+        return found
+
+    def _next(self) -> tuple[float, FloatArray]:
+        """Where the least bound is, and the theta expected there."""
+        if len(self._tried) == 1:  # halfway to the farther end
+            (place,) = self._tried
+            far = self._low if 2.0 * place > self._low + self._high else self._high
+            return 0.5 * (place + far), self._thetas[0]
+        known, mean = np.array(self._places), np.mean(self._thetas, axis=0)
+        span, rows = self._high - self._low, np.array(self._thetas) - mean
+        length, noise, variance = _likeliest(known / span, rows)
+        factor = cho_factor(_matern(known / span, known / span, length) + noise * np.eye(len(rows)))
+        weights = cho_solve(factor, rows)
+
+        def look(places: FloatArray) -> int:
+            near = _matern(places / span, known / span, length)
+            left = 1.0 - np.einsum("ij,ji->i", near, cho_solve(factor, near.T))
+            away = np.sqrt(np.mean((mean + near @ weights - self._target) ** 2, axis=1))
+            bound = away - OPTIMISM * np.sqrt(variance * np.maximum(left, 0.0))
+            apart = np.abs(places[:, None] - np.array(self._tried)).min(axis=1)
+            return int(np.argmin(np.where(apart > NEAREST * span, bound, np.inf)))
+
+        places = np.linspace(self._low, self._high, PLACES)
+        place = places[look(places)]
+        for share in CLOSER:
+            around = place + share * span * np.linspace(-1.0, 1.0, 41)
+            around = np.clip(around, self._low, self._high)
+            place = around[look(around)]
+        theta = mean + _matern(np.array([place]) / span, known / span, length)[0] @ weights
+        return float(place), theta
+
+
+def look_along(
+    probing: Probing, seen: list[Evaluation], *, is_allowed: bool
+) -> Generator[list[Point], list[Evaluation], tuple[FloatArray, FloatArray]]:
+    """Solve along the only parameter, if it is one, until little is unexplained.
+
+    Args:
+        probing: Around a solved start.
+        seen: Solves known already; those made here are added.
+        is_allowed: Whether to leave the start.
+
+    Yields:
+        Rounds of points.
+
+    Returns:
+        The best point, shape `(1,)`, and the modelled vector there.
+    """
+    outer, best, first = probing.outer, probing.start, probing.best.loss
+    if not (is_allowed and outer.is_quadratic and best[0].size == 1) or probing.is_exact:
+        return best
+    curve = Curve(float(probing.lower[0]), float(probing.upper[0]), outer.target)
+    curve.tell(float(best[0][0]), best[1])
+    for point, theta in probing.known(seen):
+        curve.tell(float(point[0]), theta)
+        best = min(best, (point, theta), key=lambda one: outer.loss(one[1], one[0]))
+    looks = 0
+    while looks < MOST_LOOKS and (
+        outer.unexplained(outer.loss(best[1], best[0]), first) > UNEXPLAINED_SHARE
+    ):
+        plan = StepPlan(points=[np.array([place]) for place in curve.ask(probing.width)])
+        found = yield from whole(probing.search, one_round(probing.points(plan)))
+        answers = probing.answers(plan, found, None)
+        seen += [evaluation for evaluation in found if evaluation.ok]
+        for point, theta in zip(plan.points, answers.thetas, strict=True):
+            curve.tell(float(point[0]), theta)
+            if theta is not None and outer.loss(theta, point) < outer.loss(best[1], best[0]):
+                best = point, theta
+        looks += len(plan.points)
+    return best
+
+
+def _matern(places: FloatArray, known: FloatArray, length: float) -> FloatArray:
+    """Matern's covariance of smoothness 5/2, shape `(places, known)`."""
+    apart = np.sqrt(5.0) * np.abs(places[:, None] - known) / length
+    return np.asarray((1.0 + apart + apart**2 / 3.0) * np.exp(-apart))
+
+
+def _likeliest(known: FloatArray, rows: FloatArray) -> tuple[float, float, float]:
+    """Length, share of noise and variance under which the rows are likeliest."""
+    products, best = rows @ rows.T, (np.inf, 0.0, 0.0, 0.0)
+    for length in LENGTHS:
+        for noise in NOISES:
+            factor = cho_factor(_matern(known, known, length) + noise * np.eye(len(rows)))
+            variance = float(np.trace(cho_solve(factor, products))) / rows.size + 1e-300
+            logarithm = 2.0 * float(np.log(np.abs(factor[0].diagonal())).sum())
+            score = logarithm + len(rows) * float(np.log(variance))
+            best = min(best, (score, float(length), noise, variance))
+    return best[1:]
