@@ -126,9 +126,9 @@ def look_along(
         return best
     curve = Curve(float(probing.lower[0]), float(probing.upper[0]), outer.target)
     curve.tell(float(best[0][0]), best[1])
-    for point, theta in probing.known(seen):
-        curve.tell(float(point[0]), theta)
-        best = min(best, (point, theta), key=lambda one: outer.loss(one[1], one[0]))
+    for start in probing.known(seen):
+        curve.tell(float(start[0][0]), start[1])
+        best = min(best, start, key=lambda one: outer.loss(one[1], one[0]))
     looks = 0
     while looks < MOST_LOOKS and (
         outer.unexplained(outer.loss(best[1], best[0]), first) > UNEXPLAINED_SHARE

@@ -33,19 +33,35 @@ class Explorer:
         lower: Lower bounds, shape `(N,)`, scaled.
         upper: Upper bounds.
         directions: Makes the candidates, the most promising first.
+        variance: Prior variance along a direction; `None` where nothing is known of it.
     """
 
-    def __init__(self, lower: FloatArray, upper: FloatArray, directions: Directions) -> None:
+    def __init__(
+        self,
+        lower: FloatArray,
+        upper: FloatArray,
+        directions: Directions,
+        variance: Callable[[FloatArray], float] | None = None,
+    ) -> None:
         self.lower, self.upper = lower, upper
-        self._directions = directions
+        self._directions, self._variance = directions, variance
         self.restart()
 
     def restart(self) -> None:
         """Begin with the first candidate again."""
         self._candidates: Iterator[FloatArray] = self._directions()
+        self._waiting: list[FloatArray] = []
         self.left = True
         self._retries = 2 * self.lower.size
         self._failed: list[FloatArray] = []
+
+    def next_variance(self) -> float:
+        """Prior variance along the next direction; infinite where nothing is known of it."""
+        if self._variance is None:
+            return math.inf
+        if not self._waiting and (candidate := next(self._candidates, None)) is not None:
+            self._waiting = [candidate]
+        return self._variance(self._waiting[0]) if self._waiting else 0.0
 
     def retry(self, displacement: FloatArray) -> None:
         """Queue the direction of a failed difference again, a limited number of times.
@@ -62,7 +78,7 @@ class Explorer:
         if any(abs(float(unit @ other)) > SAME for other in self._failed):
             self._candidates = chain(self._candidates, [unit])
         else:
-            self._candidates = chain([unit], self._candidates)
+            self._waiting.insert(0, unit)
         self._failed = [*self._failed[-REMEMBERED:], unit]
         self.left = True
 
@@ -110,7 +126,7 @@ class Explorer:
         if room == 0:
             self.left = False
         while len(found) < min(count, room) and self.left:
-            candidate = next(self._candidates, None)
+            candidate = self._waiting.pop(0) if self._waiting else next(self._candidates, None)
             if candidate is None:
                 self.left = False
                 break

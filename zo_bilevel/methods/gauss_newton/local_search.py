@@ -59,7 +59,7 @@ class LocalSearch:
         self.noise = NoiseWatch(
             outer.spread(theta), probing.rounding(theta), probing.radius, probing.input_rounding
         )
-        explorer = Explorer(probing.lower, probing.upper, probing.directions)
+        explorer = Explorer(probing.lower, probing.upper, probing.directions, probing.variance)
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
         self._lost_trials = 0

@@ -105,6 +105,11 @@ class LocalState:
             return None
         return self.explorer.inside(self.model.basis @ (step / length), base, self.noise.radius)
 
+    def next_promise(self, quadratic: Quadratic) -> float:
+        """Of the loss, what the next direction may explain as its prior has it; else infinite."""
+        variance = self.explorer.next_variance()
+        return 0.5 * quadratic.ignorance * variance if variance < math.inf else variance
+
     def least_gain(self) -> float:
         """Predicted gain that is not worth a solve."""
         least = LEAST_PREDICTED_GAIN * abs(self.model.loss)

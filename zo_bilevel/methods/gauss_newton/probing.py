@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import numpy as np
@@ -78,6 +78,14 @@ class Probing:
     def directions(self) -> Iterator[FloatArray]:
         """Directions to explore, the most promising first."""
         return (direction[self.is_free] for direction in candidate_directions(self.search.space))
+
+    @property
+    def variance(self) -> Callable[[FloatArray], float] | None:
+        """Prior variance along a direction; `None` where there is no field of known length."""
+        prior = self.search.space.prior
+        if prior.is_white:
+            return None
+        return lambda way: float(np.sum(prior.apply_sqrt(self.outer.embed(way[:, None])) ** 2))
 
     def rounding(self, theta: FloatArray) -> float:
         """Error of rounding of one component: of the type of theta, or what is seen of it."""

@@ -48,7 +48,8 @@ def propose(state: LocalState, width: int) -> StepPlan:
     gain = -quadratic.change(step, doubt=True)
     if not plan.probes and gain >= PROMISE * abs(state.model.loss):
         return state.try_steps([step])
-    if not plan.probes and state.differences < MOST_DIFFERENCES and state.explorer.left:
+    may_explore = state.differences < MOST_DIFFERENCES and state.explorer.left
+    if not plan.probes and may_explore and gain <= state.next_promise(quadratic):
         plan = state.explore(max(1, state.model.size // BASIS_SHARE))
     return plan if plan.probes else _step_or_doubt(state, quadratic, step, gain)
 
