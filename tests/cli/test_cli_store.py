@@ -34,6 +34,16 @@ task = zb.Problem(zb.Space(a=zb.Real(-1, 1)), loss, name="noisy")
 """
 
 
+WELL = """
+import zo_bilevel as zb
+from zo_bilevel.adapters import CommandLine
+
+solve = CommandLine(["cat", "in.dat"], files={"in.dat": "{{ a }} {{ depth }}"})
+space = zb.Space(a=zb.Real(-1, 1), depth=7.0)
+problem = zb.Problem(space, solve, zb.SquaredError([0.5, 7.0]))
+"""
+
+
 @pytest.fixture
 def program(tmp_path, monkeypatch):
     """A person's own file, in the working folder."""
@@ -124,6 +134,29 @@ class TestRead:
             store.save(dataclasses.replace(run, status="running", found="", point=b""))
         assert "zo-bilevel resume STORE RUN goes on" in call_well("runs", "runs.sqlite")
         assert "unfinished" in call_well("show", "runs.sqlite", 1)
+
+    def test_the_best_point_is_written_as_a_deck(self, program):
+        Path("well.py").write_text(WELL)
+        words = ["run", "well.py:problem", "--method", "random", "--max-solves", 4]
+        assert call(*words, "--store", "runs.sqlite").exit_code == 0
+        words = ["export", "runs.sqlite", 1, "well.py:problem", "--deck", "best"]
+        assert call_well(*words) == "deck: best\n"
+        found = json.loads(call("show", "runs.sqlite", 1, "--json").stdout)["phi"]
+        assert Path("best/in.dat").read_text() == f"{found['a']!r} 7.0"
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("mine.py:decay --deck best", "mine.py:decay is solved by"),
+            ("mine.py:decay", "a deck needs both TASK"),
+            ("--deck best", "a deck needs both TASK"),
+        ],
+    )
+    def test_a_deck_needs_a_program(self, stored, words, message):
+        answer = call("export", "runs.sqlite", 1, *words.split())
+        assert answer.exit_code != 0
+        assert message in answer.output
+        assert not Path("best").exists()
 
     def test_failures_are_counted_and_one_is_quoted(self, program):
         words = ["run", "mine.py:failing", "--method", "random", "--max-solves", 4]

@@ -16,6 +16,7 @@ from zo_bilevel.cli.bench import bench_command
 from zo_bilevel.cli.compare import compare_command
 from zo_bilevel.cli.demo import demo_command
 from zo_bilevel.cli.doctor import doctor_command
+from zo_bilevel.cli.export import export_command
 from zo_bilevel.cli.init import init_command
 from zo_bilevel.cli.lists import methods_command, tasks_command
 from zo_bilevel.cli.options import INTERRUPTED, WORDS_KEY
@@ -24,7 +25,6 @@ from zo_bilevel.cli.prompt import prompt_command
 from zo_bilevel.cli.resume import resume_command
 from zo_bilevel.cli.run import run_command
 from zo_bilevel.cli.store import (
-    export_command,
     runs_command,
     show_command,
     steer_command,

@@ -1,4 +1,4 @@
-"""`zo-bilevel runs`, `show`, `export`, `resume`: what a store holds, and going on with it.
+"""`zo-bilevel runs`, `show`, `stop`, `steer`: what a store holds, and what is at work on it.
 
 A store may come from elsewhere: its texts are shown without control characters, and nothing that
 it says is run.
@@ -6,8 +6,6 @@ it says is run.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shlex
 from collections.abc import Mapping
@@ -219,38 +217,6 @@ def steer_command(store: str, run: int, **limits: float | None) -> None:
         if not opened.change(run, **steered(known, given)):
             raise InputError(f"run {run} of store {store} is not running: it is {known.status}")
     click.echo(f"run {run}: {', '.join(f'{n} {limit:g}' for n, limit in given.items())}")
-
-
-@click.command("export")
-@store_argument
-@run_argument
-@click.option(
-    "--csv",
-    "path",
-    metavar="[FILE]",
-    is_flag=False,
-    flag_value="-",
-    default="-",
-    help="Comma-separated values, to a file or (the default) to standard output.",
-)
-def export_command(store: str, run: int, path: str) -> None:
-    """Write all solves of one run of STORE as a table: named parameters, loss, status, seconds."""
-    from zo_bilevel.comparison.stored_runs import exported
-    from zo_bilevel.support.errors import InputError
-
-    page = io.StringIO()
-    with _open(store) as opened:
-        rows = exported(opened, opened.find_run(run))
-        csv.writer(page, lineterminator="\n").writerows(rows)
-    table = printable(page.getvalue())
-    if path == "-":
-        click.echo(table, nl=False)
-        return
-    try:
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            file.write(table)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _plain(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:

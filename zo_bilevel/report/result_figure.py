@@ -128,7 +128,12 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
         deviation = math.sqrt(float(scaled @ scaled) / max(freedom, 1)) or 1.0
         panel.axhspan(-2, 2, color="#eeeeee", zorder=0)
         panel.axhline(0, color="#999999", lw=1.0)
-        panel.plot(across[used], scaled / deviation, ".", color=DATA, ms=4)
+        shown = np.full(theta.size, np.nan)
+        shown[used] = scaled / deviation
+        parts = _parts(data)
+        for k, (_, part) in enumerate(parts):
+            colour = COLOURS[k % len(COLOURS)] if len(parts) > 1 else DATA
+            panel.plot(across[part], shown[part], ".", color=colour, ms=4)
         up = "(data - fit) / standard deviation"
         _dressed(panel, "Residuals", label, up, is_log=is_log)
 
