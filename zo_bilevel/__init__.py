@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from zo_bilevel.run.doctor import doctor as doctor
     from zo_bilevel.run.hypergradient import hypergradient as hypergradient
     from zo_bilevel.run.loop import minimize as minimize
+    from zo_bilevel.run.next_solves import next_solves as next_solves
     from zo_bilevel.run.profile import Profile as Profile
     from zo_bilevel.run.profile import profile as profile
     from zo_bilevel.run.result import Record as Record
