@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks import spectral, time_stepping
 
@@ -45,8 +46,7 @@ def simulate_tensor(phi: Tensor, *, refinement: int = 1) -> Tensor:
     """
     if phi.ndim < 1 or phi.shape[-1] != 2:
         raise InputError(f"phi must be (lam, log nu), got shape {tuple(phi.shape)}")
-    if refinement < 1:
-        raise InputError(f"refinement must be >= 1, got {refinement}")
+    refinement = whole_number("refinement", refinement, least=1)
     speed, nu = phi[..., :1], torch.exp(phi[..., 1:])
     x, k = time_stepping.grid(NUM_POINTS * refinement, device=phi.device)
     field = time_stepping.integrate(

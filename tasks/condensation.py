@@ -22,6 +22,7 @@ from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.digits import NUM_CLASSES, accuracy, image_side, load_digits
 
@@ -195,8 +196,7 @@ def task(
     """
     if size not in SIZES:
         raise InputError(f"size must be one of {sorted(SIZES)}, got {size!r}")
-    if not isinstance(images_per_class, int) or images_per_class < 1:
-        raise InputError(f"images_per_class must be >= 1, got {images_per_class!r}")
+    images_per_class = whole_number("images_per_class", images_per_class, least=1)
     inner = Deferred(
         Condensation,
         images_per_class=images_per_class,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 from torch import Tensor
 
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -42,8 +43,7 @@ def _loads(num_cells: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _check_num_cells(num_cells: int) -> None:
-    if num_cells < 3:
-        raise InputError(f"num_cells must be >= 3, got {num_cells}")
+    whole_number("num_cells", num_cells, least=3)
 
 
 def simulate(phi: FloatArray) -> FloatArray:

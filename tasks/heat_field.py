@@ -13,8 +13,8 @@ from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks import heat
 from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 
@@ -42,8 +42,7 @@ def task(*, size: int = 64, correlation_length: float | None = 0.1, noise: float
         >>> task(size=16).problem.space.size
         16
     """
-    if size < 2:
-        raise InputError(f"size must be >= 2, got {size}")
+    size = whole_number("size", size, least=2)
     bound = heat.LARGEST_LOG_CONDUCTIVITY
     field = Real(-bound, bound, (size,), correlation_length or None)
     space = Space(log_conductivity=field)

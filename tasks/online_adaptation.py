@@ -27,6 +27,7 @@ from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.documentation import documents, rows_of_bytes
 from zo_bilevel.tasks.language_models import from_checkpoint, make_gpt2, text_of_bytes
@@ -243,10 +244,9 @@ def task(
     """
     if size not in SIZES:
         raise InputError(f"size must be one of {sorted(SIZES)}, got {size!r}")
-    if unroll is not None and (not isinstance(unroll, int) or unroll < 1):
-        raise InputError(f"unroll must be a whole number >= 1, got {unroll!r}")
-    if not locality >= 0:
-        raise InputError(f"locality must be >= 0, got {locality}")
+    if unroll is not None:
+        unroll = whole_number("unroll", unroll, least=1)
+    finite_number("locality", locality, ">= 0")
     steps = SIZES[size].unroll if unroll is None else unroll
     inner = Deferred(
         Adaptation,

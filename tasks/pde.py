@@ -19,7 +19,7 @@ from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.task import Task
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.tasks import spectral
 from zo_bilevel.tasks.solvers import ArraySolver, with_noise
 
@@ -88,8 +88,7 @@ def pde_task(equation: str, noise: float = 0.0) -> Task:
     Raises:
         InputError: If the noise is negative.
     """
-    if noise < 0:
-        raise InputError(f"noise must be >= 0, got {noise}")
+    finite_number("noise", noise, ">= 0")
     row, truth = PAPER_ROWS[equation], spectral.EQUATIONS[equation].true_nu
     target = spectral.observations(equation)
     inner = ArraySolver(equation, ("nu",), _SIMULATE[equation], partial(_observe, equation))

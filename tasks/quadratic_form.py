@@ -19,6 +19,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -118,10 +119,8 @@ def _orthonormal_columns(
 
 
 def _check_arguments(num_parameters: int, num_outputs: int, condition: float) -> None:
-    if num_parameters < 1:
-        raise InputError(f"num_parameters must be >= 1, got {num_parameters}")
-    if num_outputs < num_parameters:
-        raise InputError(f"num_outputs must be >= {num_parameters}, got {num_outputs}")
+    whole_number("num_parameters", num_parameters, least=1)
+    whole_number("num_outputs", num_outputs, least=num_parameters)
     if not condition >= 1.0:
         raise InputError(f"condition must be >= 1, got {condition}")
 

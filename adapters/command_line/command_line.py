@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, WrongShapeError
 
@@ -107,7 +107,7 @@ class CommandLine:
         self.expected_length = expected_length
         self.success = SuccessRules(tuple(success_statuses), required_output, forbidden_output)
         _check_limits(self.output, timeout_s, threads, expected_length)
-        self._limits = {} if threads is None else dict.fromkeys(THREAD_LIMITS, str(threads))
+        self._limits = {} if threads is None else dict.fromkeys(THREAD_LIMITS, str(int(threads)))
         self._environment = _checked_environment(environment or {})
         self._workspace = Workspace(folder, keep_failures)
         self.__signature__ = solver_signature(with_seed=SEED_FIELD in self.inputs.names)
@@ -247,13 +247,11 @@ def _check_limits(
     """Refuse what cannot work, by name and value."""
     if not callable(output):
         raise InputError(f"output must be a reader or a function of a Run, got {output!r}")
-    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
-    if timeout_s is not None and not (is_number and 0 < float(str(timeout_s)) < math.inf):
-        raise InputError(f"timeout_s must be > 0, got {timeout_s!r}")
+    if timeout_s is not None:
+        finite_number("timeout_s", timeout_s, "> 0")
     for name, count in (("threads", threads), ("expected_length", expected_length)):
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        if count is not None and not (whole and int(str(count)) >= 1):
-            raise InputError(f"{name} must be a whole number >= 1, got {count!r}")
+        if count is not None:
+            whole_number(name, count, least=1)
 
 
 def _checked_environment(environment: Mapping[str, str]) -> dict[str, str]:

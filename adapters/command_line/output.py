@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from zo_bilevel.adapters.command_line.fields import inside
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
 
@@ -147,8 +148,7 @@ class ReadColumns:
         wanted = self.columns if isinstance(self.columns, tuple) else (self.columns or 0,)
         if not wanted or not all(_is_count(column) for column in wanted):
             raise InputError(f"columns must be whole numbers >= 0, got {self.columns!r}")
-        if not _is_count(self.skip_rows):
-            raise InputError(f"skip_rows must be a whole number >= 0, got {self.skip_rows!r}")
+        object.__setattr__(self, "skip_rows", whole_number("skip_rows", self.skip_rows, least=0))
 
     def __call__(self, run: Run) -> FloatArray:
         """Read a finished run."""

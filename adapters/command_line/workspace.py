@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.solve_folders import make_folder, sweep
 
@@ -38,10 +39,8 @@ class Workspace:
     def __init__(self, root: str | os.PathLike[str] | None, keep_failures: int) -> None:
         if root is not None and not Path(root).is_dir():
             raise InputError(f"folder must be an existing directory, got {str(root)!r}")
-        if not isinstance(keep_failures, int) or keep_failures < 0:
-            raise InputError(f"keep_failures must be a whole number >= 0, got {keep_failures!r}")
         self.root = None if root is None else Path(root).resolve()
-        self.keep_failures = keep_failures
+        self.keep_failures = whole_number("keep_failures", keep_failures, least=0)
         self._token = uuid.uuid4().hex[:8]
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from zo_bilevel.adapters.fmu.archive import FMUArchive, folder_kept
 from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Parameter
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import finite_number, one_of
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError, WrongShapeError
 from zo_bilevel.support.packages import import_optional
@@ -201,12 +201,10 @@ class FMU:
         for name in self._output_names():
             if variables[name].type not in (*REAL_TYPES, *INTEGER_TYPES, "Boolean"):
                 raise InputError(f"{owner}: output {name!r} is a {variables[name].type}, no number")
-        if self.solver not in ("CVode", "Euler"):
-            raise InputError(f"solver must be 'CVode' or 'Euler', got {self.solver!r}")
+        one_of("solver", self.solver, ("CVode", "Euler"))
         for name in ("step_s", "tolerance", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise InputError(f"{name} must be > 0, got {value!r}")
+            if (value := getattr(self, name)) is not None:
+                finite_number(name, value, "> 0")
 
     def _identity(self) -> str:
         """A hash of all that decides the answer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, final
@@ -17,6 +16,7 @@ from zo_bilevel.adapters.http.connection import SHOWN_CHARACTERS, Connection
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.support.packages import import_optional
 from zo_bilevel.support.redaction import hide
@@ -74,7 +74,7 @@ class HTTPService:
         self._check_arguments()
         self._fields = frozenset() if body is None else frozenset(_fields(body))
         self.__signature__ = solver_signature(with_seed=SEED_FIELD in self._fields)
-        self._connection = Connection(timeout_s, max_concurrent)
+        self._connection = Connection(timeout_s, self.max_concurrent)
 
     def __call__(self, phi: Mapping[str, Any], *, seed: int | None = None) -> Any:  # noqa: ANN401 - number, array or dict
         """Solve once.
@@ -132,13 +132,9 @@ class HTTPService:
             texts = isinstance(name, str) and isinstance(value, str)
             if not (texts and (name + value).isascii() and (name + value).isprintable()):
                 raise InputError(f"headers must be printable ASCII texts, {name!r} is not")
-        number = isinstance(self.timeout_s, int | float) and not isinstance(self.timeout_s, bool)
-        if not (number and 0 < self.timeout_s < math.inf):
-            raise InputError(f"timeout_s must be > 0, got {self.timeout_s!r}")
+        finite_number("timeout_s", self.timeout_s, "> 0")
         for name, least in (("retries", 0), ("max_concurrent", 1)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise InputError(f"{name} must be a whole number >= {least}, got {count!r}")
+            setattr(self, name, whole_number(name, getattr(self, name), least))
         try:
             json.dumps(self.body, allow_nan=False)
         except (TypeError, ValueError) as error:

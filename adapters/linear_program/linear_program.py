@@ -15,6 +15,7 @@ from zo_bilevel.adapters.linear_program.affine import AffineVector
 from zo_bilevel.adapters.linear_program.highs import Answer, Program, solve_program
 from zo_bilevel.problem.names import refuse_unused
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
@@ -198,9 +199,8 @@ class LinearProgram:
         duals = [part for part in self._parts() if part in ("row_duals", "reduced_costs")]
         if duals and self._integer.any():
             raise InputError(f"theta={duals[0]!r} does not exist with integer columns")
-        limit = self.time_limit_s
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
-            raise InputError(f"time_limit_s must be > 0, got {limit!r}")
+        if self.time_limit_s is not None:
+            finite_number("time_limit_s", self.time_limit_s, "> 0")
 
     def _parts(self) -> tuple[str, ...]:
         return (self.theta,) if isinstance(self.theta, str) else tuple(self.theta)

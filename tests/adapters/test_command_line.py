@@ -226,7 +226,7 @@ def test_json_paths_name_what_is_there():
         (lambda: ReadColumns("../../etc/passwd"), "inside the directory"),
         (lambda: ReadPattern("no group"), "must have one group, got 0"),
         (lambda: ReadPattern("("), "unterminated"),
-        (lambda: CommandLine(["x"], timeout_s=0), "timeout_s must be > 0, got 0"),
+        (lambda: CommandLine(["x"], timeout_s=0), "timeout_s must be finite and > 0, got 0"),
         (lambda: CommandLine(["x"], threads=0), "threads must be a whole number >= 1"),
         (lambda: CommandLine(["x"], expected_length=1.5), "expected_length must be"),
         (lambda: CommandLine(["x"], output=3), "output must be a reader"),

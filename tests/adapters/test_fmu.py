@@ -179,9 +179,9 @@ def test_types_must_fit(spring):
         ({"times_s": [np.nan]}, "finite times"),
         ({"interface": "co-simulation"}, r"decay2\.fmu has \(model-exchange\)"),
         ({"solver": "cvode"}, "solver must be 'CVode' or 'Euler'"),
-        ({"tolerance": 0}, "tolerance must be > 0, got 0"),
-        ({"step_s": 0}, "step_s must be > 0, got 0"),
-        ({"timeout_s": -1}, "timeout_s must be > 0, got -1"),
+        ({"tolerance": 0}, "tolerance must be finite and > 0, got 0"),
+        ({"step_s": 0}, "step_s must be finite and > 0, got 0"),
+        ({"timeout_s": -1}, "timeout_s must be finite and > 0, got -1"),
         ({"start_values": {"strat": 1}}, "'strat'; did you mean 'start'"),
     ],
 )

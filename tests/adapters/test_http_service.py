@@ -215,7 +215,7 @@ def test_secrets_appear_in_no_message(server, service):
     [
         ({"url": "solver"}, "url must begin with http"),
         ({"url": "http://host:99999/"}, "url is no address"),
-        ({"timeout_s": 0}, "timeout_s must be > 0, got 0"),
+        ({"timeout_s": 0}, "timeout_s must be finite and > 0, got 0"),
         ({"retries": -1}, "retries must be a whole number >= 0"),
         ({"max_concurrent": 0}, "max_concurrent must be a whole number >= 1"),
         ({"body": {"a": object()}}, "body must be a JSON value"),

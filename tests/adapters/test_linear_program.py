@@ -174,7 +174,7 @@ def test_nothing_is_printed():
         ({"cost_parameters": {"price": [2]}}, "positions from 0 to 1"),
         ({"cost_parameters": {"price": np.eye(3)}}, "must be finite and have 2 rows"),
         ({"cost_parameters": {"price": "x"}}, "must be a matrix of shape"),
-        ({"time_limit_s": 0}, "time_limit_s must be > 0, got 0"),
+        ({"time_limit_s": 0}, "time_limit_s must be finite and > 0, got 0"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(options, message):

@@ -205,7 +205,7 @@ class TestBench:
     def test_no_seed_and_no_worker(self):
         with pytest.raises(InputError, match="seeds must hold at least one seed, got none"):
             next(suites.run_suite("small", seeds=()))
-        with pytest.raises(InputError, match="workers must be >= 1, got 0"):
+        with pytest.raises(InputError, match="workers must be a whole number >= 1, got 0"):
             next(suites.run_suite("small", workers=0))
 
 

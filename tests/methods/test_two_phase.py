@@ -193,7 +193,7 @@ def test_biased_then_unbiased_goes_where_the_biased_one_cannot():
     ("phases", "message"),
     [
         ([], "phases must hold at least one"),
-        ([(descent(), 0)], "whole number of solves >= 1, got 0"),
+        ([(descent(), 0)], "whole number >= 1, got 0"),
         ([(descent(), None), (descent(), 5)], "phase 1 is never reached"),
         ([(3, 5)], "phase 0 must be a Method, got int"),
         ([(Fixed([]), zb.SignalToNoise())], "fixed tells no hypergradient"),
@@ -321,7 +321,8 @@ def test_auto_ends_the_first_phase_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"below": 0.0}, "below must be > 0"), ({"window": 1}, "window must")]
+    ("options", "message"),
+    [({"below": 0.0}, "below must be finite and > 0"), ({"window": 1}, "window must")],
 )
 def test_bad_signal_to_noise(options, message):
     with pytest.raises(zb.InputError, match=message):

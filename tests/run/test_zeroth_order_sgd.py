@@ -154,7 +154,7 @@ def test_frozen_weights_stay():
         ({"lr": 0.0}, "lr must be finite and > 0, got 0"),
         ({"radius": -1.0}, "radius must be finite and > 0"),
         ({"num_directions": 0}, "num_directions must be a whole number >= 1"),
-        ({"perturbation": "sparse"}, "perturbation must be one of"),
+        ({"perturbation": "sparse"}, "perturbation must be 'low_rank' or 'gaussian'"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\)"),
         ({"momentum": 0.5, "perturbation": "gaussian"}, "momentum needs low_rank"),
     ],

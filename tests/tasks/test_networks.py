@@ -247,11 +247,11 @@ def test_documents_are_real_and_alike_every_time():
     ("name", "options", "message"),
     [
         ("condensation", {"size": "huge"}, "size must be one of"),
-        ("condensation", {"images_per_class": 0}, "images_per_class must be >= 1"),
+        ("condensation", {"images_per_class": 0}, "images_per_class must be a whole number >= 1"),
         ("hyperparameters", {"through": "jax"}, "through must be 'torch' or 'sklearn'"),
         ("architecture", {"size": "huge"}, "size must be one of"),
         ("online-adaptation", {"unroll": 0}, "unroll must be a whole number >= 1"),
-        ("online-adaptation", {"locality": -1.0}, "locality must be >= 0"),
+        ("online-adaptation", {"locality": -1.0}, "locality must be finite and >= 0"),
     ],
 )
 def test_bad_options_are_refused_by_name(name, options, message):

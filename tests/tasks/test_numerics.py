@@ -222,7 +222,7 @@ def test_heat_gradient_is_exact() -> None:
 
 
 def test_heat_rejects_wrong_shapes() -> None:
-    with pytest.raises(InputError, match="num_cells must be >= 3, got 2"):
+    with pytest.raises(InputError, match="num_cells must be a whole number >= 3, got 2"):
         heat.simulate(np.zeros(2))
     with pytest.raises(InputError, match=r"got \(2, 8\)"):
         heat.simulate(np.zeros((2, 8)))
@@ -325,8 +325,14 @@ def test_quadratic_has_the_condition_asked_for_and_repeats() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_quadratic_form(0, seed=0), "num_parameters must be >= 1, got 0"),
-        (lambda: make_quadratic_form(3, seed=0, num_outputs=2), "num_outputs must be >= 3, got 2"),
+        (
+            lambda: make_quadratic_form(0, seed=0),
+            "num_parameters must be a whole",
+        ),
+        (
+            lambda: make_quadratic_form(3, seed=0, num_outputs=2),
+            "num_outputs must be a whole number >= 3",
+        ),
         (lambda: make_quadratic_form(3, seed=0, condition=0.5), "condition must be >= 1, got 0.5"),
         (lambda: make_quadratic_form(3, seed=0, penalty=-1.0), "penalty must be >= 0, got -1.0"),
         (

@@ -14,6 +14,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
@@ -106,7 +107,7 @@ class ZOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn is untyped
         """Called by `fit`: ask the method, try its candidates, tell it their scores."""
         space = self.space if isinstance(self.space, Space) else Space(self.space)
         refuse_unknown("ZOSearchCV", "parameter", space.names, self.estimator.get_params(deep=True))
-        method, room = self._checked_method(), self._checked_budget()
+        method, room = self._checked_method(), whole_number("max_solves", self.max_solves, least=1)
         problem = Problem(space, _no_solver, name="ZOSearchCV")
         state = method.start(
             problem, self.random_state, initial=self.initial, round_width=self.round_width
@@ -153,11 +154,6 @@ class ZOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn is untyped
         if not isinstance(self.method, Method):
             raise InputError(f"method must be a Method, got {type(self.method).__name__}")
         return self.method
-
-    def _checked_budget(self) -> int:
-        if not isinstance(self.max_solves, int | np.integer) or self.max_solves < 1:
-            raise InputError(f"max_solves must be a whole number >= 1, got {self.max_solves!r}")
-        return int(self.max_solves)
 
     def _score_key(self, results: Mapping[str, Any]) -> str:
         """Which column of the results is searched."""

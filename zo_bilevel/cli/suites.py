@@ -15,6 +15,7 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.baselines.missing import MissingMethod
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.problem.task import Task
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError, MissingPackageError, unknown_name_message
 from zo_bilevel.tasks import load
 from zo_bilevel.tasks.bbob import bbob_task
@@ -248,8 +249,7 @@ def run_suite(
     seeds = tuple(range(SEEDS[suite])) if seeds is None else seeds
     if not seeds:
         raise InputError("seeds must hold at least one seed, got none")
-    if workers < 1:
-        raise InputError(f"workers must be >= 1, got {workers}")
+    whole_number("workers", workers, least=1)
     entries[-1].make()  # a missing package shows before the first solve
     bbob_task(1, 2)
     if workers == 1:

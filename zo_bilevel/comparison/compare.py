@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.provenance import environment
@@ -16,12 +13,12 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
-from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.identity import Initial
 from zo_bilevel.run.runs import Target
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.store.abstract import AbstractStore
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 
 
@@ -89,14 +86,14 @@ def compare(
     race = ComparisonRunner(
         task,
         _checked_methods(methods),
-        _checked_budget(max_solves),
-        None if tolerance is None else _checked_number("tolerance", tolerance),
+        whole_number("max_solves", max_solves, least=1),
+        None if tolerance is None else finite_number("tolerance", tolerance),
         Serial() if dispatcher is None else dispatcher,
         store,
         round_width,
         callback,
         command,
-        _checked_judge_solves(judge_solves),
+        None if judge_solves is None else whole_number("judge_solves", judge_solves, least=0),
     )
     race.check_starts(seeds)
     race.run(seeds)
@@ -144,12 +141,12 @@ def _target(task: Task, loss: float | None, error: float | None) -> Target | Non
     if loss is not None and error is not None:
         raise InputError(f"target_loss={loss} and target_error={error} exclude each other")
     if loss is not None:
-        return Target("loss", _checked_number("target_loss", loss))
+        return Target("loss", finite_number("target_loss", loss))
     if error is None:
         return task_target(task)
     if task.error is None:
         raise InputError(f"target_error={error} needs a task that knows the truth")
-    return Target("relative error", _checked_number("target_error", error))
+    return Target("relative error", finite_number("target_error", error))
 
 
 def _as_task(subject: Problem | Task, initial: Initial) -> Task:
@@ -169,16 +166,13 @@ def _as_task(subject: Problem | Task, initial: Initial) -> Task:
 def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     if not isinstance(seeds, Iterable) or isinstance(seeds, str | bytes):
         raise InputError(f"seeds must be whole numbers such as range(5), got {seeds!r}")
-    numbers = tuple(seeds)
+    numbers = tuple(whole_number("each of seeds", seed, least=0) for seed in seeds)
     if not numbers:
         raise InputError("seeds must hold at least one seed, got none")
     for index, seed in enumerate(numbers):
-        is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-        if not is_whole or seed < 0:
-            raise InputError(f"seeds must be whole numbers >= 0, got {seed!r}")
         if seed in numbers[:index]:
             raise InputError(f"seeds must differ, got {seed} twice")
-    return tuple(int(seed) for seed in numbers)
+    return numbers
 
 
 def _checked_methods(methods: Mapping[str, Method]) -> dict[str, Method]:
@@ -192,22 +186,3 @@ def _checked_methods(methods: Mapping[str, Method]) -> dict[str, Method]:
         if not isinstance(method, Method):
             raise InputError(f"methods[{label!r}] must be a Method, got {type(method).__name__}")
     return dict(methods)
-
-
-def _checked_budget(max_solves: int) -> int:
-    if not isinstance(max_solves, int | np.integer) or isinstance(max_solves, bool):
-        raise InputError(f"max_solves must be a whole number >= 1, got {max_solves!r}")
-    Budget(int(max_solves))
-    return int(max_solves)
-
-
-def _checked_judge_solves(count: int | None) -> int | None:
-    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
-        return count
-    raise InputError(f"judge_solves must be a whole number >= 0, got {count!r}")
-
-
-def _checked_number(name: str, value: float) -> float:
-    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number, got {value!r}")
-    return float(value)

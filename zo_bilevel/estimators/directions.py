@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from zo_bilevel.problem.prior import Prior
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
@@ -55,8 +56,7 @@ def draw_directions(
         True
     """
     check_family(family)
-    if count < 1:
-        raise InputError(f"num_directions must be >= 1, got {count}")
+    count = whole_number("num_directions", count, least=1)
     size = prior.size
     if family == "rademacher":
         signs = rng.integers(0, 2, size=(size, count)).astype(np.float64) * 2.0 - 1.0

@@ -22,9 +22,9 @@ from zo_bilevel.estimators.sketch import Observed, Sketch
 from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.support.arguments import finite_number, whole_number
+from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, InputError
+from zo_bilevel.support.errors import InnerSolverError
 
 FORWARD_RADIUS = 1e-5
 CENTRAL_RADIUS = 1e-4
@@ -66,8 +66,7 @@ class FG2UZO:
             count = whole_number("num_directions, if not 'auto',", self.num_directions, least=1)
             object.__setattr__(self, "num_directions", count)
         check_family(self.directions)
-        if self.difference not in ("forward", "central"):
-            raise InputError(f"difference must be 'forward' or 'central', got {self.difference!r}")
+        one_of("difference", self.difference, ("forward", "central"))
         if self.radius != "auto":
             object.__setattr__(self, "radius", finite_number("radius", self.radius, "> 0"))
 

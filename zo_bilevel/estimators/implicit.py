@@ -10,14 +10,13 @@ All are biased as far as the loop has not converged.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 from zo_bilevel.estimators.derivatives import FixedPointSolver
 from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.estimators.reverse import ReverseEstimator
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.arguments import finite_number, whole_number
 
 
 @final
@@ -41,7 +40,7 @@ class Neumann(ReverseEstimator):
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.terms, self.tolerance)
+        _check(self)
 
     @property
     def order(self) -> Pull:
@@ -70,7 +69,7 @@ class ConjugateGradient(ReverseEstimator):
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check(self.terms, self.tolerance)
+        _check(self)
 
     @property
     def order(self) -> Pull:
@@ -99,7 +98,7 @@ class Implicit(ReverseEstimator):
     tolerance: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check(self.terms, self.tolerance)
+        _check(self)
 
     @property
     def order(self) -> Pull:
@@ -123,11 +122,9 @@ class HessianFree(ReverseEstimator):
         return _order("neumann", 1, 0.0)
 
 
-def _check(terms: object, tolerance: float) -> None:
-    if not isinstance(terms, int) or isinstance(terms, bool) or terms < 1:
-        raise InputError(f"terms must be a whole number >= 1, got {terms!r}")
-    if not 0 <= tolerance < math.inf:
-        raise InputError(f"tolerance must be finite and >= 0, got {tolerance}")
+def _check(estimator: Neumann | ConjugateGradient | Implicit) -> None:
+    object.__setattr__(estimator, "terms", whole_number("terms", estimator.terms, least=1))
+    finite_number("tolerance", estimator.tolerance, ">= 0")
 
 
 def _order(solver: FixedPointSolver, terms: int, tolerance: float) -> Pull:

@@ -11,6 +11,7 @@ from typing import Literal, final
 
 from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.estimators.reverse import ReverseEstimator
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 
 
@@ -66,8 +67,7 @@ class TruncatedUnroll(ReverseEstimator):
     num_steps: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
-            raise InputError(f"num_steps must be a whole number >= 1, got {self.num_steps!r}")
+        object.__setattr__(self, "num_steps", whole_number("num_steps", self.num_steps, least=1))
 
     @property
     def order(self) -> Pull:

@@ -8,8 +8,8 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 
 
 @final
@@ -72,7 +72,7 @@ class Plateau:
     max_solves: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.below, self.window, self.max_solves)
+        _check(self, window=2)
 
     def reason(self, progress: Progress) -> str:
         """Whether losses have stopped falling."""
@@ -113,9 +113,7 @@ class BiasSeen:
     max_solves: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.below, 2, self.max_solves)
-        if not isinstance(self.every, int) or self.every < 1:
-            raise InputError(f"every must be a whole number >= 1, got {self.every!r}")
+        _check(self, every=1)
 
     def reason(self, progress: Progress) -> str:
         """Whether the true slope is small along what the phase follows."""
@@ -153,7 +151,7 @@ class SignalToNoise:
     max_solves: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.below, self.window, self.max_solves)
+        _check(self, window=2)
 
     def ratio(self, gradients: Sequence[FloatArray]) -> float:
         """Squared length of the mean in units of its squared standard error."""
@@ -175,15 +173,12 @@ class SignalToNoise:
 
 def check_solves(limit: object) -> None:
     """Refuse what is no number of solves; `InputError` saying so."""
-    whole = isinstance(limit, int | np.integer) and not isinstance(limit, bool)
-    if not whole or int(limit) < 1:  # type: ignore[call-overload]
-        raise InputError(f"a phase's budget must be a whole number of solves >= 1, got {limit!r}")
+    whole_number("a phase's budget", limit, least=1)
 
 
-def _check(below: float, window: object, max_solves: int | None) -> None:
-    if not below > 0:
-        raise InputError(f"below must be > 0, got {below}")
-    if not isinstance(window, int) or window < 2:
-        raise InputError(f"window must be a whole number >= 2, got {window!r}")
-    if max_solves is not None:
-        check_solves(max_solves)
+def _check(switch: Plateau | BiasSeen | SignalToNoise, **least: int) -> None:
+    finite_number("below", switch.below, "> 0")
+    for name, smallest in least.items():
+        object.__setattr__(switch, name, whole_number(name, getattr(switch, name), smallest))
+    if switch.max_solves is not None:
+        check_solves(switch.max_solves)

@@ -27,6 +27,7 @@ from zo_bilevel.methods.switches import (
 from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import PHASE_KEY, solve_seed
+from zo_bilevel.support.arguments import one_of
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
@@ -69,8 +70,7 @@ class TwoPhase(Method):
     ) -> None:
         if not phases:
             raise InputError("phases must hold at least one (method, budget), got none")
-        if start_from not in ("best", "last"):
-            raise InputError(f"start_from must be 'best' or 'last', got {start_from!r}")
+        one_of("start_from", start_from, ("best", "last"))
         self.phases = list(phases)
         self.start_from = start_from
         for place, (method, limit) in enumerate(self.phases):

@@ -14,6 +14,7 @@ from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.run.layer_solver import LayerSolver, SolvedRows, first_error
 from zo_bilevel.solve.dispatch.base import Dispatcher
+from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 from zo_bilevel.support.replay import position
 
@@ -76,17 +77,12 @@ class BlackBox(torch.nn.Module):
         super().__init__()
         if not callable(inner):
             raise InputError(f"inner must be callable, got {type(inner).__name__}")
-        if not isinstance(num_parameters, int) or num_parameters < 1:
-            raise InputError(f"num_parameters must be a whole number >= 1, got {num_parameters!r}")
-        if not 0 < scale < np.inf:
-            raise InputError(f"scale must be finite and > 0, got {scale}")
-        if on_failure not in ("raise", "zero"):
-            raise InputError(f"on_failure must be 'raise' or 'zero', got {on_failure!r}")
-        self.num_parameters = num_parameters
-        self.on_failure = on_failure
+        self.num_parameters = whole_number("num_parameters", num_parameters, least=1)
+        scale = finite_number("scale", scale, "> 0")
+        self.on_failure = one_of("on_failure", on_failure, ("raise", "zero"))
         self.failed_rows: list[int] = []
         self._solver = LayerSolver(
-            inner, name, num_parameters, estimator, float(scale), seed, dispatcher
+            inner, name, self.num_parameters, estimator, scale, seed, dispatcher
         )
         self._recent: deque[tuple[bytes, int]] = deque(maxlen=CALLS_REMEMBERED)
         self.register_buffer("num_calls", torch.zeros((), dtype=torch.int64))

@@ -29,6 +29,7 @@ from zo_bilevel.run.uncertainty import checked_fit, fit_at, placed_like
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 
@@ -149,8 +150,7 @@ def _check(problem: Problem, name: str, level: float, max_solves: int) -> None:
         raise InputError(unknown_name_message("parameter", name, names))
     if not 0 < level < 1:
         raise InputError(f"level must lie in (0, 1), got {level}")
-    if max_solves < 1:
-        raise InputError(f"max_solves must be >= 1, got {max_solves}")
+    whole_number("max_solves", max_solves, least=1)
     if problem.feasible:
         raise UnsupportedProblemError(
             "profile does not keep constraints: give it the problem without them, and mind where "

@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
+from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.errors import InputError
 
 PERTURBATIONS = ("low_rank", "gaussian")
@@ -63,14 +64,10 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         seed: int = 0,
     ) -> None:
         for name, value in (("lr", lr), ("radius", radius)):
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} must be finite and > 0, got {value}")
+            finite_number(name, value, "> 0")
         counts = {"num_directions": num_directions, "rank": rank, "refresh": refresh}
-        for name, count in counts.items():
-            if not isinstance(count, int) or count < 1:
-                raise InputError(f"{name} must be a whole number >= 1, got {count!r}")
-        if perturbation not in PERTURBATIONS:
-            raise InputError(f"perturbation must be one of {PERTURBATIONS}, got {perturbation!r}")
+        num_directions, rank, refresh = (whole_number(n, c, least=1) for n, c in counts.items())
+        one_of("perturbation", perturbation, PERTURBATIONS)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum must lie in [0, 1), got {momentum}")
         if momentum and perturbation == "gaussian":

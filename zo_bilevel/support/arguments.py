@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from zo_bilevel.support.errors import InputError
+
+Word = TypeVar("Word", bound=str)
 
 
 def whole_number(name: str, value: object, least: int | None = None) -> int:
@@ -59,6 +61,22 @@ def finite_number(name: str, value: object, rule: str = "") -> float:
     if not (math.isfinite(number) and kept):
         raise InputError(f"{name} must be finite{' and ' + rule if rule else ''}, got {value!r}")
     return number
+
+
+def one_of(name: str, value: Word, allowed: tuple[str, ...]) -> Word:
+    """One of a few words, as it is.
+
+    Raises:
+        InputError: If it is none of them.
+
+    Example:
+        >>> one_of("difference", "central", ("forward", "central"))
+        'central'
+    """
+    if value not in allowed:
+        words = " or ".join(", ".join(map(repr, allowed)).rsplit(", ", 1))
+        raise InputError(f"{name} must be {words}, got {value!r}")
+    return value
 
 
 def shape_of(kind: str, shape: object) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ import numpy as np
 
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.dispatch.base import takes_seed
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.arguments import finite_number, one_of
 from zo_bilevel.testing.fault_points import Phi, chance, check_share, digest
 
 Inner: TypeAlias = Callable[..., Any]
@@ -64,8 +64,7 @@ class Crashing:
 
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
-        if self.how not in ("segfault", "abort", "exit", "kill"):
-            raise InputError(f"how must be segfault, abort, exit or kill, got {self.how!r}")
+        one_of("how", self.how, ("segfault", "abort", "exit", "kill"))
 
     def __call__(self, phi: Phi, *, seed: int | None = None) -> Any:  # noqa: ANN401 - user's theta
         """Die, or solve."""
@@ -95,8 +94,7 @@ class Hanging:
 
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
-        if self.how not in ("sleep", "spin", "locked", "children"):
-            raise InputError(f"how must be sleep, spin, locked or children, got {self.how!r}")
+        one_of("how", self.how, ("sleep", "spin", "locked", "children"))
 
     def __call__(self, phi: Phi, *, seed: int | None = None) -> Any:  # noqa: ANN401 - user's theta
         """Hang, or solve."""
@@ -231,10 +229,8 @@ class HeavyTailedNoise:
     common: bool = False
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise InputError(f"scale must be >= 0, got {self.scale}")
-        if not self.degrees > 0:
-            raise InputError(f"degrees must be > 0, got {self.degrees}")
+        finite_number("scale", self.scale, ">= 0")
+        finite_number("degrees", self.degrees, "> 0")
 
     def __call__(self, phi: Phi, *, seed: int | None = None) -> Any:  # noqa: ANN401 - user's theta
         """Solve, then add noise."""

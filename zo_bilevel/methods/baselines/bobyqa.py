@@ -8,8 +8,8 @@ import numpy as np
 
 from zo_bilevel.methods.baselines.limits import restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
 MANY_SOLVES = 10**5
@@ -52,9 +52,7 @@ class BOBYQA(Baseline):
         restarts: bool = False,
     ) -> None:
         super().__init__(coordinates)
-        if not radius > 0:
-            raise InputError(f"radius must be > 0, got {radius}")
-        self.radius = radius
+        self.radius = finite_number("radius", radius, "> 0")
         self.noisy = noisy
         self.restarts = restarts
         import_optional("pybobyqa", "BOBYQA", "baselines")

@@ -9,8 +9,8 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
 MANY_SOLVES = 10**5  # DFO-LS fills lists of this length: 10**9 takes a minute and gigabytes
@@ -56,12 +56,8 @@ class DFOLS(Baseline):
         radius: float | None = None,
     ) -> None:
         super().__init__(coordinates)
-        if radius is not None and not radius > 0:
-            raise InputError(f"radius must be > 0, got {radius}")
-        if growing is not None and growing < 1:
-            raise InputError(f"growing must be >= 1, got {growing}")
-        self.growing = growing
-        self.radius = radius
+        self.growing = None if growing is None else whole_number("growing", growing, least=1)
+        self.radius = None if radius is None else finite_number("radius", radius, "> 0")
         import_optional("dfols", "DFOLS", "baselines")
 
     def refuse(self, search: Search) -> None:

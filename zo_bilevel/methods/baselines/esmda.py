@@ -9,8 +9,8 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
 SIZE_WITHOUT_BUDGET = 50
@@ -60,15 +60,11 @@ class ESMDA(Baseline):
         observation_error: float = 1e-3,
     ) -> None:
         super().__init__("scaled")
-        if ensemble_size is not None and ensemble_size < 2:
-            raise InputError(f"ensemble_size must be >= 2, got {ensemble_size}")
-        if num_assimilations < 1:
-            raise InputError(f"num_assimilations must be >= 1, got {num_assimilations}")
-        if not observation_error > 0:
-            raise InputError(f"observation_error must be > 0, got {observation_error}")
+        if ensemble_size is not None:
+            ensemble_size = whole_number("ensemble_size", ensemble_size, least=2)
         self.ensemble_size = ensemble_size
-        self.num_assimilations = num_assimilations
-        self.observation_error = observation_error
+        self.num_assimilations = whole_number("num_assimilations", num_assimilations, least=1)
+        self.observation_error = finite_number("observation_error", observation_error, "> 0")
         import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
 
     def refuse(self, search: Search) -> None:

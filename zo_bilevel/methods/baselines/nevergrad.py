@@ -10,6 +10,7 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.nevergrad_parameters import NevergradParameters
 from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline, Solves
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
@@ -46,8 +47,8 @@ class Nevergrad(Baseline):
         self, optimizer: str, coordinates: str = "scaled", *, budget: int | None = None
     ) -> None:
         super().__init__(coordinates)
-        if budget is not None and budget < 1:
-            raise InputError(f"budget must be >= 1, got {budget}")
+        if budget is not None:
+            budget = whole_number("budget", budget, least=1)
         registry = import_optional("nevergrad", "Nevergrad", "baselines").optimizers.registry
         if optimizer not in registry:
             raise InputError(unknown_name_message("Nevergrad optimizer", optimizer, registry))

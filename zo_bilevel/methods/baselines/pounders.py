@@ -7,8 +7,8 @@ from typing import Final, final
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 
 # POUNDERS allocates every point and residual of the budget at once
@@ -46,9 +46,7 @@ class POUNDERS(Baseline):
 
     def __init__(self, coordinates: str = "scaled", *, radius: float = 1.0) -> None:
         super().__init__(coordinates)
-        if not radius > 0:
-            raise InputError(f"radius must be > 0, got {radius}")
-        self.radius = radius
+        self.radius = finite_number("radius", radius, "> 0")
         import_optional("ibcdfo", "POUNDERS", "pounders")
 
     def refuse(self, search: Search) -> None:
