@@ -181,3 +181,19 @@ class TestPage:
             assert browser.get_log("browser") == []
             outside = [url for url in requests_of(browser) if url.startswith("http")]
             assert outside == []
+
+
+def test_data_and_fit_of_the_best_run_are_on_the_page(tmp_path):
+    times = np.linspace(0, 3, 9)
+    problem = zb.Problem(
+        zb.Space(a=zb.Real(0, 4)), lambda p: p["a"] * times, zb.SquaredError(2.0 * times)
+    )
+    methods = {"default": zb.DefaultMethod(), "random": zb.RandomSearch()}
+    found = zb.compare(problem, methods, max_solves=9, seeds=range(2))
+    assert found.best.loss == min(run.loss for run in found.runs)
+    assert "best" not in found.to_dict()
+    page = found.to_html(tmp_path / "page.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 1
+    other = zb.compare(zb.Problem(problem.space, lambda p: p["a"] ** 2), methods, max_solves=4)
+    page = other.to_html(tmp_path / "page.html").read_text()
+    assert "data:image/svg+xml;base64," not in page

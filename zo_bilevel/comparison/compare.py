@@ -113,6 +113,7 @@ def compare(
         size=task.problem.space.size,
         judge_solves=race.judge.solves,
         facts=environment(command),
+        best=race.best,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +11,7 @@ from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.provenance import Environment
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS
 from zo_bilevel.comparison.summaries import MethodSummary, summarize
+from zo_bilevel.run.result import Result
 from zo_bilevel.run.runs import Run, Target
 from zo_bilevel.support.json_data import to_json, to_plain
 from zo_bilevel.support.tables import Grid, listed
@@ -45,6 +46,7 @@ class Comparison:
         group: Of a suite, the kind of problem that this is.
         notes: What a reader must know besides, each a sentence.
         tables: Further tables of the report.
+        best: The result of lowest loss, whose data and fit the report draws; not in `to_dict`.
     """
 
     problem: str
@@ -65,6 +67,7 @@ class Comparison:
     group: str = ""
     notes: tuple[str, ...] = ()
     tables: tuple[Grid, ...] = ()
+    best: Result | None = field(default=None, repr=False, compare=False)
 
     def runs_of(self, method: str) -> tuple[Run, ...]:
         """The runs of one method, in the order of the seeds.
@@ -139,7 +142,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data: settings, summaries, every run with its curve."""
-        plain: dict[str, Any] = to_plain(self)
+        plain: dict[str, Any] = to_plain(replace(self, best=None))
+        del plain["best"]
         runs = plain.pop("runs")
         return {**plain, "summaries": to_plain(self.summaries()), "runs": runs}
 

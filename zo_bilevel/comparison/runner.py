@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias, final
 
 from zo_bilevel.comparison.observed_method import ObservedMethod
@@ -16,7 +17,7 @@ from zo_bilevel.problem.task import Task
 from zo_bilevel.run.identity import facts_of_run
 from zo_bilevel.run.lifecycle import opened
 from zo_bilevel.run.loop import minimize
-from zo_bilevel.run.result import Record
+from zo_bilevel.run.result import Record, Result
 from zo_bilevel.run.runs import Run
 from zo_bilevel.solve.dispatch.base import Dispatcher, Solve
 from zo_bilevel.store.abstract import AbstractStore
@@ -72,6 +73,7 @@ class ComparisonRunner:
         self.dispatcher, self.store, self.round_width = dispatcher, store, round_width
         self.callback, self.command = callback, command
         self.runs: list[Run] = []
+        self.best: Result | None = None
         self.is_interrupted = False
         self.judge = Judge(task, dispatcher, judge_solves)
         self._callback_error: Exception | None = None
@@ -194,6 +196,9 @@ class ComparisonRunner:
             callback=observe,
             command=self.command,
         )
+        if self.best is None or result.counted_loss < self.best.counted_loss:
+            history = tuple(replace(record, phi={}, theta=None) for record in result.history)
+            self.best = replace(result, history=history)
         row = traced.finished(result)
         self.is_interrupted = row.status == "interrupted"
         return row

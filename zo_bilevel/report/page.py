@@ -123,7 +123,10 @@ def render_report(
     for found in comparisons:
         if not found.runs:
             raise InputError(f"nothing to report: {found.problem} has no run")
-    sections = [section_of(found, f"part-{k}") for k, found in enumerate(comparisons)]
+    sections = [
+        section_of(found, f"part-{k}", has_picture=len(comparisons) == 1)
+        for k, found in enumerate(comparisons)
+    ]
     overview = overview_of(comparisons) if len(comparisons) > 1 else None
     names = dict.fromkeys(method for found in comparisons for method in found.methods)
     template = environment().get_template("report.html")

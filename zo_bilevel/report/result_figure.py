@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import os
 from collections.abc import Callable
@@ -57,6 +59,13 @@ def result_figure(
     if file is not None:
         figure.savefig(file, dpi=DOTS_PER_INCH)
     return figure
+
+
+def drawn_result(result: Result, **options: Any) -> str:  # noqa: ANN401 - of `result_figure`
+    """The figure as an SVG in base64."""
+    drawn = io.BytesIO()
+    result_figure(result, **options).savefig(drawn, format="svg")
+    return base64.b64encode(drawn.getvalue()).decode("ascii")
 
 
 def known_uncertainty(result: Result) -> Uncertainty | None:

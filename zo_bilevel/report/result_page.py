@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from pathlib import Path
 from typing import Any
 
 from zo_bilevel.report.figures import check_plot_path
 from zo_bilevel.report.page import check_page_path, environment
-from zo_bilevel.report.result_figure import MOST_BARS, known_uncertainty, result_figure
+from zo_bilevel.report.result_figure import MOST_BARS, drawn_result, known_uncertainty
 from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.result import Result
 from zo_bilevel.support.parameter_text import shown
@@ -28,13 +26,11 @@ def write_result_page(
     file = check_result_page(path)
     template = environment().get_template("result.html")
     known = known_uncertainty(result) if uncertainty is None else uncertainty
-    drawn = io.BytesIO()
-    result_figure(result, x=x, uncertainty=known).savefig(drawn, format="svg")
     page: str = template.render(
         title=f"{result.method}, seed {result.seed}",
         warnings=result.warnings,
         tables=[_parameters(result, known), *_correlations(known), _facts(result)],
-        picture=base64.b64encode(drawn.getvalue()).decode("ascii"),
+        picture=drawn_result(result, x=x, uncertainty=known),
     )
     file.write_text(page, encoding="utf-8")
     return file

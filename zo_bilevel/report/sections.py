@@ -17,6 +17,7 @@ from zo_bilevel.comparison.statistics import FEWEST_SEEDS
 from zo_bilevel.comparison.summaries import quartiles
 from zo_bilevel.report.bands import Chart
 from zo_bilevel.report.charts import charts_of, profile_charts, shared_axes
+from zo_bilevel.report.result_figure import drawn_result
 from zo_bilevel.report.runs import MOST_PARAMETERS, groups_of
 from zo_bilevel.report.words import conclusion
 from zo_bilevel.run.runs import Run
@@ -41,6 +42,7 @@ class Section:
         facts: Settings, versions, command: names and values.
         groups: The runs of each method.
         curves: One a run, by the name it has in the page's data.
+        picture: Data and fit of the best run, an SVG in base64; empty where there are none.
     """
 
     anchor: str
@@ -55,10 +57,11 @@ class Section:
     facts: tuple[tuple[str, str], ...]
     groups: tuple[tuple[str, tuple[dict[str, Any], ...]], ...]
     curves: Mapping[str, dict[str, Any]]
+    picture: str = ""
 
 
-def section_of(comparison: Comparison, anchor: str) -> Section:
-    """One comparison as a part of a page."""
+def section_of(comparison: Comparison, anchor: str, *, has_picture: bool = False) -> Section:
+    """One comparison as a part of a page, with data and fit of its best run if wanted."""
     charts = charts_of(comparison)
     cases = cases_of([comparison])
     if cases and len(comparison.methods) > 1:
@@ -78,7 +81,19 @@ def section_of(comparison: Comparison, anchor: str) -> Section:
         facts=_facts(comparison),
         groups=groups,
         curves=curves,
+        picture=_picture(comparison) if has_picture else "",
     )
+
+
+def _picture(comparison: Comparison) -> str:
+    """Data and fit of the best run, where there are data and something to draw with."""
+    best = comparison.best
+    if best is None or best.objective is None:
+        return ""
+    try:
+        return drawn_result(best)
+    except ImportError:  # of matplotlib
+        return ""
 
 
 def ranking(comparison: Comparison) -> Grid:
