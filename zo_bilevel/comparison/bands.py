@@ -9,13 +9,13 @@ from typing import TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.comparison.summaries import quantile
 from zo_bilevel.run.runs import Axis, Improvement, Run
 from zo_bilevel.support.arrays import FloatArray
 
 Quantity: TypeAlias = Callable[[Improvement], float]
 MOST_POSITIONS = 160
 """A curve on a screen has no more corners than that."""
-_FIELDS = {"solves": "solve", "rounds": "round", "seconds": "seconds"}
 
 
 @final
@@ -56,7 +56,7 @@ def band(runs: Sequence[Run], by: Axis, quantity: Quantity) -> Band | None:
 
 
 def _positions(runs: Sequence[Run], by: Axis) -> FloatArray:
-    found = {float(getattr(step, _FIELDS[by])) for run in runs for step in run.improvements}
+    found = {step.at(by) for run in runs for step in run.improvements}
     found.add(max(float(getattr(run, by)) for run in runs))
     positions = np.array(sorted(found))
     if positions.size <= MOST_POSITIONS:
@@ -70,7 +70,7 @@ def _positions(runs: Sequence[Run], by: Axis) -> FloatArray:
 
 def values_at(run: Run, by: Axis, positions: FloatArray, quantity: Quantity) -> FloatArray:
     """The step function of one run: shape `(n,)`; infinity before its first improvement."""
-    at = np.array([float(getattr(step, _FIELDS[by])) for step in run.improvements])
+    at = np.array([step.at(by) for step in run.improvements])
     values = np.array([math.inf, *(quantity(step) for step in run.improvements)])
     found: FloatArray = values[np.searchsorted(at, positions, side="right")]
     return found
@@ -86,16 +86,5 @@ def column_quantile(table: FloatArray, share: float) -> FloatArray:
     Returns:
         Shape `(n,)`; NaN where an infinite value has a part in it.
     """
-    ordered = np.sort(table, axis=0)
-    position = share * (len(ordered) - 1)
-    below = math.floor(position)
-    weight = position - below
-    if weight < 1e-12:
-        return _finite(ordered[below])
-    low, high = _finite(ordered[below]), _finite(ordered[below + 1])
-    return low * (1.0 - weight) + high * weight
-
-
-def _finite(values: FloatArray) -> FloatArray:
-    found: FloatArray = np.where(np.isfinite(values), values, np.nan)
-    return found
+    found = np.array([quantile(column, share) for column in table.T])
+    return np.where(np.isfinite(found), found, np.nan)

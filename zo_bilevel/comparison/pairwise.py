@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,8 +37,7 @@ def _key(run: Run, comparison: Comparison, by: Axis) -> tuple[float, float]:
     step = run.first_at(comparison.target)
     if step is None:
         return math.inf, loss
-    at = {"solves": step.solve, "rounds": step.round, "seconds": step.seconds}[by]
-    return float(at), 0.0
+    return step.at(by), 0.0
 
 
 def is_repeated(comparison: Comparison, method: str) -> bool:
@@ -67,7 +67,4 @@ def duels(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[Duel,
         one, two = ([found[name][seed] for seed in seeds] for name in (best, other))
         pairs.append(duel(one, two, (best, other)))
     p_values = corrected([pair.p_value for pair in pairs])
-    return tuple(
-        Duel(d.first, d.second, d.num_seeds, d.probability, d.lower, d.upper, p)
-        for d, p in zip(pairs, p_values, strict=True)
-    )
+    return tuple(replace(d, p_value=p) for d, p in zip(pairs, p_values, strict=True))

@@ -19,7 +19,6 @@ from zo_bilevel.support.errors import InputError
 
 TAUS = (1e-1, 1e-3, 1e-5)
 """Shares of the possible gain that may be left: coarse, middling, fine."""
-_AT = {"solves": "solve", "rounds": "round", "seconds": "seconds"}
 
 
 @final
@@ -69,7 +68,7 @@ class Case:
         level = lowest + tau * max(start - lowest, 0.0)
         counts = {}
         for run in self.runs:
-            hits = (float(getattr(s, _AT[by])) for s in run.improvements if s.true_loss <= level)
+            hits = (s.at(by) for s in run.improvements if s.true_loss <= level)
             counts[run.method] = next(hits, math.inf)
         return counts
 

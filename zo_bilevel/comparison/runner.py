@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 from zo_bilevel.comparison.observed_method import ObservedMethod
@@ -34,6 +34,7 @@ ComparisonCallback: TypeAlias = Callable[[str, int, Record], None]
 
 
 @final
+@dataclass
 class ComparisonRunner:
     """Runs every method with every seed and keeps a row of each.
 
@@ -53,31 +54,26 @@ class ComparisonRunner:
         InputError: If the dispatcher is none.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        methods: dict[str, Method],
-        max_solves: int,
-        tolerance: float | None,
-        dispatcher: Dispatcher,
-        store: AbstractStore | str | os.PathLike[str] | None,
-        round_width: int,
-        callback: ComparisonCallback | None,
-        command: Sequence[str] = (),
-        judge_solves: int | None = None,
-    ) -> None:
-        if not isinstance(dispatcher, Dispatcher):
-            raise InputError(f"dispatcher must run rounds, got {type(dispatcher).__name__}")
-        self.task, self.methods = task, methods
-        self.max_solves, self.tolerance = max_solves, tolerance
-        self.dispatcher, self.store, self.round_width = dispatcher, store, round_width
-        self.callback, self.command = callback, command
+    task: Task
+    methods: dict[str, Method]
+    max_solves: int
+    tolerance: float | None
+    dispatcher: Dispatcher
+    store: AbstractStore | str | os.PathLike[str] | None
+    round_width: int
+    callback: ComparisonCallback | None
+    command: Sequence[str] = ()
+    judge_solves: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dispatcher, Dispatcher):
+            raise InputError(f"dispatcher must run rounds, got {type(self.dispatcher).__name__}")
         self.runs: list[Run] = []
         self.best: Result | None = None
         self.is_interrupted = False
-        self.judge = Judge(task, dispatcher, judge_solves)
+        self.judge = Judge(self.task, self.dispatcher, self.judge_solves)
         self._callback_error: Exception | None = None
-        self._repeats = None if Solve(task.problem.inner).with_seed else Repeats()
+        self._repeats = None if Solve(self.task.problem.inner).with_seed else Repeats()
 
     def check_starts(self, seeds: tuple[int, ...]) -> None:
         """Let bad input show before the first solve is paid for.

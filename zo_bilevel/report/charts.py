@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.profiles import Case, Profile, data_profiles, performance_profiles
 from zo_bilevel.report.bands import BY_TITLES, Chart, band_chart, plain_numbers
 from zo_bilevel.report.parameters import parameter_charts
-from zo_bilevel.run.runs import Axis, Improvement, Run, Target
+from zo_bilevel.run.runs import Axis, Run, Target
 from zo_bilevel.support.tables import number, percent
 
 PROFILE_TAU = 1e-3
@@ -45,7 +46,9 @@ def shared_axes(comparison: Comparison) -> tuple[Axis, ...]:
 def loss_chart(comparison: Comparison, by: Axis) -> Chart:
     """Best loss so far, median and quartiles."""
     losses = [step.true_loss for run in comparison.runs for step in run.improvements]
-    chart = band_chart(comparison, by, _true_loss, is_log=all(loss >= 0 for loss in losses))
+    chart = band_chart(
+        comparison, by, attrgetter("true_loss"), is_log=all(loss >= 0 for loss in losses)
+    )
     chart["title"] = f"Loss against {by}"
     chart["y"]["title"] = "best loss so far"
     target = comparison.target
@@ -54,13 +57,9 @@ def loss_chart(comparison: Comparison, by: Axis) -> Chart:
     return chart
 
 
-def _true_loss(step: Improvement) -> float:
-    return step.true_loss
-
-
 def error_chart(comparison: Comparison) -> Chart:
     """Relative error of the best point so far, in per cent."""
-    chart = band_chart(comparison, "solves", _error_in_percent, is_log=True)
+    chart = band_chart(comparison, "solves", attrgetter("error_in_percent"), is_log=True)
     chart["title"] = "Error of the parameters against solves"
     chart["y"]["title"] = "relative error, %"
     target = comparison.target
@@ -68,10 +67,6 @@ def error_chart(comparison: Comparison) -> Chart:
         label = f"target {percent(target.level)}"
         chart["levels"] = [{"y": 100 * target.level, "label": label}]
     return chart
-
-
-def _error_in_percent(step: Improvement) -> float:
-    return math.inf if step.relative_error is None else 100 * step.relative_error
 
 
 def reached_chart(comparison: Comparison, by: Axis) -> Chart:

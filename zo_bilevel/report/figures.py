@@ -6,23 +6,21 @@ Figures are made without pyplot, so that no global state of matplotlib is touche
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zo_bilevel.comparison.bands import Band, Quantity, band
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.summaries import quantile
-from zo_bilevel.run.runs import Improvement, Run
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.run.runs import Improvement
 from zo_bilevel.support.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Quantity: TypeAlias = Callable[[Improvement], float]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart with any colour vision: Okabe and Ito, "Color Universal Design", 2008, without
@@ -105,7 +103,7 @@ def draw_loss(panel: Axes, comparison: Comparison) -> None:
     losses = [step.true_loss for run in comparison.runs for step in run.improvements]
     if not losses:
         raise InputError(f"nothing to plot: no run on {comparison.problem} found anything")
-    draw_curves(panel, comparison, lambda step: step.true_loss, is_log=min(losses) >= 0)
+    draw_curves(panel, comparison, attrgetter("true_loss"), is_log=min(losses) >= 0)
     panel.set_ylabel("best loss so far")
     if comparison.target is not None and comparison.target.quantity == "loss":
         mark(panel, comparison.target.level, "target")
@@ -113,7 +111,7 @@ def draw_loss(panel: Axes, comparison: Comparison) -> None:
 
 def draw_error(panel: Axes, comparison: Comparison, target: str = "target") -> None:
     """Relative error of the best point so far against solves, in per cent."""
-    draw_curves(panel, comparison, _error_in_percent, is_log=True)
+    draw_curves(panel, comparison, attrgetter("error_in_percent"), is_log=True)
     panel.set_ylabel("relative error of the parameters, %")
     if comparison.target is not None and comparison.target.quantity == "relative error":
         mark(panel, 100 * comparison.target.level, target, " %")
@@ -134,14 +132,19 @@ def draw_parameter(panel: Axes, comparison: Comparison) -> None:
 
 def draw_curves(panel: Axes, comparison: Comparison, quantity: Quantity, *, is_log: bool) -> None:
     """Median and quartiles of a quantity over the seeds, one line for each method."""
-    curves = {m: _curves(comparison, m, quantity) for m in comparison.methods}
-    floor = _smallest_positive([c for _, c in curves.values()]) / 10 if is_log else -math.inf
-    for index, (method, (solves, (lower, median, upper))) in enumerate(curves.items()):
-        if not np.isfinite(median).any():
+    bands = {}
+    for method in comparison.methods:
+        runs = [run for run in comparison.runs_of(method) if run.improvements]
+        bands[method] = band(runs, "solves", quantity)
+    floor = _smallest_positive(bands.values()) / 10 if is_log else -math.inf
+    for index, (method, found) in enumerate(bands.items()):
+        if found is None or not np.isfinite(found.median).any():
             panel.plot([], [], color="#999999", label=f"{method} (no result)")
             continue
+        solves = np.append(found.positions, comparison.max_solves)
+        parts = (np.append(part, part[-1]) for part in (found.lower, found.median, found.upper))
         colour, line = COLOURS[index % len(COLOURS)], LINE_STYLES[index % len(LINE_STYLES)]
-        low, middle, high = (np.maximum(part, floor) for part in (lower, median, upper))
+        low, middle, high = (np.maximum(part, floor) for part in parts)
         panel.fill_between(solves, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
         panel.step(
             solves, middle, where="post", color=colour, linestyle=line, linewidth=1.8, label=method
@@ -206,36 +209,6 @@ def _only_parameter(comparison: Comparison) -> str:
     return name if is_number and name in run.improvements[0].values else ""
 
 
-def _error_in_percent(step: Improvement) -> float:
-    return math.inf if step.relative_error is None else 100 * step.relative_error
-
-
-def _curves(
-    comparison: Comparison, method: str, quantity: Quantity
-) -> tuple[FloatArray, FloatArray]:
-    """Solves `(n,)` and quartiles of the runs there, `(3, n)`; NaN where not finite."""
-    runs = [run for run in comparison.runs_of(method) if run.improvements]
-    solves = sorted({s.solve for run in runs for s in run.improvements} | {comparison.max_solves})
-    values = [_values(run, solves, quantity) for run in runs]
-    if not values:
-        return np.array(solves, dtype=float), np.full((3, len(solves)), np.nan)
-    table = [
-        [quantile(column, share) for column in zip(*values, strict=True)]
-        for share in (0.25, 0.5, 0.75)
-    ]
-    found = np.array(table)
-    return np.array(solves, dtype=float), np.where(np.isfinite(found), found, np.nan)
-
-
-def _values(run: Run, solves: Sequence[int], quantity: Quantity) -> list[float]:
-    values, current, steps = [], math.inf, list(run.improvements)
-    for solve in solves:
-        while steps and steps[0].solve <= solve:
-            current = quantity(steps.pop(0))
-        values.append(current)
-    return values
-
-
-def _smallest_positive(tables: Sequence[FloatArray]) -> float:
-    positive = [float(v) for table in tables for v in table.ravel() if v > 0]
-    return min(positive, default=1.0)
+def _smallest_positive(bands: Iterable[Band | None]) -> float:
+    tables = [np.stack([b.lower, b.median, b.upper]) for b in bands if b is not None]
+    return min((float(v) for table in tables for v in table.ravel() if v > 0), default=1.0)

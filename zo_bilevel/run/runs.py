@@ -15,6 +15,7 @@ RunStatus: TypeAlias = Literal["finished", "refused", "failed", "interrupted", "
 `failed`: it raised, or not one solve succeeded; `interrupted`: by Ctrl-C; `disqualified`: the
 method called the inner solver beside its budget."""
 Axis: TypeAlias = Literal["solves", "rounds", "seconds"]
+_FIELD_OF = {"solves": "solve", "rounds": "round", "seconds": "seconds"}
 
 
 @final
@@ -44,6 +45,15 @@ class Improvement:
     def true_loss(self) -> float:
         """The loss without noise where that is known, else the loss."""
         return self.loss if self.judged_loss is None else self.judged_loss
+
+    @property
+    def error_in_percent(self) -> float:
+        """The relative error; infinity where it is not known."""
+        return math.inf if self.relative_error is None else 100 * self.relative_error
+
+    def at(self, by: Axis) -> float:
+        """When it was found."""
+        return float(getattr(self, _FIELD_OF[by]))
 
 
 @final
