@@ -77,21 +77,23 @@ class Failing:
 
     Args:
         kind: One of `FAULTS`.
+        draw: Which points fail: another number, other points.
 
     Raises:
         InputError: If there is no such fault.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, draw: int = 0) -> None:
         if kind not in _FAULTS:
             raise InputError(unknown_name_message("fault", kind, _FAULTS))
         self.kind = kind
+        self.draw = draw
         self.name = f"failing: {kind}"
 
     def __call__(self, phi: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever it likes
         """Solve, or fail."""
         is_start = phi["stiffness"] == 1.0
-        if not is_start and chance(phi, None, "fault") < SHARE:
+        if not is_start and chance(phi, self.draw, "fault") < SHARE:
             return _FAULTS[self.kind]()
         return oscillation(phi)["wave"]
 
