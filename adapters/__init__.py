@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.frozen_transformer import (
         FrozenTransformer as FrozenTransformer,
     )
+    from zo_bilevel.adapters.prompts.judge import Judge as Judge
     from zo_bilevel.adapters.prompts.language_model import LanguageModel as LanguageModel
     from zo_bilevel.adapters.prompts.litellm_model import LiteLLM as LiteLLM
     from zo_bilevel.adapters.prompts.local_chat import LocalChat as LocalChat

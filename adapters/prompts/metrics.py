@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
@@ -137,6 +137,33 @@ class Rouge:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Bleu:
+    """BLEU of one answer, from 0 to 1, by the package sacrebleu; see `corpus_bleu` for many.
+
+    Example:
+        >>> Bleu()("the cat sat on the mat", "the cat sat on the mat") > 0.999
+        True
+    """
+
+    def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - text
+        """Score one answer."""
+        package = import_optional("sacrebleu", "Bleu", "prompts")
+        return float(package.sentence_bleu(answer, [str(reference)]).score / 100.0)
+
+
+def corpus_bleu(answers: list[str], references: list[Any]) -> float:
+    """BLEU of all answers together, from 0 to 1: `WholeSet(corpus_bleu)`.
+
+    Example:
+        >>> corpus_bleu(["the cat sat on the mat"], ["the cat sat on the mat"]) > 0.999
+        True
+    """
+    package = import_optional("sacrebleu", "corpus_bleu", "prompts")
+    return float(package.corpus_bleu(answers, [list(map(str, references))]).score / 100.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class WholeSet:
     """A metric of all answers at once, such as corpus BLEU or F1: one number.
 
@@ -145,16 +172,6 @@ class WholeSet:
     """
 
     function: Callable[[list[str], list[Any]], float]
-
-
-class Judge(Protocol):
-    """A metric that asks a model, many answers at once."""
-
-    def judge(
-        self, texts: Sequence[str], answers: Sequence[str], references: Sequence[Any]
-    ) -> tuple[list[float], float]:
-        """Score answers; tells what that cost."""
-        ...
 
 
 def as_text(reference: Any) -> str:  # noqa: ANN401 - any reference

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, final
 from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_answer import Answer
 from zo_bilevel.adapters.prompts.chat_model import ChatModel
+from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.prompt_template import Message, PromptTemplate
@@ -104,7 +105,7 @@ class PromptProgram(PromptTask):
         templates: Mapping[str, PromptTemplate],
         texts: Sequence[str],
         references: Sequence[Any],
-        metric: Metric | WholeSet | None = None,
+        metric: Metric | WholeSet | Judge | None = None,
     ) -> None:
         if not callable(pipeline):
             raise InputError(f"pipeline must be a function, got {type(pipeline).__name__}")

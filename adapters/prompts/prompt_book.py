@@ -13,6 +13,7 @@ from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.proposer import Failure
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.errors import SolveError, StopRunError
 
 Prompt: TypeAlias = tuple[tuple[str, Any], ...]
 """The choices of a template by name, as pairs."""
@@ -21,6 +22,8 @@ FIRST_ROWS = 4
 """Examples of the first rung of a race; each further rung has twice as many."""
 NUM_BEST = 3
 """Prompts that a race hands on."""
+MOST_FAILURES = 3
+"""After so many requests in a row that a service did not answer the search ends with its words."""
 RESERVE = 1.15
 """What the final judgement is expected to cost is set aside with this factor."""
 
@@ -35,31 +38,29 @@ class PromptBook:
 
     Args:
         task: The prompt task.
-        num_validation: Examples that only the final judgement sees.
+        validation: Examples that only the final judgement sees.
         length_price: Score that a thousand characters of a prompt must earn.
         max_cost: Money for all answers, or `None`.
         max_answers: Number of answers, or `None`.
-        seed: Of the split, and of everything drawn.
+        rng: Of everything drawn.
     """
 
     def __init__(
         self,
         task: PromptTask,
-        num_validation: int,
+        validation: Sequence[int],
         length_price: float,
         max_cost: float | None,
         max_answers: int | None,
-        seed: int,
+        rng: np.random.Generator,
     ) -> None:
         self.task, self.length_price = task, length_price
         self.max_cost = math.inf if max_cost is None else finite_number("max_cost", max_cost, "> 0")
         self.max_answers = math.inf if max_answers is None else max_answers
-        self.rng = np.random.default_rng(np.random.SeedSequence(seed))
-        order = [int(k) for k in self.rng.permutation(len(self.task.texts))]
-        self.validation = order[:num_validation]
-        self.training = order[num_validation:]
+        self.rng, self.validation = rng, list(validation)
+        self.training = [k for k in range(len(task.texts)) if k not in set(validation)]
         self.cost, self.count, self.is_final = 0.0, 0, False
-        self._dearest = 0.0
+        self._dearest, self._failures, self._fault = 0.0, 0, ""
         self._known: dict[Prompt, dict[int, float]] = {}
         self._said: dict[tuple[Prompt, int], str] = {}
 
@@ -98,16 +99,39 @@ class PromptBook:
         todo = [row for row in rows if row not in known]
         if todo:
             self.check(len(self.text(prompt)) * len(todo), len(todo))
-            texts = [self.task.texts[row] for row in todo]
-            references = [self.task.references[row] for row in todo]
-            answers = self.task.answers(dict(prompt), texts, seed=0)
-            found, more = self.task.scores(texts, references, answers)
-            cost = math.fsum(answer.cost for answer in answers) + more
+            found, said, cost = self._asked(prompt, todo)
             self.pay(cost, len(todo))
             self._dearest = max(self._dearest, cost / len(todo) / max(len(self.text(prompt)), 1))
-            for row, score, answer in zip(todo, found, answers, strict=True):
-                known[row], self._said[prompt, row] = float(score), answer.text
+            for row, score, text in zip(todo, found, said, strict=True):
+                known[row], self._said[prompt, row] = float(score), text
         return np.array([known[row] for row in rows])
+
+    def _asked(self, prompt: Prompt, rows: Sequence[int]) -> tuple[FloatArray, list[str], float]:
+        """Scores, answers and their cost; a prompt that a service fails to answer scores 0."""
+        texts = [self.task.texts[row] for row in rows]
+        references = [self.task.references[row] for row in rows]
+        try:
+            answers = self.task.answers(dict(prompt), texts, seed=0)
+            cost = math.fsum(answer.cost for answer in answers)
+            found, more = self.task.scores(texts, references, answers)
+        except StopRunError:
+            raise
+        except SolveError as error:
+            self._failures, self._fault = self._failures + 1, f": {error}"
+            if self._failures >= MOST_FAILURES:
+                raise
+            return np.zeros(len(rows)), [""] * len(rows), getattr(error, "cost", 0.0)
+        self._failures = 0
+        return found, [answer.text for answer in answers], cost + more
+
+    def refuse_mute(self) -> None:
+        """End a search of which no answer could be read so far.
+
+        Raises:
+            SolveError: With what the service said last.
+        """
+        if not self.task.is_read:
+            raise SolveError(f"not one of {self.count} answers could be read{self._fault}")
 
     def race(self, pool: Sequence[Prompt]) -> list[Prompt]:
         """Halve the pool on growing shares of the training examples; the best, best first."""
@@ -116,6 +140,7 @@ class PromptBook:
         while True:
             rows = order[:count]
             means = {p: float(self.scores(p, rows).mean()) - self.fee(p) for p in alive}
+            self.refuse_mute()
             luck = dict(zip(alive, self.rng.permutation(len(alive)), strict=True))
             is_last = count >= len(order)
             ties = {p: len(self.text(p)) if is_last else int(luck[p]) for p in alive}
@@ -130,6 +155,10 @@ class PromptBook:
         known = self._known.get(prompt, {})
         found = [known[row] for row in self.training if row in known]
         return float(np.mean(found)) if found else 0.0
+
+    def overall(self, prompt: Prompt) -> float:
+        """The same on all examples that it was asked about, the validation share included."""
+        return float(np.mean(list(self._known[prompt].values())))
 
     def seen(self, prompt: Prompt) -> int:
         """On how many training examples it was measured."""

@@ -6,12 +6,13 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
 from zo_bilevel.adapters.prompts.metrics import WholeSet, as_text
 from zo_bilevel.adapters.prompts.prompt_book import (
     FIRST_ROWS,
@@ -34,46 +35,19 @@ PROPOSAL_LENGTH = 1500
 
 @final
 @dataclass(frozen=True, slots=True)
-class FoundPrompt:
-    """What a search found.
+class _Verdict:
+    """The best prompt of a book, its scores and the hand-written one's on the validation share."""
 
-    Args:
-        phi: The choices of the template.
-        text: The prompt, to read.
-        score: Mean score on the validation share.
-        start_score: The same of the hand-written prompt.
-        gains: Score minus the start's, for each example of the validation share.
-        answers: Distinct answers that were paid for, proposals included.
-        cost: Their price.
-        seconds: Wall-clock time.
-        seed: Of the search.
-        stop_reason: Why it ended.
-        tried: Every prompt that finished a race, with its mean score and examples, best first.
-    """
-
-    phi: dict[str, Any]
-    text: str
-    score: float
-    start_score: float
-    gains: tuple[float, ...]
-    answers: int
-    cost: float
-    seconds: float
-    seed: int
-    stop_reason: str
-    tried: tuple[tuple[dict[str, Any], float, int], ...] = field(repr=False)
-    standard_error: float | None = None
-    method: str = "prompt search"
+    book: PromptBook
+    prompt: Prompt
+    scores: FloatArray
+    start: FloatArray
+    reason: str
 
     @property
-    def loss(self) -> float:
-        """1 - score."""
-        return 1.0 - self.score
-
-    @property
-    def solves(self) -> int:
-        """Answers."""
-        return self.answers
+    def mean(self) -> float:
+        """Mean score on every example that it was asked about, less what its length costs."""
+        return self.book.overall(self.prompt) - self.book.fee(self.prompt)
 
 
 @final
@@ -91,6 +65,9 @@ class PromptSearch:
         proposer: Writes new wordings for the slot; default none.
         slot: Which slot; default the first.
         validation: Share of the examples that only the final judgement sees, in (0, 1).
+        folds: With few examples, cross-validation instead: search so many times, each time on
+            all examples but one part and with that share of the budget, and judge what was found
+            on that part. The best is kept if these gains are above 0 in the mean. 0 for none.
         population: Prompts of a race, >= 4.
         patience: End after so many races that find nothing better, >= 1.
         length_price: Score that a thousand characters of a prompt must earn, >= 0.
@@ -106,6 +83,7 @@ class PromptSearch:
         *,
         slot: str = "",
         validation: float = 0.4,
+        folds: int = 0,
         population: int = 12,
         patience: int = 6,
         length_price: float = 0.0,
@@ -121,13 +99,16 @@ class PromptSearch:
         self.length_price = finite_number("length_price", length_price, ">= 0")
         if not 0 < validation < 1:
             raise InputError(f"validation must lie in (0, 1), got {validation}")
-        self.num_validation = round(validation * len(task.texts))
-        if not 0 < self.num_validation <= len(task.texts) - FIRST_ROWS:
+        count = len(task.texts)
+        self.folds = whole_number("folds", folds, least=0)
+        if self.folds == 1 or self.folds > count:
+            raise InputError(f"folds must be 0 or in 2..{count}, the examples, got {folds}")
+        self.num_validation = -(-count // folds) if folds else round(validation * count)
+        if not 0 < self.num_validation <= count - FIRST_ROWS:
+            given = f"folds={folds}" if folds else f"validation={validation}"
             raise InputError(
-                f"validation={validation} of {len(task.texts)} examples leaves "
-                f"{self.num_validation} to judge on and "
-                f"{len(task.texts) - self.num_validation} to race on; at least 1 and "
-                f"{FIRST_ROWS} are needed"
+                f"{given} of {count} examples leaves {self.num_validation} to judge on and "
+                f"{count - self.num_validation} to race on; at least 1 and {FIRST_ROWS} are needed"
             )
         if proposer is not None and proposer.chat is not task.chat:
             proposer.chat.ledger.bill = task.chat.ledger.bill
@@ -151,17 +132,56 @@ class PromptSearch:
 
         Raises:
             InputError: If there is no budget, or not even enough to judge two prompts.
+            SolveError: If no answer can be read, or a service leaves several prompts unanswered.
         """
         if max_cost is None and max_answers is None:
             raise InputError("a search needs max_cost or max_answers")
         if store is not None:
             file = Path(store).resolve().with_name(f"{Path(store).name}.bill")
-            for chat in {self.task.chat, self.proposer.chat if self.proposer else self.task.chat}:
-                chat.keep_books(file)
-        book = PromptBook(
-            *(self.task, self.num_validation, self.length_price, max_cost, max_answers, seed)
+            self.task.keep_books(file)
+            if self.proposer is not None:
+                self.proposer.chat.keep_books(file)
+        began = time.perf_counter()
+        order = np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist()
+        num_parts = max(self.folds, 1)
+        parts = [order[k :: self.folds] for k in range(self.folds)] or [
+            order[: self.num_validation]
+        ]
+        money = None if max_cost is None else max_cost / num_parts
+        count = None if max_answers is None else max_answers // num_parts
+        verdicts = [
+            self._judged(
+                PromptBook(
+                    *(self.task, part, self.length_price, money, count),
+                    np.random.default_rng([seed, 2 + k]),
+                )
+            )
+            for k, part in enumerate(parts)
+        ]
+        start = tuple(self.template.start.items())
+        gains = [float(gain) for verdict in verdicts for gain in verdict.scores - verdict.start]
+        best = max(verdicts, key=lambda verdict: verdict.mean)
+        fees = [verdict.book.fee(verdict.prompt) for verdict in verdicts]
+        is_better = np.mean(gains) > np.mean(fees) - verdicts[0].book.fee(start)
+        kept = best.prompt if is_better else start
+        scores = np.concatenate([v.scores if is_better else v.start for v in verdicts])
+        return FoundPrompt(
+            phi=dict(kept),
+            text=self.template.text(dict(kept)),
+            score=float(scores.mean()),
+            start_score=float(np.concatenate([v.start for v in verdicts]).mean()),
+            gains=tuple(gains if is_better else [0.0] * len(gains)),
+            answers=sum(verdict.book.count for verdict in verdicts),
+            cost=math.fsum(verdict.book.cost for verdict in verdicts),
+            seconds=time.perf_counter() - began,
+            seed=seed,
+            stop_reason=best.reason,
+            tried=tuple(best.book.facts(p) for p in best.book.ranked()),
         )
-        began, start = time.perf_counter(), tuple(self.template.start.items())
+
+    def _judged(self, book: PromptBook) -> _Verdict:
+        """Races, then the best ones and the hand-written prompt on what no race has seen."""
+        start = tuple(self.template.start.items())
         try:
             reason = self._races(book, start)
         except SpentError:
@@ -179,21 +199,9 @@ class PromptSearch:
                 f"the budget is too small: {book.count} answers cost {book.cost:.4g}, and judging "
                 f"one prompt needs {len(book.validation)} more"
             )
+        book.refuse_mute()
         best = max(judged, key=lambda p: float(judged[p].mean()) - book.fee(p))
-        gains = judged[best] - judged[start]
-        return FoundPrompt(
-            phi=dict(best),
-            text=self.template.text(dict(best)),
-            score=float(judged[best].mean()),
-            start_score=float(judged[start].mean()),
-            gains=tuple(float(gain) for gain in gains),
-            answers=book.count,
-            cost=book.cost,
-            seconds=time.perf_counter() - began,
-            seed=seed,
-            stop_reason=reason,
-            tried=tuple(book.facts(p) for p in book.ranked()),
-        )
+        return _Verdict(book, best, judged[best], judged[start], reason)
 
     def _races(self, book: PromptBook, start: Prompt) -> str:
         pool, unchanged, highest = self._first(book, start), 0, -math.inf

@@ -14,8 +14,9 @@ import numpy as np
 
 from zo_bilevel.adapters.prompts.answer_parsing import Parser, parsed, row_of_class, row_of_logprobs
 from zo_bilevel.adapters.prompts.chat import Chat
-from zo_bilevel.adapters.prompts.chat_answer import Answer
+from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer
 from zo_bilevel.adapters.prompts.chat_checks import check_counts, checked_classes
+from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade
 from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
@@ -27,9 +28,6 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import WithCost
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, StopRunError
-
-MOST_UNREAD = 0.1
-"""Share of a solve's answers above which a warning says why they cannot be read."""
 
 
 class PromptTask:
@@ -44,8 +42,8 @@ class PromptTask:
         template: The prompt and its slots.
         texts: The examples to tune on.
         references: The right answer of each: the class, or what the metric compares with.
-        metric: `metric(answer, reference)`, the higher the better; a `WholeSet`; or `None` for
-            classes. An answer without text (a refusal, for instance) scores 0.
+        metric: `metric(answer, reference)`, the higher the better; a `WholeSet`; a `Judge`; or
+            `None` for classes. An answer without text (a refusal, for instance) scores 0.
         classes: Names of the classes as the model should write them; default those that occur.
         parser: From an answer to a class or `None`; default by matching the names.
         examples_per_class: Draw so many of each class for every solve by its seed, or `None`.
@@ -60,7 +58,7 @@ class PromptTask:
         template: PromptTemplate,
         texts: Sequence[str],
         references: Sequence[Any],
-        metric: Metric | WholeSet | None = None,
+        metric: Metric | WholeSet | Judge | None = None,
         *,
         classes: Sequence[str] | None = None,
         parser: Parser | None = None,
@@ -78,10 +76,16 @@ class PromptTask:
             self._check_metric(classes, parser)
         has_seed = chat.send_seed or examples_per_class is not None
         self.__signature__ = solver_signature(with_seed=has_seed)
-        self._has_warned = False
+        self._has_warned, self.is_read = False, False
         self.name = self._name()
-        if not chat.ledger.bill.name:
-            chat.ledger.bill.name = self.name
+        for part, whose in ((chat, ""), (self.judge, " judge")):
+            if part is not None and not part.ledger.bill.name:
+                part.ledger.bill.name = self.name + whose
+
+    @property
+    def judge(self) -> Chat | None:
+        """The model that judges answers, where one does; it has a bill of its own."""
+        return self.metric.chat if isinstance(self.metric, Judge) else None
 
     def _check_draws(self) -> None:
         count = self.examples_per_class
@@ -99,12 +103,12 @@ class PromptTask:
         """Try the metric on the right answers: a broken one must cost nothing."""
         if classes is not None or parser is not None or self.examples_per_class is not None:
             raise InputError("classes, parser and examples_per_class go without a metric")
-        if not isinstance(self.metric, WholeSet) and not callable(self.metric):
+        if not isinstance(self.metric, WholeSet | Judge) and not callable(self.metric):
             raise InputError(f"metric must be a function, got {type(self.metric).__name__}")
         if len(self.texts) != len(self.references) or not self.texts:
             counts = f"{len(self.texts)} and {len(self.references)}"
             raise InputError(f"as many texts as references are needed, got {counts}")
-        if getattr(self.metric, "chat", None) is None:  # a judge's answers cost money
+        if self.judge is None:  # a judge's answers cost money
             try:
                 grade(
                     self.metric, self.texts, [as_text(r) for r in self.references], self.references
@@ -115,8 +119,11 @@ class PromptTask:
     def _name(self) -> str:
         """What tells stored answers apart: everything that is sent, and how answers are read."""
         reader = "match" if self.parser is None else content_hash(self.parser)
-        scorer = [] if self.metric is None else [content_hash(self.metric)]
         chat = self.chat
+        scorer: list[Any] = [] if self.metric is None else [content_hash(self.metric)]
+        if isinstance(self.metric, Judge):
+            judge = self.metric.chat
+            scorer = [judge.name, judge.model, judge.options, self.metric.criteria]
         facts = [
             [chat.name, chat.model, self.template.digest(), chat.options, chat.send_seed, *scorer],
             [self.texts, self.references, self.classes, reader, self.examples_per_class],
@@ -150,7 +157,8 @@ class PromptTask:
         """Ask about the examples.
 
         Raises:
-            SolveError: If an example has no answer after all attempts; its `cost` was paid.
+            SolveError: If an example has no answer after all attempts, or no answer can be read;
+                its `cost` was paid.
         """
         rows: Sequence[int] = range(len(self.texts))
         if self.examples_per_class is not None:
@@ -159,13 +167,13 @@ class PromptTask:
         answers = self.answers(phi, texts, seed)
         cost = math.fsum(answer.cost for answer in answers)
         try:
-            if self.metric is None:
-                return WithCost(self._logits(answers), cost)
-            scores, more = self.scores(texts, self.references, answers)
+            found, more, unread = self._graded(texts, self.references, answers)
+            if len(unread) == len(answers):
+                raise SolveError(self._words_about(unread, len(answers)))
         except Exception as error:
             error.cost = getattr(error, "cost", 0.0) + cost  # type: ignore[attr-defined]
             raise
-        return WithCost(1.0 - scores, cost + more)
+        return WithCost(found if self.metric is None else 1.0 - found, cost + more)
 
     def answers(
         self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None = None
@@ -187,23 +195,19 @@ class PromptTask:
             One score each (one for all by a `WholeSet`), and what a judge cost.
 
         Raises:
-            SolveError: If no answer has any text.
+            SolveError: If a judge judges none of them.
             StopRunError: If the metric raises or gives no finite number, naming the example.
         """
+        found, cost, _ = self._graded(texts, references, answers)
         if self.metric is None:
-            picks = self._logits(answers).argmax(axis=1)
             names = [*self.classes, None]
-            right = [names[k] == r for k, r in zip(picks, references, strict=True)]
+            right = [names[k] == r for k, r in zip(found.argmax(axis=1), references, strict=True)]
             return np.array(right, dtype=np.float64), 0.0
-        unread = ["" if answer.text else answer.unread_as for answer in answers]
-        for name in filter(None, unread):
-            self.chat.ledger.count(name)
-        self._judge_unread(unread, [not answer.text for answer in answers])
-        return grade(self.metric, texts, [answer.text for answer in answers], references)
+        return found, cost
 
     def logits(self, phi: Mapping[str, Any], texts: Sequence[str]) -> FloatArray:
         """Log-probabilities for other texts, held-out ones for instance: `(texts, classes + 1)`."""
-        return self._logits(self.answers(phi, texts))
+        return self._logits(self.answers(phi, texts))[0]
 
     def predict(self, phi: Mapping[str, Any], texts: Sequence[str]) -> list[str | None]:
         """The class of each text, `None` where the answer names none; with a metric the answer."""
@@ -214,11 +218,13 @@ class PromptTask:
 
     def keep_books(self, file: Path) -> None:
         """Keep bill and answers in a file; a run with a store does so by itself."""
-        self.chat.keep_books(file)
+        for chat in filter(None, (self.chat, self.judge)):
+            chat.keep_books(file)
 
     def close(self) -> None:
         """Close idle connections."""
-        self.chat.close()
+        for chat in filter(None, (self.chat, self.judge)):
+            chat.close()
 
     def __repr__(self) -> str:
         return f"{self.name}: {len(self.texts)} texts, {self.template!r}"
@@ -231,34 +237,49 @@ class PromptTask:
             found += [int(row) for row in np.sort(rng.choice(members, count, replace=False))]
         return found
 
-    def _logits(self, answers: Sequence[Answer]) -> FloatArray:
-        """Log-probabilities of the classes and of none."""
+    def _graded(
+        self, texts: Sequence[str], references: Sequence[Any], answers: Sequence[Answer]
+    ) -> tuple[FloatArray, float, list[Answer]]:
+        """Log-probabilities or scores, what a judge cost, and the answers that cannot be read."""
+        if self.metric is None:
+            rows, unread = self._logits(answers)
+            return rows, 0.0, unread
+        unread = [answer for answer in answers if not answer.text]
+        self._note_unread(unread, len(answers))
+        said = [answer.text for answer in answers]
+        return *grade(self.metric, texts, said, references), unread
+
+    def _logits(self, answers: Sequence[Answer]) -> tuple[FloatArray, list[Answer]]:
+        """Log-probabilities of the classes and of none, and the answers that name none."""
         rows, unread = [], []
         for answer in answers:
             row = row_of_logprobs(answer.alternatives, self.classes)
-            found = None
-            if row is None and answer.text:
-                found = parsed(answer.text, self.classes, self.parser)
-            unread.append("" if row is not None or found is not None else answer.unread_as)
-            if unread[-1]:
-                self.chat.ledger.count(unread[-1])
-            rows.append(row_of_class(found, len(self.classes)) if row is None else row)
-        self._judge_unread(unread, [not answer.text for answer in answers])
-        return np.array(rows)
+            if row is None:
+                text = answer.text
+                found = parsed(text, self.classes, self.parser) if text else None
+                row = row_of_class(found, len(self.classes))
+                unread += [answer] if found is None else []
+            rows.append(row)
+        self._note_unread(unread, len(answers))
+        return np.array(rows), unread
 
-    def _judge_unread(self, unread: Sequence[str], is_mute: Sequence[bool]) -> None:
-        """Warn once of many answers that cannot be read; without any text at all it is an error."""
-        lost = [name for name in unread if name]
-        if len(lost) <= MOST_UNREAD * len(unread):
-            return
-        kinds = ", ".join(f"{name}: {lost.count(name)}" for name in dict.fromkeys(lost))
-        fault = "name no class" if self.metric is None else "have no text"
-        what = f"{self.chat.name}: {len(lost)} of {len(unread)} answers {fault} ({kinds})"
-        if all(is_mute):
-            raise SolveError(what)
-        if not self._has_warned:
+    def _note_unread(self, unread: Sequence[Answer], count: int) -> None:
+        """Count answers that cannot be read, and warn once of many."""
+        for answer in unread:
+            self.chat.ledger.count_unread(answer)
+        self.is_read = self.is_read or len(unread) < count
+        if len(unread) > MOST_UNREAD * count and not self._has_warned:
             self._has_warned = True
-            warnings.warn(f"{what}; they count as wrong", stacklevel=2)
+            words = self._words_about(unread, count)
+            warnings.warn(f"{words}; they count as wrong", stacklevel=2)
+
+    def _words_about(self, unread: Sequence[Answer], count: int) -> str:
+        names = [answer.unread_as for answer in unread]
+        kinds = ", ".join(f"{name}: {names.count(name)}" for name in dict.fromkeys(names))
+        fault = "name no class" if self.metric is None else "have no text"
+        text = next((answer.text for answer in unread if answer.text), "")
+        shown = f", such as {text[:80]!r}" if text else ""
+        return f"{self.chat.name}: {len(unread)} of {count} answers {fault} ({kinds}){shown}"
 
 
 def mean_loss(theta: Any, phi: Mapping[str, Any]) -> float:  # noqa: ANN401, ARG001 - array

@@ -72,11 +72,10 @@ class Proposer:
         Returns:
             At most as many wordings, new ones only, and what asking cost.
         """
-        turns = [self._from_examples, self._from_scores, self._from_failures]
+        kinds = ("examples", "scores", "failures") if failures else ("examples", "scores")
         asked = []
         for k in range(count):
-            turn = turns[k % 3] if failures else turns[k % 2]
-            question = turn(scored, examples, failures, rng)
+            question = self._question(kinds[k % len(kinds)], scored, examples, failures, rng)
             asked.append(f"{self.about}\n\n{question}\n{TIPS[rng.integers(len(TIPS))]}".strip())
         answers = self.chat.ask_all([[{"role": "user", "content": text}] for text in asked], seed=0)
         known = {wording for wording, _ in scored}
@@ -84,52 +83,39 @@ class Proposer:
         new = [text for text in found if text and text not in known]
         return new, sum(answer.cost for answer in answers)
 
-    def _from_examples(
+    def _question(
         self,
+        kind: str,
         scored: Sequence[tuple[str, float]],
         examples: Sequence[tuple[str, str]],
-        failures: Sequence[Failure],  # noqa: ARG002 - the same signature for all
-        rng: np.random.Generator,
-    ) -> str:
-        shown = _drawn(examples, self.num_examples, rng)
-        pairs = "\n\n".join(f"Text: {text}\nAnswer: {answer}" for text, answer in shown)
-        return (
-            f"Somebody answers texts like this:\n\n{pairs}\n\n"
-            f'The instruction was: "{scored[0][0]}"\nWrite a better instruction that leads to '
-            "exactly these answers. Write only the instruction."
-        )
-
-    def _from_scores(
-        self,
-        scored: Sequence[tuple[str, float]],
-        examples: Sequence[tuple[str, str]],
-        failures: Sequence[Failure],  # noqa: ARG002 - the same signature for all
-        rng: np.random.Generator,
-    ) -> str:
-        shown = sorted(_drawn(scored, self.num_wordings, rng), key=lambda pair: pair[1])
-        lines = "\n".join(f'"{text}" scored {100 * score:.0f}' for text, score in shown)
-        text, answer = _drawn(examples, 1, rng)[0]
-        return (
-            f"Instructions and their scores, from bad to good:\n\n{lines}\n\nFor the text "
-            f'"{text}" the right answer is "{answer}". Write a new instruction that differs from '
-            "all of these and scores higher. Write only the instruction."
-        )
-
-    def _from_failures(
-        self,
-        scored: Sequence[tuple[str, float]],
-        examples: Sequence[tuple[str, str]],  # noqa: ARG002 - the same signature for all
         failures: Sequence[Failure],
         rng: np.random.Generator,
     ) -> str:
-        shown = _drawn(failures, self.num_examples, rng)
+        """What is asked, about examples, scores or failures."""
+        best, end = scored[0][0], "Write only the instruction."
+        if kind == "examples":
+            pairs = _drawn(examples, self.num_examples, rng)
+            lines = "\n\n".join(f"Text: {text}\nAnswer: {answer}" for text, answer in pairs)
+            return (
+                f"Somebody answers texts like this:\n\n{lines}\n\nThe instruction was: "
+                f'"{best}"\nWrite a better instruction that leads to exactly these answers. {end}'
+            )
+        if kind == "scores":
+            known = sorted(_drawn(scored, self.num_wordings, rng), key=lambda pair: pair[1])
+            lines = "\n".join(f'"{text}" scored {100 * score:.0f}' for text, score in known)
+            text, answer = _drawn(examples, 1, rng)[0]
+            return (
+                f"Instructions and their scores, from bad to good:\n\n{lines}\n\nFor the text "
+                f'"{text}" the right answer is "{answer}". Write a new instruction that differs '
+                f"from all of these and scores higher. {end}"
+            )
         lines = "\n\n".join(
             f"Text: {text}\nAnswer given: {given}\nRight answer: {right}"
-            for text, given, right in shown
+            for text, given, right in _drawn(failures, self.num_examples, rng)
         )
         return (
-            f'The instruction "{scored[0][0]}" led to these mistakes:\n\n{lines}\n\nWrite an '
-            "instruction that avoids them. Write only the instruction."
+            f'The instruction "{best}" led to these mistakes:\n\n{lines}\n\nWrite an instruction '
+            f"that avoids them. {end}"
         )
 
 

@@ -34,10 +34,10 @@ PRICES = {"tiny": (2.0, 10.0)}
 
 
 def topics(body):
-    """Right only when the question names the topics."""
+    """Right when the question names the topics, and always for what closes."""
     text = body["messages"][-1]["content"]
-    right = "files" if "file " in text else "numbers"
-    return 200, completion(right if "Which" in text else "no idea", prompt_tokens=len(text) // 4)
+    right, knows = "files" if "file " in text else "numbers", "Which" in text or "closes" in text
+    return 200, completion(right if knows else "no idea", prompt_tokens=len(text) // 4)
 
 
 @pytest.fixture
@@ -336,18 +336,23 @@ def test_the_loop_stops_before_its_own_max_cost(server, chat):
 
 def test_known_answers_cost_nothing_and_what_names_no_class_is_counted(server, chat):
     api = chat()
-    with pytest.warns(UserWarning, match="4 of 4 answers name no class"):
-        assert api(POOR).theta.argmax(axis=1).tolist() == [2, 2, 2, 2]
-    assert api.ledger.spent.unparsable == 4
+    with pytest.warns(UserWarning, match="3 of 4 answers name no class.*such as 'no idea'"):
+        assert api(POOR).theta.argmax(axis=1).tolist() == [2, 2, 0, 2]
+    assert api.ledger.spent.unparsable == 3
     before = len(server.seen)
     assert api(POOR).cost == 0.0
     assert (len(server.seen), api.ledger.spent.cached) == (before, 4)
+    assert api.ledger.spent.unparsable == 3
     warm = chat(temperature=1.0)
     warm(POOR)
     warm(POOR)
     assert warm.ledger.spent.cached == 0
     assert api.predict(POOR, ["a file "]) == [None]
     assert api.predict(GOOD, ["a file opens"]) == ["files"]
+    server.model = lambda body: (200, completion("Blue."))
+    with pytest.raises(SolveError, match="4 of 4 answers name no class") as error:
+        chat()(POOR)
+    assert error.value.cost > 0.0
 
 
 def test_a_parser_of_the_users_own(server, chat):

@@ -10,7 +10,7 @@ from chat_servers import completion
 
 from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
 from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.tasks.scoring import paired_difference
 
 ROWS = [(f"made in {1800 + k}", str(1800 + k)) for k in range(40)]
@@ -114,6 +114,38 @@ def test_a_search_goes_on_from_its_store_without_asking_again(server, make, tmp_
     assert (found.phi, found.gains, found.cost) == (whole.phi, whole.gains, whole.cost)
     assert found.tried == whole.tried
     assert 0 < len(server.seen) <= task.chat.ledger.spent.calls - 145
+
+
+def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_search(server, make):
+    def flaky(body):
+        if body["messages"][0]["content"] == "Hello.":
+            return 500, {"error": "broken"}
+        return scripted(body)
+
+    server.model = flaky
+    found = PromptSearch(make(retries=0)).run(max_answers=200, seed=0)
+    assert found.phi["ask"] == PLAIN
+    server.model = lambda body: (500, {"error": "broken"})
+    for budget in (60, 200):
+        with pytest.raises(SolveError, match="answered with status 500"):
+            PromptSearch(make(retries=0)).run(max_answers=budget, seed=0)
+    server.model = lambda body: (200, completion(""))
+    fault = pytest.raises(SolveError, match="not one of 8 answers could be read")
+    with pytest.warns(UserWarning, match="4 of 4 answers have no text"), fault:
+        PromptSearch(make()).run(max_answers=200, seed=0)
+
+
+def test_folds_judge_each_search_on_what_it_did_not_see(make):
+    task = make(rows=12)
+    found = PromptSearch(task, Proposer(task.chat), folds=4).run(max_answers=400, seed=0)
+    assert found.phi == {"ask": MAGIC}
+    assert len(found.gains) == 12
+    assert found.score == 1.0 > found.start_score
+    assert found.answers <= 400
+    plain = PromptSearch(make(rows=12), folds=3).run(max_answers=90, seed=0)
+    assert plain.score >= plain.start_score
+    with pytest.raises(InputError, match=r"folds must be 0 or in 2..12, the examples, got 13"):
+        PromptSearch(make(rows=12), folds=13)
 
 
 def test_bad_settings_are_refused_before_anything_is_asked(server, make):

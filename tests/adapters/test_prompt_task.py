@@ -26,11 +26,14 @@ from zo_bilevel.adapters import (
 )
 from zo_bilevel.adapters.prompts import chat_client
 from zo_bilevel.adapters.prompts.answer_store import kept_answers
+from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import (
+    Bleu,
     NumberMatch,
     PatternMatch,
     Rouge,
     WholeSet,
+    corpus_bleu,
     exact_match,
     json_match,
 )
@@ -158,6 +161,39 @@ def test_a_metric_that_fails_is_named_with_its_example(server, make):
         make(references=YEARS[:2])
 
 
+def test_a_judge_scores_answers_on_a_bill_of_its_own(server, make):
+    def judging(body):
+        text = body["messages"][-1]["content"]
+        if body["model"] != "judge":
+            return years(body)
+        said = "No idea" if "1950" in text else "Mark: 8/10"
+        return 200, completion(said, prompt_tokens=len(text), completion_tokens=5)
+
+    server.model = judging
+    chat = ChatModel(
+        server.url, "judge", key_variable=None, prices={"judge": (1.0, 1.0)}, max_cost=0.01
+    )
+    task = make(Judge(chat, "Be strict."))
+    with pytest.warns(UserWarning, match=r"judge judge gave no mark for 1 of 3 answers.*'No idea'"):
+        found = task(GOOD)
+    assert found.theta.tolist() == pytest.approx([0.2, 1.0, 0.2])
+    own, theirs = chat.ledger.spent, task.chat.ledger.spent
+    assert (own.calls, own.unparsable, theirs.calls) == (3, 1, 3)
+    assert found.cost == pytest.approx(own.cost + theirs.cost)
+    sent = [
+        body["messages"][0]["content"] for _, body, _ in server.seen if body["model"] == "judge"
+    ]
+    assert all("Be strict." in text and "<right>" in text for text in sent)
+    assert task.name != make(Judge(chat, "Be mild.")).name
+    assert task.name == make(Judge(chat, "Be strict.")).name
+    server.model = lambda body: (200, completion("Hm."))
+    other = make(Judge(ChatModel(server.url, "judge", key_variable=None)))
+    with pytest.raises(SolveError, match="gave no mark for 3 of 3 answers"):
+        other(GOOD)
+    for judge in (chat, other.judge):
+        judge.close()
+
+
 def test_metrics_match_their_definitions():
     assert exact_match("The  Year", "the year") == 1.0
     assert NumberMatch(tolerance=0.1)("about 1,050.5", 1000) == 1.0
@@ -171,6 +207,10 @@ def test_metrics_match_their_definitions():
     with pytest.raises(InputError, match="no regular expression"):
         PatternMatch("(")
     pytest.importorskip("rouge_score", reason="rouge-score is not installed")
+    pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
+    assert Bleu()("a cat sat on the mat", "a cat sat on a mat") == pytest.approx(0.5373, abs=1e-3)
+    assert Bleu()("", "a cat") == 0.0
+    assert corpus_bleu(["a cat sat on it"] * 2, ["a cat sat on it"] * 2) == pytest.approx(1.0)
     assert Rouge("rouge2")("the cat sat", "the cat") == pytest.approx(2 / 3)
 
 

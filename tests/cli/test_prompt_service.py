@@ -66,7 +66,38 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     assert len(server.seen) == asked
     facts = json.loads(again.output)
     assert facts["rows"][0]["difference"]["mean"] == 1.0
-    assert facts["spent"]["cost"] == 0.0
+    assert facts["spent"]["model"]["cost"] == 0.0
+
+
+def test_baselines_a_judge_and_folds_come_from_the_same_file(server, command):
+    def both(body):
+        text = body["messages"][-1]["content"]
+        if "<answer>" not in text:
+            return years(body)
+        answer, right = (text.split(f"<{tag}>\n")[1][:5].strip() for tag in ("answer", "right"))
+        return 200, completion("10" if answer == right else "3/10", prompt_tokens=7)
+
+    server.model = both
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    text = text.replace('metric = "exact"', 'metric = "judge"').partition("[proposer]")[0]
+    text = text.replace("validation = 0.4", "folds = 2").replace("num_shown = 2", "num_shown = 0")
+    judge = f'[judge]\ncriteria = "Be strict."\n[judge.model]\nurl = "{server.url}"\n'
+    judge += 'name = "judge"\nkey_variable = ""\nprice = [1.0, 2.0]\nmax_cost = 0.01\n'
+    words = ("--methods", "random,optuna:TPE,cma", "--json")
+    answer = command(*words, text=text + judge)
+    assert answer.exit_code == 0, answer.output
+    facts = json.loads(answer.output)
+    scores = {name: score["value"] for name, score in facts["rows"][0]["scores"].items()}
+    assert list(scores) == ["no prompt", "hand-written", "random", "optuna:TPE", "cma", "found"]
+    assert scores["no prompt"] == scores["hand-written"] == pytest.approx(0.3)
+    assert scores["found"] == scores["random"] == 1.0
+    assert facts["rows"][0]["found"]["score"] == 1.0
+    assert len(facts["rows"][0]["found"]["gains"]) == 8
+    assert facts["spent"]["judge"]["calls"] > 0
+    assert 0.0 < facts["spent"]["judge"]["cost"] < 0.01
+    stopped = command("--json", text=text + judge.replace("0.01", "0.0005"))
+    assert stopped.exit_code != 0
+    assert "max_cost=0.0005 might be exceeded" in " ".join(stopped.output.split())
 
 
 @pytest.mark.parametrize(
@@ -75,7 +106,9 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
         ("max_answers = 200", "", "a search needs max_cost or max_answers"),
         ("max_answers = 200", "max_anwers = 200", "unknown setting 'max_anwers'"),
         ('metric = "exact"', 'metric = "exakt"', "unknown metric 'exakt'"),
+        ('metric = "exact"', 'metric = "judge"', "the table [judge] need each other"),
         ("validation = 0.4", "validation = 0.01", "leaves 0 to judge on"),
+        ("validation = 0.4", "folds = 1", "folds must be 0 or in 2..8"),
         ("examples = 8", "examples = 12", "leaves none to hold out"),
         ("[slots]", "[slot]", "unknown table 'slot'"),
         ('system = "{ask}"', 'system = "{aks}"', "unknown slot 'aks'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,20 @@ from typing import TYPE_CHECKING, Any, final
 import click
 import numpy as np
 
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.cli.prompt_settings import chat_of, metric_of, read_settings
+from zo_bilevel.support.errors import InputError
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat import Chat
-    from zo_bilevel.adapters.prompts.prompt_search import FoundPrompt, PromptSearch
+    from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
+    from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
+    from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+    from zo_bilevel.methods.base import Method
     from zo_bilevel.tasks.prompt_data import Texts
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "": ("data", "metric", "examples", "validation", "max_cost", "max_answers", "length_price"),
-    "model": (),  # whatever ChatModel, LiteLLM or LocalChat takes
-    "template": ("user", "system", "num_shown", "system_role"),
-    "slots": (),
-    "proposer": ("about", "model"),
-}
-CLASSES = "classes"
+PLAIN, START, BEST = "no prompt", "hand-written", "found"
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
 
@@ -40,96 +36,15 @@ class ServiceRow:
     Args:
         seed: Of the split and of the search.
         found: The prompt.
-        plain: Mean held-out score of the texts alone, without any prompt.
-        start: The same of the hand-written prompt.
-        best: The same of the one found.
-        difference: Best minus start, on the same examples.
+        scores: Mean held-out score of no prompt, of the hand-written one, of what each baseline
+            found with as many answers, and of the one found.
+        difference: Found minus hand-written, on the same examples.
     """
 
     seed: int
     found: FoundPrompt
-    plain: Score
-    start: Score
-    best: Score
+    scores: dict[str, Score]
     difference: PairedDifference
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """Read a TOML file, and refuse what it should not hold.
-
-    Raises:
-        InputError: If it cannot be read, or names what there is not.
-    """
-    try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    settings = {name: value for name, value in found.items() if not isinstance(value, dict)}
-    for part, content in [("", settings), *((k, v) for k, v in found.items() if k not in settings)]:
-        if part not in PARTS:
-            raise InputError(f"{path}: {unknown_name_message('table', part, filter(None, PARTS))}")
-        for name in content if PARTS[part] else ():
-            if name not in PARTS[part]:
-                where = f"{path} [{part}]" if part else path
-                raise InputError(f"{where}: {unknown_name_message('setting', name, PARTS[part])}")
-    for name in ("data", "model", "template"):
-        if name not in found:
-            raise InputError(f"{path} must have {name!r}")
-    return found
-
-
-def chat_of(settings: Mapping[str, Any]) -> Chat:
-    """The model that a table describes: `local`, `litellm`, or `url` and `name`.
-
-    Raises:
-        InputError: If it describes none, or has a setting that there is not.
-    """
-    from zo_bilevel.adapters import ChatModel, LiteLLM, LocalChat
-
-    given = dict(settings)
-    kind = next((name for name in ("local", "litellm", "url") if name in given), None)
-    if kind is None or (kind == "url" and "name" not in given):
-        raise InputError("[model] must have local, litellm, or url and name")
-    price = given.pop("price", None)
-    first = given.pop(kind)
-    name = {"url": lambda: given.pop("name"), "litellm": lambda: first}.get(
-        kind, lambda: Path(first).name
-    )()
-    options = given if price is None else {**given, "prices": {name: tuple(price)}}
-    if options.get("key_variable") == "":
-        options["key_variable"] = None
-    try:
-        if kind == "url":
-            return ChatModel(first, name, **options)
-        return LiteLLM(first, **options) if kind == "litellm" else LocalChat(first, **options)
-    except TypeError as error:
-        raise InputError(f"[model]: {str(error).partition(') ')[2] or error}") from error
-
-
-def metric_of(name: str) -> Any:  # noqa: ANN401 - a metric, or None for classes
-    """A metric by name, or by a regular expression between slashes.
-
-    Raises:
-        InputError: If there is none.
-
-    Example:
-        >>> metric_of("/#(.*)#/")
-        PatternMatch(pattern='#(.*)#')
-    """
-    from zo_bilevel.adapters.prompts import metrics
-
-    if len(name) > 2 and name[0] == name[-1] == "/":
-        return metrics.PatternMatch(name[1:-1])
-    known = {
-        CLASSES: None,
-        "exact": metrics.exact_match,
-        "number": metrics.NumberMatch(),
-        "json": metrics.json_match,
-        "rouge": metrics.Rouge(),
-    }
-    if name not in known:
-        raise InputError(unknown_name_message("metric", name, known))
-    return known[name]
 
 
 @final
@@ -151,8 +66,12 @@ class ServiceBench:
             self.texts = read_texts(Path(path).parent / data, **columns)
         else:
             self.texts = _pairs(data)
-        self.metric = metric_of(self.settings.get("metric", CLASSES))
         self.chat = chat_of(self.settings["model"])
+        self.metric = metric_of(self.settings, self.chat)
+        self._writer: Chat | None = None
+        if "proposer" in self.settings:
+            other = self.settings["proposer"].get("model")
+            self._writer = chat_of(other) if other else self.chat
 
     def split(self, seed: int) -> tuple[Texts, Texts]:
         """The examples of a seed, and those that are held out."""
@@ -183,13 +102,11 @@ class ServiceBench:
             self.chat, template, train.texts, train.labels, self.metric, classes=known
         )
         proposer = None
-        if "proposer" in self.settings:
-            other = self.settings["proposer"].get("model")
-            chat = chat_of(other) if other else self.chat
-            proposer = Proposer(chat, self.settings["proposer"].get("about", ""))
+        if self._writer is not None:
+            proposer = Proposer(self._writer, self.settings["proposer"].get("about", ""))
         share = self.options["validation"] or self.settings.get("validation", 0.4)
-        price = self.settings.get("length_price", 0.0)
-        search = PromptSearch(task, proposer, validation=share, length_price=price)
+        given = {name: self.settings.get(name, 0) for name in ("folds", "length_price")}
+        search = PromptSearch(task, proposer, validation=share, **given)
         return task, search, held_out
 
     def run(self, seed: int) -> tuple[PromptTask, ServiceRow]:
@@ -201,50 +118,90 @@ class ServiceBench:
         limits = {name: self.settings.get(name) for name in ("max_cost", "max_answers")}
         if self.options["max_calls_given"]:
             limits["max_answers"] = self.options["max_calls"]
-        found = search.run(**limits, seed=seed, store=self.options["store"])
-        values = []
-        bare, phis = PromptTemplate("{text}"), (None, task.template.start, found.phi)
-        for phi in phis:
+        store = self.options["store"]
+        found = search.run(**limits, seed=seed, store=store)
+        phis = {PLAIN: None, START: task.template.start}
+        for name, method in self.options["baselines"].items():
+            phis[name] = self._baseline(task, method, found, seed)
+        values, bare = {}, PromptTemplate("{text}")
+        for name, phi in {**phis, BEST: found.phi}.items():
             template = bare if phi is None else task.template
             messages = [template.messages(phi or {}, text) for text in held_out.texts]
             answers = self.chat.ask_all(messages, seed=0)
-            values.append(task.scores(held_out.texts, held_out.labels, answers)[0])
-        plain, start, best = (score_values(value) for value in values)
-        gain = paired_difference(values[2], values[1])
-        return task, ServiceRow(seed, found, plain, start, best, gain)
+            values[name] = task.scores(held_out.texts, held_out.labels, answers)[0]
+        gain = paired_difference(values[BEST], values[START])
+        scores = {name: score_values(value) for name, value in values.items()}
+        return task, ServiceRow(seed, found, scores, gain)
+
+    def _baseline(
+        self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
+    ) -> dict[str, Any]:
+        """What a method finds with as many answers, each prompt tried on all examples."""
+        from zo_bilevel.run.loop import minimize
+        from zo_bilevel.support.errors import InnerSolverError
+
+        count = max(1, found.answers // len(task.texts))
+        try:
+            result = minimize(
+                task.problem(),
+                method,
+                initial=task.template.start,
+                max_solves=count,
+                seed=seed,
+                store=self.options["store"],
+            )
+        except InnerSolverError:  # no prompt that it tried gave an answer that can be read
+            return task.template.start
+        return dict(result.phi)
+
+    def bills(self, task: PromptTask) -> dict[str, ChatLedger]:
+        """Who was paid: the model, and a judge and a writer of wordings of their own."""
+        whose = {"model": self.chat, "judge": task.judge, "proposer": self._writer}
+        found: dict[str, ChatLedger] = {}
+        for name, chat in whose.items():
+            if chat is not None and chat.ledger not in found.values():
+                found[name] = chat.ledger
+        return found
 
 
 def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
     """Search for each seed, show a row each, and save what is best on its validation share."""
     from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
+    from zo_bilevel.methods.names import method_from_name
     from zo_bilevel.support.json_data import to_json, to_plain
 
     if options["report"]:
         raise click.UsageError("--report is for soft prompts; --save writes a card in Markdown")
-    is_given = context.get_parameter_source("max_calls") is not click.core.ParameterSource.DEFAULT
-    bench = ServiceBench(path, {**options, "max_calls_given": is_given})
+    is_given = {
+        name: context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        for name in ("max_calls", "methods")
+    }
+    names = options["methods"].split(",") if is_given["methods"] else ()
+    baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
+    more = {"max_calls_given": is_given["max_calls"], "baselines": baselines}
+    bench = ServiceBench(path, {**options, **more})
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     rows = [bench.run(seed) for seed in seeds]
     task, best = max(rows, key=lambda row: row[1].found.score)
-    scores = {
-        "validation": best.found.score,
-        "held_out": to_plain(best.best),
-        "held_out_hand_written": to_plain(best.start),
-        "held_out_no_prompt": to_plain(best.plain),
-        "gain_over_hand_written": to_plain(best.difference),
-    }
+    bills = bench.bills(task)
     if options["as_json"]:
         plain = [to_plain(row) for _, row in rows]
-        click.echo(
-            to_json({"rows": plain, "best_seed": best.seed, "spent": bench.chat.ledger.facts()})
-        )
+        spent = {name: ledger.facts() for name, ledger in bills.items()}
+        click.echo(to_json({"rows": plain, "best_seed": best.seed, "spent": spent}))
     else:
-        click.echo(_table(bench, [row for _, row in rows]))
+        click.echo(_table(bench, [row for _, row in rows], bills))
         click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
     if options["save"]:
+        held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
+        gain = {"gain_over_hand_written": to_plain(best.difference)}
+        scores = {"validation": best.found.score, **held_out, **gain}
         save_prompt(options["save"], task, best.found, scores)
         click.echo(f"saved: {options['save']}", err=True)
-    bench.chat.close()
+    task.close()
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _pairs(data: Any) -> Texts:  # noqa: ANN401 - as the file has it
@@ -256,22 +213,18 @@ def _pairs(data: Any) -> Texts:  # noqa: ANN401 - as the file has it
     return from_rows([(text, label) for text, label in data])
 
 
-def _table(bench: ServiceBench, rows: list[ServiceRow]) -> str:
+def _table(bench: ServiceBench, rows: list[ServiceRow], bills: Mapping[str, ChatLedger]) -> str:
     from zo_bilevel.support.tables import Grid, number
 
+    names = list(rows[0].scores)
     header = (
-        "seed",
-        "no prompt",
-        "hand-written",
-        "found",
-        "found minus hand-written\n(95 % interval)",
-        "answers",
-        "cost",
+        *("seed", *names, "found minus hand-written\n(95 % interval)"),
+        *("answers", "cost"),
     )
     cells = [
         (
             str(row.seed),
-            *(f"{score.value:.3f}" for score in (row.plain, row.start, row.best)),
+            *(f"{score.value:.3f}" for score in row.scores.values()),
             str(row.difference),
             str(row.found.answers),
             number(row.found.cost),
@@ -279,14 +232,15 @@ def _table(bench: ServiceBench, rows: list[ServiceRow]) -> str:
         for row in rows
     ]
     if len(rows) > 1:
-        middle = [
-            f"{np.median([getattr(row, name).value for row in rows]):.3f}"
-            for name in ("plain", "start", "best")
-        ]
+        middle = [np.median([row.scores[name].value for row in rows]) for name in names]
         gain = float(np.median([row.difference.mean for row in rows]))
-        cells.append(("median", *middle, f"{gain:+.3f}", "", ""))
+        cells.append(("median", *(f"{m:.3f}" for m in middle), f"{gain:+.3f}", "", ""))
+    paid = "; ".join(
+        f"{name} {ledger.spent.calls} answers, {number(ledger.spent.cost)}"
+        for name, ledger in bills.items()
+    )
     notes = (
         "Scores of held-out examples, which no search has seen; p by random changes of sign.",
-        f"Answers and cost are the search's; all together: {number(bench.chat.ledger.spent.cost)}.",
+        f"Answers and cost are the search's. Bills, all together: {paid}.",
     )
     return Grid(f"{bench.chat.model}, {bench.path}", header, tuple(cells), notes).text()

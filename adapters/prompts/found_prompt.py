@@ -1,0 +1,50 @@
+"""What a search for a prompt found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FoundPrompt:
+    """What a search found.
+
+    Args:
+        phi: The choices of the template.
+        text: The prompt, to read.
+        score: Mean score on the validation share.
+        start_score: The same of the hand-written prompt.
+        gains: Score minus the start's, for each example of the validation share.
+        answers: Distinct answers that were paid for, proposals included.
+        cost: Their price.
+        seconds: Wall-clock time.
+        seed: Of the search.
+        stop_reason: Why it ended.
+        tried: Every prompt that finished a race, with its mean score and examples, best first.
+    """
+
+    phi: dict[str, Any]
+    text: str
+    score: float
+    start_score: float
+    gains: tuple[float, ...]
+    answers: int
+    cost: float
+    seconds: float
+    seed: int
+    stop_reason: str
+    tried: tuple[tuple[dict[str, Any], float, int], ...] = field(repr=False)
+    standard_error: float | None = None
+    method: str = "prompt search"
+
+    @property
+    def loss(self) -> float:
+        """1 - score."""
+        return 1.0 - self.score
+
+    @property
+    def solves(self) -> int:
+        """Answers."""
+        return self.answers

@@ -1,0 +1,118 @@
+"""The settings file of `zo-bilevel prompt FILE.toml`: tables, models and metrics by name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zo_bilevel.support.errors import InputError, unknown_name_message
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.prompts.chat import Chat
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "": (
+        *("data", "metric", "examples", "validation", "folds"),
+        *("max_cost", "max_answers", "length_price"),
+    ),
+    "model": (),  # whatever ChatModel, LiteLLM or LocalChat takes
+    "template": ("user", "system", "num_shown", "system_role"),
+    "slots": (),
+    "proposer": ("about", "model"),
+    "judge": ("criteria", "model"),
+}
+CLASSES = "classes"
+JUDGE = "judge"
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read a TOML file, and refuse what it should not hold.
+
+    Raises:
+        InputError: If it cannot be read, or names what there is not.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    settings = {name: value for name, value in found.items() if not isinstance(value, dict)}
+    for part, content in [("", settings), *((k, v) for k, v in found.items() if k not in settings)]:
+        if part not in PARTS:
+            raise InputError(f"{path}: {unknown_name_message('table', part, filter(None, PARTS))}")
+        for name in content if PARTS[part] else ():
+            if name not in PARTS[part]:
+                where = f"{path} [{part}]" if part else path
+                raise InputError(f"{where}: {unknown_name_message('setting', name, PARTS[part])}")
+    for name in ("data", "model", "template"):
+        if name not in found:
+            raise InputError(f"{path} must have {name!r}")
+    return found
+
+
+def chat_of(settings: Mapping[str, Any]) -> Chat:
+    """The model that a table describes: `local`, `litellm`, or `url` and `name`.
+
+    Raises:
+        InputError: If it describes none, or has a setting that there is not.
+    """
+    from zo_bilevel.adapters import ChatModel, LiteLLM, LocalChat
+
+    given = dict(settings)
+    kind = next((name for name in ("local", "litellm", "url") if name in given), None)
+    if kind is None or (kind == "url" and "name" not in given):
+        raise InputError("[model] must have local, litellm, or url and name")
+    price = given.pop("price", None)
+    first = given.pop(kind)
+    name = {"url": lambda: given.pop("name"), "litellm": lambda: first}.get(
+        kind, lambda: Path(first).name
+    )()
+    options = given if price is None else {**given, "prices": {name: tuple(price)}}
+    if options.get("key_variable") == "":
+        options["key_variable"] = None
+    try:
+        if kind == "url":
+            return ChatModel(first, name, **options)
+        return LiteLLM(first, **options) if kind == "litellm" else LocalChat(first, **options)
+    except TypeError as error:
+        raise InputError(f"[model]: {str(error).partition(') ')[2] or error}") from error
+
+
+def metric_of(settings: Mapping[str, Any], chat: Chat) -> Any:  # noqa: ANN401 - or None
+    """The metric of a file: by name, a regular expression between slashes, or a judge.
+
+    Args:
+        settings: Of the file.
+        chat: Judges, where `[judge]` has no model of its own.
+
+    Returns:
+        The metric; `None` for classes.
+
+    Raises:
+        InputError: If there is no such metric.
+    """
+    from zo_bilevel.adapters.prompts import metrics
+    from zo_bilevel.adapters.prompts.judge import Judge
+
+    name = settings.get("metric", CLASSES)
+    known: dict[str, Any] = {
+        CLASSES: None,
+        "exact": metrics.exact_match,
+        "number": metrics.NumberMatch(),
+        "json": metrics.json_match,
+        "rouge": metrics.Rouge(),
+        "bleu": metrics.Bleu(),
+        JUDGE: None,
+    }
+    if (JUDGE in settings) != (name == JUDGE):
+        raise InputError(f'metric = "{JUDGE}" and the table [{JUDGE}] need each other')
+    if name == JUDGE:
+        given = dict(settings[JUDGE])
+        own = given.pop("model", None)
+        return Judge(chat_of(own) if own else chat, **given)
+    if isinstance(name, str) and len(name) > 2 and name[0] == name[-1] == "/":
+        return metrics.PatternMatch(name[1:-1])
+    if name not in known:
+        raise InputError(unknown_name_message("metric", str(name), known))
+    return known[name]
