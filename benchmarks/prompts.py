@@ -1,13 +1,13 @@
 """Soft prompts of a frozen MiniLM on k-shot texts: ours against CMA-ES at equal calls.
 
-python benchmarks/prompts.py tuning                 # about an hour on one core
-python benchmarks/prompts.py tuning --seeds 1 --calls 100 --shots 4
+python benchmarks/prompts.py tuning --calls 1000    # hours on one core
+python benchmarks/prompts.py tuning --calls 1000 --shots 4 --methods gauss-newton
 python benchmarks/prompts.py time                   # a call against a bare batched forward pass
 python benchmarks/prompts.py throughput --device cuda --precision bfloat16
 """
 
 import argparse
-import statistics
+import dataclasses
 import time
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import FrozenTransformer, LanguageModel, SoftPrompt
+from zo_bilevel.cli.prompt_bench import SoftPromptBench
 from zo_bilevel.tasks import prompts
 from zo_bilevel.tasks.prompt_data import split_shots
 
@@ -32,16 +33,31 @@ def make_solver(split, words, model, bound, seed):
 
 
 def tuning(arguments):
-    """Training cross-entropy after each budget, held-out accuracy at the end."""
-    texts, model = prompts.load_texts(), LanguageModel(prompts.DEFAULT_MODEL)
-    words = prompts.label_words(texts)
+    """Held-out scores of the prompt that validation keeps, after each budget of one run a seed."""
     budgets = [b for b in BUDGETS if b < arguments.calls] + [arguments.calls]
-    found = {name: [] for name in arguments.methods}
+    found, model = {}, None
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        split = split_shots(texts, arguments.shots, seed)
+        given = ("data", "words", "tokens", "kind", "model", "validation")
+        options = {
+            **dict.fromkeys(given),
+            **{"text_column": "text", "label_column": "label", "label_words": (), "template": ""},
+            **{"shots": arguments.shots, "max_test": arguments.max_test, "latent": 200},
+            **{"device": arguments.device, "precision": arguments.precision},
+        }
+        bench = SoftPromptBench(options, seed, model)
+        model = bench.model
+        rows = [bench.hand_written(), *bench.others()]
+        for row in rows:
+            note(
+                found,
+                row.run.method,
+                [row.run.loss if row.run.solves else np.nan, *both(row.scores)],
+                seed,
+            )
         for name in arguments.methods:
             method, bound, width = METHODS[name]
-            solver = make_solver(split, words, model, bound, seed)
+            solver = bench.solver(dataclasses.replace(bench.prompt, bound=bound))
+            selection = bench.selection(solver, arguments.calls)
             result = zb.minimize(
                 solver.problem(),
                 method(),
@@ -49,24 +65,30 @@ def tuning(arguments):
                 seed=seed,
                 dispatcher=zb.Batched(),
                 round_width=width,
+                callback=selection.see,
             )
             best = {r.solve: r.best_loss for r in result.history}
-            losses = [best[min(b, result.solves)] for b in budgets]
-            scores = prompts.held_out(solver, result.phi, split.test)
-            start = prompts.held_out(solver, None, split.test)
-            found[name].append([result.history[0].loss, *losses])
-            print(
-                f"seed {seed}, {name}: start {result.history[0].loss:.3f}",
-                *(f"{b} calls {loss:.3f}" for b, loss in zip(budgets, losses, strict=True)),
-                f"held out {start.accuracy} -> {scores.accuracy}",
-                f"cross-entropy {start.cross_entropy} -> {scores.cross_entropy}",
-                f"{result.seconds / result.solves:.2f} s a call",
-                sep="; ",
-                flush=True,
-            )
+            for budget in budgets:
+                phi = selection.best(until=budget)[1]
+                scores = prompts.held_out(solver, phi, bench.split.test)
+                loss = best[min(budget, result.solves)]
+                note(found, f"{name}, {budget} calls", [loss, *both(scores)], seed)
+            print(f"seed {seed}, {name}: {result.solves} calls, {result.stop_reason}", flush=True)
     for name, rows in found.items():
-        medians = [statistics.median(column) for column in zip(*rows, strict=True)]
-        print(f"median of {len(rows)}, {name}:", " ".join(f"{m:.3f}" for m in medians))
+        parts = [
+            "{1:.3f} ({0:.3f} to {2:.3f})".format(*np.percentile(column, [25, 50, 75]))
+            for column in zip(*rows, strict=True)
+        ]
+        print(f"{len(rows)} seeds, {name}: loss {parts[0]}, accuracy {parts[1]}, CE {parts[2]}")
+
+
+def both(scores):
+    return [scores.accuracy.value, scores.cross_entropy.value]
+
+
+def note(found, name, values, seed):
+    found.setdefault(name, []).append(values)
+    print(f"seed {seed}, {name}:", *(f"{value:.3f}" for value in values), flush=True)
 
 
 def time_of(function, repeats):
@@ -130,6 +152,7 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--max-test", type=int, default=300)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=32)

@@ -145,12 +145,17 @@ class PromptReader:
 
     def vectors(self, texts: ReadyTexts) -> torch.Tensor:
         """Sentence embeddings of an encoder without any prompt, shape `(texts, width)`."""
-        found = torch.empty(len(texts.ids), self.model.width)
+        found = torch.empty(
+            len(texts.ids),
+            self.model.width,
+            dtype=self.model.embeddings.dtype,
+            device=self.model.device,
+        )
         with torch.inference_mode():
             for chunk in self._chunks(texts.ids):
                 embedded, mask = self._embedded([texts.ids[k] for k in chunk])
                 output = self.model.model(inputs_embeds=embedded, attention_mask=mask)
-                found[chunk] = pooled(output.last_hidden_state, mask, self.pooling).float().cpu()
+                found[chunk] = pooled(output.last_hidden_state, mask, self.pooling)
         return found
 
     def _chunks(self, chosen: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -256,10 +261,8 @@ class PromptReader:
     def _label_vectors(self) -> torch.Tensor:
         """Embeddings of the label texts, without any prompt, shape `(classes, width)`."""
         if self._targets is None:
-            ids = [self.model.tokenizer(text)["input_ids"] for text in self.head.label_texts()]
-            embedded, mask = self._embedded(ids)
-            output = self.model.model(inputs_embeds=embedded, attention_mask=mask)
-            self._targets = pooled(output.last_hidden_state, mask, self.pooling)
+            ids = [tuple(self.model.tokenizer(t)["input_ids"]) for t in self.head.label_texts()]
+            self._targets = self.vectors(ReadyTexts(tuple(ids), 0))
         return self._targets
 
 

@@ -1,5 +1,6 @@
 """FrozenTransformer: a soft prompt of words is those words, batches, limits, saving, bad input."""
 
+import inspect
 import json
 import logging
 import pickle
@@ -15,10 +16,13 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import FrozenTransformer, LanguageModel, SoftPrompt
+from zo_bilevel.adapters.prompts.label_words import better_label_words
 from zo_bilevel.adapters.prompts.prompt_reader import PromptReader
+from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
 from zo_bilevel.adapters.prompts.transformer_head import Head
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError, MissingPackageError
+from zo_bilevel.tasks.scoring import score_logits
 
 TEXTS = [
     "a file opens",
@@ -154,6 +158,45 @@ def test_other_precisions_agree_as_far_as_they_go(models, precision):
     assert found.dtype == (np.float64 if precision == "float64" else np.float32)
     atol = TOLERANCE if precision == "float64" else 0.15 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["llama-causal", "gpt2-causal", "bert-encoder"])
+def test_half_precision_runs_directions_and_examples_in_one_batch_of_one_model(name, monkeypatch):
+    pair = tiny_models.make(name)
+    latents = {"latent": np.random.default_rng(1).normal(size=(5, 6))}
+    expected = frozen(LanguageModel(pair)).solve_batch(latents)
+    model = LanguageModel(pair, precision="bfloat16")
+    solver = frozen(model, max_rows=1000)
+    solver.reader.prompts_share_batches = True
+    rows, run = [], type(model.model).forward
+
+    def counted(self, *args, **options):
+        assert self is model.model  # no copy, whatever the direction
+        rows.append(len(options["inputs_embeds"]))
+        return run(self, *args, **options)
+
+    counted.__signature__ = inspect.signature(run)
+    solver(dict.fromkeys(latents, latents["latent"][0]))  # tries the key-value cache, once
+    monkeypatch.setattr(type(model.model), "forward", counted)
+    found = solver.solve_batch(latents)
+    assert {p.dtype for p in model.model.parameters()} == {torch.bfloat16}
+    assert rows == ([5, 5 * len(TEXTS)] if model.kind == "causal" else [5 * len(TEXTS)])
+    np.testing.assert_allclose(found, expected, atol=0.15 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["bert-encoder", "llama-causal", "bert-masked"])
+def test_better_label_words_lower_the_cross_entropy_of_the_examples(models, name):
+    solver = frozen(models(name))
+    start = solver.prompted()
+    words = better_label_words(solver.reader, start.matrix, TEXTS, LABELS)
+    assert list(words) == list(solver.reader.head.words)
+    assert len(set(words.values())) == len(words)
+    head = Head(solver.model, words, solver.reader.head.template)
+    better = PromptedTransformer(PromptReader(head), start.matrix)
+    losses = [
+        score_logits(p.logits(TEXTS), solver.labels).cross_entropy.value for p in (better, start)
+    ]
+    assert losses[0] < losses[1]
 
 
 @pytest.mark.gpu

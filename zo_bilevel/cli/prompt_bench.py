@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from zo_bilevel.cli.prompt_selection import Selection
 from zo_bilevel.cli.prompt_table import PROBE
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.support.arrays import FloatArray
@@ -28,8 +29,6 @@ OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
 POPULATION = 20
 VALIDATION = 0.25
 """Share of the shots that chooses what is kept, where it is a whole example of each class."""
-MOST_JUDGED = 30
-"""Prompts on the way that are judged on the validation share."""
 PROBE_STRENGTH = 10.0
 """Inverse of the penalty of the linear probe, for embeddings of unit length."""
 
@@ -70,7 +69,7 @@ class SoftPromptBench:
             parts = split_shots(self.split.train, options["shots"] - count, seed)
             self.train, self.validation = parts.train, parts.test
         self.model = model or self._load(options["model"] or prompts.DEFAULT_MODEL)
-        self.ours = self._solver(self.prompt)
+        self.ours = self.solver(self.prompt)
         self._right: FloatArray | None = None
 
     def _load(self, source: str) -> LanguageModel:
@@ -79,7 +78,8 @@ class SoftPromptBench:
         asked = {name: self.options[name] for name in ("device", "precision")}
         return LanguageModel(source, self.options["kind"], **asked)
 
-    def _solver(self, prompt: SoftPrompt) -> FrozenTransformer:
+    def solver(self, prompt: SoftPrompt) -> FrozenTransformer:
+        """The examples under a soft prompt of these settings."""
         from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
 
         train, template = self.train, self.options["template"]
@@ -114,25 +114,48 @@ class SoftPromptBench:
         return self._found(run, self._logits(None))
 
     def others(self) -> list[Found]:
-        """Rows that keep us honest: no prompt at all, and a linear probe on a frozen encoder."""
+        """Rows that keep us honest: no prompt, better label words, a probe on a frozen encoder."""
         from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
         from zo_bilevel.run.runs import Run
 
         reader, test = self.ours.reader, self.split.test
         bare = PromptedTransformer(reader, self.ours.soft_prompt.start[:0].float())
         rows = [("no prompt", np.asarray(bare.logits(test.texts), dtype=np.float64))]
+        if self.model.kind != "classifier":
+            rows.append(("better label words", self._with_better_words()))
         if self.model.kind == "encoder" and find_spec("sklearn") is not None:
             from sklearn.linear_model import LogisticRegression
 
             known = self.split.train
             train, asked = (
-                reader.vectors(reader.ready(part.texts, 0)).numpy() for part in (known, test)
+                reader.vectors(reader.ready(part.texts, 0)).float().cpu().numpy()
+                for part in (known, test)
             )
             probe = LogisticRegression(max_iter=1000, C=PROBE_STRENGTH).fit(train, known.labels)
             order = [list(probe.classes_).index(name) for name in self.ours.classes]
             rows.append((PROBE, probe.predict_log_proba(asked)[:, order]))
         runs = [Run(name, self.seed, stop_reason="not tuned") for name, _ in rows]
         return [self._found(run, logits) for run, (_, logits) in zip(runs, rows, strict=True)]
+
+    def _with_better_words(self) -> FloatArray:
+        """Logits with label words chosen on the examples, where the validation share agrees."""
+        from zo_bilevel.adapters.prompts.label_words import better_label_words
+        from zo_bilevel.adapters.prompts.prompt_reader import PromptReader
+        from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
+        from zo_bilevel.adapters.prompts.transformer_head import Head
+        from zo_bilevel.tasks.scoring import score_logits
+
+        own, known = self.ours.prompted(), self.train
+        words = better_label_words(self.ours.reader, own.matrix, known.texts, known.labels)
+        head = self.ours.reader.head
+        other = Head(self.model, words, head.template, head.scale)
+        found = PromptedTransformer(PromptReader(other), own.matrix)
+        if self.validation is not None:
+            labels = [self.ours.classes.index(label) for label in self.validation.labels]
+            scores = [score_logits(p.logits(self.validation.texts), labels) for p in (found, own)]
+            losses = [score.cross_entropy.value for score in scores if score.cross_entropy]
+            found = found if losses[0] < losses[-1] else own
+        return np.asarray(found.logits(self.split.test.texts), dtype=np.float64)
 
     def _logits(self, phi: Mapping[str, Any] | None, solver: Any = None) -> FloatArray:  # noqa: ANN401
         logits = (solver or self.ours).prompted(phi).logits(self.split.test.texts)
@@ -150,18 +173,19 @@ class SoftPromptBench:
         gain = paired_difference(right, self._right)
         return Found(run, score_logits(logits, labels), result, gain)
 
-    def _kept(
-        self, solver: FrozenTransformer, path: list[Mapping[str, Any]]
-    ) -> Mapping[str, Any] | None:
-        """Of the prompts that were the best so far, the best on the validation share."""
+    def selection(self, solver: FrozenTransformer, calls: int) -> Selection:
+        """Keeps the prompt that is best on the validation share."""
         from zo_bilevel.tasks.prompts import held_out
 
-        if self.validation is None or not path:
-            return path[-1] if path else None
-        places = sorted({round(k) for k in np.linspace(0, len(path) - 1, MOST_JUDGED)})
-        judged: list[Mapping[str, Any] | None] = [None, *(path[k] for k in places)]
-        losses = [held_out(solver, phi, self.validation).cross_entropy for phi in judged]
-        return judged[int(np.argmin([loss.value if loss else np.inf for loss in losses]))]
+        known = self.validation
+        if known is None:
+            return Selection(None, calls)
+
+        def judge(phi: Mapping[str, Any] | None) -> float:
+            loss = held_out(solver, phi, known).cross_entropy
+            return np.inf if loss is None else loss.value
+
+        return Selection(judge, calls)
 
     def run(self, name: str, method: Method, progress: Progress, place: int, count: int) -> Found:
         """One method, on the same examples and calls as the others."""
@@ -173,14 +197,13 @@ class SoftPromptBench:
         calls = self.options["max_calls"]
         is_ours = name == OURS
         drawn = dataclasses.replace(self.prompt, bound=DRAWN_BOUND)
-        solver = self.ours if is_ours else self._solver(drawn)
+        solver = self.ours if is_ours else self.solver(drawn)
 
-        traced, path = ObservedMethod(method, name), list[Mapping[str, Any]]()
+        traced, selection = ObservedMethod(method, name), self.selection(solver, calls)
 
         def observe(record: Record) -> None:
             traced.observe(record)
-            if record.status == "ok" and record.loss <= record.best_loss:
-                path.append({key: np.array(value) for key, value in record.phi.items()})
+            selection.see(record)
             share = (place + record.solve / calls) / count
             progress.update(share, f"{name}: {record.solve} of {calls} calls", record.best_loss)
 
@@ -193,7 +216,7 @@ class SoftPromptBench:
             round_width=1 if is_ours else POPULATION,
             callback=observe,
         )
-        phi = self._kept(solver, path)
+        phi = selection.best()[1]
         kept = dataclasses.replace(result, phi=self.ours_start() if phi is None else dict(phi))
         return self._found(traced.finished(result), self._logits(phi, solver), kept)
 
