@@ -288,3 +288,42 @@ def test_an_interval_of_a_log_holds_no_negative_values():
     share = (real.intervals()["a"][1] - 0.02) / 0.02
     assert share > 1.0
     assert log.intervals()["a"] == pytest.approx((0.02 / np.exp(share), 0.02 * np.exp(share)), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "missing", "covariance", "prior"])
+def test_a_place_that_is_no_minimum_says_how_far_it_is(kind):
+    """Two standard errors off the minimum of a straight line, along its slope."""
+    target = 1.0 + 0.5 * TIMES + 0.1 * np.cos(7 * TIMES)
+    prior = zb.Normal(0.4, 0.3) if kind == "prior" else None
+    options = {"covariance": 0.01 * np.eye(25)} if kind == "covariance" else {"sigma": 0.1}
+    if kind == "missing":
+        target[3:6] = np.nan
+    space = zb.Space(m=zb.Real(-9, 9), b=zb.Real(-9, 9, prior=prior))
+    problem = zb.Problem(
+        space, lambda p: p["m"] + p["b"] * TIMES, zb.SquaredError(target, **options)
+    )
+    result = zb.minimize(problem, max_solves=30)
+    found = zb.uncertainty(problem, result.phi)
+    assert np.abs(found.steps).max() < 1e-3
+    assert "no minimum" not in str(found)
+    off = {**result.phi, "b": result.phi["b"] + 2 * found.standard_error["b"]}
+    there = zb.uncertainty(problem, off)
+    expected = [0.0, -2 * found.standard_error["b"] / there.standard_error["b"]]
+    np.testing.assert_allclose(there.steps, expected, atol=1e-4)
+    assert "no minimum of the data: a step from here would move b by" in str(there)
+
+
+def test_what_the_data_know_no_better_than_the_bounds_is_said():
+    space = zb.Space(fast=zb.Real(0, 5), slow=zb.Real(0, 5))
+    both = np.stack([np.exp(-1.22 * TIMES), np.exp(-1.2 * TIMES)], axis=1)
+    data = both @ [2.0, 3.0] + 0.04 * np.cos(40 * TIMES)
+    problem = zb.Problem(
+        space, lambda p: both @ [p["fast"], p["slow"]], zb.SquaredError(data, sigma=0.1)
+    )
+    result = zb.minimize(problem, max_solves=30)
+    words = "hardly determined by the data: fast + slow is determined, fast and slow are not"
+    assert words in result.warnings
+    found = result.uncertainty(problem)
+    assert found.undetermined == ()
+    low, high = found.intervals()["fast"]
+    assert high - low > 5 / np.sqrt(2)

@@ -7,6 +7,7 @@ import io
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -33,6 +34,8 @@ MOST_BARS, MOST_CORRELATED, MOST_WRITTEN = 15, 40, 8
 """Parameters drawn one a row; in the matrix of correlations; whose correlations are written."""
 MOST_LINEAR = 300.0
 """Positions of outputs that span more than this factor are drawn on a logarithmic axis."""
+MOST_RANGE, MOST_PANELS = 8.0, 4
+"""Parts of the target have panels of their own where all span so many times what one spans."""
 MOST_SLICES = 4
 """Parameters whose values are drawn against the loss where there are no data."""
 FIT, DATA, LOST = COLOURS[0], "#444444", COLOURS[1]
@@ -115,10 +118,11 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
     is_log = bool(across.min() > 0 and across.max() > MOST_LINEAR * across.min() and x is not None)
     used = np.flatnonzero(data.weights > 0)
 
-    def draw_fit(panel: Axes) -> None:
-        panel.plot(across[used], data.target[used], ".", color=DATA, ms=4, label="data", zorder=2)
+    def draw_fit(panel: Axes, shown: list[tuple[str, Any]]) -> None:
+        seen = np.intersect1d(used, np.concatenate([part for _, part in shown]))
+        panel.plot(across[seen], data.target[seen], ".", color=DATA, ms=4, label="data", zorder=2)
         bands = _bands(data, known)
-        for k, (name, part) in enumerate(_parts(data)):
+        for k, (name, part) in enumerate(shown):
             order = part[np.argsort(across[part], kind="stable")]
             colour = COLOURS[k % len(COLOURS)]
             panel.plot(across[order], theta[order], color=colour, lw=1.4, label=name, zorder=3)
@@ -129,7 +133,8 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
                     across[order], low, high, color=colour, alpha=alpha, lw=0, label=said
                 )
         panel.legend(frameon=False, fontsize=8)
-        _dressed(panel, "Data and fit", label, is_log=is_log)
+        own = "" if len(shown) == len(_parts(data)) else f": {shown[0][0]}"
+        _dressed(panel, f"Data and fit{own}", label, is_log=is_log)
 
     def draw_residuals(panel: Axes) -> None:
         scaled = (np.sqrt(data.weights) * (data.target - theta))[used]
@@ -146,7 +151,16 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
         up = "(data - fit) / standard deviation"
         _dressed(panel, "Residuals", label, up, is_log=is_log)
 
-    return [draw_fit, draw_residuals]
+    fits = [partial(draw_fit, shown=shown) for shown in _panels(data, theta)]
+    return [*fits, draw_residuals]
+
+
+def _panels(data: SquaredError, theta: FloatArray) -> list[list[tuple[str, Any]]]:
+    """The parts of the target that are drawn together: all, or each where their sizes differ."""
+    parts = _parts(data)
+    ranges = [r for _, part in parts if (r := float(np.ptp(theta[part]))) > 0]
+    differ = ranges and float(np.ptp(theta)) > MOST_RANGE * min(ranges)
+    return [[part] for part in parts] if differ and len(parts) <= MOST_PANELS else [parts]
 
 
 def _parts(data: SquaredError) -> list[tuple[str, Any]]:

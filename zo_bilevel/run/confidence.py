@@ -19,6 +19,8 @@ SAME_RATIO = 0.02
 """Two components of a direction count as equal within this share."""
 SMALL_COMPONENT = 0.1
 """Components of a unit vector below it are left out of its description."""
+FAR_STEP = 0.3
+"""Standard errors that a further step may move a parameter before the answer is no minimum."""
 MOST_ROWS = 30
 """Parameters that the printed table shows."""
 
@@ -37,6 +39,9 @@ class Uncertainty:
         stiffness: Singular values of the weighted Jacobian per scaled unit, `(N,)`, falling.
         directions: The eigen-directions they belong to, one a column, scaled, `(N, N)`.
         undetermined: What the data leave open, in words.
+        hardly: What they determine, but no better than the bounds do: 95 % intervals are longer.
+        steps: By how many standard errors a Gauss-Newton step from the answer would move each
+            parameter, `(N,)`; about 0 at a minimum.
         on_bound: Names of parameters on a bound: their intervals are one-sided at best.
         solves: What it cost.
         space: The parameters.
@@ -54,6 +59,8 @@ class Uncertainty:
     stiffness: FloatArray = field(repr=False)
     directions: FloatArray = field(repr=False)
     undetermined: tuple[str, ...]
+    hardly: tuple[str, ...]
+    steps: FloatArray = field(repr=False)
     on_bound: tuple[str, ...]
     solves: int
     space: Space = field(repr=False)
@@ -165,7 +172,14 @@ class Uncertainty:
             for name, value, error, low, high in zip(names, values, errors, *flat, strict=True)
         )
         notes = [f"not determined by the data: {words}" for words in self.undetermined]
+        notes += [f"hardly determined by the data: {words}" for words in self.hardly]
         notes += [f"on a bound: {name}" for name in self.on_bound]
+        far = int(np.argmax(np.abs(self.steps)))
+        if abs(self.steps[far]) > FAR_STEP and not self.on_bound:
+            notes.append(
+                f"no minimum of the data: a step from here would move {self.names[far]} by "
+                f"{abs(self.steps[far]):.2g} standard errors"
+            )
         if len(rows) > MOST_ROWS:
             notes.append(f"... and {len(rows) - MOST_ROWS} more parameters")
         title = (

@@ -19,6 +19,7 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from zo_bilevel.methods.notes import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
@@ -108,6 +109,12 @@ class Fit:
         lost = math.sqrt(self.residual_variance) / width
         return np.asarray(stiffness <= max(SINGULAR_SHARE * self.stiffness[0], lost))
 
+    def _are_hardly(self, stiffness: FloatArray) -> NDArray[np.bool_]:
+        """Which others have intervals as long as the bounds are apart, if they are that stiff."""
+        width = self.space.upper[0] - self.space.lower[0]
+        reach = 2.0 * stats.t.ppf(0.975, self.freedom) * math.sqrt(self.residual_variance)
+        return np.asarray((stiffness < reach / width) & ~self._are_open(stiffness))
+
     @property
     def is_sure(self) -> bool:
         """Whether doubt about the slopes changes no standard error by much, nor what is open."""
@@ -122,6 +129,31 @@ class Fit:
         )
         return self._described(is_unseen | self._are_open(at_most))
 
+    def hardly(self) -> tuple[str, ...]:
+        """What the data determine for sure no better than the bounds do, in words."""
+        is_told = self.error <= MOST_DOUBT * self.stiffness
+        return self._described(is_told & self._are_hardly(self.stiffness + self.error))
+
+    def moves(self) -> FloatArray:
+        """Where a Gauss-Newton step would lead from the answer, scaled, `(N,)`; zero at a minimum.
+
+        Along what the data determine.
+        """
+        parts, used = Residuals(self.space, self.objective), self.objective.weights > 0
+        jacobian = self.slopes.jacobian
+        if parts.is_plain:
+            jacobian = jacobian if used.all() else jacobian[used]
+            weighted = self.objective.weights * self.objective.difference(self.theta)
+            pull = weighted[used] @ jacobian
+        else:
+            known = np.where(used[:, None], jacobian, 0.0)
+            slopes = parts.slopes(known, self.slopes.x, np.eye(self.space.size))
+            pull = parts.at(self.theta, self.slopes.x) @ slopes
+        along = self.rows @ pull
+        is_open = self._are_open(self.stiffness)
+        steps = np.divide(along, self.stiffness**2, out=np.zeros_like(along), where=~is_open)
+        return np.asarray(-self.rows.T @ steps)
+
     def _described(self, is_open: NDArray[np.bool_]) -> tuple[str, ...]:
         x = self.slopes.x
         names, values, rates = flat_names(self.space), self.space.values(x), self.space.rates(x)
@@ -133,7 +165,7 @@ class Fit:
         is_open = self._are_open(stiffness)
         deviation = np.sqrt(self.residual_variance)
         spreads = np.divide(deviation, stiffness, out=np.zeros_like(stiffness), where=~is_open)
-        rates = space.rates(x)
+        rates, scaled = space.rates(x), np.linalg.norm(rows.T * spreads, axis=1)
         factor = rates[:, None] * rows.T * spreads
         covariance = factor @ factor.T  # (2)
         touched = np.any(np.abs(rows[is_open]) > OPEN_COMPONENT, axis=0)
@@ -149,6 +181,8 @@ class Fit:
             stiffness=stiffness,
             directions=rows.T,
             undetermined=self._described(is_open),
+            hardly=self._described(self._are_hardly(stiffness)),
+            steps=np.divide(self.moves(), scaled, out=np.zeros_like(scaled), where=scaled > 0),
             on_bound=on_bound(space, x),
             solves=solves,
             space=space,
@@ -194,8 +228,12 @@ def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
 
 def warnings_of(fit: Fit | None, space: Space, x: FloatArray) -> tuple[str, ...]:
     """What has to be said with an answer, in words."""
-    undetermined = () if fit is None else fit.undetermined()
-    found = [(undetermined, "not determined by the data"), (on_bound(space, x), "on a bound")]
+    undetermined, hardly = ((), ()) if fit is None else (fit.undetermined(), fit.hardly())
+    found = [
+        (undetermined, "not determined by the data"),
+        (hardly, "hardly determined by the data"),
+        (on_bound(space, x), "on a bound"),
+    ]
     return tuple(f"{words}: {_listed(names)}" for names, words in found if names)
 
 

@@ -69,7 +69,11 @@ class OutputRounding:
         if self._digits < MOST_DIGITS:
             places = np.floor(np.log10(values)) + 1.0 - self._digits
             by_digits = float(np.sqrt(np.mean(10.0 ** (2.0 * places))))
-        return float(ROUNDING_DEVIATION) * max(self._unit, by_digits)
+        # of one answer a common unit may be chance: a straight line at even distances has one
+        is_told = self._answers > 1 or (
+            self._unit > 0.0 and _digits(np.array([self._unit])) < MOST_DIGITS
+        )
+        return float(ROUNDING_DEVIATION) * max(self._unit if is_told else 0.0, by_digits)
 
 
 def common_unit(values: FloatArray) -> float:
