@@ -364,6 +364,33 @@ class TestDefaults:
             assert result.phi["k"] == 6
             assert abs(result.phi["a"] - 1.0) < 1e-3
 
+    @pytest.mark.parametrize("late", [1, 2])
+    def test_the_first_difference_of_a_direction_may_take_as_long_as_it_likes(self, late):
+        """It is asked for again elsewhere: the search polished the other parameter till the end."""
+        started = []
+
+        def seconds(rng):
+            started.append(0)
+            return 50.0 if len(started) == late + 1 else 1.0
+
+        machine = SimulatedClock(2, seconds)
+        result = run(zb.GaussNewton(), machine, round_width=2, tolerance=1.7e-5)
+        assert result.loss <= 1.7e-5
+        assert machine.now < 25.0
+
+    def test_a_probe_of_the_noise_is_held_against_the_point_it_was_asked_beside(self):
+        """The best point moves meanwhile: an exact loss was taken for a noisy one."""
+
+        def rosenbrock(phi):
+            x = phi["x"]
+            return float(np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2))
+
+        problem = zb.Problem(zb.Space(x=zb.Real(-2, 2, shape=(3,))), rosenbrock)
+        start = {"x": np.random.default_rng(0).uniform(-1, 1, 3)}
+        options = {"initial": start, "round_width": 16, "asynchronous": True, "max_solves": 220}
+        result = zb.minimize(problem, dispatcher=clock(0, 16), **options)
+        assert "confirm" not in {record.role for record in result.history}
+
     def test_exact_derivatives_need_whole_rounds(self):
         with pytest.raises(zb.UnsupportedProblemError, match="gauss-newton needs whole rounds"):
             run(zb.GaussNewton(zb.FG2U()))
@@ -376,9 +403,12 @@ class TestBadInput:
             run(zb.Scipy("COBYQA"))
 
     def test_a_dispatcher_that_runs_rounds(self):
-        words = "dispatcher Batched runs whole rounds: asynchronous must be False"
+        class Rounds:
+            run, close = zb.Serial.run, zb.Serial.close
+
+        words = "dispatcher Rounds runs whole rounds: asynchronous must be False"
         with pytest.raises(zb.InputError, match=words):
-            run(zb.RandomSearch(), zb.Batched())
+            run(zb.RandomSearch(), Rounds())
 
     def test_a_quorum(self):
         with pytest.raises(zb.InputError, match="quorum is a share of a round"):
@@ -401,3 +431,22 @@ class TestBadInput:
 
         with pytest.raises(zb.InputError, match="idle must ask for a point when none"):
             run(Idle())
+
+
+def test_solves_that_wait_share_a_call_of_a_batched_solver():
+    sizes = []
+
+    class Batch:
+        def __call__(self, phi):
+            return solve(phi)
+
+        def solve_batch(self, phis):
+            sizes.append(len(phis["a"]))
+            rows = [dict(zip(phis, row, strict=True)) for row in zip(*phis.values(), strict=True)]
+            return np.array([solve(row) for row in rows])
+
+    batched = run(zb.RandomSearch(), zb.Batched(), Batch())
+    assert max(sizes) == 4
+    assert {r.loss for r in batched.history} == {r.loss for r in run(zb.RandomSearch()).history}
+    with pytest.raises(zb.InputError, match="Batched needs an inner solver with a method"):
+        run(zb.RandomSearch(), zb.Batched())

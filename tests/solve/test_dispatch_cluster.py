@@ -68,6 +68,18 @@ PROGRAM = """
             with Joblib(n_jobs=2, backend=backend) as dispatcher:
                 report["num_workers"] = dispatcher.num_workers
                 report["clean"] = content(dispatcher.run(Solve(noisy), jobs))
+                stream = dispatcher.stream(Solve(noisy))
+                for job in jobs:
+                    stream.submit(job)
+                report["one by one"] = content([stream.next(60.0) for _ in jobs])
+                stream.close()
+                stream = dispatcher.stream(Solve(lambda phi: time.sleep(60)))
+                stream.submit(jobs[0])
+                assert stream.next(0.5) is None
+                stream.close()  # kills it: the workers are free for the next
+                started = time.monotonic()
+                report["again"] = content(dispatcher.run(Solve(noisy), jobs))
+                report["again_s"] = time.monotonic() - started
             print(json.dumps(report))
             return
         with Joblib(n_jobs=2, timeout_s=1.5) as dispatcher:
@@ -144,7 +156,8 @@ def test_a_local_cluster_gives_the_numbers_of_serial(tmp_path, package, start):
     report = run_program(tmp_path, package, start, "quick")
     assert report["open"] == []  # listens on the loopback interface only
     assert report["num_workers"] == 2
-    assert report["clean"] == report["serial"]
+    assert report["clean"] == report["one by one"] == report["again"] == report["serial"]
+    assert report["again_s"] < 30
 
 
 @pytest.mark.slow

@@ -224,7 +224,6 @@ def test_solves_of_a_killed_run_go_on_and_are_collected_by_the_next(place, folde
             time.sleep(0.05)
         run.kill()
         run.wait()
-        time.sleep(6.0)  # the run gives no sign, and its workers end what they have
         with zb.Queue(place) as queue:
             resumed = minimize(folder, queue, store=place)
     assert losses(resumed) == losses(quiet)

@@ -10,22 +10,23 @@ from zo_bilevel.cli.options import WORDS_KEY
 
 HIDDEN_WORD = "<hidden>"
 _SECRET = re.compile(r"(?i)[^=]*(key|token|secret|passw|credential|auth)[^=]*=")
-_STORE = "--store"
+_NOT_KEPT = ("--store", "--dispatch")
+"""Places, which may hold a password, and may be others when the run is resumed."""
 
 
 def words_to_store(context: click.Context) -> list[str]:
     """The words that `zo-bilevel` was called with.
 
     Returns:
-        The words without `--store`, which is wherever the file is when the run is resumed; the
-        values of settings that sound like secrets are hidden.
+        The words without `--store` and `--dispatch`, which may be elsewhere when the run is
+        resumed; the values of settings that sound like secrets are hidden.
     """
     words: list[str] = []
     given = iter(context.find_root().meta.get(WORDS_KEY, ()))
     for word in given:
-        if word == _STORE:
+        if word in _NOT_KEPT:
             next(given, None)
-        elif not word.startswith(_STORE + "="):
+        elif word.partition("=")[0] not in _NOT_KEPT:
             words.append(hide_secret(word))
     return words
 

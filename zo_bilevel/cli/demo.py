@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, final
 
 import click
 
-from zo_bilevel.cli.options import INTERRUPTED, POSITIVE, dispatcher_of
+from zo_bilevel.cli.dispatch import dispatcher_of
+from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from zo_bilevel.cli.options import POSITIVE_SECONDS, dispatcher_of, with_fixed
+from zo_bilevel.cli.dispatch import dispatcher_of
+from zo_bilevel.cli.options import POSITIVE_SECONDS, with_fixed
 
 
 @click.command("doctor")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import click
+
+from zo_bilevel.cli.dispatch import dispatcher_of
 
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
@@ -60,6 +62,13 @@ SHARED_OPTIONS = (
         metavar="FILE",
         help="Remember every solve in this file; the same command again goes on from there.",
     ),
+    click.option(
+        "--dispatch",
+        metavar="WHERE",
+        help="Where solves run: queue:STORE (zo-bilevel worker takes them), slurm:FOLDER, "
+        "dask:ADDRESS, ray:ADDRESS; options of zb.Queue and zb.Slurm behind commas, "
+        "slurm:jobs,timeout_min=60. Set --workers to about as many as there are.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no progress."),
     click.option("--plot", metavar="FILE.png", help="Draw what was found to a file."),
 )
@@ -85,6 +94,7 @@ class Conditions:
         round_width: Solves the method may ask for at once.
         timeout: Seconds for one solve, or `None`.
         store: File that remembers every solve, or `None`.
+        place: Where solves run, or `None` for this machine.
     """
 
     task: Task
@@ -94,30 +104,12 @@ class Conditions:
     round_width: int
     timeout: float | None
     store: str | None
+    place: str | None
 
     def dispatcher(self) -> AbstractContextManager[Dispatcher]:
         """The dispatcher, closed at the end of a `with` block."""
         is_process = self.workers > 1 or self.timeout is not None
-        return dispatcher_of(self.workers, self.timeout, is_process=is_process)
-
-
-@contextmanager
-def dispatcher_of(
-    workers: int, timeout: float | None = None, *, is_process: bool
-) -> Iterator[Dispatcher]:
-    """A dispatcher for a `with` block, closed whatever happens."""
-    from zo_bilevel.solve.dispatch.serial import Serial
-
-    if not is_process:
-        yield Serial()
-        return
-    from zo_bilevel.solve.dispatch.joblib import Joblib
-
-    dispatcher = Joblib(workers, timeout_s=timeout)
-    try:
-        yield dispatcher
-    finally:
-        dispatcher.close()
+        return dispatcher_of(self.workers, self.timeout, is_process=is_process, place=self.place)
 
 
 def conditions_of(shared: dict[str, Any]) -> Conditions:
@@ -153,6 +145,7 @@ def conditions_of(shared: dict[str, Any]) -> Conditions:
         shared["round_width"] or shared["workers"],
         shared["timeout"],
         shared["store"],
+        shared["dispatch"],
     )
 
 

@@ -36,6 +36,9 @@ MOST_PARAMETERS = 20
 @click.option("--xtol", type=float, help="Stop at a step shorter than this share of |phi|.")
 @click.option("--patience", type=POSITIVE, help="Stop after so many solves without improvement.")
 @click.option("--no-restarts", is_flag=True, help="Stop where the first local search ends.")
+@click.option(
+    "--asynchronous", is_flag=True, help="Use each answer as it arrives, and wait for no round."
+)
 @click.option("--report", "report_file", metavar="FILE.html", help="Write a page of the result.")
 @click.pass_context
 def run_command(
@@ -48,6 +51,7 @@ def run_command(
     xtol: float | None,
     patience: int | None,
     no_restarts: bool,
+    asynchronous: bool,
     report_file: str | None,
     **shared: Any,  # noqa: ANN401 - the shared options, typed in Conditions
 ) -> None:
@@ -62,6 +66,7 @@ def run_command(
         check_result_page(report_file)
     command = words_to_store(context)
     rules = {"ftol": ftol, "xtol": xtol, "patience": patience, "restarts": not no_restarts}
+    rules["asynchronous"] = asynchronous
     silent = shared["as_json"]
     run, result = _solve(conditions, method, seed, max_seconds, rules, command, is_silent=silent)
     show = _json if silent else report

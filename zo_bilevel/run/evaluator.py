@@ -13,7 +13,7 @@ from zo_bilevel.problem.problem import BoundProblem, Problem
 from zo_bilevel.run.experiment_parts import ExperimentParts
 from zo_bilevel.run.outcome_judge import OutcomeJudge
 from zo_bilevel.run.warm_starts import WarmStarts, takes_warm
-from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, Solve
+from zo_bilevel.solve.dispatch.base import Dispatcher, KillsLate, OutlivesRuns, Solve
 from zo_bilevel.solve.evaluation import Evaluation, Job, Outcome, Point
 from zo_bilevel.solve.streams import solve_seed
 from zo_bilevel.store.recorder import Recorder
@@ -77,6 +77,8 @@ class Evaluator:
         self._judge = OutcomeJudge(problem, self.decoded)
         self.parts = ExperimentParts(problem)
         self._decode = decode
+        if recorder is not None and isinstance(dispatcher, OutlivesRuns):
+            dispatcher.name_run(recorder.name)
         self.known: KnowsAnswers | None = None
         self.warm_starts: WarmStarts | None = None
 

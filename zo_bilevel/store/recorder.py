@@ -79,6 +79,12 @@ class Recorder:
         self._judged: list[StoredSolve] = []
         self._written = self._looked = time.monotonic()
 
+    @property
+    def name(self) -> str:
+        """Of the run: the same in all its lives, and no other's."""
+        facts = repr((self.run.identity, self.run.number, self.run.created))
+        return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
     def _key(self, point: Point, seed: int) -> bytes:
         digest = self._digests[point.part[0] if point.part else ""].copy()
         digest.update(str(seed).encode())

@@ -28,9 +28,14 @@ from zo_bilevel.methods.gauss_newton.propose import (
     propose,
 )
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
+from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
+OVERDUE = 2
+"""Answers for each worker after which a difference that still runs is asked for again."""
+SMALL_GAIN = 1e-3
+"""Share of the loss that is not worth a trial step while a direction is not known."""
 WORKERS_PER_TRIAL = 4
 """One trial step runs at a time for every so many workers; the others learn around them."""
 
@@ -142,6 +147,9 @@ class Arrivals:
             return StepPlan()
         for doubt, caution in ((True, CAUTION_IN_WIDE_ROUNDS), (True, CAUTION), (False, 0.0)):
             step = real.step(quadratic, doubt=doubt, caution=caution)
+            gain = -quadratic.change(step, doubt=doubt)
+            if self._is_blind and gain <= SMALL_GAIN * abs(real.model.loss):
+                return StepPlan()  # it would polish a part of the parameters, and lose trust
             point = real.explorer.clip(real.model.center + real.model.basis @ step)
             if not any(np.array_equal(point, other) for other in [real.model.center, *known]):
                 return StepPlan(points=[point])
@@ -165,6 +173,17 @@ class Arrivals:
         return [self._unit(part, state) for part in parts]
 
     @property
+    def _is_blind(self) -> bool:
+        """Whether a difference runs along a direction that the model does not know."""
+        basis = self._local.state.model.basis
+        probes = [unit.plan.probes[0] for unit in self._running if unit.plan.probes]
+        parts = [(orthogonal_part(probe, basis), probe) for probe in probes]
+        return any(part @ part > 0.5 * (probe @ probe) for part, probe in parts)
+
+    def _is_overdue(self, unit: _Unit) -> bool:
+        return bool(unit.plan.probes) and unit.age >= OVERDUE * self._probing.width
+
+    @property
     def _trials(self) -> list[_Unit]:
         return [unit for unit in self._running if unit.plan.points and not unit.is_repeat]
 
@@ -182,7 +201,11 @@ class Arrivals:
         """The state as if all that runs had arrived as predicted."""
         real = self._local.state
         trials = [unit.plan.points[0] for unit in self._trials]
-        probes = [(u.plan.base, u.plan.probes[0]) for u in self._running if u.plan.base is not None]
+        probes = [
+            (unit.plan.base, unit.plan.probes[0])
+            for unit in self._running
+            if unit.plan.base is not None and not self._is_overdue(unit)
+        ]
         state = copy.copy(real)
         state.model, state.trust = real.model.imagining(trials, probes), copy.copy(real.trust)
         state.differences = len(probes) + (0 if trials else real.differences)
@@ -216,6 +239,8 @@ class Arrivals:
         for unit in self._running:
             unit.take(evaluation)
             unit.age += 1
+            if unit.age == OVERDUE * self._probing.width and unit.plan.probes:
+                self._local.state.explorer.retry(-unit.plan.probes[0])
         while ready := [unit for unit in self._running if unit.is_ready]:
             self._learn(ready[0])
 

@@ -130,10 +130,17 @@ class Proposals:
         x = region.within(region.base + region.frame @ y + jitter)
         return Trial("probe", x, y)
 
-    def unexplained(self, value: float) -> float:
-        """By how much the loss of a probe differs from the best one beyond what slopes explain."""
+    def unexplained(self, probe: Trial, value: float) -> float:
+        """By how much the loss of a probe differs beyond what slopes explain.
+
+        It is compared with the point that it was asked beside, which need not be the best any more;
+        with none where that was dropped meanwhile.
+        """
         region = self._model
-        row = region.best()
+        away = region.local.squared_distances(probe.y)
+        row = int(np.argmin(away))
+        if away[row] > PROBE_DISTANCE:
+            return 0.0
         difference = abs(value - float(region.local.values[row]))
         moved = PROBE_DISTANCE * float(np.max(region.upper - region.lower)) / 6.0
         unit = moved * float(np.linalg.norm(region.back))

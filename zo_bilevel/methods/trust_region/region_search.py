@@ -231,7 +231,7 @@ class RegionSearch:
             if value is not None and value > LARGEST_LOSS:
                 value = None
             if trial.kind == "probe":
-                self._judge_noise(value)
+                self._judge_noise(trial, value)
                 continue
             if move is not None:
                 tried.append((np.inf if value is None else value, trial))
@@ -294,8 +294,8 @@ class RegionSearch:
             self._radius = self._floor
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
 
-    def _judge_noise(self, value: float | None) -> None:
-        difference = 0.0 if value is None else self._proposals.unexplained(value)
+    def _judge_noise(self, probe: Trial, value: float | None) -> None:
+        difference = 0.0 if value is None else self._proposals.unexplained(probe, value)
         if value is not None and difference > 0.0:
             self._differences.append(difference)
             self.model.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))

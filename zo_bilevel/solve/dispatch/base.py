@@ -60,6 +60,19 @@ class KillsLate(Protocol):
         ...
 
 
+@runtime_checkable
+class OutlivesRuns(Protocol):
+    """A dispatcher whose solves go on when the run is killed."""
+
+    def name_run(self, name: str) -> None:
+        """Say which run asks from now on.
+
+        Args:
+            name: The same whenever the run goes on, and no other's. Nobody else works on it.
+        """
+        ...
+
+
 class Stream(Protocol):
     """Solves that start and end one by one."""
 

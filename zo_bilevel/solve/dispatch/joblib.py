@@ -18,7 +18,11 @@ import numpy as np
 
 from zo_bilevel.problem.module_values import module_values
 from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
-from zo_bilevel.solve.dispatch.processes.cluster import Cluster
+from zo_bilevel.solve.dispatch.processes.cluster import (
+    Cluster,
+    ClusterStream,
+    running_cluster,
+)
 from zo_bilevel.solve.dispatch.processes.lanes import Killable, Lanes, Round
 from zo_bilevel.solve.dispatch.processes.pool import Limits, WorkerPool, run_job, with_retries
 from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
@@ -100,7 +104,7 @@ class Joblib(WithBlock):
     def run_within(
         self, solve: Solve, jobs: Sequence[Job], seconds: float
     ) -> Iterator[tuple[int, Outcome]]:
-        """As `run`; where solves are processes of this machine, late ones are killed.
+        """As `run`; late solves are killed, except in threads.
 
         Args:
             solve: Runs one job.
@@ -110,8 +114,6 @@ class Joblib(WithBlock):
         Returns:
             As `run`; jobs that are late have no outcome.
         """
-        if self.backend in ("dask", "ray"):
-            return self._get_cluster().run(self._ship(solve), jobs)
         late = math.inf if self.backend == "threading" else seconds
         return Round(self._lanes(solve), jobs, self.quorum).outcomes(late)
 
@@ -123,17 +125,16 @@ class Joblib(WithBlock):
 
         Raises:
             InputError: If the inner solver cannot be pickled; with a `quorum`, which is a share of
-                a round; on Dask and Ray.
+                a round.
         """
         if self.quorum is not None:
             raise InputError(f"quorum is a share of a round, and there are none, got {self.quorum}")
-        if self.backend in ("dask", "ray"):
-            raise InputError(
-                f"backend={self.backend!r} runs whole rounds: asynchronous must be False"
-            )
         return self._lanes(solve)
 
-    def _lanes(self, solve: Solve) -> Lanes:
+    def _lanes(self, solve: Solve) -> Stream:
+        if self.backend in ("dask", "ray"):
+            cluster = self._get_cluster()
+            return ClusterStream(cluster, self._ship(solve), self._limits)
         if self.backend == "threading":
             return Lanes(_run_in_thread(solve, self._limits), self.num_workers)
         shipment, pool = self._ship(solve), self._get_pool()
@@ -167,7 +168,7 @@ class Joblib(WithBlock):
 
     def _get_cluster(self) -> Cluster:
         if self._cluster is None:
-            self._cluster = Cluster(self.backend, self.n_jobs, self._limits, self.quorum)
+            self._cluster = running_cluster(self.backend, self.n_jobs)
             self._finalizer = weakref.finalize(self, self._cluster.close)
         return self._cluster
 

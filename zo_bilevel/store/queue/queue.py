@@ -70,6 +70,15 @@ class Queue(WithBlock):
         self._place, self._token = place, token
         self._tables: QueueTables | None = QueueTables(place, token)
         self._version: Version | None = None
+        self._run = ""
+
+    def name_run(self, name: str) -> None:
+        """Take over what an earlier life of this run has asked for, from now on.
+
+        Args:
+            name: The same whenever the run goes on, and no other's.
+        """
+        self._run = name
 
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Put the jobs into the queue and wait for their answers.
@@ -112,7 +121,7 @@ class Queue(WithBlock):
             solve: Tells which inner solver workers must have.
         """
         self._version = Version.of(solve)
-        return _Stream(self._open(), self._version, self.lease_s, self.overdue_s)
+        return _Stream(self._open(), self._version, self.lease_s, self.overdue_s, self._run)
 
     @property
     def num_workers(self) -> int:
@@ -139,10 +148,15 @@ class _Stream:
     """Tasks of one session of a run, by name."""
 
     def __init__(
-        self, tables: QueueTables, version: Version, lease: float, overdue: float | None
+        self,
+        tables: QueueTables,
+        version: Version,
+        lease: float,
+        overdue: float | None,
+        run: str,
     ) -> None:
-        self._tables, self._version, self._limits = tables, version, (lease, overdue)
-        self._owner = secrets.token_hex(8)
+        self._tables, self._version, self._limits = tables, version, (lease, overdue, run)
+        self._owner = f"{run}{secrets.token_hex(8)}"
         self._waiting: dict[str, Job] = {}
         self._given = ""
         self._signed = time.monotonic()

@@ -29,7 +29,8 @@ QUEUE: Final = {
 
 ADOPT: Final = (
     "UPDATE queue_tasks SET owner = ?, seen = {now} WHERE number = (SELECT MIN(number)"
-    " FROM queue_tasks WHERE identity = ? AND job = ? AND seen < {now} - ?) RETURNING name"
+    " FROM queue_tasks WHERE identity = ? AND job = ? AND owner <> ?"
+    " AND (seen < {now} - ? OR substr(owner, 1, ?) = ?)) RETURNING name"
 )
 SUBMIT: Final = (
     "INSERT INTO queue_tasks (name, label, identity, job, seal, owner, seen, asked, lease, overdue)"

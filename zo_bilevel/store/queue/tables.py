@@ -31,6 +31,8 @@ from zo_bilevel.support.errors import InputError, StoreError
 T = TypeVar("T")
 ALIVE_S: Final = 5.0
 """Seconds without a sign after which a run counts as gone; it gives one each second."""
+NOBODY: Final = "nobody"
+"""With what no session's name begins."""
 FORGET_S: Final = 30 * 86400.0
 MOST_LOST: Final = 10
 """Workers that one solve may lose before it counts as crashed."""
@@ -129,9 +131,15 @@ class QueueTables:
     # what a run does
 
     def submit(
-        self, version: Version, job: Job, owner: str, lease: float, overdue: float | None
+        self,
+        version: Version,
+        job: Job,
+        owner: str,
+        lease: float,
+        overdue: float | None,
+        run: str = "",
     ) -> str:
-        """Put a solve into the queue, or take over that of a run that has died.
+        """Put a solve into the queue, or take over that of a session that has died.
 
         Args:
             version: Of the inner solver.
@@ -139,12 +147,14 @@ class QueueTables:
             owner: Name of the run's session.
             lease: Seconds without a sign after which its worker counts as lost.
             overdue: Seconds after which a second worker may take it, too.
+            run: With what the names of this run's sessions begin: its others are dead.
         """
         text, name = job_to_json(job), secrets.token_hex(16)
         seal = self._seals.of("job", name, version.identity, text)
 
         def action() -> str:
-            left = self._ask(schema.ADOPT, owner, version.identity, text, ALIVE_S)
+            asked = (owner, version.identity, text, owner, ALIVE_S)
+            left = self._ask(schema.ADOPT, *asked, len(run or NOBODY), run or NOBODY)
             if left:
                 return str(left[0][0])
             facts = (name, version.label, version.identity, text, seal, owner, lease, overdue)

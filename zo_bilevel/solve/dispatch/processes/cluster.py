@@ -1,267 +1,234 @@
-"""Rounds on a Dask or Ray cluster, carried by joblib's registered backends.
-
-Every solve runs in a supervised process beside the cluster's own worker, with or without a time
-limit: a solve that crashes must not take the cluster worker, and the other solves there, with it.
-"""
+"""Solves on a Dask or Ray cluster, one by one."""
 
 from __future__ import annotations
 
 import importlib
 import math
-import sys
-import threading
-import warnings
+import queue
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, final
 from uuid import uuid4
 
-import joblib
-
-from zo_bilevel.solve.dispatch.processes.pool import (
-    Limits,
-    RoundCancelledError,
-    WorkerPool,
-    run_job,
+from zo_bilevel.solve.dispatch.processes.cluster_side import (
+    close_local_pool,
+    end_solves,
+    solve_on_cluster,
 )
-from zo_bilevel.solve.dispatch.processes.supervisor import Shipment, SupervisedWorker
+from zo_bilevel.solve.dispatch.processes.pool import Limits
+from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
 from zo_bilevel.solve.evaluation import Job, Outcome
-from zo_bilevel.support.errors import InnerSolverError, InputError, MissingPackageError
+from zo_bilevel.support.errors import InputError, MissingPackageError, ZoBilevelError
 
-ROUND_ATTEMPTS = 3
-"""How often what the cluster lost (a machine, not a solve) is sent again."""
-IDLE_LIMIT_S = 60.0
-"""When the solver processes of a cluster worker with nothing to do are ended."""
-RAY_BACKEND = "zo_bilevel_ray"
-Answers: TypeAlias = Generator[tuple[int, Outcome], None, None]
+ATTEMPTS = 3
+"""How often a solve that the cluster lost with a machine is sent."""
+Handle: TypeAlias = Any
+"""A solve that runs, as the cluster's package names it."""
 
 
-@final
-class Cluster:
-    """A running Dask or Ray cluster as joblib sees it.
+class Cluster(Protocol):
+    """A running cluster."""
 
-    Args:
-        backend: "dask" or "ray".
-        n_jobs: How many solves at once; Dask ignores it.
-        limits: Time limit and retries.
-        quorum: Share of a round to wait for.
+    @property
+    def num_workers(self) -> int:
+        """How many solves run at once."""
+        ...
 
-    Raises:
-        MissingPackageError: If the package is not installed.
-        InputError: If no cluster has been started or connected to.
-    """
+    @property
+    def most_running(self) -> float:
+        """How many may be handed over at once."""
+        ...
 
-    def __init__(self, backend: str, n_jobs: int, limits: Limits, quorum: float | None) -> None:
-        self._limits, self._quorum = limits, quorum
-        if backend == "dask":
-            self._client = _require_dask()
-            options: dict[str, Any] = {"backend": "dask", "pure": False}
-        else:
-            self._client, options = None, {"backend": _require_ray()}
-        with joblib.parallel_config(**options):
-            self._parallel = joblib.Parallel(
-                n_jobs=n_jobs,
-                return_as="generator_unordered",
-                batch_size=1,
-                pre_dispatch="all",
-            )
-            self.num_workers = max(1, int(joblib.effective_n_jobs(n_jobs)))
-        self._entered = False
+    def start(self, ended: Callable[[Handle], object], *arguments: Any) -> Handle:  # noqa: ANN401
+        """Have `solve_on_cluster` called; `ended` is called when that is done or lost."""
+        ...
 
-    def run(self, shipment: Shipment, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
-        """Run the jobs on the cluster; outcomes come in the order in which they finish."""
-        left = {job.index: job for job in jobs}
-        wanted = len(jobs) if self._quorum is None else math.ceil(self._quorum * len(jobs) - 1e-9)
-        ended = 0
-        for attempt in range(ROUND_ATTEMPTS):
-            try:
-                with closing(self._answers(shipment, list(left.values()))) as answers:
-                    for index, outcome in answers:
-                        del left[index]
-                        ended += outcome.status != "timed_out"
-                        yield index, outcome
-                        if ended >= wanted:
-                            break
-            except InnerSolverError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a cluster raises
-                if attempt + 1 < ROUND_ATTEMPTS:
-                    continue
-                lost = f"the cluster lost it: {type(error).__name__}: {error}"
-                yield from ((index, Outcome("crashed", error=lost)) for index in left)
-                return
-            break
-        cancelled = f"cancelled: quorum={self._quorum} of the round was reached"
-        yield from ((index, Outcome("timed_out", error=cancelled)) for index in left)
+    def answer(self, handle: Handle) -> Outcome | ZoBilevelError:
+        """What became of a solve that ended; raises whatever the cluster raises if it was lost."""
+        ...
 
-    def _answers(self, shipment: Shipment, jobs: Sequence[Job]) -> Answers:
-        """Have joblib run the jobs; whatever ends this early cancels them."""
-        if not self._entered:
-            self._parallel.__enter__()  # keeps Ray's actors from round to round
-            self._entered = True
-        token = uuid4().hex
-        task = joblib.delayed(solve_on_cluster)
-        answers = self._parallel(task(shipment, job, self._limits, token) for job in jobs)
-        finished = False
-        try:
-            for answer in answers:  # noqa: UP028 - `yield from` would close them before `_cancel`
-                yield answer
-            finished = True
-        finally:
-            if not finished:
-                self._cancel(token, answers)
-
-    def _cancel(self, token: str, answers: Any) -> None:  # noqa: ANN401 - joblib's generator
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib warns of what is cancelled on purpose
-            answers.close()
-        self._everywhere(end_solves, token)
-
-    def _everywhere(self, function: Callable[..., None], *arguments: str) -> None:
-        """Call a function in every Dask worker; Ray's actors end with joblib's pool."""
-        if self._client is not None and self._client.status == "running":
-            self._client.run(function, *arguments)
+    def stop(self, token: str, handles: Sequence[Handle]) -> None:
+        """Kill solves."""
+        ...
 
     def close(self) -> None:
         """Let go of the cluster's workers; the cluster itself goes on."""
-        if self._entered:
-            self._entered = False
-            self._parallel.__exit__(None, None, None)
-            self._everywhere(close_local_pool)
+        ...
 
 
-def solve_on_cluster(
-    shipment: Shipment, job: Job, limits: Limits, token: str
-) -> tuple[int, Outcome]:
-    """Run one job in a supervised process of the machine that this is called on."""
+def running_cluster(backend: str, n_jobs: int) -> Cluster:
+    """The cluster that was started or connected to.
 
-    def started(worker: SupervisedWorker) -> None:
-        with _here.lock:
-            _here.check(token)
-            _here.running.setdefault(token, set()).add(worker)
-
-    try:
-        with _here.in_use(token) as pool:
-            outcome = run_job(pool, _local(shipment), job, limits, started)
-    except RoundCancelledError:
-        outcome = Outcome("timed_out", error="cancelled")
-    return job.index, outcome
+    Raises:
+        MissingPackageError: If the package is not installed.
+        InputError: If there is no cluster, or it is smaller than `n_jobs`.
+    """
+    return _Dask() if backend == "dask" else _Ray(n_jobs)
 
 
-def end_solves(token: str) -> None:
-    """Kill what runs here of one round, and start no more of it."""
-    with _here.lock:
-        _here.cancelled.append(token)
-        for worker in _here.running.pop(token, ()):
-            worker.kill()
+@final
+class ClusterStream:
+    """Solves on a cluster; those that it loses are sent again."""
 
+    def __init__(self, cluster: Cluster, shipment: Shipment, limits: Limits) -> None:
+        self._cluster, self._solver = cluster, (shipment, limits)
+        self._token, self._count, self._is_closed = uuid4().hex, 0, False
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._running: dict[int, tuple[Handle, Job, int]] = {}
+        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-def close_local_pool() -> None:
-    """End the solver processes beside this cluster worker."""
-    _here.close()
+    def submit(self, job: Job) -> None:
+        """Start a job as soon as the cluster has room."""
+        self._waiting.append((job, 1))
+        self._start()
 
+    def _start(self) -> None:
+        shipment, limits = self._solver
+        while self._waiting and len(self._running) < self._cluster.most_running:
+            job, attempt = self._waiting.popleft()
+            number = self._count = self._count + 1
 
-class _Here:
-    """The solver processes beside one cluster worker, shared by its threads."""
+            def ended(_: Handle, number: int = number) -> None:
+                self._ended.put(number)
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.running: dict[str, set[SupervisedWorker]] = {}
-        self.cancelled: deque[str] = deque(maxlen=1000)
-        self._pool: WorkerPool | None = None
-        self._users = 0
-        self._timer: threading.Timer | None = None
+            handle = self._cluster.start(ended, shipment, job, limits, self._token)
+            self._running[number] = handle, job, attempt
 
-    def check(self, token: str) -> None:
-        """Refuse work for a round that was cancelled."""
-        if token in self.cancelled:
-            raise RoundCancelledError
+    def next(self, seconds: float = math.inf) -> tuple[int, Outcome] | None:
+        """The index and outcome of the job that ends next; none if that takes longer.
 
-    @contextmanager
-    def in_use(self, token: str) -> Iterator[WorkerPool]:
-        """Lend the pool to one task; with no task for a while it is closed."""
-        with self.lock:
-            self.check(token)
-            self._users += 1
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._pool is None:
-                self._pool = WorkerPool(sys.maxsize)  # the cluster decides how many run at once
-            pool = self._pool
-        try:
-            yield pool
-        finally:
-            self._leave(token)
-
-    def _leave(self, token: str) -> None:
-        with self.lock:
-            self._users -= 1
-            if self._users:
-                return
-            self.running.pop(token, None)
-            self._timer = threading.Timer(IDLE_LIMIT_S, self._close_if_idle)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _close_if_idle(self) -> None:
-        with self.lock:
-            idle = self._users == 0
-        if idle:
-            self.close()
+        Raises:
+            ZoBilevelError: If the solver cannot be had over there.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            left = None if seconds == math.inf else max(deadline - time.monotonic(), 0.0)
+            try:
+                handle, job, attempt = self._running.pop(self._ended.get(timeout=left))
+            except queue.Empty:
+                return None
+            try:
+                answer = self._cluster.answer(handle)
+            except Exception as error:  # noqa: BLE001 - whatever a cluster raises
+                if self._is_closed:
+                    continue
+                if attempt < ATTEMPTS:
+                    self._waiting.append((job, attempt + 1))
+                    self._start()
+                    continue
+                lost = f"the cluster lost it: {type(error).__name__}: {error}"
+                answer = Outcome("crashed", error=lost)
+            self._start()
+            if isinstance(answer, ZoBilevelError):
+                raise answer
+            return job.index, answer
 
     def close(self) -> None:
-        with self.lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        """Start no further job, kill what runs."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._waiting.clear()
+            if self._running:
+                self._cluster.stop(self._token, [handle for handle, _, _ in self._running.values()])
 
 
-_here = _Here()
+@final
+class _Dask:
+    """The cluster of the current client, which spreads solves over its workers by itself."""
+
+    def __init__(self) -> None:
+        try:
+            distributed = importlib.import_module("distributed")
+        except ImportError as error:
+            raise MissingPackageError(
+                "backend='dask' needs Dask: pip install 'zo-bilevel[dask]'"
+            ) from error
+        try:
+            self._client = distributed.get_client()
+        except ValueError as error:
+            raise InputError(
+                "backend='dask' needs a cluster: create a dask.distributed.Client(...) before the "
+                "run"
+            ) from error
+
+    @property
+    def num_workers(self) -> int:
+        return max(1, sum(map(int, self._client.nthreads().values())))
+
+    @property
+    def most_running(self) -> float:
+        return math.inf
+
+    def start(self, ended: Callable[[Handle], object], *arguments: Any) -> Handle:  # noqa: ANN401
+        handle = self._client.submit(solve_on_cluster, *arguments, pure=False)
+        handle.add_done_callback(ended)
+        return handle
+
+    def answer(self, handle: Handle) -> Outcome | ZoBilevelError:
+        answer: Outcome | ZoBilevelError = handle.result()
+        return answer
+
+    def stop(self, token: str, handles: Sequence[Handle]) -> None:
+        if self._client.status == "running":
+            self._client.cancel(list(handles))
+            self._client.run(end_solves, token)
+
+    def close(self) -> None:
+        if self._client.status == "running":
+            self._client.run(close_local_pool)
 
 
-def _local(shipment: Shipment) -> Shipment:
-    """A shipment as this machine can use it: its own paths first, then the sender's, if here."""
-    own = set(sys.path)
-    extra = [path for path in shipment.path if path not in own and Path(path).exists()]
-    folder = shipment.folder if Path(shipment.folder).is_dir() else str(Path.cwd())
-    return replace(shipment, path=(*sys.path, *extra), folder=folder)
+class _Actor:
+    """A core of a Ray cluster."""
+
+    def solve(self, *arguments: Any) -> Outcome | ZoBilevelError:  # noqa: ANN401 - as in start
+        return solve_on_cluster(*arguments)
 
 
-def _require_dask() -> Any:  # noqa: ANN401 - an optional package's client
-    """The current Dask client."""
-    try:
-        distributed = importlib.import_module("distributed")
-    except ImportError as error:
-        raise MissingPackageError(
-            "backend='dask' needs Dask: pip install 'zo-bilevel[dask]'"
-        ) from error
-    try:
-        return distributed.get_client()
-    except ValueError as error:
-        raise InputError(
-            "backend='dask' needs a cluster: create a dask.distributed.Client(...) before the run"
-        ) from error
+@final
+class _Ray:
+    """As many actors as solves run at once."""
 
+    def __init__(self, n_jobs: int) -> None:
+        try:
+            self._ray = importlib.import_module("ray")
+        except ImportError as error:
+            raise MissingPackageError(
+                "backend='ray' needs Ray: pip install 'zo-bilevel[ray]'"
+            ) from error
+        if not self._ray.is_initialized():
+            raise InputError("backend='ray' needs a cluster: call ray.init(...) before the run")
+        cores = int(self._ray.cluster_resources().get("CPU", 1))
+        if n_jobs > cores:
+            raise InputError(f"n_jobs must be at most the cluster's {cores} cores, got {n_jobs}")
+        self.num_workers = self.most_running = n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
+        self._actor = self._ray.remote(num_cpus=1)(_Actor)
+        self._idle: list[Any] = []
+        self._busy: dict[Handle, Any] = {}
 
-def _require_ray() -> str:
-    """Register Ray's joblib backend, once it can give answers as they come.
+    def start(self, ended: Callable[[Handle], object], *arguments: Any) -> Handle:  # noqa: ANN401
+        actor = self._idle.pop() if self._idle else self._actor.remote()
+        handle = actor.solve.remote(*arguments).future()
+        self._busy[handle] = actor
+        handle.add_done_callback(ended)
+        return handle
 
-    Ray's class inherits a flag from joblib's multiprocessing backend that forbids generators; Ray's
-    own pool has what they need, and without them a whole round would wait for its slowest solve
-    before the first answer could be stored.
-    """
-    try:
-        ray = importlib.import_module("ray")
-        base = importlib.import_module("ray.util.joblib.ray_backend").RayBackend
-    except ImportError as error:
-        raise MissingPackageError(
-            "backend='ray' needs Ray: pip install 'zo-bilevel[ray]'"
-        ) from error
-    if not ray.is_initialized():
-        raise InputError("backend='ray' needs a cluster: call ray.init(...) before the run")
-    streaming = type("StreamingRayBackend", (base,), {"supports_return_generator": True})
-    joblib.register_parallel_backend(RAY_BACKEND, streaming)
-    return RAY_BACKEND
+    def answer(self, handle: Handle) -> Outcome | ZoBilevelError:
+        actor = self._busy.pop(handle, None)
+        answer: Outcome | ZoBilevelError = handle.result()
+        if actor is not None:  # it is lost otherwise, or was killed
+            self._idle.append(actor)
+        return answer
+
+    def stop(self, token: str, handles: Sequence[Handle]) -> None:  # noqa: ARG002 - Dask's way
+        for handle in handles:
+            if not handle.done():
+                self._ray.kill(self._busy.pop(handle))
+
+    def close(self) -> None:
+        if self._ray.is_initialized():
+            for actor in (*self._idle, *self._busy.values()):
+                self._ray.kill(actor)
+        self._idle.clear()
+        self._busy.clear()

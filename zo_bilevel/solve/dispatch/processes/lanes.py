@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, final
 
+from zo_bilevel.solve.dispatch.base import Stream
 from zo_bilevel.solve.dispatch.processes.pool import RoundCancelledError
 from zo_bilevel.solve.evaluation import Job, Outcome
 
@@ -127,7 +128,7 @@ class Round:
             cancelled. `None`: all.
     """
 
-    def __init__(self, lanes: Lanes, jobs: Sequence[Job], quorum: float | None = None) -> None:
+    def __init__(self, lanes: Stream, jobs: Sequence[Job], quorum: float | None = None) -> None:
         self._lanes, self._jobs, self._quorum = lanes, jobs, quorum
         self._wanted = len(jobs) if quorum is None else math.ceil(quorum * len(jobs) - 1e-9)
 
