@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from zo_bilevel.adapters.torch_unroll.checks import rehearse
 from zo_bilevel.adapters.torch_unroll.leaves import leave
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run, TorchUnroll
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 
 
 def run_batch(loop: TorchUnroll, phis: Mapping[str, Any], seed: int | None) -> Any:  # noqa: ANN401

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
 
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run, TorchUnroll
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.replay import position
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 
 Grads: TypeAlias = "list[torch.Tensor | None]"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, refuse_in_place
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 from zo_bilevel.support.errors import InputError, InvalidSolutionError, unknown_name_message
 
 

@@ -13,7 +13,7 @@ import torch
 
 from zo_bilevel.adapters.torch_unroll.checks import check_finite, check_reached, rehearse
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.errors import InputError, InvalidSolutionError
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, final
 
 import torch
 
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi
+from zo_bilevel.adapters.torch_unroll.run import Phi
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Weights: TypeAlias = dict[str, torch.Tensor]

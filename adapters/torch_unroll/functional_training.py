@@ -19,8 +19,9 @@ from zo_bilevel.adapters.torch_unroll.functional_rules import (
     Setting,
     Weights,
 )
+from zo_bilevel.adapters.torch_unroll.run import Phi
 from zo_bilevel.adapters.torch_unroll.state import seeded_generators
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, TorchUnroll
+from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 from zo_bilevel.support.errors import InputError
 
 __all__ = [

@@ -16,7 +16,8 @@ import torch
 from zo_bilevel.adapters.torch_unroll.checks import refuse_unreached
 from zo_bilevel.adapters.torch_unroll.leaves import take_apart
 from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, solved
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, as_tensor
+from zo_bilevel.adapters.torch_unroll.run import Phi
+from zo_bilevel.adapters.torch_unroll.torch_unroll import as_tensor
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError, InvalidSolutionError, UnsupportedProblemError

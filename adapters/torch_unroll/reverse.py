@@ -15,7 +15,7 @@ from zo_bilevel.adapters.torch_unroll.checkpointed import Grads, Tape, added, pi
 from zo_bilevel.adapters.torch_unroll.checks import check_finite, refuse_unreached, rehearse
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
 from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, plus, solved
-from zo_bilevel.adapters.torch_unroll.torch_unroll import Phi, Run
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 
 Cotangent: TypeAlias = Callable[[Any], Any]
 

@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import functools
 import numbers
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 
-from zo_bilevel.adapters.torch_unroll.leaves import (
-    Leaves,
-    arranged,
-    check_not_written,
-    enter,
-    leave,
-    take_apart,
-)
-from zo_bilevel.adapters.torch_unroll.state import seeded_generators
-from zo_bilevel.adapters.torch_unroll.words import explained
+from zo_bilevel.adapters.torch_unroll.batched_runs import run_batch
+from zo_bilevel.adapters.torch_unroll.checks import check_finite, rehearse
+from zo_bilevel.adapters.torch_unroll.forward import push_loop
+from zo_bilevel.adapters.torch_unroll.leaves import Leaves, Tree, enter, leave
+from zo_bilevel.adapters.torch_unroll.reverse import pull_fixed_point, pull_trajectory
+from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import InputError
-from zo_bilevel.support.replay import repeatable
-
-Phi: TypeAlias = dict[str, Any]
-Tree: TypeAlias = Any
 
 
 @final
@@ -162,8 +153,6 @@ class TorchUnroll:
             InvalidSolutionError: If it is not finite, naming the step where that began.
             InputError: If `init` or `step` breaks its rule.
         """
-        from zo_bilevel.adapters.torch_unroll.checks import check_finite, rehearse
-
         with torch.no_grad():
             run = Run(self, phi, seed, is_plain=True)
             rehearse(run)
@@ -185,8 +174,6 @@ class TorchUnroll:
         Returns:
             The inner solutions, with the batch as the first axis.
         """
-        from zo_bilevel.adapters.torch_unroll.batched_runs import run_batch
-
         return run_batch(self, phis, seed)
 
     def jvp(
@@ -206,8 +193,6 @@ class TorchUnroll:
             InputError: If the loop does not depend on a parameter, or an operation in it has no
                 forward derivative, by name.
         """
-        from zo_bilevel.adapters.torch_unroll.forward import push_loop
-
         return push_loop(Run(self, phi, seed), tangents)
 
     def pull_trajectory(
@@ -232,8 +217,6 @@ class TorchUnroll:
         Returns:
             The inner solution and the gradient by name.
         """
-        from zo_bilevel.adapters.torch_unroll.reverse import pull_trajectory
-
         return pull_trajectory(Run(self, phi, seed), cotangent, last_steps, memory)
 
     def pull_fixed_point(
@@ -259,8 +242,6 @@ class TorchUnroll:
         Returns:
             The inner solution and the gradient by name.
         """
-        from zo_bilevel.adapters.torch_unroll.reverse import pull_fixed_point
-
         return pull_fixed_point(Run(self, phi, seed), cotangent, terms, tolerance, solver)
 
     def outer(self, function: Callable[[Tree, Phi], Any]) -> Callable[[Any, Phi], Any]:
@@ -301,66 +282,3 @@ def as_tensor(value: Any, dtype: torch.dtype, device: str) -> Any:  # noqa: ANN4
             return value
         value = torch.from_numpy(np.array(array))
     return value.to(device=device, dtype=dtype)
-
-
-@final
-class Run:
-    """One run of a loop: phi as tensors, and everything random fixed by the seed.
-
-    Args:
-        loop: The loop.
-        phi: Named values.
-        seed: Seed of the solve.
-        is_plain: Whether no derivative is taken, so that the state may be complex.
-    """
-
-    def __init__(
-        self,
-        loop: TorchUnroll,
-        phi: Mapping[str, Any],
-        seed: int | None,
-        *,
-        is_plain: bool = False,
-    ) -> None:
-        self.loop = loop
-        self.seed = 0 if seed is None else int(seed)
-        self.phi = loop.tensors(phi)
-        self.is_plain = is_plain
-
-    @contextmanager
-    def random(self) -> Iterator[None]:
-        """Seed torch's own generators (dropout) for the time of one run."""
-        with repeatable(self.seed), seeded_generators(self.seed, torch.device(self.loop.device)):
-            yield
-
-    def initial(self, phi: Phi) -> Leaves:
-        """Theta 0."""
-        with explained("init"):
-            return self._taken_apart(self.loop.initial_state(phi, self.seed), "init")
-
-    def next(self, theta: Leaves, phi: Phi, t: int, batch: Any) -> Leaves:  # noqa: ANN401
-        """Theta after step t."""
-        written = [leaf._version for leaf in theta.all]
-        with explained(f"step {t}"):
-            tree = self.loop.step(theta.tree, phi, t, batch)
-        after = self._taken_apart(tree, f"step {t}")
-        check_not_written(theta, written, t)
-        return arranged(theta, after, t)
-
-    def _taken_apart(self, tree: Tree, what: str) -> Leaves:
-        return take_apart(tree, what, may_be_complex=self.is_plain)
-
-    def batch(self, t: int) -> Any:  # noqa: ANN401 - the user's batch
-        """The batch of step t; the same every time."""
-        if self.loop.batches is None:
-            return None
-        state = np.random.SeedSequence([self.seed, t]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(state) >> 1)
-        return self.loop.batches(t, generator)
-
-    def observed(self, theta: Leaves, phi: Phi) -> Leaves:
-        """The part of theta that is the inner solution."""
-        if self.loop.read is None:
-            return theta
-        with explained("read"):
-            return self._taken_apart(self.loop.read(theta.tree, phi), "read")
