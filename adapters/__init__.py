@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.torch_unroll.implicit_solution import (
         ImplicitSolution as ImplicitSolution,
     )
+    from zo_bilevel.adapters.torch_unroll.online_es import OnlineES as OnlineES
     from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll as TorchUnroll
     from zo_bilevel.bridges.sklearn_search import ZOSearchCV as ZOSearchCV
 

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
+from torch.autograd import forward_ad as _forward_ad
 
 from zo_bilevel.adapters.torch_unroll.checks import check_finite, check_reached, rehearse
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
@@ -17,6 +20,7 @@ from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.errors import InputError, InvalidSolutionError
 
+forward_ad: Any = _forward_ad  # torch leaves it untyped
 Tensors: TypeAlias = list[torch.Tensor]
 Stage: TypeAlias = Callable[[Tensors, Phi], Leaves]
 
@@ -37,8 +41,9 @@ def push_loop(run: Run, tangents: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     moving = run.loop.tensors(tangents)
     _check_tangents(run.phi, moving)
-    with torch.no_grad():
+    with torch.no_grad(), _LEVELS:
         rehearse(run)
+        _refuse_plain_autograd(run)
         check_reached(run, list(moving), _is_still(run))
         found, pushed = _push_steps(run, moving)
         check_finite(run, found)
@@ -67,11 +72,69 @@ def _check_tangents(phi: Phi, tangents: Phi) -> None:
 
 def _push_steps(run: Run, tangents: Phi, until_it_moves: bool = False) -> tuple[Leaves, Tensors]:
     """Theta and its tangents after the last step, or, for a check, once any of them is not zero."""
+    count = next(iter(tangents.values())).shape[0]
+    if count > 1 and forward_ad._current_level < 0:
+        return _push_together(run, tangents)
+    rows = ({name: value[k] for name, value in tangents.items()} for k in range(count))
+    each = [_push_one(run, row, until_it_moves) for row in rows]
+    return each[0][0], [torch.stack(leaves) for leaves in zip(*(e[1] for e in each), strict=True)]
+
+
+def _push_one(run: Run, tangent: Phi, until_it_moves: bool) -> tuple[Leaves, Tensors]:
+    """By dual numbers: half the time of `torch.func.jvp` on small networks, the same numbers."""
+    with run.random(), _dual_level():
+        duals = {name: forward_ad.make_dual(run.phi[name], v) for name, v in tangent.items()}
+        phi = {**run.phi, **duals}
+        theta = run.initial(phi)
+        for t in range(run.loop.num_steps):
+            if until_it_moves and any(bool(leaf.any()) for leaf in _tangents(theta)):
+                break
+            theta = run.next(theta, phi, t, run.batch(t))
+        seen = run.observed(theta, phi)
+        pushed = _tangents(seen)
+        return seen.with_leaves(
+            [forward_ad.unpack_dual(leaf).primal for leaf in seen.moving]
+        ), pushed
+
+
+def _refuse_plain_autograd(run: Run) -> None:
+    """Inside any transform of `torch.func` torch refuses what duals would lose without a word."""
+    if "forward" in run.loop.checked:
+        return
+
+    def first_step(one: torch.Tensor) -> torch.Tensor:
+        run.next(run.initial(run.phi), run.phi, 0, run.batch(0))
+        return one
+
+    with run.random():
+        torch.func.grad(first_step)(torch.ones(()))
+    run.loop.checked |= {"forward"}
+
+
+def _tangents(theta: Leaves) -> Tensors:
+    found = ((leaf, forward_ad.unpack_dual(leaf).tangent) for leaf in theta.moving)
+    return [torch.zeros_like(leaf) if tangent is None else tangent for leaf, tangent in found]
+
+
+_LEVELS = threading.RLock()
+"""Levels of dual numbers belong to the process, not to a thread."""
+
+
+@contextmanager
+def _dual_level() -> Iterator[None]:
+    """A level of dual numbers, or the one there is: torch has no second one inside it."""
+    with forward_ad._set_fwd_grad_enabled(True):  # a layer's own forward pass has it off
+        if forward_ad._current_level >= 0:
+            yield
+        else:
+            with forward_ad.dual_level():
+                yield
+
+
+def _push_together(run: Run, tangents: Phi) -> tuple[Leaves, Tensors]:
     with run.random():
         theta, pushed = _push_stage(run, "init", lambda _, phi: run.initial(phi), None, tangents)
         for t in range(run.loop.num_steps):
-            if until_it_moves and any(bool(leaf.any()) for leaf in pushed):
-                break
             theta, pushed = _push_step(run, theta, pushed, tangents, t)
         if run.loop.read is None:
             return theta, pushed
@@ -125,20 +188,10 @@ def _push_stage(
 
     directions = ([] if state is None else state[1], tangents)
     with explained(name):
-        if next(iter(tangents.values())).shape[0] == 1:
-            # no vmap: a single direction also passes operations that cannot be batched
-            out, still, pushed = along(*_squeezed(directions))
-            pushed = [leaf.unsqueeze(0) for leaf in pushed]
-        else:
-            vmap: Any = torch.func.vmap  # its annotation forgets out_dims of None
-            together = vmap(along, out_dims=(None, None, 0), randomness="same")
-            out, still, pushed = together(*directions)
+        vmap: Any = torch.func.vmap  # its annotation forgets out_dims of None
+        together = vmap(along, out_dims=(None, None, 0), randomness="same")
+        out, still, pushed = together(*directions)
     return kept[0].with_leaves(out, still), pushed
-
-
-def _squeezed(directions: tuple[Tensors, Phi]) -> tuple[Tensors, Phi]:
-    leaves, phi = directions
-    return [leaf[0] for leaf in leaves], {name: value[0] for name, value in phi.items()}
 
 
 def _is_still(run: Run) -> Callable[[Phi, str], bool]:

@@ -177,7 +177,8 @@ def gradient_of(loss: Callable[[Weights], torch.Tensor], weights: Weights) -> We
     the time on small networks. The graph goes on from weights that are part of one.
     """
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    if transformed or torch.is_inference_mode_enabled():
+    pushed = torch.autograd.forward_ad._current_level >= 0
+    if transformed or pushed or torch.is_inference_mode_enabled():
         found: Weights = torch.func.grad(loss)(weights)
         return found
     keeps_graph = torch.is_grad_enabled()

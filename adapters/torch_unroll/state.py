@@ -35,7 +35,10 @@ def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
         tensor([True])
     """
     with _ONE_AT_A_TIME, torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        if device.type == "cpu":  # torch.manual_seed formats a traceback, in case of a GPU to come
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         yield
 
 

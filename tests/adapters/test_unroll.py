@@ -59,6 +59,18 @@ class TestExactness:
             numeric.append((ends[0] - ends[1]) / (2 * radius))
         np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-9)
 
+    def test_a_direction_alone_is_pushed_to_what_several_at_once_are(self, network):
+        rng = np.random.default_rng(0)
+        tangents = {
+            name: rng.normal(size=(2, *np.shape(value))) for name, value in network.phi.items()
+        }
+        _, together = network.loop.jvp(network.phi, tangents, seed=3)
+        for k in range(2):
+            row = {name: value[k : k + 1] for name, value in tangents.items()}
+            _, alone = network.loop.jvp(network.phi, row, seed=3)
+            for one, other in zip(tree_leaves(alone), tree_leaves(together), strict=True):
+                torch.testing.assert_close(one[0], other[k], rtol=1e-11, atol=1e-13)
+
     def test_truncation_at_all_steps_is_reverse_unrolling(self, network):
         exact, _ = network.gradient(zb.ReverseUnroll())
         for steps in (NUM_STEPS, NUM_STEPS + 5):

@@ -166,6 +166,18 @@ def test_exact_derivatives_of_a_differentiable_solver():
     np.testing.assert_allclose(phi.grad.numpy(), matrix[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_differentiable_solver_inside_forward_mode(chunk):
+    """Torch has no second level of dual numbers, and turns the first one off in a layer."""
+    loop, matrix, _ = quadratic_loop(200)
+    op = zb.BlackBox(loop, 3, zb.FG2U(3, chunk=chunk), name="p")
+    phi = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        y = op(torch.autograd.forward_ad.make_dual(phi, torch.ones_like(phi)))
+        found = torch.autograd.forward_ad.unpack_dual(y).tangent
+    np.testing.assert_allclose(found.numpy(), matrix.sum(axis=1), rtol=1e-9)
+
+
 def test_a_differentiable_solver_is_differentiated_exactly_by_default():
     loop, _, _ = quadratic_loop(5)
     assert isinstance(zb.BlackBox(loop, 3, name="p").estimator, zb.FG2U)

@@ -1,0 +1,108 @@
+"""OnlineES: persistent and reused noise against closed forms; truncated windows are biased."""
+
+import numpy as np
+import pytest
+import torch
+
+import zo_bilevel as zb
+from zo_bilevel.adapters import OnlineES, TorchUnroll
+
+RATE, TARGET, STEPS, WINDOW = 0.3, 1.0, 6, 2
+SPACE = zb.Space(a=zb.Real(-6, 6, shape=(2,)))  # a sixth of a range is 2
+PHI, WEIGHTS = np.array([0.5, -0.7]), np.array([1.0, 3.0])
+
+
+def step(w, phi, t, batch):
+    return w + RATE * (phi["a"] - w)
+
+
+def loop_of(num_steps=STEPS, step=step):
+    return TorchUnroll(
+        lambda phi: torch.zeros(2, dtype=torch.float64), step, num_steps, dtype=torch.float64
+    )
+
+
+def loss(w, phi):
+    return ((w - TARGET) ** 2 * torch.from_numpy(WEIGHTS)).sum()
+
+
+def closed_form(is_truncated=False):
+    """Of the mean loss: `w_t = c_t a` with `c_t = 1 - (1 - rate)^t`; truncated, only a window's."""
+    total = np.zeros(2)
+    for t in range(1, STEPS + 1):
+        reach = 1 - (1 - RATE) ** t
+        seen = 1 - (1 - RATE) ** ((t - 1) % WINDOW + 1) if is_truncated else reach
+        total += 2 * WEIGHTS * (reach * PHI - TARGET) * seen
+    return total / STEPS
+
+
+@pytest.fixture(scope="module")
+def draws():
+    found = {}
+    for noise in ("persistent", "reused", "truncated"):
+        es = OnlineES(loop_of(), loss, SPACE, noise=noise, window=WINDOW, num_pairs=4, radius=0.3)
+        found[noise] = np.array([es.gradient({"a": PHI}).gradient["a"] for _ in range(180)])
+    return found
+
+
+def standard_errors(found, exact):
+    """How many, with windows of one loop taken together: their noise is the same."""
+    loops = found.reshape(-1, STEPS // WINDOW, 2).mean(axis=1)
+    return np.abs(loops.mean(axis=0) - exact) / (loops.std(axis=0, ddof=1) / np.sqrt(len(loops)))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", ["persistent", "reused"])
+def test_it_is_unbiased_and_a_wrong_factor_is_seen(draws, noise):
+    assert standard_errors(draws[noise], closed_form()).max() < 4.0
+    assert standard_errors(2.0 * draws[noise], closed_form()).max() > 4.0
+
+
+@pytest.mark.statistical
+def test_truncated_windows_are_biased_by_what_they_do_not_see(draws):
+    assert standard_errors(draws["truncated"], closed_form()).max() > 8.0
+    assert standard_errors(draws["truncated"], closed_form(is_truncated=True)).max() < 4.0
+
+
+def test_reused_noise_varies_less_where_losses_hang_together(draws):
+    assert (draws["reused"].std(axis=0) < draws["persistent"].std(axis=0)).all()
+
+
+def test_one_reused_window_is_a_central_difference():
+    es = OnlineES(loop_of(), loss, SPACE, noise="reused", window=STEPS, num_pairs=3, radius=0.1)
+    found = es.gradient({"a": PHI})
+    rng = np.random.default_rng(np.random.SeedSequence(0))
+    rng.integers(1 << 32, size=3)  # seeds of the pairs
+    rng.integers(1)  # where the first begins
+    slopes = closed_form() * 2.0  # per scaled unit; differences of a quadratic are exact
+    terms = [(slopes @ z) * z / 2.0 for z in (rng.normal(size=2) for _ in range(3))]
+    np.testing.assert_allclose(found.gradient["a"], np.mean(terms, axis=0), rtol=1e-9)
+    error = np.std(terms, axis=0, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(found.error["a"], error, rtol=1e-9)
+    assert found.num_steps == 3 * 2 * STEPS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": "fresh"}, "noise must be one of"),
+        ({"window": 5}, "window must divide num_steps = 6, got 5"),
+        ({"num_pairs": 0}, "num_pairs must be"),
+        ({"radius": 0.0}, "radius must be"),
+        ({"space": zb.Space(a=zb.Integer(0, 3))}, "space must hold real numbers only"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    space = options.pop("space", SPACE)
+    with pytest.raises(zb.InputError, match=message):
+        OnlineES(loop_of(), loss, space, **{"window": WINDOW, **options})
+
+
+def test_a_loop_that_runs_away_is_refused_and_begun_anew():
+    def wild(w, phi, t, batch):
+        return (w + 1.0) * 1e200
+
+    es = OnlineES(loop_of(4, wild), loss, SPACE, window=4)
+    for _ in range(2):
+        with pytest.raises(zb.InnerSolverError, match="loss must be finite along the loop"):
+            es.gradient({"a": PHI})
