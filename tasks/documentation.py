@@ -137,10 +137,7 @@ def _document(name: str, node: Definition) -> Iterator[Document]:
 
 
 def rows_of_bytes(texts: list[str], length: int) -> NDArray[np.int64]:
-    """Texts as rows of ASCII codes, cut or filled with code 0.
-
-    Returns:
-        Shape `(rows, length)`, int64.
+    """Texts as rows of ASCII codes, cut or filled with code 0: shape `(rows, length)`, int64.
 
     Example:
         >>> rows_of_bytes(["ab", "abcd"], 3).tolist()

@@ -77,16 +77,13 @@ SETS: dict[str, tuple[Callable[[np.random.Generator], Row], Any, str]] = {
 
 
 def generation_set(name: str, size: int, seed: int = 0) -> GenerationSet:
-    """Make one of the sets.
+    """Make one of the sets; `InputError` if there is no such set.
 
     Args:
         name: "year" (the year that a sentence with three numbers names), "sum" (of two numbers,
             as "11 + 9 = 20" and no more), or "json" (an order as JSON with name, item and count).
         size: How many different examples, >= 1.
         seed: Of the examples.
-
-    Raises:
-        InputError: If there is no such set.
 
     Example:
         >>> text, reference = generation_set("sum", 2).rows[0]

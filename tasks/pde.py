@@ -76,14 +76,11 @@ _SIMULATE = {
 
 
 def pde_task(equation: str, noise: float = 0.0) -> Task:
-    """The task of one equation.
+    """The task of one equation; a seed draws its start from the paper's range.
 
     Args:
         equation: "burgers", "allen_cahn" or "kdv".
         noise: Standard deviation of the solver's noise, as a share of the data's spread, >= 0.
-
-    Returns:
-        The task; a seed draws its start from the paper's range.
 
     Raises:
         InputError: If the noise is negative.

@@ -73,13 +73,10 @@ def _check_shape(shape: tuple[int, ...]) -> None:
 
 
 def fit_weights(phi: FloatArray) -> FloatArray:
-    """The ridge solution beta, shape (300,).
+    """The ridge solution beta, shape (300,); `InputError` if phi is not a vector of 300 numbers.
 
     Args:
         phi: log-penalties, shape (300,); clipped to [-8, 8].
-
-    Raises:
-        InputError: if phi is not a vector of 300 numbers.
     """
     phi = np.asarray(phi, dtype=np.float64)
     if phi.ndim != 1:
@@ -101,13 +98,10 @@ def simulate(phi: FloatArray) -> FloatArray:
 
 
 def simulate_tensor(phi: Tensor) -> Tensor:
-    """The same for a batch; differentiable, on the device of phi.
+    """The same for a batch; differentiable, on the device of phi; returns theta, shape (..., 400).
 
     Args:
         phi: float64 log-penalties, shape (..., 300); clipped to [-8, 8].
-
-    Returns:
-        theta, shape (..., 400).
 
     Raises:
         InputError: if phi does not have 300 entries.

@@ -59,7 +59,7 @@ class Chat(ABC):
     def ask_all(
         self, conversations: Sequence[Sequence[Message]], seed: int | None = None
     ) -> list[Answer]:
-        """Answer conversations.
+        """Answer conversations; `SolveError` if one has no answer; its `cost` was paid for all.
 
         Args:
             conversations: The messages of each.
@@ -69,9 +69,6 @@ class Chat(ABC):
         Returns:
             One answer each. What is known already costs nothing, unless an earlier process of the
             same run paid for it: then its price is told once more, and not billed.
-
-        Raises:
-            SolveError: If one has no answer; its `cost` was paid for all.
         """
         bodies = [self._body(messages, seed) for messages in conversations]
         keys = [self._key(body, seed) for body in bodies]

@@ -197,10 +197,7 @@ class FrozenTransformer:
 def check_examples(
     texts: Sequence[str], labels: Sequence[str], words: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Check examples against each other.
-
-    Returns:
-        A word for each class, in order.
+    """Check examples against each other: a word for each class, in order.
 
     Raises:
         InputError: If they do not match.

@@ -116,13 +116,10 @@ class BoundPrompt:
         return self.settings.space(self.width, self.num_tokens)
 
     def matrices(self, phis: Mapping[str, Any]) -> torch.Tensor:
-        """The prompts of a stack of points.
+        """The prompts of a stack of points: shape `(batch, n, width)`, float64 on the host.
 
         Args:
             phis: `latent` of shape `(batch, d)` or `prompt` of shape `(batch, n, width)`.
-
-        Returns:
-            Shape `(batch, n, width)`, float64 on the host.
         """
         name = DIRECT if self._projection is None else LATENT
         values = torch.as_tensor(np.asarray(_on_host(phis[name])), dtype=torch.float64)

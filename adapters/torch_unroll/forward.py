@@ -26,14 +26,11 @@ Stage: TypeAlias = Callable[[Tensors, Phi], Leaves]
 
 
 def push_loop(run: Run, tangents: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Run a loop with tangents.
+    """Run a loop with tangents: the inner solution and its tangents, a first axis of length c.
 
     Args:
         run: The run.
         tangents: Per name an array `(c, *shape)`.
-
-    Returns:
-        The inner solution and its tangents, a first axis of length c.
 
     Raises:
         InputError: If a tangent does not fit its parameter, or the loop breaks a rule.

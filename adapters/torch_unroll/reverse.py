@@ -25,16 +25,13 @@ WHOLE = "the inner loop"
 def pull_trajectory(
     run: Run, cotangent: Cotangent, last_steps: int | None, memory: int | str
 ) -> tuple[Any, dict[str, Any]]:
-    """Back through the steps as they were taken.
+    """Back through the steps as they were taken: the inner solution and the gradient by name.
 
     Args:
         run: The run.
         cotangent: From the inner solution to the gradient in it, flat `(m,)`.
         last_steps: How many; `None` or at least T is all of them and `init`.
         memory: "all", "sqrt" or bytes, for the whole trajectory.
-
-    Returns:
-        The inner solution and the gradient by name.
 
     Raises:
         InputError: If those steps do not depend on a parameter, or memory is too little.

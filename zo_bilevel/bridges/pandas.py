@@ -54,14 +54,11 @@ def _numbers(phi: Mapping[str, Any], taken: Sequence[str]) -> dict[str, Any]:
 
 
 def comparison_frame(comparison: Comparison) -> Any:  # noqa: ANN401 - a DataFrame
-    """The runs of a comparison, one row each.
+    """The runs of a comparison, one row each; `MissingPackageError` if pandas is not installed.
 
     Returns:
         A `DataFrame`: method, seed, status, loss, solves, rounds, seconds, how soon the target
         was reached, meta-parameters that are single values.
-
-    Raises:
-        MissingPackageError: If pandas is not installed.
     """
     rows = [run_values(run, comparison.target) for run in comparison.runs]
     return import_optional("pandas", "a data frame", "integrations").DataFrame(rows)

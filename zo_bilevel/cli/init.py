@@ -44,10 +44,7 @@ def init_command(adapter: str, file: str | None) -> None:
 
 
 def starter_text(adapter: str) -> str:
-    """The starter of an adapter.
-
-    Raises:
-        InputError: If there is no such adapter, with the nearest names.
+    """The starter of an adapter; `InputError` if there is no such adapter, with the nearest names.
 
     Example:
         >>> "import zo_bilevel as zb" in starter_text("function")

@@ -216,13 +216,10 @@ def _literal(text: str) -> Any:  # noqa: ANN401 - any literal
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Turn a count or a list into seeds.
+    """Turn a count or a list into seeds; `InputError` if it is neither, or there is no seed.
 
     Args:
         text: "5" means 0 to 4; "3,7,9" is a list, and so is "3,".
-
-    Raises:
-        InputError: If it is neither, or there is no seed.
 
     Example:
         >>> parse_seeds("3"), parse_seeds("3,7")

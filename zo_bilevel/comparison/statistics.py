@@ -172,10 +172,7 @@ def paired_p_value(first: FloatArray, second: FloatArray) -> float:
 
 
 def corrected(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's correction for several tests at once.
-
-    Returns:
-        In the same order, none smaller than before.
+    """Holm's correction for several tests at once: in the same order, none smaller than before.
 
     Example:
         >>> corrected([0.01, 0.04, 0.03])

@@ -29,7 +29,7 @@ def check_family(family: str) -> None:
 def draw_directions(
     family: Family, count: int, prior: Prior, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw directions and their duals.
+    """Draw directions `V` and their duals `U`, both of shape `(N, b)`.
 
     With a gradient g of N numbers, the mean squared error of the b-direction estimate is
     `(N - b)/b |g|^2` for orthogonal and coordinate directions with b <= N, `(N - 1)/b |g|^2` for
@@ -43,9 +43,6 @@ def draw_directions(
             start over with an independent frame.
         prior: Prior covariance of the scaled vector; gives N.
         rng: Source of randomness.
-
-    Returns:
-        `V` and its duals `U`, both of shape `(N, b)`.
 
     Raises:
         InputError: If the family is unknown or `count < 1`.

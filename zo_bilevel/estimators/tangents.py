@@ -73,15 +73,12 @@ def tie_rates(space: Space, x: FloatArray) -> dict[str, FloatArray]:
 
 
 def scaled_gradient(space: Space, x: FloatArray, named: Mapping[str, FloatArray]) -> FloatArray:
-    """Turn a gradient by name into one in the scaled vector.
+    """Turn a gradient by name into one in the scaled vector: shape `(N,)`.
 
     Args:
         space: Of reals and logs only, and what is fixed or tied to them.
         x: Scaled point, shape `(N,)`.
         named: Per name an array of the parameter's shape, per unit of the user.
-
-    Returns:
-        Shape `(N,)`.
     """
     gradient = np.concatenate([np.ravel(named[block.name]) for block in space.blocks])
     gradient = gradient * space.rates(x)

@@ -22,10 +22,7 @@ CONTRADICTION = 1e-9
 
 
 def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
-    """A point deep inside the linear constraints.
-
-    Returns:
-        Scaled, shape `(N,)`.
+    """A point deep inside the linear constraints: scaled, shape `(N,)`.
 
     Raises:
         InputError: If no point within the bounds keeps them all.

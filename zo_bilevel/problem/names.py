@@ -23,10 +23,7 @@ def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[
 
 
 def refuse_unused(owner: str, names: Iterable[str], used: Iterable[str], place: str) -> None:
-    """Refuse parameters of the space that would have no effect.
-
-    Raises:
-        InputError: Naming the parameters.
+    """Refuse parameters of the space that would have no effect; `InputError` naming the parameters.
 
     Example:
         >>> refuse_unused("CommandLine", ["a"], ["a", "seed"], "no field uses them")

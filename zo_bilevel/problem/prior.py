@@ -98,13 +98,10 @@ class Prior:
         return out
 
     def whiten(self, x: FloatArray) -> FloatArray:
-        """Undo `apply_sqrt`.
+        """Undo `apply_sqrt`: white coordinates of the same shape.
 
         Args:
             x: Shape `(size,)` or `(size, count)`.
-
-        Returns:
-            White coordinates of the same shape.
         """
         return self._scale(x, inverse=True)
 

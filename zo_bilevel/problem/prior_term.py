@@ -93,14 +93,11 @@ class PriorTerm:
         return found[self._held]
 
     def tangents(self, x: FloatArray, directions: FloatArray) -> FloatArray:
-        """Derivatives of the residuals along directions.
+        """Derivatives of the residuals along directions: shape `(k, b)`.
 
         Args:
             x: Scaled point, shape `(N,)`.
             directions: Shape `(N, b)`, scaled.
-
-        Returns:
-            Shape `(k, b)`.
         """
         found: FloatArray = self._smooth.whiten(self._rates(x)[:, None] * directions)
         return found[self._held]
@@ -112,14 +109,11 @@ class PriorTerm:
         return rates / self._deviation
 
     def pulled(self, x: FloatArray, residuals: FloatArray) -> FloatArray:
-        """The transpose of `tangents`: `J' r`.
+        """The transpose of `tangents`: `J' r`; returns shape `(N,)` or `(N, b)`.
 
         Args:
             x: Scaled point, shape `(N,)`.
             residuals: Shape `(k,)` or `(k, b)`.
-
-        Returns:
-            Shape `(N,)` or `(N, b)`.
         """
         whole = np.zeros((self._space.size, *residuals.shape[1:]))
         whole[self._held] = residuals

@@ -60,10 +60,7 @@ def solver_identity(inner: Callable[..., Any], name: str, version: str) -> str:
 
 
 def fingerprint(value: Any, owner: str) -> str:  # noqa: ANN401 - anything a problem holds
-    """A hash of all that a value is made of.
-
-    Returns:
-        32 hexadecimal digits, the same in every process.
+    """A hash of all that a value is made of: 32 hexadecimal digits, the same in every process.
 
     Raises:
         InputError: If a part of it cannot be told from another of its kind.

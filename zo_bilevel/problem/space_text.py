@@ -39,13 +39,10 @@ APART = ("name", "kind", "is_array", "placement")
 
 
 def space_to_text(space: Space) -> str:
-    """A space as JSON.
+    """A space as JSON: one object a parameter, in order.
 
     Args:
         space: Options of a choice that are no plain values are told by their `repr`.
-
-    Returns:
-        One object a parameter, in order.
 
     Example:
         >>> space_to_text(Space(nu=Log(0.1, 1.0)))

@@ -48,14 +48,11 @@ def pack_array(values: FloatArray) -> bytes:
 
 
 def unpack_array(data: bytes, size: int) -> FloatArray:
-    """Undo `pack_array`.
+    """Undo `pack_array`; `StoreError` if there are more or fewer, or the bytes are damaged.
 
     Args:
         data: What it gave.
         size: How many numbers there must be; not more than that is inflated.
-
-    Raises:
-        StoreError: If there are more or fewer, or the bytes are damaged.
     """
     length = LITTLE_ENDIAN.itemsize * size
     try:

@@ -99,10 +99,7 @@ class Recorder:
         return digest.digest()
 
     def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
-        """Look for a stored answer.
-
-        Returns:
-            The outcome, or `None` when it has to be solved.
+        """Look for a stored answer: the outcome, or `None` when it has to be solved.
 
         Raises:
             KeyboardInterrupt: If somebody asked the run to stop.

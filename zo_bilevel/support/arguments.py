@@ -64,10 +64,7 @@ def finite_number(name: str, value: object, rule: str = "") -> float:
 
 
 def one_of(name: str, value: Word, allowed: tuple[str, ...]) -> Word:
-    """One of a few words, as it is.
-
-    Raises:
-        InputError: If it is none of them.
+    """One of a few words, as it is; `InputError` if it is none of them.
 
     Example:
         >>> one_of("difference", "central", ("forward", "central"))

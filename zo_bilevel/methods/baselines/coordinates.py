@@ -52,14 +52,11 @@ class Coordinates:
         self.upper: FloatArray = np.full(self.size, np.inf) if self.is_white else space.upper
 
     def to_x(self, z: FloatArray) -> FloatArray:
-        """The scaled point of these coordinates.
+        """The scaled point of these coordinates: a new array of shape `(N,)`, within the bounds.
 
         Args:
             z: Shape `(N,)`. A coordinate of `x` that comes out NaN, as one library's may, stays
                 at its start.
-
-        Returns:
-            A new array of shape `(N,)`, within the bounds.
         """
         z = np.asarray(z, dtype=np.float64).reshape(self.size)
         x = self._start + self._prior.from_modes(z) if self.is_white else z

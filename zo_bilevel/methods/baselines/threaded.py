@@ -71,15 +71,12 @@ class Solves:
     def evaluate(
         self, rows: Sequence[FloatArray], *, role: str = "trial", stream: int | None = None
     ) -> list[Evaluation]:
-        """Solve one round.
+        """Solve one round: evaluations in the same order.
 
         Args:
             rows: Points in the library's coordinates, shape `(N,)` each.
             role: What they are for; the first of all is the start.
             stream: Random numbers that they share, as differences do; `None` for each its own.
-
-        Returns:
-            Evaluations in the same order.
         """
         return self._exchange([self._point(row, role, stream) for row in rows])
 

@@ -158,16 +158,13 @@ class Probing:
     def answers(
         self, plan: StepPlan, evaluations: Sequence[Evaluation], theta: FloatArray | None
     ) -> Answers:
-        """What the plan wanted to know.
+        """What the plan wanted to know; `DiscontinuityError` when a detector sees a jump.
 
         Args:
             plan: What `points` were made of.
             evaluations: Theirs.
             theta: Modelled vector at the base of differences, unless one of the points is it;
                 `None` where that solve failed.
-
-        Raises:
-            DiscontinuityError: When a detector sees a jump.
         """
         self.best = min((e for e in (self.best, *evaluations) if e.ok), key=lambda e: e.loss)
         if self._detector is not None and self._detector.sees_jump(evaluations):

@@ -77,15 +77,12 @@ class ContinuousPart:
     def ask(
         self, points: Sequence[FloatArray], roles: str | Sequence[str], *, at_once: int = 0
     ) -> RoundsThen[Losses]:
-        """Have points solved, in rounds as wide as may be.
+        """Have points solved, in rounds as wide as may be: their losses, in their order.
 
         Args:
             points: Of shape `(n,)`.
             roles: What they are for, each or all.
             at_once: Points of a round, where not the round width.
-
-        Returns:
-            Their losses, in their order.
         """
         each = [roles] * len(points) if isinstance(roles, str) else roles
         losses: Losses = []

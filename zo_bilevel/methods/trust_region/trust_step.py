@@ -21,16 +21,13 @@ SMALLEST_NUMBER = 1e-300
 def ball_step(
     gradient: FloatArray, product: Product, radius: float, hessian: FloatArray | None = None
 ) -> FloatArray:
-    """Minimise `g.s + s.H.s / 2` over `|s| <= radius`.
+    """Minimise `g.s + s.H.s / 2` over `|s| <= radius`: the step, shape `(p,)`.
 
     Args:
         gradient: Gradient g, shape `(p,)`.
         product: Multiplies a vector by H.
         radius: Of the ball, > 0.
         hessian: H itself where it is small, shape `(p, p)`, for the exact solution.
-
-    Returns:
-        The step, shape `(p,)`.
 
     Example:
         >>> step = ball_step(np.array([1.0, 0.0]), lambda v: v, 0.5, np.eye(2))

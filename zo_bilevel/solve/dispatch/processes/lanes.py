@@ -59,13 +59,10 @@ class Lanes:
             self._lanes[-1].start()
 
     def next(self, seconds: float = math.inf) -> tuple[int, Outcome] | None:
-        """The index and outcome of the job that ends next.
+        """The index and outcome of the job that ends next; `Exception` what a lane ended by.
 
         Args:
             seconds: From now, after which there is none.
-
-        Raises:
-            Exception: What a lane ended by.
         """
         try:
             left = None if seconds == math.inf else max(seconds, 0.0)
