@@ -10,7 +10,6 @@ import tempfile
 import threading
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Self, final
 
 from zo_bilevel.support.arguments import whole_number
@@ -99,12 +98,7 @@ class SolveFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             POOL.give_back(self.path, self._lock)
             self._lock = None

@@ -6,7 +6,6 @@ import math
 import os
 import re
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, final
 
 from zo_bilevel.run.result import Record
@@ -76,10 +75,5 @@ class TensorBoard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

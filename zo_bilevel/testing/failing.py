@@ -26,6 +26,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.loop import minimize
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.testing.conformance import require
 from zo_bilevel.testing.fault_points import chance
 from zo_bilevel.testing.perversions import Perverse, oscillation
 
@@ -131,16 +132,11 @@ def check_survives(
         found = minimize(problem, method, max_solves=max_solves, **options)
         again = minimize(problem, method, max_solves=max_solves, **options)
     failed = sum(record.status != "ok" for record in found.history)
-    _require(sum(found.failures.values()) == failed > 0, f"{kind}: failed solves are counted")
-    _require(len(found.history) == found.solves <= max_solves, f"{kind}: all solves are counted")
-    _require(bool(found.stop_reason), f"{kind}: a run says why it stopped")
+    require(sum(found.failures.values()) == failed > 0, f"{kind}: failed solves are counted")
+    require(len(found.history) == found.solves <= max_solves, f"{kind}: all solves are counted")
+    require(bool(found.stop_reason), f"{kind}: a run says why it stopped")
     start = found.history[0].loss
     goal = FOUND if plain.loss < FOUND**2 else start
-    _require(found.loss <= goal, f"{kind}: loss {found.loss:g}, without faults {plain.loss:g}")
+    require(found.loss <= goal, f"{kind}: loss {found.loss:g}, without faults {plain.loss:g}")
     same = [r.loss for r in again.history] == [r.loss for r in found.history]
-    _require(same, f"{kind}: the same run again gives the same numbers")
-
-
-def _require(condition: bool, rule: str) -> None:
-    if not condition:
-        raise AssertionError(rule)
+    require(same, f"{kind}: the same run again gives the same numbers")
