@@ -1,12 +1,17 @@
 """The ledger by itself: what is counted, what is affordable, why a run ends."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
+from zo_bilevel.problem.parameters import Real
+from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.ledger import Ledger
+from zo_bilevel.run.runs import Improvement
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.errors import InputError
 
@@ -62,6 +67,7 @@ def test_limits_that_are_none_are_refused_by_name(limits, message):
     with pytest.raises(InputError, match=message):
         Budget(**limits)
     assert Budget(max_solves=1).max_solves == 1
+    assert Budget(max_solves=0, is_zero_enough=True).max_solves == 0
 
 
 def test_every_solve_is_booked_and_the_best_is_the_lowest_that_is_ok():
@@ -84,6 +90,112 @@ def test_every_solve_is_booked_and_the_best_is_the_lowest_that_is_ok():
     assert (books.solves, books.cost, books.num_priced, books.highest_price) == (10, 0.75, 2, 0.5)
     assert books.failures == {"failed": 1}
     assert [r.solve for r in books.history] == [1, 2, 3, 4, 5, 10]
+
+
+SPACE = Space(a=Real(-3, 3), field=Real(-3, 3, (2,)))
+
+
+def at(a, loss, **facts):
+    x = SPACE.encode({"a": a, "field": [a, -a]})
+    facts = {"status": "ok", "theta": np.full(3, a), **facts}
+    if facts["theta"] is not None:
+        facts["layout"] = ThetaLayout((), (facts["theta"].shape,))
+    return Evaluation(Point(x, role="trial"), loss=loss, **facts)
+
+
+def with_space():
+    clock = Clock()
+    return clock, Ledger(Budget(), clock, SPACE)
+
+
+def test_a_record_says_all_that_is_known_of_a_solve():
+    clock, books = with_space()
+    books.rounds, clock.now = 2, 101.5
+    found = at(1.0, 4.0, cost=0.5, error="part: lost", violation=0.25)
+    record = books.charge(found)
+    assert record.phi["a"] == 1.0
+    np.testing.assert_array_equal(record.phi["field"], [1.0, -1.0])
+    np.testing.assert_array_equal(record.theta, np.full(3, 1.0))
+    assert (record.error, record.violation) == ("part: lost", 0.25)
+    assert books.history == [record]
+    assert books.incomplete == ["part: lost"]
+    assert books.warnings == (
+        "at 1 of 1 solves an experiment failed, and its data counted as missing there; the first: "
+        "part: lost",
+    )
+    assert books.phi_of(found)["a"] == 1.0
+    assert ledger().charge(solved()).phi == {}
+    assert ledger().warnings == ()
+
+
+def test_points_that_are_better_than_all_before_are_kept_with_their_single_values():
+    clock, books = with_space()
+    for loss in (4.0, 5.0, 3.0):
+        books.rounds += 1
+        clock.now += 1.5
+        books.charge(at(loss - 3.0, loss))
+    books.charge(at(0.5, 1.0, violation=0.25))  # breaks a constraint
+    books.charge(at(0.5, 2.0, status="failed"))
+    assert books.improvements == [
+        Improvement(1, 1, 1.5, 4.0, values={"a": 1.0}),
+        Improvement(3, 3, 4.5, 3.0, values={"a": 0.0}),
+    ]
+    bare = ledger()
+    bare.charge(solved(2.0))
+    assert bare.improvements == [Improvement(1, 0, 0.0, 2.0)]
+
+
+def test_solves_from_before_the_run_cost_nothing_and_are_the_best_until_beaten():
+    _, books = with_space()
+    books.know([at(1.0, 4.0), at(2.0, 5.0), at(0.5, 3.0), at(0.25, 1.0, violation=0.5)])
+    assert (books.solves, books.history, books.best_loss) == (0, [], 3.0)
+    assert books.improvements == [
+        Improvement(0, 0, 0.0, 4.0, values={"a": 1.0}),
+        Improvement(0, 0, 0.0, 3.0, values={"a": 0.5}),
+    ]
+    assert books.charge(at(1.0, 3.5)).best_loss == 3.0
+    assert books.charge(dataclasses.replace(at(1.0, 2.5), is_known=True)).best_loss == 2.5
+    assert books.solves == 1
+    bare = ledger()
+    bare.know([solved(2.0)])
+    assert bare.improvements == [Improvement(0, 0, 0.0, 2.0)]
+
+
+def test_a_history_that_grows_too_long_leaves_out_what_is_large(monkeypatch):
+    size = 3 * 8  # bytes, of both phi and theta
+    for room, kept in ((2 * size, 2), (2 * size - 1, 1)):
+        monkeypatch.setattr("zo_bilevel.run.ledger.HISTORY_BYTES", room)
+        _, books = with_space()
+        for a in (1.0, 2.0, 3.0):
+            books.charge(at(a, a))
+        assert [bool(record.phi) for record in books.history].count(True) == kept
+        assert [record.theta is not None for record in books.history].count(True) == kept
+        assert [record.loss for record in books.history] == [1.0, 2.0, 3.0]
+    monkeypatch.setattr("zo_bilevel.run.ledger.HISTORY_BYTES", 2 * size)
+    _, books = with_space()
+    for a in (1.0, 2.0, 3.0):
+        books.charge(at(a, a, theta=None))
+    books.charge(at(2.0, 4.0, theta=np.zeros(6)))
+    books.charge(at(2.0, 5.0, theta=np.zeros(1)))
+    assert [record.theta is None for record in books.history] == [True] * 3 + [False, True]
+    assert [record.phi == {} for record in books.history] == [False] * 2 + [True] * 3
+
+
+def test_other_limits_hold_from_now_on_and_earlier_sessions_count():
+    clock = Clock()
+    books = ledger(clock, max_seconds=10.0)
+    books.spent_before(3.0)
+    books.spent_before(1.0)
+    clock.now += 2.0
+    assert books.seconds_left() == 4.0
+    assert books.seconds == 2.0
+    books.steer({"max_solves": 5, "max_seconds": 7.0, "max_cost": 2.0})
+    limits = books.budget
+    assert (limits.max_solves, limits.max_seconds, limits.max_cost) == (5, 7.0, 2.0)
+    assert books.seconds_left() == 1.0
+    books.steer({"max_seconds": 6.0})
+    assert (books.budget.max_solves, books.budget.max_cost) == (None, None)
+    assert books.room(3) == 0
 
 
 def test_the_first_failure_is_remembered_in_words():

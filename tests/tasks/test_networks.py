@@ -34,9 +34,9 @@ def make(name, **options):
 def test_forward_and_reverse_agree_on_every_task(name):
     task = make(name)
     size = task.problem.space.size
-    count = min(size, 100)
+    count = size if size < 100 else 40
     exact = zb.hypergradient(task.problem, task.start(0), estimator=zb.ReverseUnroll())
-    found = zb.hypergradient(task.problem, task.start(0), estimator=zb.FG2U(count, chunk=50))
+    found = zb.hypergradient(task.problem, task.start(0), estimator=zb.FG2U(count, chunk=40))
     flat = [
         np.concatenate([np.ravel(g[n]) for n in task.problem.space.names]) for g in (exact, found)
     ]
@@ -61,8 +61,8 @@ def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
     start = task.start(0)
     # one solve and nothing else: its loss is the start's mean over the same fresh seeds
-    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=60)
-    result = zb.minimize(task.problem, method, initial=start, max_solves=60)
+    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=30)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=30)
     assert not result.failures
     error = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
     assert result.loss < before.loss + 2.0 * error + 0.05
@@ -91,7 +91,7 @@ for name in sys.argv[1:]:
     theta = task.problem.inner(start, seed=4)
     print(name, [float(part.double().sum()).hex() for part in theta.values()])
     method = zb.GradientMethod(zb.FG2U(6), lr=0.05)
-    result = zb.minimize(task.problem, method, initial=start, max_solves=16)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=8)
     print(result.loss.hex(), [float(x).hex() for x in result.x[:20]])
 """
 
@@ -212,11 +212,11 @@ def test_ten_images_a_class_have_gradients_that_agree():
     phi = task.start(0)
     found = [
         zb.hypergradient(task.problem, phi, estimator=zb.ReverseUnroll(), seed=seed)["images"]
-        for seed in range(6)
+        for seed in range(3)
     ]
     units = np.array([g.ravel() / np.linalg.norm(g) for g in found])
-    cosines = (units @ units.T)[np.triu_indices(6, 1)]
-    assert cosines.mean() > 0.12
+    cosines = (units @ units.T)[np.triu_indices(3, 1)]
+    assert cosines.mean() > 0.3
 
 
 def test_documents_do_not_depend_on_what_other_packages_replace(monkeypatch):
