@@ -68,6 +68,18 @@ class TestBall:
         assert step[0] == pytest.approx(-2.0, rel=0.03)
         assert damping == pytest.approx(5e-4, rel=0.03)
 
+    @pytest.mark.parametrize("size", [0.1, 10.0])
+    def test_a_quartic_term_alone_bounds_the_step(self, size):
+        quartic = 1e-3 / size**2
+        step, damping = ball_step(np.array([size]), np.zeros((1, 1)), 1e9, quartic)
+        assert damping == pytest.approx(0.1, rel=0.03)  # the cube root of quartic * size^2
+        assert step[0] == pytest.approx(-size / damping, rel=1e-12)
+
+    def test_a_radius_that_is_short_by_rounding_alone_costs_no_damping(self):
+        step, damping = ball_step(np.array([1.0, 0.0]), np.diag([1.0, 100.0]), 1.0 - 1e-15)
+        np.testing.assert_allclose(step, [-1.0, 0.0], rtol=1e-11)
+        assert 1e-12 <= damping <= 1.02e-12  # the share of the largest curvature that is nothing
+
     def test_a_direction_without_curvature_does_not_hide_the_others(self):
         step, _ = ball_step(np.array([0.0, 1.0]), np.diag([0.0, 2.0]), 9.0)
         np.testing.assert_allclose(step, [0.0, -0.5], rtol=1e-6, atol=1e-9)
@@ -110,6 +122,29 @@ class TestBox:
         if not -1.0 <= expected[1] <= 1.0:
             expected[1] = float(np.clip(expected[1], -1.0, 1.0))
         np.testing.assert_allclose(self.step(hessian, gradient), expected, atol=1e-4)
+
+    def test_what_was_held_at_first_is_let_go_on_its_own_side(self):
+        hessian = np.array([[2.5, 0.7, 0.8], [0.7, 2.7, 0.6], [0.8, 0.6, 1.0]])
+        room = np.array([-1.7, -0.4, -1.1]), np.array([1.9, 0.3, 0.8])
+        gradient = np.array([-0.1, 0.1, 1.7])
+        for sign in (1.0, -1.0):  # without bounds the second and third leave; then not the second
+            bounds = (sign * np.stack(room))[:: int(sign)]
+            step = trial_step(sign * gradient, hessian, np.eye(3), tuple(bounds), 1e4)
+            free = -np.linalg.solve(hessian[:2, :2], gradient[:2] - 1.1 * hessian[:2, 2])
+            np.testing.assert_allclose(sign * step, [*free, -1.1], atol=2e-5)
+
+    def test_what_a_bound_makes_longer_is_cut_to_the_ball(self):
+        hessian, room = np.array([[9.1, 0.6], [0.6, 0.1]]), (np.full(2, -1.0), np.array([0.3, 1.0]))
+        step = trial_step(np.array([-3.9, -0.3]), hessian, np.eye(2), room, 0.9)
+        assert np.linalg.norm(step) == pytest.approx(0.9, rel=1e-9)  # held, it were 1.04
+        assert step[1] / step[0] == pytest.approx(1.0 / 0.3, rel=1e-5)
+
+    def test_bounds_are_springs_in_units_of_the_mean_curvature(self):
+        for curvatures in ([2.0], [2.0, 4.0]):
+            spring, size = 1e6 * np.mean(curvatures), len(curvatures)
+            gradient, room = np.eye(size)[0] * -10.0, (np.full(size, -1.0), np.full(size, 1.0))
+            step = trial_step(gradient, np.diag(curvatures), np.eye(size), room, 1e4)
+            assert step[0] == pytest.approx((10.0 + spring) / (2.0 + spring), rel=1e-12)
 
     def test_a_rotated_basis_is_held_in_its_coordinates(self):
         turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))

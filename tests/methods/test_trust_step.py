@@ -92,6 +92,15 @@ class TestExact:
             step = exact(gradient, np.eye(size), 0.5)
             np.testing.assert_allclose(step, -0.5 / np.sqrt(size), rtol=1e-12)
 
+    def test_newtons_method_comes_much_nearer_than_it_has_to(self):
+        step = exact(np.array([-0.01, -0.04]), np.diag([-0.79, -0.35]), 0.46)
+        shift = 0.8121345001502253  # where |s| = 0.46, by bisection
+        np.testing.assert_allclose(step, [0.01 / (shift - 0.79), 0.04 / (shift - 0.35)], rtol=3e-5)
+
+    def test_a_curvature_that_is_nothing_beside_the_largest_counts_as_none(self):
+        step = exact(np.array([1e-21, 0.5]), np.diag([1e-20, 1.0]), 1.0)
+        np.testing.assert_allclose(step, [0.0, -0.5], atol=1e-3)
+
     def test_without_a_slope_only_negative_curvature_moves(self):
         assert not exact(np.zeros(5), CONVEX, 1.0).any()
         step = exact(np.zeros(5), SADDLE, 1.5)
@@ -233,6 +242,12 @@ class TestBox:
         assert step[0] == pytest.approx(0.3, abs=1e-9)
         assert np.linalg.norm(step) == pytest.approx(0.5, rel=0.01)
         assert step[1] > 0
+
+    def test_where_a_bound_takes_the_whole_radius_a_hundredth_of_it_is_left(self):
+        gradient, hessian = -np.array([10.0, 0.02, 0.0]), 1e-9 * np.eye(3)
+        box = np.full(3, -9.0), np.array([0.499998, 9.0, 9.0])
+        step = box_step(gradient, lambda v: 1e-9 * v, 0.5, np.eye(3), box, hessian)
+        np.testing.assert_allclose(step, [0.499998, 0.005, 0.0], rtol=1e-2, atol=1e-9)
 
     def test_a_box_that_leaves_nothing_free_ends_with_the_last_step(self):
         gradient = -np.array([10.0, 10.0, 10.0])
