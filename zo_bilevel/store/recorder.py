@@ -18,14 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-import numpy as np
-
 from zo_bilevel.problem.problem import Problem
-from zo_bilevel.problem.solver_identity import fingerprint
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import (
-    LITTLE_ENDIAN,
     layout_to_json,
     outcome_of_solve,
     pack_array,
@@ -33,6 +29,7 @@ from zo_bilevel.store.arrays import (
 )
 from zo_bilevel.store.own_solves import OwnSolves
 from zo_bilevel.store.records import RUNNING, STOPPING, StoredRun, StoredSolve, digest_of
+from zo_bilevel.store.solve_keys import SolveKeys
 from zo_bilevel.support.errors import StoreError
 
 PATIENCE_S: Final = 0.2
@@ -64,13 +61,7 @@ class Recorder:
         self.paid_before: list[float] = []
         self.steered: Callable[[Mapping[str, Any]], None] = lambda _: None
         self.run = store.begin(run)
-        self._digests = {
-            part: hashlib.sha256(f"{solver}\0".encode("utf-8", "surrogatepass"))
-            for part, solver in solvers.items()
-        }
-        # now: what the objective holds may change while the run goes on
-        self._outer = fingerprint(problem.outer, "the outer objective").encode()
-        self._fidelity = problem.fidelity
+        self._key = SolveKeys(problem, solvers).key
         self._own = OwnSolves(store, self.run.number)
         self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
@@ -84,19 +75,6 @@ class Recorder:
         """Of the run: the same in all its lives, and no other's."""
         facts = repr((self.run.identity, self.run.number, self.run.created))
         return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-    def _key(self, point: Point, seed: int) -> bytes:
-        digest = self._digests[point.part[0] if point.part else ""].copy()
-        digest.update(str(seed).encode())
-        digest.update(np.ascontiguousarray(point.x, LITTLE_ENDIAN).tobytes())
-        if self._fidelity is not None:
-            level = self._fidelity.full if point.level is None else point.level
-            digest.update(f"\0level\0{self._fidelity.name}\0{level!r}".encode())
-        if point.derivative is not None:
-            digest.update(b"\0derivative\0" + point.derivative.key())
-            if point.derivative.uses_outer:
-                digest.update(self._outer)
-        return digest.digest()
 
     def find(self, step: int, place: int, point: Point, seed: int) -> Outcome | None:
         """Look for a stored answer: the outcome, or `None` when it has to be solved.
