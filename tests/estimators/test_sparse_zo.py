@@ -54,6 +54,37 @@ def test_descent_gets_farther_with_the_same_solves():
     assert reached(zb.SparseZO(PATTERN)) < 0.1 * reached(dense)
 
 
+def test_a_pattern_that_is_not_said_is_seen_in_the_first_differences():
+    problem, start = problem_of(), {"a": np.full(SIZE, 0.1)}
+    full = zb.hypergradient(problem, start, estimator=zb.SparseZO())
+    assert full.solves == SIZE + 2  # one of them measures the noise
+    method = zb.GradientMethod(zb.SparseZO(), lr=0.1)
+    result = zb.minimize(problem, method, initial=start, max_solves=SIZE + 1 + 3 * 22)
+    assert result.rounds == 4
+
+
+def test_a_pattern_that_is_another_elsewhere_is_seen_again():
+    """The first parameter moves the last outputs beyond 0.05, where a descent soon comes."""
+
+    def switched(phi):
+        a = phi["a"]
+        return np.concatenate([a, np.where(a[0] > 0.05, a[0] - 0.05, 0.0) + a[-2:]])
+
+    space = zb.Space(a=zb.Real(-1, 1, shape=(12,)))
+    problem = zb.Problem(space, switched, zb.SquaredError(np.full(14, 0.5)), name="switched")
+    exact, seen = (
+        zb.minimize(
+            problem,
+            zb.GradientMethod(estimator, lr=0.2),
+            initial={"a": np.zeros(12)},
+            max_solves=400,
+        )
+        for estimator in (zb.FG2UZO(12, directions="coordinate"), zb.SparseZO())
+    )
+    assert seen.loss < 1.01 * exact.loss
+    assert seen.rounds > 2 * exact.rounds
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_gauss_newton_starts_with_all_slopes(asynchronous):
     rng = np.random.default_rng(4)

@@ -28,25 +28,37 @@ MOST_DISAGREEMENT = 1e-3
 """Share of the change along a random direction that the sparse Jacobian may miss."""
 
 
+SEEN_ROUNDINGS = 4.0
+"""Roundings of the largest output by which an output must change to be moved by a parameter."""
+
+
+class RefutedPatternError(InnerSolverError):
+    """A pattern that was seen at one point does not hold at another."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class SparseZO:
     """Exact sketches along all parameters, where each moves only some of the outputs.
 
+    Which ones is said by the user, or seen: without `sparsity` the first sketch of a run
+    differences every parameter, N + 1 solves, and shows the pattern from then on.
+
     Parameters that share no output are differenced by one solve: of its change, each output belongs
     to one of them. One more solve, along a random direction, checks the pattern at every sketch:
     where it is wrong, the sketch is refused, never silently false; `GaussNewton` then goes on with
-    differences one by one. A banded pattern of width w takes w + 2 solves, whatever the number of
-    parameters.
+    differences one by one, and a pattern that was seen is looked for again. A banded pattern of
+    width w takes w + 2 solves, whatever the number of parameters.
 
     Args:
         sparsity: Which parameter (column) moves which output (row), shape `(m, N)`; anything that
             is not zero counts. Rows are those of the flat inner solution, columns those of the
-            flat parameters in the order of the space.
+            flat parameters in the order of the space. `None`: to be seen.
         radius: Length of the differences > 0, in scaled units.
 
     Attributes:
-        groups: Columns that are differenced together.
+        groups: Columns that are differenced together; none while there is no pattern.
+        is_seen: Whether the pattern was seen and not said.
 
     Raises:
         InputError: If an argument breaks its rule.
@@ -60,17 +72,34 @@ class SparseZO:
         (4, 0.48)
     """
 
-    sparsity: ArrayLike
+    sparsity: ArrayLike | None = None
     radius: float = FORWARD_RADIUS
-    groups: tuple[NDArray[np.intp], ...] = field(init=False, repr=False)
+    groups: tuple[NDArray[np.intp], ...] = field(init=False, repr=False, default=())
+    is_seen: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", finite_number("radius", self.radius, "> 0"))
+        if self.sparsity is None:
+            return
         pattern = np.asarray(self.sparsity)
         if pattern.ndim != 2 or pattern.dtype.kind not in "biuf" or not pattern.size:
             raise InputError(f"sparsity must be an array of shape (m, N), got {pattern.shape}")
         object.__setattr__(self, "sparsity", pattern != 0)
-        object.__setattr__(self, "radius", finite_number("radius", self.radius, "> 0"))
         object.__setattr__(self, "groups", _groups(pattern != 0))
+
+    def seen_in(self, jacobian: FloatArray, theta: FloatArray, step: float) -> SparseZO:
+        """The same with the pattern that a whole Jacobian shows; itself where it has one.
+
+        Args:
+            jacobian: Shape `(m, N)`.
+            theta: Inner solution, `(m,)`.
+            step: Length of the differences, > 0.
+        """
+        if self.sparsity is not None:
+            return self
+        seen = SparseZO(step * np.abs(jacobian) > SEEN_ROUNDINGS * _rounding(theta), self.radius)
+        object.__setattr__(seen, "is_seen", True)
+        return seen
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
@@ -94,7 +123,7 @@ class SparseZO:
         if space.discrete.any():
             raise UnsupportedProblemError("SparseZO needs parameters that vary continuously")
         base = np.clip(x, space.lower + 2.0 * self.radius, space.upper - 2.0 * self.radius)
-        ways = self.ways(rng)
+        ways = self.ways(rng, space.size)
         probes = self.differences(base, self.radius * ways, space).points(stream)
         return SketchPlan([Point(base, stream, "sketch"), *probes], base, ways, ways, self.radius)
 
@@ -115,6 +144,7 @@ class SparseZO:
         Raises:
             InputError: If the pattern does not fit the inner solution, or is not its own.
             InnerSolverError: If a solve failed: without it columns, or the check, are missing.
+            RefutedPatternError: If a pattern that was seen is not that of this point.
             UnsupportedProblemError: If only the loss is seen.
         """
         if not bound.is_vector:
@@ -127,6 +157,8 @@ class SparseZO:
         changes = (np.array(thetas[1:]) - thetas[0]).T
         jacobian = self.columns(changes) / plan.step
         missed = self.missed(jacobian, plan.step * plan.V, changes, thetas[0])
+        if missed and self.is_seen:
+            raise RefutedPatternError("the pattern that was seen is that of another point only")
         if missed:
             raise InputError(
                 "sparsity must name every output that a parameter moves: along a direction that "
@@ -146,6 +178,8 @@ class SparseZO:
         Raises:
             InputError: Naming both.
         """
+        if self.sparsity is None:
+            return
         rows, columns = self._pattern.shape
         if columns != parameters:
             raise InputError(
@@ -154,8 +188,13 @@ class SparseZO:
         if outputs is not None and rows != outputs:
             raise InputError(f"sparsity must have a row an output, {outputs}, got {rows}")
 
-    def ways(self, rng: np.random.Generator) -> FloatArray:
-        """What moves together, a direction each, and last the one that checks, `(N, c + 1)`."""
+    def ways(self, rng: np.random.Generator, size: int) -> FloatArray:
+        """What moves together, a direction each, and last the one that checks, `(N, c + 1)`.
+
+        Without a pattern each of the N parameters by itself, `(N, N)`.
+        """
+        if self.sparsity is None:
+            return np.eye(size)
         ways = np.zeros((self._pattern.shape[1], len(self.groups) + 1))
         for place, group in enumerate(self.groups):
             ways[group, place] = 1.0
@@ -164,6 +203,8 @@ class SparseZO:
 
     def columns(self, changes: FloatArray) -> FloatArray:
         """The change along each parameter, `(m, N)`, from those along `ways`, `(m, c + 1)`."""
+        if self.sparsity is None:
+            return changes
         columns = np.zeros(self._pattern.shape)
         for place, group in enumerate(self.groups):
             columns[:, group] = self._pattern[:, group] * changes[:, [place]]
@@ -184,12 +225,15 @@ class SparseZO:
             changes: Of the inner solution along them, `(m, c + 1)`.
             theta: Inner solution at the base, `(m,)`.
         """
-        rounding = float(np.finfo(float).eps) * float(np.max(np.abs(theta)))
         missed = np.linalg.norm(jacobian @ ways - changes, axis=0)
         sizes = np.linalg.norm(changes, axis=0)
-        allowed = MOST_DISAGREEMENT * sizes + 10.0 * rounding * np.sqrt(theta.size)
+        allowed = MOST_DISAGREEMENT * sizes + 10.0 * _rounding(theta) * np.sqrt(theta.size)
         worst = int(np.argmax(missed - allowed))
         return float(missed[worst] / sizes[worst]) if missed[worst] > allowed[worst] else 0.0
+
+
+def _rounding(theta: FloatArray) -> float:
+    return float(np.finfo(float).eps) * float(np.max(np.abs(theta), initial=0.0))
 
 
 def _groups(pattern: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:

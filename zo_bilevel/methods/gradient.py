@@ -10,6 +10,8 @@ import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.estimators.sparse_zo import RefutedPatternError, SparseZO
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.problem.problem import BoundProblem
@@ -96,14 +98,15 @@ class GradientMethod(Method):
         descent = self._begin(search)
         bound, lost, step = None, 0, 0
         gathered: list[FloatArray] = []
+        estimator = self.estimator
         while lost < MAX_LOST_SKETCHES:
-            plan = self.estimator.plan(search.space, descent.x, search.rng(step), (step,))
+            plan = estimator.plan(search.space, descent.x, search.rng(step), (step,))
             evaluations = yield plan.points
             step += 1
             solved = next((e for e in evaluations if e.ok), None)
             if bound is None and solved is not None:
                 bound = search.bind(solved)
-            gradient = None if bound is None else self._gradient(plan, evaluations, bound)
+            gradient, estimator = self._gradient(estimator, plan, evaluations, bound)
             if gradient is None:
                 lost += 1
                 if step == 1:  # elsewhere, where the start itself is not solved
@@ -124,18 +127,28 @@ class GradientMethod(Method):
         return f"{MAX_LOST_SKETCHES} sketches in a row failed"
 
     def _gradient(
-        self, plan: SketchPlan, evaluations: list[Evaluation], bound: BoundProblem
-    ) -> FloatArray | None:
-        """The hypergradient, or `None` when too many solves failed for a finite one."""
+        self,
+        estimator: GradientEstimator,
+        plan: SketchPlan,
+        evaluations: list[Evaluation],
+        bound: BoundProblem | None,
+    ) -> tuple[FloatArray | None, GradientEstimator]:
+        """The hypergradient, `None` when too many solves failed, and what estimates the next."""
+        if bound is None:
+            return None, estimator
         try:
-            estimate = self.estimator.sketch(plan, evaluations, bound)
+            estimate = estimator.sketch(plan, evaluations, bound)
+        except RefutedPatternError:
+            return None, self.estimator  # which looks for it again
         except InnerSolverError:
-            return None
+            return None, estimator
+        if isinstance(estimator, SparseZO) and isinstance(estimate, Sketch):
+            estimator = estimator.seen_in(estimate.JV, estimate.theta, plan.step)
         if estimate.num_directions == 0:
-            return None
+            return None, estimator
         with np.errstate(invalid="ignore", over="ignore"):  # looked at right below
             gradient = estimate.hypergradient(bound)[0]
-        return gradient if np.isfinite(gradient).all() else None
+        return (gradient if np.isfinite(gradient).all() else None), estimator
 
     def _begin(self, search: Search) -> _Descent:
         position, optimizer = self._make_optimizer(search.start)
