@@ -132,6 +132,27 @@ def test_a_point_that_lacks_an_experiment_is_never_the_result():
     assert not next(r for r in found.history if r.loss == found.loss).error
 
 
+def test_the_part_of_a_failed_experiment_is_what_the_others_let_expect():
+    """Of a linear simulator that fails here and there under one condition: to a hundredth."""
+    design = np.random.default_rng(0).normal(size=(20, 2))
+    calls = []
+
+    def simulate(phi, factor):
+        calls.append(factor)
+        if factor == 2.0 and len(calls) > 8 and len(calls) % 6 == 0:
+            raise RuntimeError("no convergence")
+        return design @ [phi["rate"], factor * phi["gain"]]
+
+    data = {name: design @ [0.7, 1.5 * given["factor"]] for name, given in CONDITIONS.items()}
+    problem = zb.Problem(SPACE, zb.Experiments(CONDITIONS, simulate), zb.SquaredError(data))
+    found = zb.minimize(problem, zb.RandomSearch(), max_solves=12)
+    failed = [record for record in found.history if record.error]
+    assert len(failed) >= 2
+    for record in failed:
+        expected = design @ [record.phi["rate"], 2.0 * record.phi["gain"]]
+        np.testing.assert_allclose(record.theta["warm"], expected, atol=0.1)
+
+
 def test_a_solve_fails_where_all_experiments_do_or_one_from_the_first():
     simulate = failing(lambda phi, factor: phi["rate"] < 1.0)
     found = zb.minimize(problem_of(simulate=simulate), max_solves=12)

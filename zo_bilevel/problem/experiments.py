@@ -21,9 +21,9 @@ class Experiments:
 
     The runs are dispatched, and kept in a store, one by one: they run in parallel, and a rerun
     with one experiment more, or one changed, runs that one only. A budget counts a solve of all
-    experiments as one. Where an experiment fails, its data count as missing: its part of theta is
-    that of the best solve so far, which never makes a point the result, and the result says how
-    often that was. Where all fail, or one before any solve had all, the solve fails.
+    experiments as one. Where an experiment fails, its part of theta is what the whole solves before
+    let expect; that never makes a point the result, and the result says how often it was. Where
+    all fail, or one before any solve had all, the solve fails.
 
     Args:
         conditions: By the experiments' names, the keyword arguments of its run.

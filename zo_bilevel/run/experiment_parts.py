@@ -9,10 +9,15 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
 from zo_bilevel.problem.experiments import Experiments, part_name
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.support.arrays import FloatArray
+
+MOST_KNOWN = 50
+"""Newest whole solves that tell what a failed experiment would have given."""
 
 
 @final
@@ -27,13 +32,15 @@ class ExperimentParts:
         inner = problem.inner
         self._names = tuple(inner.conditions) if isinstance(inner, Experiments) else ()
         self.count = max(len(self._names), 1)
+        self._points: dict[int, FloatArray] = {}
         self._whole: dict[int, list[Outcome]] = {}
-        self._best: tuple[float, list[Outcome]] | None = None
+        self._known: list[tuple[float, FloatArray, list[Outcome]]] = []
 
     def split(self, places: Mapping[int, Point]) -> dict[int, Point]:
         """Points by the place of their job, for each experiment one."""
         if not self._names:
             return dict(places)
+        self._points |= {place: point.x for place, point in places.items()}
         return {
             place * self.count + index: dataclasses.replace(point, part=(name, index))
             for place, point in places.items()
@@ -62,15 +69,27 @@ class ExperimentParts:
         )
         if not failed:
             self._whole[place] = parts
-        elif self._best is None or len(failed) == len(parts):
+        elif not self._known or len(failed) == len(parts):
             status = parts[failed[0]].status
             return Outcome(status, seconds=seconds, cost=cost, error=said)
         else:
-            known = self._best[1]
-            parts = [known[k] if k in failed else part for k, part in enumerate(parts)]
+            x = self._points[place]
+            parts = [self._expected(k, x) if k in failed else part for k, part in enumerate(parts)]
         thetas = [part.theta for part in parts if part.theta is not None]
         theta, worker = np.concatenate(thetas), parts[0].worker
         return Outcome("ok", theta, self._layout(parts), seconds, cost, said, worker)
+
+    def _expected(self, index: int, x: FloatArray) -> Outcome:
+        """What a part would be: that of the best whole solve, and how others differ from it."""
+        whole = self._known
+        center = min(range(len(whole)), key=lambda k: whole[k][0])
+        like = whole[center][2][index]
+        thetas = [parts[index].theta for _, _, parts in whole]
+        if len(whole) == 1 or like.theta is None:
+            return like
+        points = np.array([point for _, point, _ in whole])
+        model = SmoothModel(points, np.array(thetas), center, FIRST_LENGTH)
+        return dataclasses.replace(like, theta=model.values(x - points[center]))
 
     def _layout(self, parts: list[Outcome]) -> ThetaLayout:
         named = [
@@ -100,9 +119,10 @@ class ExperimentParts:
             return dict(evaluations)
         found: dict[int, Evaluation] = {}
         for place, evaluation in evaluations.items():
-            best = math.inf if self._best is None else self._best[0]
-            if place in self._whole and evaluation.ok and evaluation.loss < best:
-                self._best = evaluation.loss, self._whole[place]
+            if place in self._whole and evaluation.ok:
+                known = evaluation.loss, evaluation.point.x, self._whole[place]
+                self._known = [*self._known[1 - MOST_KNOWN :], known]
+            self._points.pop(place, None)
             first = place * self.count
             found[first] = evaluation
             rest = Evaluation(evaluation.point, "ok", None, math.inf, violation=math.inf)
