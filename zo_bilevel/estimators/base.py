@@ -10,7 +10,7 @@ import numpy as np
 
 from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.sketch import Sketch
-from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray

@@ -19,7 +19,7 @@ from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
 from zo_bilevel.estimators.sketch import Observed, Sketch
-from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arguments import finite_number, one_of, whole_number

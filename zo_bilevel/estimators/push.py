@@ -16,7 +16,8 @@ import numpy as np
 from zo_bilevel.estimators.derivatives import ForwardDifferentiable, needs_solver, refuse_discrete
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.tangents import named_tangents
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.bound_problem import BoundProblem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.derivative import Derivative, WithDerivative

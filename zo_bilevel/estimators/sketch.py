@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray

@@ -17,7 +17,7 @@ from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.fg2u_zo import FORWARD_RADIUS
 from zo_bilevel.estimators.sketch import Sketch
-from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arguments import finite_number

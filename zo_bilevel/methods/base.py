@@ -17,7 +17,8 @@ from zo_bilevel.methods.notes import Notes
 from zo_bilevel.methods.penalty import penalized, penalized_arrivals
 from zo_bilevel.methods.state import State
 from zo_bilevel.methods.stopping import StopRules
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.bound_problem import BoundProblem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.derivative import DerivativeOrder
 from zo_bilevel.solve.evaluation import Evaluation, Point

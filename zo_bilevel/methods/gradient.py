@@ -14,7 +14,7 @@ from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.estimators.sparse_zo import RefutedPatternError, SparseZO
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.shared.starts import find_start
-from zo_bilevel.problem.problem import BoundProblem
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray

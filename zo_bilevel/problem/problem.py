@@ -8,11 +8,12 @@ from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.constraints import Constraint, FeasibleSet
 from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.feasible_start import check_consistent, nearest_allowed
 from zo_bilevel.problem.fidelity import Fidelity
-from zo_bilevel.problem.objectives.base import Identity, OuterContext, OuterObjective
+from zo_bilevel.problem.objectives.base import Identity, OuterContext
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.functions import (
     NUMERICAL_ERRORS,
@@ -22,7 +23,7 @@ from zo_bilevel.problem.objectives.functions import (
 )
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.prior_term import PriorTerm, prior_share
+from zo_bilevel.problem.prior_term import prior_share
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_values import by_name
@@ -272,73 +273,3 @@ class ChecksSpace(Protocol):
     def check(self, space: Space) -> None:
         """Raise `InputError`, by name, for parameters that do not fit."""
         ...
-
-
-@final
-class BoundProblem:
-    """A problem whose outer objective and structure of theta are known: pure numbers.
-
-    Args:
-        space: The meta-parameters.
-        outer: The resolved objective.
-        context: The space and theta's structure.
-        is_scalar: Whether methods may see only the loss.
-    """
-
-    def __init__(
-        self, space: Space, outer: OuterObjective, context: OuterContext, is_scalar: bool
-    ) -> None:
-        self.space = space
-        self.outer = outer
-        self.prior = PriorTerm(space) if space.has_prior else None
-        self._share = 0.0 if self.prior is None else prior_share(outer)
-        self.context = context
-        self.is_vector = outer.is_vector and not is_scalar
-
-    @property
-    def layout(self) -> ThetaLayout:
-        """Structure of the inner solution."""
-        return self.context.layout
-
-    def value(self, theta: FloatArray, x: FloatArray) -> float:
-        """Loss of an inner solution solved at `x`, the prior's part included."""
-        return self.outer.value(theta, x, self.context) + self.prior_loss(x)
-
-    def prior_loss(self, x: FloatArray) -> float:
-        """The prior's part of the loss at `x`; 0 without a prior."""
-        if self.prior is None:
-            return 0.0
-        residuals = self.prior.residuals(x)
-        return self._share * float(residuals @ residuals)
-
-    def parts(self, theta: FloatArray, x: FloatArray) -> dict[str, float]:
-        """What the loss is made of: each named part of the data, "prior"; empty if undivided."""
-        data = self.outer.value(theta, x, self.context)
-        found: dict[str, float] = {}
-        if isinstance(self.outer, SquaredError) and self.outer.layout.names:
-            shares = self.outer.shares(self.layout.pack(theta))
-            found = {name: share * data for name, share in shares.items()}
-        if self.prior is None:
-            return found
-        return {**(found or {"data": data}), "prior": self.prior_loss(x)}
-
-    def gradient(self, theta: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
-        in_theta, in_x = self.outer.gradient(theta, x, self.context)
-        if self.prior is not None:
-            in_x = in_x + 2 * self._share * self.prior.pulled(x, self.prior.residuals(x))
-        return in_theta, in_x
-
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Hessian of f applied to tangents `(m, b)`, `(N, b)`: its parts in theta and x."""
-        found = self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)
-        if self.prior is None:
-            return found
-        bent = self.prior.pulled(x, self.prior.tangents(x, x_tangents))
-        return found[0], found[1] + 2 * self._share * bent

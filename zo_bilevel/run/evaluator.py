@@ -8,8 +8,9 @@ from contextlib import closing
 from typing import Any, Protocol, final
 
 from zo_bilevel.estimators.derivatives import outer_part
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.experiments import EXPERIMENT
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.experiment_parts import ExperimentParts
 from zo_bilevel.run.outcome_judge import OutcomeJudge
 from zo_bilevel.run.warm_starts import WarmStarts, takes_warm

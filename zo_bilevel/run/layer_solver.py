@@ -14,9 +14,10 @@ from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.pull import Pull
 from zo_bilevel.estimators.sketch import Sketch
-from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.bound_problem import BoundProblem
+from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.parameters import Real
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.run.evaluator import Evaluator
@@ -153,8 +154,7 @@ class LayerSolver:
     def _sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> Sketch:
-        context = OuterContext(bound.space, bound.layout)
-        seen = BoundProblem(bound.space, _LinearOuter(), context, False)
+        seen = BoundProblem(bound.space, _LinearOuter(), bound.context, False)
         sketch = self.estimator.sketch(plan, evaluations, seen)
         if not isinstance(sketch, Sketch):
             raise InputError(f"estimator must make sketches with JV and U, got {sketch!r}")
@@ -231,31 +231,17 @@ def _no_outer(theta: Any, phi: Any) -> float:  # noqa: ANN401, ARG001 - never ca
 
 
 @final
-class _LinearOuter:
+class _LinearOuter(ThetaObjective):
     """Stands for an outer objective whose gradient in theta comes later."""
 
-    is_vector = True
-
-    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+    def theta_value(self, theta: FloatArray) -> float:  # noqa: ARG002
         """Nothing yet."""
         return 0.0
 
-    def gradient(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:
         """Nothing yet."""
-        return np.zeros(theta.size), np.zeros(x.size)
+        return np.zeros(theta.size)
 
-    def hessian_product(
-        self,
-        theta: FloatArray,  # noqa: ARG002
-        x: FloatArray,  # noqa: ARG002
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:  # noqa: ARG002
         """Zero: linear in theta."""
-        return np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
+        return np.zeros_like(tangents)

@@ -8,10 +8,11 @@ from typing import Any, NoReturn, final
 
 import numpy as np
 
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import UNMEASURED, ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point, Status
 from zo_bilevel.support.arrays import FloatArray

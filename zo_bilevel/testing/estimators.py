@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Real
-from zo_bilevel.problem.problem import BoundProblem, Problem
+from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.serial import Serial

@@ -27,8 +27,8 @@ from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.fidelity.levels import at_level, check_prices, fidelity_of
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.notes import Notes
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 

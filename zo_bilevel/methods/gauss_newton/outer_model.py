@@ -12,9 +12,9 @@ from typing import final
 import numpy as np
 from scipy.linalg.lapack import dpotrf
 
+from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.problem import BoundProblem
 from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray

@@ -7,6 +7,7 @@ model. `x` is the flat scaled vector of the space.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol, final
 
 import numpy as np
@@ -58,32 +59,65 @@ class OuterContext:
         self.layout = layout
 
 
-@final
-class Identity:
-    """The inner solution is the loss: a scalar black box."""
+class ThetaObjective(ABC):
+    """An outer objective of theta alone: nothing depends on x but through it."""
 
-    is_vector = False
+    is_vector = True
 
+    @abstractmethod
+    def theta_value(self, theta: FloatArray) -> float:
+        """The loss of a flat inner solution."""
+
+    @abstractmethod
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:
+        """Its derivative, shape `(m,)`."""
+
+    @abstractmethod
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:
+        """Its Hessian applied to b tangents, `(m, b)`."""
+
+    @final
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
-        """The inner solution itself."""
-        return float(theta[0])
+        """The loss."""
+        return self.theta_value(theta)
 
+    @final
     def gradient(
         self,
-        theta: FloatArray,  # noqa: ARG002
+        theta: FloatArray,
         x: FloatArray,
         context: OuterContext,  # noqa: ARG002
     ) -> tuple[FloatArray, FloatArray]:
-        """One, and zero explicitly in x."""
-        return np.ones(1), np.zeros(x.size)
+        """The derivative in theta, and zero explicitly in x."""
+        return self.theta_gradient(theta), np.zeros(x.size)
 
+    @final
     def hessian_product(
         self,
-        theta: FloatArray,  # noqa: ARG002
+        theta: FloatArray,
         x: FloatArray,  # noqa: ARG002
         theta_tangents: FloatArray,
         x_tangents: FloatArray,
         context: OuterContext,  # noqa: ARG002
     ) -> tuple[FloatArray, FloatArray]:
+        """The Hessian product in theta, and zero in x."""
+        return self.theta_hessian_product(theta, theta_tangents), np.zeros_like(x_tangents)
+
+
+@final
+class Identity(ThetaObjective):
+    """The inner solution is the loss: a scalar black box."""
+
+    is_vector = False
+
+    def theta_value(self, theta: FloatArray) -> float:
+        """The inner solution itself."""
+        return float(theta[0])
+
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:  # noqa: ARG002 - always the same
+        """One."""
+        return np.ones(1)
+
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:  # noqa: ARG002
         """Zero."""
-        return np.zeros_like(theta_tangents), np.zeros_like(x_tangents)
+        return np.zeros_like(tangents)

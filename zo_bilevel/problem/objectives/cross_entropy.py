@@ -6,14 +6,14 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError
 
 
 @final
-class CrossEntropy:
+class CrossEntropy(ThetaObjective):
     """Mean cross-entropy of logits, the last axis over classes.
 
     Args:
@@ -28,8 +28,6 @@ class CrossEntropy:
         >>> round(objective.loss(logits), 6)
         0.126928
     """
-
-    is_vector = True
 
     def __init__(self, labels: Any) -> None:  # noqa: ANN401 - any array
         array = np.asarray(labels)
@@ -75,32 +73,20 @@ class CrossEntropy:
         probabilities: FloatArray = np.exp(logits - total[:, None])
         return probabilities
 
-    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+    def theta_value(self, theta: FloatArray) -> float:
         """The loss."""
         return self.loss(theta)
 
-    def gradient(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:
         """`(softmax - one_hot) / rows`."""
         residual = self._probabilities(theta)
         residual[np.arange(self.labels.size), self.labels] -= 1.0
-        return residual.ravel() / self.labels.size, np.zeros(x.size)
+        return residual.ravel() / self.labels.size
 
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,  # noqa: ARG002
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
-        """`(diag(p) - p p') T / rows` row by row, and zero in x."""
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:
+        """`(diag(p) - p p') T / rows` row by row."""
         probabilities = self._probabilities(theta)[:, :, None]
-        tangents = theta_tangents.reshape(*probabilities.shape[:2], -1)
-        mean = (probabilities * tangents).sum(axis=1, keepdims=True)
-        product = probabilities * (tangents - mean) / self.labels.size
-        return product.reshape(theta_tangents.shape), np.zeros_like(x_tangents)
+        rows = tangents.reshape(*probabilities.shape[:2], -1)
+        mean = (probabilities * rows).sum(axis=1, keepdims=True)
+        product: FloatArray = probabilities * (rows - mean) / self.labels.size
+        return product.reshape(tangents.shape)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
@@ -49,7 +49,7 @@ RHO: Mapping[str, Rho] = {
 
 
 @final
-class RobustError:
+class RobustError(ThetaObjective):
     """Mean robust error between the inner solution and a target.
 
     Args:
@@ -69,8 +69,6 @@ class RobustError:
         >>> objective.value(np.array([3.0, 9.0]), np.zeros(1), None)  # (2 * 3 - 1 + 0) / 2
         2.5
     """
-
-    is_vector = True
 
     def __init__(
         self,
@@ -117,31 +115,19 @@ class RobustError:
         rate = np.where(self.side * difference > 0, 0.0, rate)
         return rate * difference, rate
 
-    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+    def theta_value(self, theta: FloatArray) -> float:
         """The loss: `scale^2 mean(rho(z^2))`."""
         z, _ = self._standardised(theta)
         return float(self.scale**2 * np.sum(RHO[self.loss](z**2)[0]) / self.count)
 
-    def gradient(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
-        """`2 scale^2 rho'(z^2) z dz / m`, and zero explicitly in x."""
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:
+        """`2 scale^2 rho'(z^2) z dz / m`."""
         z, rate = self._standardised(theta)
-        slope = RHO[self.loss](z**2)[1]
-        return 2 * self.scale**2 * slope * z * rate / self.count, np.zeros(x.size)
+        slope: FloatArray = RHO[self.loss](z**2)[1]
+        return 2 * self.scale**2 * slope * z * rate / self.count
 
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,  # noqa: ARG002
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
-        """`diag(2 scale^2 rho'(z^2) dz^2 / m) T`, and zero in x."""
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:
+        """`diag(2 scale^2 rho'(z^2) dz^2 / m) T`."""
         z, rate = self._standardised(theta)
-        diagonal = 2 * self.scale**2 * RHO[self.loss](z**2)[1] * rate**2 / self.count
-        return diagonal[:, None] * theta_tangents, np.zeros_like(x_tangents)
+        diagonal: FloatArray = 2 * self.scale**2 * RHO[self.loss](z**2)[1] * rate**2 / self.count
+        return diagonal[:, None] * tangents

@@ -14,7 +14,7 @@ from zo_bilevel.problem.objectives.alignment import (
     is_shorter,
     names_of,
 )
-from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.objectives.covariance import covariance_factor
 from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
 from zo_bilevel.problem.unmeasured import Unmeasured
@@ -26,7 +26,7 @@ SMALLEST_LOSS = float(np.finfo(np.float64).tiny)
 
 
 @final
-class SquaredError:
+class SquaredError(ThetaObjective):
     """Weighted mean squared difference between the inner solution and a target.
 
     `loss = mean(weights * (theta - target)**2)`, over the values of the target that are there; with
@@ -53,8 +53,6 @@ class SquaredError:
         >>> objective.loss(np.array([0.0, 0.0, 7.0]))
         1.5
     """
-
-    is_vector = True
 
     def __init__(
         self,
@@ -285,26 +283,14 @@ class SquaredError:
         total = sum(sums) or 1.0
         return {name: part / total for name, part in zip(self.layout.names, sums, strict=True)}
 
-    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
+    def theta_value(self, theta: FloatArray) -> float:
         """The loss."""
         return self.loss(theta)
 
-    def gradient(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
-        """`2 w (theta - target) / m`, and zero explicitly in x."""
-        return 2.0 * self._half_slope(theta - self.target), np.zeros(x.size)
+    def theta_gradient(self, theta: FloatArray) -> FloatArray:
+        """`2 w (theta - target) / m`."""
+        return 2.0 * self._half_slope(theta - self.target)
 
-    def hessian_product(
-        self,
-        theta: FloatArray,  # noqa: ARG002
-        x: FloatArray,  # noqa: ARG002
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
-        """`diag(2 w / m) T`, and zero in x."""
-        return 2.0 * self._half_slope(theta_tangents), np.zeros_like(x_tangents)
+    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:  # noqa: ARG002
+        """`diag(2 w / m) T`."""
+        return 2.0 * self._half_slope(tangents)
