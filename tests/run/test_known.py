@@ -159,3 +159,27 @@ def test_a_store_of_another_solver_and_nothing_known_are_refused(before):
         zb.minimize(other, known=path, max_solves=5)
     with pytest.raises(zb.InputError, match="max_solves must be a whole number >= 1, got 0"):
         zb.minimize(problem(), max_solves=0)
+
+
+def test_of_several_fidelities_the_full_level_is_known():
+    def levels(phi):
+        calls.append(phi["cells"])
+        coarse = 1.0 / phi["cells"]
+        theta = phi["a"] * np.exp(-phi["k"] * TIMES) * (1 + coarse)
+        return zb.WithCost(theta, phi["cells"] / 64)
+
+    space = zb.Space(a=zb.Real(0, 5), k=zb.Real(0, 3))
+    target = levels({"a": 2, "k": 0.7, "cells": 64}).theta + 0.01 * np.cos(9 * TIMES)
+    fine = zb.Problem(space, levels, zb.SquaredError(target), fidelity=zb.Fidelity("cells", 4, 64))
+    first = zb.minimize(fine, max_cost=9)
+    assert {r.role for r in first.history} >= {"cheap", "start"}
+    for known in (first, first.to_pandas()):
+        calls.clear()
+        found = zb.minimize(fine, known=known, max_solves=0)
+        assert (found.phi, found.loss, calls) == (first.phi, first.loss, [])
+    full = {(*r.phi.values(),) for r in first.history if r.role != "cheap"}
+    again = zb.minimize(fine, known=first, max_cost=3, initial={"a": 2.5, "k": 1.5})
+    paid = {(*r.phi.values(),) for r in again.history if r.role != "cheap" and r.cost > 0}
+    assert not paid & full
+    with pytest.raises(zb.InputError, match="known row 0: cells must be 64, the full level, got 8"):
+        zb.minimize(fine, known=[({"a": 1.0, "k": 1.0, "cells": 8}, target)])

@@ -23,9 +23,10 @@ from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import decoded
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.dispatch.serial import Serial
-from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.solve.evaluation import CHEAP_ROLE, Evaluation, Outcome, Point
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import outcome_of_solve
+from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.support.errors import InputError, StoreError, ZoBilevelError
 
 Known: TypeAlias = Any
@@ -42,7 +43,8 @@ class KnownSolves:
     Args:
         known: A result, a store or its file, whose solves count where names and bounds fit; a
             table of pandas with a column for each parameter ("a", "field[3]") and one "theta"; or
-            pairs of named values and an inner solution.
+            pairs of named values and an inner solution. Of a problem with a fidelity those of the
+            full level.
         problem: The problem.
 
     Raises:
@@ -51,15 +53,13 @@ class KnownSolves:
     """
 
     def __init__(self, known: Known, problem: Problem) -> None:
-        if problem.fidelity is not None:
-            raise InputError("known= cannot tell solves of several fidelities apart")
-        self._space = problem.space
+        self._space, self._fidelity = problem.space, problem.fidelity
         self.rows: list[tuple[dict[str, Any], Outcome]] = []
         why = "it is empty"
         is_by_hand = not isinstance(known, Result | AbstractStore | str | os.PathLike)
         for number, (phi, outcome) in enumerate(_rows(known, problem)):
             try:
-                self.rows.append((_free_values(problem.space, phi), outcome))
+                self.rows.append((_free_values(problem.space, self._exact(phi)), outcome))
             except InputError as error:
                 if is_by_hand:
                     raise InputError(f"known row {number}: {error}") from error
@@ -68,6 +68,15 @@ class KnownSolves:
             raise InputError(f"known holds no solve that fits the parameters: {why}")
         self._places = {_key(phi): place for place, (phi, _) in enumerate(self.rows)}
         self._given: set[int] = set()
+
+    def _exact(self, phi: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values without the level, which has to be the full one."""
+        if self._fidelity is None or self._fidelity.name not in phi:
+            return phi
+        name, full = self._fidelity.name, self._fidelity.full
+        if phi[name] != full:
+            raise InputError(f"{name} must be {full}, the full level, got {phi[name]}")
+        return {other: value for other, value in phi.items() if other != name}
 
     @property
     def digest(self) -> str:
@@ -99,7 +108,8 @@ class KnownSolves:
     def find(self, phi: Mapping[str, Any]) -> Outcome | None:
         """The answer to exactly these values; free the first time, so that no search is endless."""
         place = self._places.get(_key({name: phi[name] for name in self._space.parameters}))
-        if place is None:
+        is_cheap = self._fidelity is not None and phi[self._fidelity.name] != self._fidelity.full
+        if place is None or is_cheap:
             return None
         worker = "" if place in self._given else FREE
         self._given.add(place)
@@ -185,7 +195,8 @@ def _loss(problem: Problem, phi: Mapping[str, Any], outcome: Outcome) -> float:
 
 def _rows(known: Known, problem: Problem) -> Iterator[Row]:
     if isinstance(known, Result):
-        pairs = ((r.phi, r.theta) for r in known.history if r.status == "ok" and r.phi)
+        ended = (r for r in known.history if r.status == "ok" and r.role != CHEAP_ROLE)
+        pairs = ((r.phi, r.theta) for r in ended if r.phi)
         return _answered((phi, theta) for phi, theta in pairs if theta is not None)
     if isinstance(known, AbstractStore | str | os.PathLike):
         return _stored(known, problem)
@@ -217,7 +228,8 @@ def _of_table(table: Any, space: Space) -> Iterator[tuple[dict[str, Any], Any]]:
     if THETA not in table.columns:
         raise InputError(f"known must have a column {THETA!r} of inner solutions")
     for record in table.to_dict("records"):
-        if record.get("status", "ok") != "ok" or record[THETA] is None:
+        is_ok = record.get("status", "ok") == "ok" and record.get("role") != CHEAP_ROLE
+        if not is_ok or record[THETA] is None:
             continue
         phi: dict[str, Any] = {}
         for name, parameter in space.parameters.items():
@@ -229,6 +241,11 @@ def _of_table(table: Any, space: Space) -> Iterator[tuple[dict[str, Any], Any]]:
             elif name in record:
                 phi[name] = record[name]
         yield phi, record[THETA]
+
+
+def _is_usable(solve: StoredSolve) -> bool:
+    is_ok = solve.status == "ok" and (solve.judged or "ok") == "ok"
+    return is_ok and solve.role != CHEAP_ROLE
 
 
 def _stored(place: AbstractStore | str | os.PathLike[str], problem: Problem) -> Iterator[Row]:
@@ -245,7 +262,7 @@ def _stored(place: AbstractStore | str | os.PathLike[str], problem: Problem) -> 
             space = space_from_text(run.space)
             for number, *_ in store.index(run.number):
                 solve = store.read([number]).get(number)
-                if solve is None or solve.status != "ok" or (solve.judged or "ok") != "ok":
+                if solve is None or not _is_usable(solve):
                     continue
                 try:
                     yield decoded(space, solve.point), outcome_of_solve(solve)

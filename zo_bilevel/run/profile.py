@@ -32,6 +32,7 @@ from zo_bilevel.solve.evaluation import Point
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
+from zo_bilevel.support.tables import Grid, number
 
 Side: TypeAlias = Generator[FloatArray, FloatArray | None, None]
 """Yields scaled points, is sent weighted residuals (`None` for a failed solve)."""
@@ -69,6 +70,15 @@ class Profile:
     level: float
     smallest: float
     solves: int
+
+    def __str__(self) -> str:
+        low, high = (number(end, 5) for end in self.interval)
+        rows = tuple((number(v, 6), number(t)) for v, t in zip(self.values, self.tau, strict=True))
+        title = f"{self.name}: {100 * self.level:g} % interval {low}..{high}, {self.solves} solves"
+        better = (
+            () if self.smallest >= 1.0 else (f"a point {1 - self.smallest:.2g} better was met",)
+        )
+        return Grid(title, (self.name, "tau"), rows, better).text()
 
 
 def profile(

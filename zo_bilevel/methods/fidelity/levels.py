@@ -23,12 +23,16 @@ def at_level(point: Point, level: float, fidelity: Fidelity) -> Point:
     return dataclasses.replace(point, level=level, role=CHEAP_ROLE)
 
 
-def check_prices(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> None:
-    """Refuse a solver whose levels have no price: nothing could be saved by them.
+def full_price(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> float:
+    """What a full solve costs; where that one was known, as much more as its level is higher.
+
+    A solver whose levels have no price is refused: nothing could be saved by them.
 
     Raises:
         InputError: If a price is missing, or the cheap level costs more.
     """
+    if full.is_known and cheap.cost > 0.0:
+        return cheap.cost * fidelity.full / fidelity.cheap
     if min(cheap.cost, full.cost) <= 0.0:
         raise InputError(
             f"fidelity {fidelity.name!r} needs the price of each solve: return "
@@ -40,3 +44,4 @@ def check_prices(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> Non
             f"fidelity {fidelity.name!r} must cost less at {fidelity.cheap} than at "
             f"{fidelity.full}, got {cheap.cost:g} and {full.cost:g}"
         )
+    return full.cost

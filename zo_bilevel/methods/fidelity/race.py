@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.fidelity.levels import at_level, check_prices, fidelity_of
+from zo_bilevel.methods.fidelity.levels import at_level, fidelity_of, full_price
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
@@ -41,7 +41,7 @@ def race(search: Search, first: Evaluation) -> Rounds:
     levels = (fidelity.cheap, *levels[1:])
     (cheap,) = yield [at_level(first.point, fidelity.cheap, fidelity)]
     if cheap.ok:
-        check_prices(fidelity, cheap, first)
+        full_price(fidelity, cheap, first)
     best, bracket = first, 0
     seen = {_setting(search.space, first.point.x)}
     while True:

@@ -24,7 +24,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.fidelity.levels import at_level, check_prices, fidelity_of
+from zo_bilevel.methods.fidelity.levels import at_level, fidelity_of, full_price
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.notes import Notes
 from zo_bilevel.problem.bound_problem import BoundProblem
@@ -66,9 +66,9 @@ def descend_on_two_levels(search: Search, first: Evaluation) -> Solves:
     (cheap,) = yield [at_level(first.point, fidelity.cheap, fidelity)]
     if not cheap.ok:
         return first
-    check_prices(fidelity, cheap, first)
+    price = full_price(fidelity, cheap, first)
     pairs = [_Pair(first, _theta(first), _theta(cheap))]
-    most_cost, may_restart = MOST_CHEAP_COST * first.cost, _may_restart(search)
+    most_cost, may_restart = MOST_CHEAP_COST * price, _may_restart(search)
     while True:
         best = pairs[-1].full
         model = _Model(bound, pairs[-1], pairs[:-1])
