@@ -75,10 +75,8 @@ class Profile:
         low, high = (number(end, 5) for end in self.interval)
         rows = tuple((number(v, 6), number(t)) for v, t in zip(self.values, self.tau, strict=True))
         title = f"{self.name}: {100 * self.level:g} % interval {low}..{high}, {self.solves} solves"
-        better = (
-            () if self.smallest >= 1.0 else (f"a point {1 - self.smallest:.2g} better was met",)
-        )
-        return Grid(title, (self.name, "tau"), rows, better).text()
+        lower = f"the answer is no minimum: {self.smallest:.4g} of its sum of squares was met"
+        return Grid(title, (self.name, "tau"), rows, (lower,) * (self.smallest < 1.0)).text()
 
 
 def profile(
