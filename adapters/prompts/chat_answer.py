@@ -18,13 +18,21 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_ANSWER_BYTES = 1 << 23
 SHOWN_CHARACTERS = 200
 REFUSALS_OF_ONE = {
-    "filtered": ("content_filter", "content management policy", "content_policy"),
+    "filtered": ("content_filter", "content management policy", "content_policy", "safety system"),
     "too_long": ("context_length", "context length", "context too long", "maximum context"),
 }
 """Marks of refusals that concern one example and not the run."""
-QUOTA_MARKS = ("quota", "billing", "insufficient funds", "credit balance")
+OVER_MARKS = (
+    *("quota", "billing", "insufficient funds", "credit balance"),
+    *("api key", "unauthorized", "not authenticated"),
+)
+"""Marks of refusals that end the run, whatever their status."""
 RATE_MARKS = ("per minute", "per second", "rate limit", "rate_limit")
-REASONS = {"length": "cut_short", "content_filter": "filtered", "tool_calls": "tool_calls"}
+REASONS = {
+    **dict.fromkeys(("length", "max_tokens"), "cut_short"),
+    **dict.fromkeys(("content_filter", "safety", "prohibited_content", "recitation"), "filtered"),
+    **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
+}
 REASONING = re.compile(r"\A.*</think>|\A\s*<think>.*", re.DOTALL)
 TEXT_PARTS = ("text", "output_text")
 MOST_UNREAD = 0.1
@@ -76,6 +84,10 @@ class FaultError(Exception):
         self.is_away, self.usage = is_away, usage
 
 
+class RefusedError(StopRunError):
+    """A request is refused, for its settings or for its example."""
+
+
 def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
     """Read an answer that must be within bounds.
 
@@ -109,17 +121,22 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
         return refusal(response, fields, shown[:SHOWN_CHARACTERS].strip()), None
     if document is None:
         raise FaultError(f"gave no JSON: {shown[:SHOWN_CHARACTERS]!r}", may_be_charged=True)
-    return answer_of(fields)
+    return answer_of(fields, shown[:SHOWN_CHARACTERS])
 
 
-def answer_of(fields: Mapping[str, Any]) -> tuple[Answer, Usage | None]:
-    """Understand a completion, and what the server counted; `FaultError` if it holds no answer."""
+def answer_of(fields: Mapping[str, Any], shown: str = "") -> tuple[Answer, Usage | None]:
+    """Understand a completion, and what the server counted; `FaultError` if it holds no answer.
+
+    Args:
+        fields: Its JSON.
+        shown: The words of it that an error shows.
+    """
     usage = fields.get("usage")
     usage = usage if isinstance(usage, dict) else None
     try:
         return _answer_of(fields["choices"][0]), usage
     except (KeyError, IndexError, TypeError, AttributeError):
-        what = "gave an answer without choices"
+        what = "gave an answer without choices" + (f": {shown!r}" if shown else "")
         raise FaultError(what, may_be_charged=True, usage=usage) from None
 
 
@@ -128,6 +145,7 @@ def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # 
 
     Raises:
         FaultError: If it may be asked again.
+        RefusedError: If settings or this example are refused: who asks knows more.
         StopRunError: If every further request would be refused like this one.
     """
     error, status = fields.get("error"), response.status_code
@@ -138,26 +156,28 @@ def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # 
     for name, marks in REFUSALS_OF_ONE.items():
         if status in (200, 400, 403, 413, 422) and any(mark in words for mark in marks):
             return Answer(unread_as=name)
-    is_over = any(mark in words for mark in QUOTA_MARKS) and not any(
+    is_over = any(mark in words for mark in OVER_MARKS) and not any(
         mark in words for mark in RATE_MARKS
     )
     if not is_over and (status in RETRIED_STATUSES or status == 200):
         wait_s = retry_after(response.headers.get("Retry-After", ""))
         raise FaultError(what, may_be_charged=False, wait_s=wait_s)
-    hint = "; None leaves a setting out" if status in (400, 422) else ""
-    raise StopRunError(f"{what}{hint}")
+    if status in (400, 413, 422) and not is_over:
+        raise RefusedError(f"{what}; None leaves a setting out")
+    raise StopRunError(what)
 
 
 def _answer_of(choice: Mapping[str, Any]) -> Answer:
     message, reason = choice["message"], choice.get("finish_reason")
     content = message.get("content") or ""
     if not isinstance(content, str):
-        content = "".join(part["text"] for part in content if part.get("type") in TEXT_PARTS)
+        parts = [content] if isinstance(content, Mapping) else content
+        content = "".join(p["text"] for p in parts if p.get("type", "text") in TEXT_PARTS)
     text = REASONING.sub("", content).strip()
-    unread_as = REASONS.get(str(reason), "unparsable" if text else "no_content")
+    unread_as = REASONS.get(str(reason).casefold(), "unparsable" if text else "no_content")
     if message.get("refusal"):
         unread_as = "refused"
-    elif message.get("tool_calls"):
+    elif message.get("tool_calls") or message.get("function_call"):
         unread_as = "tool_calls"
     return Answer(text, _alternatives(choice, content, text) if text else (), unread_as)
 

@@ -15,6 +15,7 @@ from zo_bilevel.adapters.http.pool import HTTPPool
 from zo_bilevel.adapters.prompts.chat_answer import (
     Answer,
     FaultError,
+    RefusedError,
     Usage,
     read_answer,
     read_body,
@@ -95,7 +96,8 @@ class ChatClient:
 
         def wait(state: tenacity.RetryCallState) -> float:
             asked_s = _fault_of(state).wait_s
-            self._let_all_wait(asked_s)
+            if asked_s <= LONGEST_WAIT_S:  # else the run ends
+                self._let_all_wait(asked_s)
             return asked_s or own(state)
 
         retrying = tenacity.Retrying(
@@ -127,6 +129,11 @@ class ChatClient:
         except FaultError as fault:
             costs.append(_book(fault, amount, ledger))
             raise
+        except RefusedError:
+            ledger.lose(amount, may_be_charged=False)
+            if not ledger.spent.calls:
+                raise
+            return Answer(unread_as="refused")  # these settings were taken: it is the example
         except SolveError:
             ledger.lose(amount, may_be_charged=False)
             raise
@@ -191,8 +198,10 @@ def _fault_of(state: tenacity.RetryCallState) -> FaultError:
 
 
 def _final(fault: FaultError, attempts: int, paid: float) -> SolveError:
-    kind = StopRunError if fault.is_away else SolveTimeoutError if fault.is_slow else SolveError
-    waits = f"; it asks to wait {fault.wait_s:g} s" if fault.wait_s > LONGEST_WAIT_S else ""
+    is_long = fault.wait_s > LONGEST_WAIT_S
+    is_over = fault.is_away or is_long
+    kind = StopRunError if is_over else SolveTimeoutError if fault.is_slow else SolveError
+    waits = f"; it asks to wait {fault.wait_s:g} s" if is_long else ""
     return _priced(kind(f"{fault} ({attempts} attempts{waits})"), paid)
 
 

@@ -204,6 +204,7 @@ def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int] | None:
         return None
     found = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
     found = [int(n) if isinstance(n, str) and n.isdecimal() else n for n in found]
+    found = [int(n) if isinstance(n, float) and n.is_integer() else n for n in found]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in found):
         return None
     return int(found[0] or 0), int(found[1] or 0)

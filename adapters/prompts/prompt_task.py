@@ -279,6 +279,7 @@ class PromptTask:
         fault = "name no class" if self.metric is None else "have no text"
         text = next((answer.text for answer in unread if answer.text), "")
         shown = f", such as {text[:80]!r}" if text else ""
+        shown += "; raise max_tokens" if "cut_short" in names else ""
         return f"{self.chat.name}: {len(unread)} of {count} answers {fault} ({kinds}){shown}"
 
 

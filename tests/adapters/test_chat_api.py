@@ -23,7 +23,13 @@ from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger, CostLimitError
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt, save_prompt
 from zo_bilevel.solve.dispatch.base import Solve, takes_seed
 from zo_bilevel.solve.evaluation import Job
-from zo_bilevel.support.errors import InputError, MissingPackageError, SolveError, SolveTimeoutError
+from zo_bilevel.support.errors import (
+    InputError,
+    MissingPackageError,
+    SolveError,
+    SolveTimeoutError,
+    StopRunError,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*answers name no class:UserWarning")
 KEY = "sk-very-secret-0123456789"
@@ -184,7 +190,7 @@ def test_retry_after_is_honoured_by_every_request(server, chat):
     soon = email.utils.formatdate(time.time() + 50.0, usegmt=True)
     assert 45.0 < retry_after(soon) <= 50.0
     server.plan = ["status:429,3600"]
-    with pytest.raises(SolveError, match="asks to wait 3600 s"):
+    with pytest.raises(StopRunError, match="asks to wait 3600 s"):
         chat(max_concurrent=1)(GOOD)
 
 
@@ -283,6 +289,8 @@ def answer_with(message, finish="stop", **more):
         ({"content": None, "refusal": "no"}, "stop", "refused"),
         ({"content": "<think>files or"}, "length", "cut_short"),
         ({"content": ""}, "content_filter", "filtered"),
+        ({"content": ""}, "SAFETY", "filtered"),
+        ({"content": None, "function_call": {"name": "f"}}, "function_call", "tool_calls"),
     ],
 )
 def test_answers_without_text_fail_the_solve_under_their_own_name(
@@ -297,6 +305,8 @@ def test_answers_without_text_fail_the_solve_under_their_own_name(
 
 def test_answers_in_parts_and_after_reasoning_are_read(server, chat):
     server.model = answer_with({"content": [{"type": "text", "text": "files"}]})
+    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
+    server.model = answer_with({"content": {"text": "files"}})
     assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
     server.model = answer_with({"content": "<think>numbers?</think>\nfiles"})
     assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
@@ -318,6 +328,14 @@ def test_one_refused_example_costs_that_example(server, chat):
     with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(filtered: 1\)"):
         assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
     assert api.ledger.spent.filtered == 1
+    strange = {"error": {"message": "something about this text"}}
+    server.model = lambda body: (400, strange) if "adds" in str(body) else topics(body)
+    api = chat(max_concurrent=1)
+    with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(refused: 1\)"):
+        assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
+    server.model = lambda body: (400, strange)
+    with pytest.raises(SolveError, match="something about this text.*leaves a setting out"):
+        chat()(GOOD)
 
 
 def test_any_setting_can_be_left_out(server, chat):
