@@ -108,10 +108,17 @@ class Bill:
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """A connection for many threads that waits for other processes."""
-    connection = sqlite3.connect(
-        str(file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    connection.execute("PRAGMA journal_mode = WAL")  # without it every call waits for the disk
-    connection.execute("PRAGMA synchronous = NORMAL")
+    """A connection for many threads that waits for other processes.
+
+    Raises:
+        StopRunError: If the file cannot be opened.
+    """
+    try:
+        connection = sqlite3.connect(
+            str(file), BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")  # else every call waits for the disk
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error as error:
+        raise StopRunError(f"cannot keep bill and answers in {file}: {error}") from error
     return connection

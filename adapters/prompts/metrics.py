@@ -50,10 +50,10 @@ class NumberMatch:
 
     def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - number or text
         """Score one answer."""
+        truth = float(str(reference).replace(",", ""))  # first: a reference that is none is told
         found = [float(text.replace(",", "")) for text in NUMBER.findall(answer)]
         if not found or (self.is_only and len(found) > 1):
             return 0.0
-        truth = float(str(reference).replace(",", ""))
         return float(math.isclose(found[-1], truth, rel_tol=self.tolerance, abs_tol=1e-12))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from zo_bilevel.adapters.prompts.metrics import as_text
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.proposer import Failure
-from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import SolveError, StopRunError
 
@@ -55,7 +54,7 @@ class PromptBook:
         rng: np.random.Generator,
     ) -> None:
         self.task, self.length_price = task, length_price
-        self.max_cost = math.inf if max_cost is None else finite_number("max_cost", max_cost, "> 0")
+        self.max_cost = math.inf if max_cost is None else max_cost
         self.max_answers = math.inf if max_answers is None else max_answers
         self.rng, self.validation = rng, list(validation)
         self.training = [k for k in range(len(task.texts)) if k not in set(validation)]

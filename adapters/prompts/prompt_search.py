@@ -94,10 +94,13 @@ class PromptSearch:
         self.slot = slot or next(iter(self.template.slots), "")
         if self.slot not in self.template.slots and (slot or proposer is not None):
             raise InputError(f"slot must be one of {list(self.template.slots)}, got {slot!r}")
+        has_words = any(len(wordings) > 1 for wordings in self.template.slots.values())
+        if proposer is None and not self.template.num_shown and not has_words:
+            raise InputError("nothing to search: give wordings, examples to show or a proposer")
         self.population = whole_number("population", population, least=4)
         self.patience = whole_number("patience", patience, least=1)
         self.length_price = finite_number("length_price", length_price, ">= 0")
-        if not 0 < validation < 1:
+        if not 0 < finite_number("validation", validation) < 1:
             raise InputError(f"validation must lie in (0, 1), got {validation}")
         count = len(task.texts)
         self.folds = whole_number("folds", folds, least=0)
@@ -136,6 +139,15 @@ class PromptSearch:
         """
         if max_cost is None and max_answers is None:
             raise InputError("a search needs max_cost or max_answers")
+        if max_answers is not None:
+            max_answers = whole_number("max_answers", max_answers, least=1)
+        if max_cost is not None:
+            max_cost = finite_number("max_cost", max_cost, "> 0")
+            if self.task.chat.ledger.price == (0.0, 0.0):
+                raise InputError(
+                    f"max_cost={max_cost:g} needs prices of {self.task.chat.model}, else nothing "
+                    "ends the search: give prices, or max_answers"
+                )
         if store is not None:
             file = Path(store).resolve().with_name(f"{Path(store).name}.bill")
             self.task.keep_books(file)
@@ -143,21 +155,14 @@ class PromptSearch:
                 self.proposer.chat.keep_books(file)
         began = time.perf_counter()
         order = np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist()
-        num_parts = max(self.folds, 1)
-        parts = [order[k :: self.folds] for k in range(self.folds)] or [
-            order[: self.num_validation]
-        ]
-        money = None if max_cost is None else max_cost / num_parts
-        count = None if max_answers is None else max_answers // num_parts
-        verdicts = [
-            self._judged(
-                PromptBook(
-                    *(self.task, part, self.length_price, money, count),
-                    np.random.default_rng([seed, 2 + k]),
-                )
-            )
-            for k, part in enumerate(parts)
-        ]
+        folds = [order[k :: self.folds] for k in range(self.folds)]
+        parts = folds or [order[: self.num_validation]]
+        money = None if max_cost is None else max_cost / len(parts)
+        count = None if max_answers is None else max_answers // len(parts)
+        limits = (self.length_price, money, count)
+        rngs = [np.random.default_rng([seed, 2 + k]) for k in range(len(parts))]
+        books = [PromptBook(self.task, p, *limits, rng) for p, rng in zip(parts, rngs, strict=True)]
+        verdicts = [self._judged(book) for book in books]
         start = tuple(self.template.start.items())
         gains = [float(gain) for verdict in verdicts for gain in verdict.scores - verdict.start]
         best = max(verdicts, key=lambda verdict: verdict.mean)

@@ -100,7 +100,6 @@ class PromptTask:
                 )
 
     def _check_metric(self, classes: Sequence[str] | None, parser: Parser | None) -> None:
-        """Try the metric on the right answers: a broken one must cost nothing."""
         if classes is not None or parser is not None or self.examples_per_class is not None:
             raise InputError("classes, parser and examples_per_class go without a metric")
         if not isinstance(self.metric, WholeSet | Judge) and not callable(self.metric):
@@ -108,13 +107,20 @@ class PromptTask:
         if len(self.texts) != len(self.references) or not self.texts:
             counts = f"{len(self.texts)} and {len(self.references)}"
             raise InputError(f"as many texts as references are needed, got {counts}")
-        if self.judge is None:  # a judge's answers cost money
-            try:
-                grade(
-                    self.metric, self.texts, [as_text(r) for r in self.references], self.references
-                )
-            except StopRunError as error:
-                raise InputError(f"a right answer must have a score: {error}") from error
+        self.try_metric(self.texts, self.references)
+
+    def try_metric(self, texts: Sequence[str], references: Sequence[Any]) -> None:
+        """Score right answers, held-out ones too: a broken metric must cost nothing.
+
+        Raises:
+            InputError: If the metric cannot, naming the example.
+        """
+        if self.metric is None or self.judge is not None:  # a judge's answers cost money
+            return
+        try:
+            grade(self.metric, texts, [as_text(r) for r in references], references)
+        except StopRunError as error:
+            raise InputError(f"a right answer must have a score: {error}") from error
 
     def _name(self) -> str:
         """What tells stored answers apart: everything that is sent, and how answers are read."""

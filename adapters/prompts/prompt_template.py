@@ -26,7 +26,8 @@ class PromptTemplate:
     Args:
         user: The user's message.
         system: The system's message, or empty for none.
-        slots: The wordings of each slot, at least 2; the first is the hand-written one.
+        slots: The wordings of each slot, the first one hand-written; at least 2 unless a proposer
+            writes more.
         examples: Pairs `(text, label)` that may be shown.
         num_shown: How many are shown, in an order that is chosen too.
         example: How one is written, with `{text}` and `{label}`.
@@ -60,6 +61,12 @@ class PromptTemplate:
         system_role: str = "system",
     ) -> None:
         self.user, self.system = user, system
+        for name, text in (("user", user), ("system", system), ("example", example)):
+            if not isinstance(text, str):
+                raise InputError(f"{name} must be a text, got {text!r}")
+        for name, wordings in (slots or {}).items():
+            if isinstance(wordings, str) or not isinstance(wordings, Sequence):
+                raise InputError(f"slot {name!r} must be a list of texts, got {wordings!r}")
         self.slots = {name: tuple(wordings) for name, wordings in (slots or {}).items()}
         self.examples, self.num_shown = tuple(examples), num_shown
         self.example, self.separator = example, separator
@@ -93,15 +100,21 @@ class PromptTemplate:
         for name, wordings in self.slots.items():
             if name in reserved or name not in fields or name in self.places:
                 raise InputError(f"slot {name!r} is no field of the template, or a reserved one")
-            if len(wordings) < 2 or not all(isinstance(w, str) for w in wordings):
-                raise InputError(f"slot {name!r} must have at least 2 texts, got {wordings!r}")
+            if not wordings or not all(isinstance(w, str) for w in wordings):
+                raise InputError(f"slot {name!r} must have texts, got {wordings!r}")
 
     def space(self) -> Space:
         """One choice for each slot, and one for each place of an example.
 
         Raises:
-            InputError: If nothing is to be chosen.
+            InputError: If nothing is to be chosen, in the template or in a slot.
         """
+        for name, wordings in self.slots.items():
+            if len(wordings) < 2:
+                raise InputError(
+                    f"slot {name!r} must have at least 2 texts, got {list(wordings)}; only "
+                    "PromptSearch with a proposer begins with one"
+                )
         parameters = {name: Choice(wordings) for name, wordings in self.slots.items()}
         places = range(len(self.examples))
         for name in self.places:

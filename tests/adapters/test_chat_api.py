@@ -334,7 +334,7 @@ def test_one_refused_example_costs_that_example(server, chat):
     with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(refused: 1\)"):
         assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
     server.model = lambda body: (400, strange)
-    with pytest.raises(SolveError, match="something about this text.*leaves a setting out"):
+    with pytest.raises(SolveError, match=r"something about this text.*leaves a setting out"):
         chat()(GOOD)
 
 

@@ -135,6 +135,20 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
         PromptSearch(make()).run(max_answers=200, seed=0)
 
 
+def test_one_wording_is_enough_with_a_proposer(make):
+    task = make()
+    template = PromptTemplate("{text}", "{ask}", slots={"ask": [PLAIN]})
+    one = PromptTask(task.chat, template, TEXTS, YEARS, exact_match)
+    assert PromptSearch(one, Proposer(task.chat)).run(max_answers=300, seed=0).phi == {"ask": MAGIC}
+    with pytest.raises(InputError, match="nothing to search"):
+        PromptSearch(one)
+    with pytest.raises(InputError, match="at least 2 texts"):
+        one.problem()
+    free = make(prices=None)
+    with pytest.raises(InputError, match="max_cost=1 needs prices of tiny"):
+        PromptSearch(free).run(max_cost=1.0)
+
+
 def test_folds_judge_each_search_on_what_it_did_not_see(make):
     task = make(rows=12)
     found = PromptSearch(task, Proposer(task.chat), folds=4).run(max_answers=400, seed=0)

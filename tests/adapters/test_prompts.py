@@ -192,7 +192,7 @@ def test_a_template_fills_its_slots_and_shows_examples_in_order():
 )
 def test_bad_templates_are_refused_by_name(options, message):
     with pytest.raises(InputError, match=message):
-        shown_template(**options)
+        shown_template(**options).space()
 
 
 def test_bad_fields_are_refused_by_name():

@@ -109,6 +109,18 @@ def test_baselines_a_judge_and_folds_come_from_the_same_file(server, command):
         ('metric = "exact"', 'metric = "judge"', "the table [judge] need each other"),
         ("validation = 0.4", "validation = 0.01", "leaves 0 to judge on"),
         ("validation = 0.4", "folds = 1", "folds must be 0 or in 2..8"),
+        ("examples = 8", 'examples = "8"', "examples must be a whole number, got '8'"),
+        (
+            '"Write only the year."]',
+            '"Write only the year."]\nx = "one"',
+            "must be a list of texts",
+        ),
+        ("price = [0.15, 0.60]", "price = 3", "price must be two numbers, read and written, got 3"),
+        (
+            'metric = "exact"',
+            'metric = "number"\nlength_price = true',
+            "must be a number, got True",
+        ),
         ("examples = 8", "examples = 12", "leaves none to hold out"),
         ("[slots]", "[slot]", "unknown table 'slot'"),
         ('system = "{ask}"', 'system = "{aks}"', "unknown slot 'aks'"),

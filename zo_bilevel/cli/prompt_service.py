@@ -101,6 +101,7 @@ class ServiceBench:
         task = PromptTask(
             self.chat, template, train.texts, train.labels, self.metric, classes=known
         )
+        task.try_metric(held_out.texts, held_out.labels)
         proposer = None
         if self._writer is not None:
             proposer = Proposer(self._writer, self.settings["proposer"].get("about", ""))

@@ -12,16 +12,25 @@ from zo_bilevel.support.errors import InputError, unknown_name_message
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat import Chat
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "": (
-        *("data", "metric", "examples", "validation", "folds"),
-        *("max_cost", "max_answers", "length_price"),
-    ),
-    "model": (),  # whatever ChatModel, LiteLLM or LocalChat takes
-    "template": ("user", "system", "num_shown", "system_role"),
-    "slots": (),
-    "proposer": ("about", "model"),
-    "judge": ("criteria", "model"),
+TEXT, WHOLE, NUMBER, LIST, TABLE = "a text", "a whole number", "a number", "a list", "a table"
+KINDS: dict[str, tuple[type, ...]] = {
+    TEXT: (str,),
+    WHOLE: (int,),
+    NUMBER: (int, float),
+    LIST: (list,),
+    TABLE: (dict,),
+}
+PARTS: dict[str, dict[str, str]] = {
+    "": {
+        **{"metric": TEXT, "examples": WHOLE, "validation": NUMBER, "folds": WHOLE},
+        **{"max_cost": NUMBER, "max_answers": WHOLE, "length_price": NUMBER},
+        "data": f"{TEXT} or {LIST}",
+    },
+    "model": {},  # whatever ChatModel, LiteLLM or LocalChat takes
+    "template": {"user": TEXT, "system": TEXT, "num_shown": WHOLE, "system_role": TEXT},
+    "slots": {},
+    "proposer": {"about": TEXT, "model": TABLE},
+    "judge": {"criteria": TEXT, "model": TABLE},
 }
 CLASSES = "classes"
 JUDGE = "judge"
@@ -41,14 +50,21 @@ def read_settings(path: str) -> dict[str, Any]:
     for part, content in [("", settings), *((k, v) for k, v in found.items() if k not in settings)]:
         if part not in PARTS:
             raise InputError(f"{path}: {unknown_name_message('table', part, filter(None, PARTS))}")
-        for name in content if PARTS[part] else ():
+        where = f"{path} [{part}]" if part else path
+        for name, value in content.items() if PARTS[part] else ():
             if name not in PARTS[part]:
-                where = f"{path} [{part}]" if part else path
                 raise InputError(f"{where}: {unknown_name_message('setting', name, PARTS[part])}")
+            _check_kind(f"{where}: {name}", value, PARTS[part][name])
     for name in ("data", "model", "template"):
         if name not in found:
             raise InputError(f"{path} must have {name!r}")
     return found
+
+
+def _check_kind(name: str, value: object, rule: str) -> None:
+    kinds = [kind for word in rule.split(" or ") for kind in KINDS[word]]
+    if isinstance(value, bool) or not isinstance(value, tuple(kinds)):
+        raise InputError(f"{name} must be {rule}, got {value!r}")
 
 
 def chat_of(settings: Mapping[str, Any]) -> Chat:
@@ -64,6 +80,8 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
     if kind is None or (kind == "url" and "name" not in given):
         raise InputError("[model] must have local, litellm, or url and name")
     price = given.pop("price", None)
+    if price is not None and not (isinstance(price, list) and len(price) == 2):
+        raise InputError(f"[model] price must be two numbers, read and written, got {price!r}")
     first = given.pop(kind)
     name = {"url": lambda: given.pop("name"), "litellm": lambda: first}.get(
         kind, lambda: Path(first).name
