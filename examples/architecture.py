@@ -13,9 +13,10 @@ import zo_bilevel as zb
 from zo_bilevel import tasks
 from zo_bilevel.tasks.architecture import EDGES, OPERATIONS
 
-STEPS = 3 if os.environ.get("ZO_BILEVEL_EXAMPLE_BUDGET") == "small" else 20
+SMALL = os.environ.get("ZO_BILEVEL_EXAMPLE_BUDGET") == "small"
+STEPS = 2 if SMALL else 20
 
-task = tasks.load("architecture", size="small")
+task = tasks.load("architecture", size="smoke" if SMALL else "small")
 search = task.problem.inner.built
 # fifteen scores, fifteen directions: the exact hypergradient, and 8 solves to judge the end
 method = zb.GradientMethod(zb.FG2U(15), lr=0.2)

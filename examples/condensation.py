@@ -11,7 +11,7 @@ import torch
 import zo_bilevel as zb
 from zo_bilevel import tasks
 
-STEPS = 10 if os.environ.get("ZO_BILEVEL_EXAMPLE_BUDGET") == "small" else 60
+STEPS = 3 if os.environ.get("ZO_BILEVEL_EXAMPLE_BUDGET") == "small" else 60
 
 task = tasks.load("condensation", images_per_class=1, size="small")
 start = task.start(0)

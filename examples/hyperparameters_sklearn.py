@@ -65,7 +65,7 @@ def main():
         "nevergrad:OnePlusOne": zb.Nevergrad("OnePlusOne"),
         "nevergrad:Cobyla": zb.Nevergrad("Cobyla"),
     }
-    budget = {"max_solves": 50, "seeds": range(2)} if SMALL else {"max_solves": 300}
+    budget = {"max_solves": 40, "seeds": range(2)} if SMALL else {"max_solves": 300}
     comparison = zb.compare(problem, methods, **budget)
     for run in comparison.runs[: len(methods)]:
         tuned = clone(pipeline).set_params(**settings(run.phi)).fit(tuning, tuning_labels)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections import Counter
 
 import numpy as np
@@ -17,7 +16,6 @@ from zo_bilevel.testing.fault_points import chance
 from zo_bilevel.testing.faults import Crashing, Hanging, NotANumber, Raising, Unpicklable
 
 NUM_SOLVES = 1000
-EXPECTED_S = 120.0
 
 
 def make_solver(*, deadly: bool):
@@ -41,14 +39,12 @@ def content(outcomes):
 def test_a_thousand_solves_a_tenth_of_them_faulty_end_the_same_at_1_and_4_workers():
     jobs = [Job(k, {"a": float(k)}, k // 10) for k in range(NUM_SOLVES)]
     solve = Solve(make_solver(deadly=True))
-    started = time.monotonic()
     found = {}
     before = set(descendants(os.getpid()))
     for n_jobs in (1, 4):
         with Joblib(n_jobs=n_jobs, timeout_s=1.0) as dispatcher:
             found[n_jobs] = content(dispatcher.run(solve, jobs))
         assert set(descendants(os.getpid())) == before  # no orphan, no zombie
-    assert time.monotonic() - started < EXPECTED_S
     assert found[1] == found[4]
     assert sorted(found[1]) == list(range(NUM_SOLVES))  # no finished evaluation is lost
     counts = Counter(status for status, _ in found[1].values())

@@ -26,7 +26,7 @@ from zo_bilevel.testing import (
     sample_problem,
 )
 
-SIZES = {"heat-field": {"size": 8}}
+SIZES = {"heat-field": {"size": 8}, "prompts": {"shots": 2}}
 SLOW_TASKS = ("architecture", "condensation", "hyperparameters", "online-adaptation")
 SLOW_METHODS = ("botorch", "turbo", "smac", "optuna:GP")
 METHODS = (
