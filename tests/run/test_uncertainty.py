@@ -327,3 +327,25 @@ def test_what_the_data_know_no_better_than_the_bounds_is_said():
     assert found.undetermined == ()
     low, high = found.intervals()["fast"]
     assert high - low > 5 / np.sqrt(2)
+
+
+def test_missing_data_leave_the_residual_deviation_alone_and_are_ranked_by_their_sigma():
+    """The deviation is in units of sigma; of two gaps the one measured better tells more."""
+    times = np.linspace(0, 3, 400)
+    target = 1 + 2 * times + 0.1 * np.random.default_rng(0).normal(size=400)
+    target[::2] = np.nan
+    sigma = np.full(400, 0.1)
+    sigma[:4] = 0.01
+    sigma[1:4:2] = 0.1
+    space = zb.Space(m=zb.Real(-9, 9), b=zb.Real(-9, 9))
+    problem = zb.Problem(
+        space, lambda p: p["m"] + p["b"] * times, zb.SquaredError(target, sigma=sigma)
+    )
+    found = zb.uncertainty(problem, zb.minimize(problem, max_solves=20).phi)
+    assert found.residual_deviation == pytest.approx(1.0, abs=0.1)
+    ranked = found.next_measurements(3)
+    assert {place for place, _ in ranked[:2]} == {0, 2}
+    jacobian = np.array([1.0, times[0]])
+    spread = jacobian @ found.covariance @ jacobian
+    expected = np.log1p(spread / (found.residual_deviation * 0.01) ** 2)
+    assert dict(ranked)[0] == pytest.approx(expected, rel=1e-5)

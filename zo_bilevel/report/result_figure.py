@@ -176,8 +176,7 @@ def _bands(data: SquaredError, known: Uncertainty | None) -> list[tuple[FloatArr
         return []
     reach = stdtrit(known.degrees_of_freedom, 0.5 + LEVEL / 2)
     fitted = known.fitted_deviations()
-    with np.errstate(divide="ignore"):
-        measured = np.hypot(known.residual_deviation / np.sqrt(data.weights), fitted)
+    measured = np.hypot(np.sqrt(known.variances), fitted)
     measured = np.where(data.weights > 0, measured, np.nan)
     return [
         (reach * measured, 0.12, "95 % of measurements"),

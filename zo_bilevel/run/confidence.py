@@ -48,6 +48,8 @@ class Uncertainty:
         factor: Root of the covariance of what is determined, `(N, N)`.
         jacobian: Derivatives of theta, `(m, N)`.
         is_measured: Which outputs have a measurement of weight, `(m,)`.
+        variances: Of a measurement of each output, `(m,)`, missing ones by the sigma given for
+            them, else as of weight 1.
         tied: Of each tied parameter the value and its standard error, to first order.
     """
 
@@ -67,6 +69,7 @@ class Uncertainty:
     factor: FloatArray = field(repr=False)
     jacobian: FloatArray = field(repr=False)
     is_measured: NDArray[np.bool_] = field(repr=False)
+    variances: FloatArray = field(repr=False)
     tied: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
@@ -125,8 +128,9 @@ class Uncertainty:
     def next_measurements(self, count: int = 5) -> list[tuple[int, float]]:
         """Which outputs without a measurement would tell most if they were measured.
 
-        The gain is that of D-optimal design, `log(1 + j C j' / s^2)` for an output with derivative
-        j: how much the volume of the confidence region shrinks, in nepers of its square.
+        The gain is that of D-optimal design, `log(1 + j C j' / v)` for an output with derivative j
+        and variance v of its measurement: how much the volume of the confidence region shrinks, in
+        nepers of its square.
 
         Args:
             count: How many.
@@ -145,10 +149,10 @@ class Uncertainty:
                 "next_measurements needs the derivatives of outputs without a measurement, which a "
                 "run does not leave behind: take zb.uncertainty(problem, result.phi)"
             )
-        variance = max(self.residual_deviation**2, np.finfo(float).tiny)
+        variances = np.maximum(self.variances[places], np.finfo(float).tiny)
         finite = np.where(np.isfinite(self.covariance), self.covariance, 1e300)
         spread = np.einsum("kn,nm,km->k", candidates, finite, candidates)
-        gains = np.log1p(np.maximum(spread, 0.0) / variance)
+        gains = np.log1p(np.maximum(spread, 0.0) / variances)
         best = np.argsort(-gains, kind="stable")[:count]
         return [(int(places[k]), float(gains[k])) for k in best]
 

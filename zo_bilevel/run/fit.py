@@ -70,7 +70,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         used = self.objective.weights > 0
-        roots = np.sqrt(self.objective.weights[used])
+        roots = np.sqrt(self._weights[used])
         parts = Residuals(self.space, self.objective)
         if parts.is_plain:
             triangle = _triangle(self.slopes.jacobian[used], roots)
@@ -83,6 +83,11 @@ class Fit:
         error = np.sqrt(float(roots @ roots) * np.maximum(along, 0.0))
         for name, value in (("stiffness", stiffness), ("error", error), ("rows", rows)):
             object.__setattr__(self, name, value)
+
+    @property
+    def _weights(self) -> FloatArray:
+        """Those of the sum of squares; in the loss, a mean, missing numbers raise the others'."""
+        return self.objective.weights * (self.objective.rows.size / self.objective.target.size)
 
     @property
     def freedom(self) -> float:
@@ -101,7 +106,7 @@ class Fit:
         if self.objective.has_covariance:
             residuals = self.objective.whiten(difference)
             return float(residuals @ residuals) / self.freedom
-        return float(self.objective.weights @ difference**2) / self.freedom
+        return float(self._weights @ difference**2) / self.freedom
 
     def _are_open(self, stiffness: FloatArray) -> NDArray[np.bool_]:
         """Which directions the data leave open, if they are that stiff."""
@@ -143,7 +148,7 @@ class Fit:
         jacobian = self.slopes.jacobian
         if parts.is_plain:
             jacobian = jacobian if used.all() else jacobian[used]
-            weighted = self.objective.weights * self.objective.difference(self.theta)
+            weighted = self._weights * self.objective.difference(self.theta)
             pull = weighted[used] @ jacobian
         else:
             known = np.where(used[:, None], jacobian, 0.0)
@@ -189,6 +194,7 @@ class Fit:
             factor=factor,
             jacobian=self.slopes.jacobian / rates,
             is_measured=self.objective.weights > 0,
+            variances=self.residual_variance / self.objective.precisions,
             tied=tied_errors(space, x, rows.T * spreads, rows[is_open]),
         )
 

@@ -30,14 +30,15 @@ def covariance_factor(
         rows: Of the numbers that are there.
 
     Returns:
-        The factor, `(count, count)`, and the standard deviations, `(m,)`, 1 where missing.
+        The factor, `(count, count)`, and the standard deviations, `(m,)`, 1 where not known.
 
     Raises:
         InputError: If it has another shape, or is not finite, symmetric and positive definite.
     """
     import scipy.linalg  # slow to import, seldom needed
 
-    matrix = _whole(covariance, layout)[np.ix_(rows, rows)]
+    whole = _whole(covariance, layout)
+    matrix = whole[np.ix_(rows, rows)]
     if not np.isfinite(matrix).all():
         raise InputError("covariance must be finite wherever target is given")
     if np.abs(matrix - matrix.T).max() > ASYMMETRY * np.abs(matrix).max():
@@ -49,9 +50,9 @@ def covariance_factor(
         raise InputError(
             f"covariance must be positive definite, its smallest eigenvalue is {smallest:.3g}"
         ) from None
-    deviations = np.ones(layout.size)
-    deviations[rows] = np.sqrt(np.diag(matrix))
-    return frozen(factor), deviations
+    variances = np.diag(whole)
+    is_known = np.isfinite(variances) & (variances > 0)
+    return frozen(factor), np.sqrt(np.where(is_known, variances, 1.0))
 
 
 def _whole(covariance: Any, layout: ThetaLayout) -> FloatArray:  # noqa: ANN401

@@ -87,8 +87,12 @@ class SquaredError(ThetaObjective):
         inverse = self._numbers("weights", weights)
         if covariance is None:
             deviations = self._numbers("sigma", sigma)
-        inverse, deviations = (np.where(missing, 1.0, part) for part in (inverse, deviations))
+        inverse, deviations = (
+            np.where(missing & ~(np.isfinite(part) & (part > 0)), 1.0, part)
+            for part in (inverse, deviations)
+        )
         check_weights(inverse, weights, deviations, sigma)
+        self.precisions = frozen(np.where(inverse > 0, inverse, 1.0) / deviations**2)
         self.weights = frozen(inverse * present / deviations**2)
         if not self.weights.any():
             raise InputError("weights must not be 0 wherever target is given")
