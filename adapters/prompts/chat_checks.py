@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,16 +73,23 @@ def endpoint(url: str) -> str:
     return url.rstrip("/").removesuffix("/chat/completions")
 
 
-def checked_classes(
-    texts: Sequence[str], labels: Sequence[str], classes: Sequence[str] | None
-) -> tuple[str, ...]:
-    """Names of the classes, after a look at the examples.
+def checked_examples(texts: Sequence[str], references: Sequence[Any]) -> None:
+    """Refuse texts that are none, or not as many as right answers; `InputError` with the text."""
+    if isinstance(texts, str):
+        raise InputError(f"texts must be a list of texts, got {texts!r}")
+    if len(texts) != len(references) or not len(texts):
+        counts = f"{len(texts)} and {len(references)}"
+        raise InputError(f"as many texts as references are needed, got {counts}")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts must be strings, the one at {place} is {text!r}")
 
-    Raises:
-        InputError: If texts, labels and classes do not match.
-    """
-    if len(texts) != len(labels) or not len(texts):
-        raise InputError(f"as many texts as labels are needed, got {len(texts)} and {len(labels)}")
+
+def checked_classes(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the classes; `InputError` if labels and classes do not match."""
+    for label in (*labels, *(classes or ())):
+        if not isinstance(label, str):
+            raise InputError(f"classes must be texts, as the model writes them, got {label!r}")
     known = tuple(sorted(set(labels)) if classes is None else classes)
     if len(known) < 2 or len({name.casefold() for name in known}) < len(known):
         raise InputError(f"classes must be at least 2 different names, got {list(known)}")
@@ -91,21 +97,3 @@ def checked_classes(
         if label not in known:
             raise InputError(f"label {label!r} is none of the classes {list(known)}")
     return known
-
-
-def check_counts(counts: Mapping[str, Any]) -> None:
-    """Refuse counts below 1; retries may be 0; `InputError` with the name and the value."""
-    for name, count in counts.items():
-        least = 0 if name == "retries" else 1
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise InputError(f"{name} must be a whole number >= {least}, got {count!r}")
-
-
-def check_limits(temperature: float, timeout_s: float, rate: float | None) -> None:
-    """Refuse limits that break their rule; `InputError` with the name and the value."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature must be >= 0, got {temperature!r}")
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise InputError(f"timeout_s must be > 0, got {timeout_s!r}")
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"requests_per_minute must be > 0, got {rate!r}")

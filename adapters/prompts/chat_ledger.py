@@ -11,6 +11,7 @@ from typing import Any, final
 
 from zo_bilevel.adapters.prompts.bill import Bill
 from zo_bilevel.adapters.prompts.chat_answer import Answer
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.errors import InputError, StopRunError, unknown_name_message
 
 TOKENS_A_PRICE = 1_000_000
@@ -84,8 +85,8 @@ class ChatLedger:
         max_tokens: int,
         max_cost: float | None,
     ) -> None:
-        if max_cost is not None and not (math.isfinite(max_cost) and max_cost > 0):
-            raise InputError(f"max_cost must be > 0, got {max_cost!r}")
+        if max_cost is not None:
+            max_cost = finite_number("max_cost", max_cost, "> 0")
         if max_cost is not None and prices is None:
             raise InputError("max_cost needs prices: {model: (per million read, written)}")
         self.price = (0.0, 0.0) if prices is None else _price(model, prices)

@@ -8,15 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zo_bilevel.adapters.prompts.chat import Body, Chat, Remember
-from zo_bilevel.adapters.prompts.chat_checks import (
-    check_counts,
-    check_limits,
-    endpoint,
-    most_tokens,
-    request_options,
-)
+from zo_bilevel.adapters.prompts.chat_checks import endpoint, most_tokens, request_options
 from zo_bilevel.adapters.prompts.chat_client import ChatClient
 from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.support.packages import import_optional
 
@@ -75,9 +70,15 @@ class ChatModel(Chat):
         for package in ("httpx", "tenacity"):
             import_optional(package, "ChatAPI", "prompts")
         self.url = self._address(url)
-        counts = {"max_tokens": max_tokens} if max_tokens is not None else {}
-        check_counts({**counts, "max_concurrent": max_concurrent, "retries": retries})
-        check_limits(0.0 if temperature is None else temperature, timeout_s, requests_per_minute)
+        if max_tokens is not None:
+            max_tokens = whole_number("max_tokens", max_tokens, least=1)
+        if temperature is not None:
+            finite_number("temperature", temperature, ">= 0")
+        if requests_per_minute is not None:
+            finite_number("requests_per_minute", requests_per_minute, "> 0")
+        timeout_s = finite_number("timeout_s", timeout_s, "> 0")
+        retries = whole_number("retries", retries, least=0)
+        max_concurrent = whole_number("max_concurrent", max_concurrent, least=1)
         own = {"temperature": temperature, max_tokens_field: max_tokens, **_schema(schema)}
         options = request_options(own, logprobs, dict(extra or {}))
         most = most_tokens(options)
@@ -129,5 +130,7 @@ class ChatModel(Chat):
 def _schema(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     if schema is None:
         return {}
+    if not isinstance(schema, Mapping):
+        raise InputError(f"schema must be a JSON schema as a dict, got {schema!r}")
     form = {"name": "answer", "strict": True, "schema": dict(schema)}
     return {"response_format": {"type": "json_schema", "json_schema": form}}

@@ -12,7 +12,7 @@ from typing import Any, final
 from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer
 from zo_bilevel.adapters.prompts.metrics import as_text
-from zo_bilevel.support.errors import SolveError
+from zo_bilevel.support.errors import InputError, SolveError
 
 HIGHEST = 10
 """The best mark; the worst is 0."""
@@ -39,6 +39,10 @@ class Judge:
 
     chat: Chat
     criteria: str = CRITERIA
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chat, Chat):
+            raise InputError(f"a judge must be a chat model, got {self.chat!r}")
 
     def question(self, text: str, answer: str, reference: Any) -> str:  # noqa: ANN401
         """What the model is asked; a reference of `None` is left out.

@@ -11,9 +11,9 @@ import torch
 
 from zo_bilevel.adapters.prompts.chat import Body, Chat, Remember
 from zo_bilevel.adapters.prompts.chat_answer import Answer
-from zo_bilevel.adapters.prompts.chat_checks import check_counts
 from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
 from zo_bilevel.adapters.prompts.language_model import LanguageModel
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError
 
 
@@ -47,7 +47,8 @@ class LocalChat(Chat):
         max_rows: int = 16,
         keep_answers: bool = True,
     ) -> None:
-        check_counts({"max_tokens": max_tokens, "max_rows": max_rows})
+        max_tokens = whole_number("max_tokens", max_tokens, least=1)
+        max_rows = whole_number("max_rows", max_rows, least=1)
         own = model if isinstance(model, LanguageModel) else LanguageModel(model, "causal")
         if own.kind != "causal" or not own.tokenizer.chat_template:
             raise InputError(f"model {own.name} must be causal and have a chat template")

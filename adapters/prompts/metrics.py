@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, StopRunError, described
 from zo_bilevel.support.packages import import_optional
@@ -47,6 +48,9 @@ class NumberMatch:
 
     tolerance: float = 1e-9
     is_only: bool = False
+
+    def __post_init__(self) -> None:
+        finite_number("tolerance", self.tolerance, ">= 0")
 
     def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - number or text
         """Score one answer."""

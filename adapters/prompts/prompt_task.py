@@ -15,7 +15,7 @@ import numpy as np
 from zo_bilevel.adapters.prompts.answer_parsing import Parser, parsed, row_of_class, row_of_logprobs
 from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer
-from zo_bilevel.adapters.prompts.chat_checks import check_counts, checked_classes
+from zo_bilevel.adapters.prompts.chat_checks import checked_classes, checked_examples
 from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade
 from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
@@ -26,6 +26,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import WithCost
+from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, StopRunError
 
@@ -64,12 +65,13 @@ class PromptTask:
         parser: Parser | None = None,
         examples_per_class: int | None = None,
     ) -> None:
+        checked_examples(texts, references)
         self.chat, self.template, self.metric, self.parser = chat, template, metric, parser
         self.texts, self.references = tuple(texts), tuple(references)
         self.examples_per_class = examples_per_class
         self.classes: tuple[str, ...] = ()
         if metric is None:
-            self.classes = checked_classes(texts, references, classes)
+            self.classes = checked_classes(references, classes)
             self._labels = tuple(self.classes.index(k) for k in references)
             self._check_draws()
         else:
@@ -91,7 +93,7 @@ class PromptTask:
         count = self.examples_per_class
         if count is None:
             return
-        check_counts({"examples_per_class": count})
+        whole_number("examples_per_class", count, least=1)
         for k, name in enumerate(self.classes):
             if self._labels.count(k) < count:
                 raise InputError(
@@ -104,9 +106,6 @@ class PromptTask:
             raise InputError("classes, parser and examples_per_class go without a metric")
         if not isinstance(self.metric, WholeSet | Judge) and not callable(self.metric):
             raise InputError(f"metric must be a function, got {type(self.metric).__name__}")
-        if len(self.texts) != len(self.references) or not self.texts:
-            counts = f"{len(self.texts)} and {len(self.references)}"
-            raise InputError(f"as many texts as references are needed, got {counts}")
         self.try_metric(self.texts, self.references)
 
     def try_metric(self, texts: Sequence[str], references: Sequence[Any]) -> None:

@@ -10,6 +10,8 @@ from typing import TypeAlias, TypeVar, final
 import numpy as np
 
 from zo_bilevel.adapters.prompts.chat import Chat
+from zo_bilevel.support.arguments import whole_number
+from zo_bilevel.support.errors import InputError
 
 Item = TypeVar("Item")
 Failure: TypeAlias = tuple[str, str, str]
@@ -51,6 +53,12 @@ class Proposer:
     about: str = ""
     num_examples: int = 3
     num_wordings: int = 6
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chat, Chat):
+            raise InputError(f"a proposer must be a chat model, got {self.chat!r}")
+        whole_number("num_examples", self.num_examples, least=1)
+        whole_number("num_wordings", self.num_wordings, least=1)
 
     def propose(
         self,

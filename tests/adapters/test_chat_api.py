@@ -498,7 +498,7 @@ def test_bad_input_is_refused_by_name(server, chat, monkeypatch):
         chat(prices={"tiny": (-1.0, 1.0)})
     with pytest.raises(InputError, match="max_cost needs prices"):
         chat(prices=None, max_cost=1.0)
-    with pytest.raises(InputError, match="max_cost must be > 0"):
+    with pytest.raises(InputError, match="max_cost must be finite and > 0"):
         chat(max_cost=0)
     with pytest.raises(InputError, match="a key belongs in the environment") as caught:
         chat(url=f"http://user:{KEY}@127.0.0.1/v1")
@@ -509,9 +509,9 @@ def test_bad_input_is_refused_by_name(server, chat, monkeypatch):
         chat(classes=["a", "b"])
     with pytest.raises(InputError, match="retries must be a whole number >= 0, got -1"):
         chat(retries=-1)
-    with pytest.raises(InputError, match="timeout_s must be > 0"):
+    with pytest.raises(InputError, match="timeout_s must be finite and > 0"):
         chat(timeout_s=0)
-    with pytest.raises(InputError, match="requests_per_minute must be > 0"):
+    with pytest.raises(InputError, match="requests_per_minute must be finite and > 0"):
         chat(requests_per_minute=0)
     with pytest.raises(InputError, match="class 'files' has 2 examples, examples_per_class is 3"):
         chat(examples_per_class=3)
