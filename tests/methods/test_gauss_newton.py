@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
+from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, nearest_convex
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.probing import Probing
@@ -606,6 +608,33 @@ def test_the_grain_may_be_any_unit():
         grain = OutputRounding()
         grain.see(np.round(values / unit) * unit)
         assert grain.noise == pytest.approx(unit / 12**0.5), unit
+
+
+def test_a_wide_round_solves_no_point_that_is_the_center():
+    # a shorter variant of a tiny step rounds to the center; its length of 0 broke the trust region
+    explorer = SimpleNamespace(clip=lambda point: point, restart=lambda: None, left=False)
+    model = SimpleNamespace(center=np.ones(2), basis=np.eye(2))
+    state = LocalState(model, noise=None, explorer=explorer)
+    tiny = np.array([2e-16, 0.0])
+    assert [p.tolist() for p in state.try_steps([-tiny, 0.1 * tiny]).points] == [[1 - 2.0**-52, 1]]
+
+
+def test_wide_rounds_end_where_nothing_is_left_to_gain():
+    times = np.linspace(0.0, 1.0, 9)
+
+    def decay(phi):
+        return phi["b"] * np.exp(-phi["a"] * times)
+
+    data = decay({"a": 2.0, "b": 1.0}) + 0.05 * np.cos(9.0 * times)
+    space = zb.Space(a=zb.Real(0.1, 5), b=zb.Real(0.1, 3))
+    problem = zb.Problem(space, decay, zb.SquaredError(data))
+    start = {"a": 1.0, "b": 1.0}
+    for width, most in ((1, 15), (4, 30), (16, 80)):
+        result = zb.minimize(
+            problem, initial=start, max_solves=300, round_width=width, restarts=False
+        )
+        assert result.solves <= most, (width, result.solves)
+        assert result.stop_reason.startswith("converged")
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-2])

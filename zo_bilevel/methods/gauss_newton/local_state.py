@@ -90,7 +90,7 @@ class LocalState:
             self.has_converged = not self.explorer.left
             plan = self.explore(1)
             return plan if self.explorer.left else StepPlan()
-        return StepPlan(points=points)
+        return StepPlan(points=[p for p in points if not np.array_equal(p, model.center)])
 
     def explore(self, count: int, base: FloatArray | None = None) -> StepPlan:
         """Differences along new directions."""

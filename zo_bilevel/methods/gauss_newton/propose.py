@@ -60,16 +60,20 @@ def _step_or_doubt(
     """The trial step, unless doubt holds it back or there is nothing left to gain."""
     bold = state.step(quadratic, doubt=False)
     bold_gain = -quadratic.change(bold)
-    if not state.explorer.left and max(gain, bold_gain) <= state.least_gain():
-        if not state.noise.found:
-            state.has_converged = True
-            return StepPlan()
-        return _look_closer(state, quadratic)
+    if _is_spent(state, max(gain, bold_gain)):
+        return _look_closer(state, quadratic) if state.noise.found else StepPlan()
     if bold_gain - gain > STALE * bold_gain and _is_doubtful(state, quadratic, bold):
         probe = state.probe(bold, state.model.center)
         if probe is not None:
             return StepPlan(base=state.model.center, probes=[probe])
     return state.try_steps([step])
+
+
+def _is_spent(state: LocalState, gain: float) -> bool:
+    """Whether no step promises anything; without noise the search has then converged."""
+    is_spent = not state.explorer.left and gain <= state.least_gain()
+    state.has_converged = is_spent and not state.noise.found
+    return is_spent
 
 
 def _renew(state: LocalState, quadratic: Quadratic) -> StepPlan:
@@ -102,9 +106,13 @@ def _wide_plan(state: LocalState, quadratic: Quadratic, width: int) -> StepPlan:
     """A trial step, and differences around it that serve the step after it."""
     model = state.model
     step = state.step(quadratic, doubt=True, caution=CAUTION_IN_WIDE_ROUNDS)
+    bold = state.step(quadratic, doubt=False)
+    gain = max(-quadratic.change(step, doubt=True), -quadratic.change(bold))
+    if _is_spent(state, gain) and not state.noise.found:
+        return StepPlan()
     steps = [step]
     if width >= MIN_WIDTH_FOR_VARIANTS:
-        steps += [state.step(quadratic, doubt=doubt) for doubt in (True, False)]
+        steps += [state.step(quadratic, doubt=True), bold]
     if model.size == model.center.size:
         steps += [scale * step for scale in STEP_SCALES[: max(width - len(steps) - model.size, 0)]]
     plan = state.try_steps(steps)
