@@ -19,7 +19,7 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from zo_bilevel.methods.notes import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
@@ -117,7 +117,7 @@ class Fit:
     def _are_hardly(self, stiffness: FloatArray) -> NDArray[np.bool_]:
         """Which others have intervals as long as the bounds are apart, if they are that stiff."""
         width = self.space.upper[0] - self.space.lower[0]
-        reach = 2.0 * stats.t.ppf(0.975, self.freedom) * math.sqrt(self.residual_variance)
+        reach = 2.0 * float(stdtrit(self.freedom, 0.975)) * math.sqrt(self.residual_variance)
         return np.asarray((stiffness < reach / width) & ~self._are_open(stiffness))
 
     @property

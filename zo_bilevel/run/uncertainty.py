@@ -148,7 +148,8 @@ def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:
     for name, parameter in problem.space.parameters.items():
         if isinstance(parameter, Integer | Choice):
             raise UnsupportedProblemError(
-                f"uncertainty needs parameters that vary continuously, got {name}={parameter!r}"
+                f"uncertainty needs parameters that vary continuously, got {name}={parameter!r}: "
+                "give it the problem with space.fixed({...})"
             )
     if relative_step is not None and not 0 < relative_step < 1:
         raise InputError(f"relative_step must lie in (0, 1), got {relative_step}")
