@@ -15,6 +15,7 @@ from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.space import Space
+from zo_bilevel.run.lifecycle import run_of
 from zo_bilevel.run.result import Record, Result
 from zo_bilevel.run.runs import Improvement, Run, RunStatus
 from zo_bilevel.solve.evaluation import Point
@@ -144,24 +145,8 @@ class ObservedMethod(Method):
     def finished(self, result: Result) -> Run:
         """The row of a run that gave a result."""
         error = None if self.relative_error is None else float(self.relative_error(result.phi))
-        return Run(
-            method=self.label,
-            seed=result.seed,
-            status="interrupted" if result.stop_reason == "interrupted" else "finished",
-            loss=result.counted_loss,
-            solves=result.solves,
-            rounds=result.rounds,
-            seconds=result.seconds,
-            cost=result.cost,
-            stop_reason=result.stop_reason,
-            failures=dict(result.failures),
-            phi=result.phi,
-            relative_error=error,
-            improvements=tuple(self.improvements),
-            standard_error=result.standard_error,
-            violation=result.violation,
-            constraints="" if result.violation is None else self.constraints,
-        )
+        run = run_of(result, self, self.improvements)
+        return dataclasses.replace(run, phi=result.phi, relative_error=error)
 
     def ended(self, seed: int, status: RunStatus, error: str) -> Run:
         """The row of a run that gave no result; what it had found until then is kept."""

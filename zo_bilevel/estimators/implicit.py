@@ -11,7 +11,7 @@ All are biased as far as the loop has not converged.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from zo_bilevel.estimators.derivatives import FixedPointSolver
 from zo_bilevel.estimators.pull import Pull
@@ -19,9 +19,26 @@ from zo_bilevel.estimators.reverse import ReverseEstimator
 from zo_bilevel.support.arguments import finite_number, whole_number
 
 
+@dataclass(frozen=True, slots=True)
+class _FixedPoint(ReverseEstimator):
+    solver: ClassVar[FixedPointSolver]
+
+    terms: int
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", whole_number("terms", self.terms, least=1))
+        finite_number("tolerance", self.tolerance, ">= 0")
+
+    @property
+    def order(self) -> Pull:
+        """Products at the end of the loop."""
+        return _order(self.solver, self.terms, self.tolerance)
+
+
 @final
 @dataclass(frozen=True, slots=True)
-class Neumann(ReverseEstimator):
+class Neumann(_FixedPoint):
     """By a Neumann series `sum_k A^k B`, for steps that contract.
 
     Args:
@@ -36,21 +53,15 @@ class Neumann(ReverseEstimator):
         10
     """
 
+    solver = "neumann"
+
     terms: int = 20
     tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def order(self) -> Pull:
-        """A series of products at the end of the loop."""
-        return _order("neumann", self.terms, self.tolerance)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class ConjugateGradient(ReverseEstimator):
+class ConjugateGradient(_FixedPoint):
     """By conjugate gradients, for plain gradient descent that ends at a minimum.
 
     Args:
@@ -65,21 +76,15 @@ class ConjugateGradient(ReverseEstimator):
         100
     """
 
+    solver = "conjugate_gradient"
+
     terms: int = 100
     tolerance: float = 1e-6
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def order(self) -> Pull:
-        """Products at the end of the loop."""
-        return _order("conjugate_gradient", self.terms, self.tolerance)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Implicit(ReverseEstimator):
+class Implicit(_FixedPoint):
     """By GMRES, for any inner solver that ends at a fixed point or an optimum.
 
     Args:
@@ -94,16 +99,10 @@ class Implicit(ReverseEstimator):
         1e-08
     """
 
+    solver = "gmres"
+
     terms: int = 100
     tolerance: float = 1e-8
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def order(self) -> Pull:
-        """Products at the end of the loop."""
-        return _order("gmres", self.terms, self.tolerance)
 
 
 @final
@@ -120,11 +119,6 @@ class HessianFree(ReverseEstimator):
     def order(self) -> Pull:
         """One product at the end of the loop."""
         return _order("neumann", 1, 0.0)
-
-
-def _check(estimator: Neumann | ConjugateGradient | Implicit) -> None:
-    object.__setattr__(estimator, "terms", whole_number("terms", estimator.terms, least=1))
-    finite_number("tolerance", estimator.tolerance, ">= 0")
 
 
 def _order(solver: FixedPointSolver, terms: int, tolerance: float) -> Pull:

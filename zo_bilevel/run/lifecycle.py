@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from zo_bilevel.methods.base import Method
@@ -12,7 +13,7 @@ from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import run_to_text
-from zo_bilevel.run.runs import Run, RunStatus
+from zo_bilevel.run.runs import Improvement, Run, RunStatus
 from zo_bilevel.solve.books import KeepsBooks
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
@@ -117,28 +118,30 @@ def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> N
         result: What the run gave.
         ledger: Knows how its best point came about.
     """
-    status: RunStatus = "interrupted" if result.stop_reason == INTERRUPTED else "finished"
-    if method.violation:
-        status = "disqualified"
-    run = Run(
+    run = run_of(result, method, ledger.improvements)
+    if reason := method.violation:
+        run = replace(run, status="disqualified", stop_reason="disqualified", error=reason)
+    _keep(recorder, run, reason or result.stop_reason, result.x, is_whole=not reason)
+
+
+def run_of(result: Result, method: Method, improvements: Sequence[Improvement]) -> Run:
+    """A result as a row, without its final point."""
+    return Run(
         method=method.name,
         seed=result.seed,
-        status=status,
+        status="interrupted" if result.stop_reason == INTERRUPTED else "finished",
         loss=result.counted_loss,
         solves=result.solves,
         rounds=result.rounds,
         seconds=result.seconds,
         cost=result.cost,
-        stop_reason=status if method.violation else result.stop_reason,
-        failures=result.failures,
-        error=method.violation,
-        improvements=tuple(ledger.improvements),
+        stop_reason=result.stop_reason,
+        failures=dict(result.failures),
+        improvements=tuple(improvements),
         standard_error=result.standard_error,
         violation=result.violation,
         constraints="" if result.violation is None else method.constraints,
     )
-    reason = method.violation or result.stop_reason
-    _keep(recorder, run, reason, result.x, is_whole=not method.violation)
 
 
 def _fail(
