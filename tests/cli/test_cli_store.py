@@ -135,6 +135,13 @@ class TestRead:
         assert "zo-bilevel resume STORE RUN goes on" in call_well("runs", "runs.sqlite")
         assert "unfinished" in call_well("show", "runs.sqlite", 1)
 
+    def test_a_run_prints_the_standard_errors_that_it_knows(self, program):
+        text = call_well("run", "mine.py:task", "--max-solves", 40)
+        assert "standard" in text
+        facts = json.loads(call("run", "mine.py:task", "--max-solves", 40, "--json").stdout)
+        assert set(facts["standard_errors"]) == set(facts["phi"])
+        assert "standard" not in call_well("run", "mine.py:task", *RUN[2:4], "--max-solves", 4)
+
     def test_the_best_point_is_written_as_a_deck(self, program):
         Path("well.py").write_text(WELL)
         words = ["run", "well.py:problem", "--method", "random", "--max-solves", 4]

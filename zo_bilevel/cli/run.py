@@ -70,7 +70,7 @@ def run_command(
     silent = shared["as_json"]
     run, result = _solve(conditions, method, seed, max_seconds, rules, command, is_silent=silent)
     show = _json if silent else report
-    click.echo(show(conditions.task, run, result.warnings))
+    click.echo(show(conditions.task, run, result.warnings, _errors(result)))
     if shared["plot"]:
         result.plot(shared["plot"])
         click.echo(f"plot: {shared['plot']}", err=True)
@@ -119,35 +119,51 @@ def _solve(
     return traced.finished(result), result
 
 
-def report(task: Task, run: Run, warnings: Sequence[str] = ()) -> str:
+def _errors(result: Result) -> dict[str, Any]:
+    """Standard errors by name, where the run itself knows them; else none."""
+    from zo_bilevel.report.result_figure import known_uncertainty
+
+    known = known_uncertainty(result)
+    return {} if known is None else known.standard_error
+
+
+def report(
+    task: Task, run: Run, warnings: Sequence[str] = (), errors: Mapping[str, Any] | None = None
+) -> str:
     """What a run found, as text of at most 100 columns.
 
     Args:
         task: What is known about the problem.
         run: The run.
         warnings: What has to be said with it.
+        errors: Standard errors by name, of the parameters of which they are known.
     """
     from zo_bilevel.support.tables import wrapped
 
-    grids = (_parameters(task, run.phi), _facts(task, run))
+    grids = (_parameters(task, run.phi, errors or {}), _facts(task, run))
     said = ["\n".join(line for words in warnings for line in wrapped(words))] if warnings else []
     return "\n\n".join([*(grid.text() for grid in grids), *said])
 
 
-def _parameters(task: Task, phi: Mapping[str, Any]) -> Grid:
+def _parameters(task: Task, phi: Mapping[str, Any], errors: Mapping[str, Any]) -> Grid:
     from zo_bilevel.support.parameter_text import deviation, shown
-    from zo_bilevel.support.tables import Grid
+    from zo_bilevel.support.tables import Grid, number
 
     truth = task.truth or {}
     has_truth = any(name in truth for name in phi)
     rows = []
     for name, found in list(phi.items())[:MOST_PARAMETERS]:
         cells = [name, shown(found)]
+        if errors:
+            error = errors.get(name)
+            told = "-" if error is None else shown(error)
+            cells.append(number(error, 3) if isinstance(error, float) else told)
         if has_truth:
             known = truth.get(name)
             cells += ["-", "-"] if known is None else [shown(known), deviation(found, known)]
         rows.append(tuple(cells))
-    header = ("parameter", "found", "truth", "error") if has_truth else ("parameter", "found")
+    header = ("parameter", "found", *["standard\nerror"] * bool(errors))
+    header += ("truth", "error") * has_truth
     left_out = len(phi) - len(rows)
     notes = (f"... and {left_out} more parameters; --json has them all",) if left_out else ()
     title = f"{task.name}: {task.summary}" if task.summary else task.name
@@ -191,9 +207,10 @@ def _published(task: Task) -> list[tuple[str, str]]:
     ]
 
 
-def _json(task: Task, run: Run, warnings: Sequence[str]) -> str:
+def _json(task: Task, run: Run, warnings: Sequence[str], errors: Mapping[str, Any]) -> str:
     from zo_bilevel.comparison.compare import task_target
     from zo_bilevel.support.json_data import to_json, to_plain
 
     facts = {"truth": task.truth, "target": task_target(task), "published": task.published}
-    return to_json({"task": task.name, **to_plain(run), **facts, "warnings": warnings})
+    said = {"warnings": warnings, "standard_errors": to_plain(errors)}
+    return to_json({"task": task.name, **to_plain(run), **facts, **said})
