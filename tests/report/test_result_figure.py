@@ -197,3 +197,19 @@ def test_data_and_fit_of_the_best_run_are_on_the_page(tmp_path):
     other = zb.compare(zb.Problem(problem.space, lambda p: p["a"] ** 2), methods, max_solves=4)
     page = other.to_html(tmp_path / "page.html").read_text()
     assert "data:image/svg+xml;base64," not in page
+
+
+def test_solves_that_break_constraints_are_marked_and_tied_parameters_drawn_nowhere():
+    space = zb.Space(a=zb.Log(0.1, 4), b=zb.Tied("2 * a"), c=0.5)
+    problem = zb.Problem(
+        space,
+        lambda p: {"mass": p["b"], "stress": 1 / p["a"]},
+        lambda theta, phi: theta["mass"],
+        constraints=[zb.Output("stress <= 2")],
+    )
+    result = zb.minimize(problem, max_solves=20)
+    panels = {panel.get_title(): panel for panel in result.plot().axes}
+    labels = panels["Convergence"].get_legend_handles_labels()[1]
+    assert labels == ["solves", "break constraints", "best so far"]
+    assert "Solves along a" in panels
+    assert "Solves along b" not in panels

@@ -6,9 +6,8 @@ import base64
 import io
 import math
 import os
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -17,6 +16,7 @@ from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.report.figures import COLOURS, DOTS_PER_INCH, check_plot_path
+from zo_bilevel.report.solve_panels import FIT, Draw, convergence, dressed, slices
 from zo_bilevel.run.confidence import Uncertainty, block_names
 from zo_bilevel.run.fit import linearised
 from zo_bilevel.run.result import Result
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Draw: TypeAlias = Callable[["Axes"], None]
-
 LEVEL = 0.95
 MOST_BARS, MOST_CORRELATED, MOST_WRITTEN = 15, 40, 8
 """Parameters drawn one a row; in the matrix of correlations; whose correlations are written."""
@@ -36,9 +34,7 @@ MOST_LINEAR = 300.0
 """Positions of outputs that span more than this factor are drawn on a logarithmic axis."""
 MOST_RANGE, MOST_PANELS = 8.0, 4
 """Parts of the target have panels of their own where all span so many times what one spans."""
-MOST_SLICES = 4
-"""Parameters whose values are drawn against the loss where there are no data."""
-FIT, DATA, LOST = COLOURS[0], "#444444", COLOURS[1]
+DATA = "#444444"
 
 
 def result_figure(
@@ -51,9 +47,9 @@ def result_figure(
     """Draw a result; see `Result.plot`."""
     file = None if path is None else check_plot_path(os.fspath(path))
     known = known_uncertainty(result) if uncertainty is None else uncertainty
-    panels = [*_data_panels(result, known, x), lambda panel: _convergence(panel, result)]
+    panels = [*_data_panels(result, known, x), lambda panel: convergence(panel, result)]
     if not panels[1:]:
-        panels += _slices(result)
+        panels += slices(result)
     if result.space is not None:
         panels.append(lambda panel: _parameters(panel, result, known))
     if known is not None and 1 < len(known.names) <= MOST_CORRELATED:
@@ -94,19 +90,6 @@ def _drawn(panels: list[Draw]) -> Figure:
     return figure
 
 
-def _dressed(
-    panel: Axes, title: str, across: str = "", up: str = "", *, is_log: bool = False
-) -> None:
-    if is_log:
-        panel.set_xscale("log")
-    panel.set_title(title, fontsize=11)
-    panel.set_xlabel(across)
-    panel.set_ylabel(up)
-    panel.grid(visible=True, color="#dddddd", linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
 def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw]:  # noqa: ANN401
     if result.objective is None:
         return []
@@ -134,7 +117,7 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
                 )
         panel.legend(frameon=False, fontsize=8)
         own = "" if len(shown) == len(_parts(data)) else f": {shown[0][0]}"
-        _dressed(panel, f"Data and fit{own}", label, is_log=is_log)
+        dressed(panel, f"Data and fit{own}", label, is_log=is_log)
 
     def draw_residuals(panel: Axes) -> None:
         scaled = (np.sqrt(data.weights) * (data.target - theta))[used]
@@ -149,7 +132,7 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
             colour = COLOURS[k % len(COLOURS)] if len(parts) > 1 else DATA
             panel.plot(across[part], shown[part], ".", color=colour, ms=4)
         up = "(data - fit) / standard deviation"
-        _dressed(panel, "Residuals", label, up, is_log=is_log)
+        dressed(panel, "Residuals", label, up, is_log=is_log)
 
     fits = [partial(draw_fit, shown=shown) for shown in _panels(data, theta)]
     return [*fits, draw_residuals]
@@ -184,51 +167,6 @@ def _bands(data: SquaredError, known: Uncertainty | None) -> list[tuple[FloatArr
     ]
 
 
-def _convergence(panel: Axes, result: Result) -> None:
-    ok = [record for record in result.history if record.status == "ok"]
-    failed = [record.solve for record in result.history if record.status != "ok"]
-    losses = np.array([record.loss for record in ok])
-    best = [(r.solve, r.best_loss) for r in result.history if math.isfinite(r.best_loss)]
-    if losses.size and losses.min() > 0:
-        panel.set_yscale("log")
-    panel.plot([r.solve for r in ok], losses, ".", color="#aaaaaa", ms=4, label="solves")
-    if best:  # none where no solve kept the constraints
-        panel.step(*zip(*best, strict=True), where="post", color=FIT, lw=1.6, label="best so far")
-    if failed:
-        height = np.ones(len(failed))
-        where = panel.get_xaxis_transform()
-        panel.plot(failed, height, "x", color=LOST, ms=5, transform=where, label="failed")
-    panel.legend(frameon=False, fontsize=8)
-    _dressed(panel, "Convergence", "solves", "loss")
-
-
-def _slices(result: Result) -> list[Draw]:
-    """The loss against each parameter, of all solves, where there are no data to draw."""
-    names = [name for name, value in result.phi.items() if not np.shape(value)][:MOST_SLICES]
-    ok = [r for r in result.history if r.status == "ok" and r.phi]
-
-    def slice_of(name: str) -> Draw:
-        def draw(panel: Axes) -> None:
-            tried = [record.phi[name] for record in ok]
-            is_number = all(isinstance(value, int | float) for value in tried)
-            across = tried if is_number else [str(value) for value in tried]
-            losses = np.array([record.loss for record in ok])
-            if losses.size and losses.min() > 0:
-                panel.set_yscale("log")
-            panel.scatter(
-                across, losses, c=[r.solve for r in ok], cmap="Blues", s=14, vmin=-len(ok)
-            )
-            found = result.phi[name] if is_number else str(result.phi[name])
-            panel.plot([found], [result.loss], "*", color=LOST, ms=11)
-            if result.space is not None and type(result.space.parameters[name]).__name__ == "Log":
-                panel.set_xscale("log")
-            _dressed(panel, f"Solves along {name}", name, "loss")
-
-        return draw
-
-    return [slice_of(name) for name in names]
-
-
 def _parameters(panel: Axes, result: Result, known: Uncertainty | None) -> None:
     if known is not None and len(known.names) <= MOST_BARS:
         return _error_bars(panel, known)
@@ -255,7 +193,7 @@ def _error_bars(panel: Axes, known: Uncertainty) -> None:
     panel.set_yticks([])
     panel.set_xlim(-end, end)
     panel.set_ylim(-0.6, heights.size - 0.3)
-    _dressed(panel, "Parameters, 95 % intervals", "deviation, % of the value")
+    dressed(panel, "Parameters, 95 % intervals", "deviation, % of the value")
 
 
 def _places(panel: Axes, result: Result, known: Uncertainty | None) -> None:
@@ -276,7 +214,7 @@ def _places(panel: Axes, result: Result, known: Uncertainty | None) -> None:
         names = [n for b in space.blocks for n in block_names(b) if not space.is_choice[b.start]]
         panel.set_xticks(across, names, rotation=45, ha="right", fontsize=8)
     panel.set_ylim(-0.03, 1.03)
-    _dressed(panel, "Parameters", "", "place within the bounds")
+    dressed(panel, "Parameters", "", "place within the bounds")
 
 
 def _correlations(panel: Axes, known: Uncertainty) -> None:
