@@ -48,6 +48,7 @@ class ContinuousPart:
         width: Solves that may run at once.
         is_asynchronous: Whether answers arrive one by one.
         stream: Random numbers of the next solves.
+        solves: How many were made.
         known: What was solved since the list was last emptied.
         leaves_edges: Whether a search whose last solves have all failed ends by an `EdgeError`.
     """
@@ -61,6 +62,7 @@ class ContinuousPart:
         self.start = self._full[self._free]
         self.box = space.lower[self._free], space.upper[self._free]
         self.known: Known = []
+        self.solves = 0
         self.leaves_edges = False
         self._smoothed = np.inf
         self._latest: object = None
@@ -126,6 +128,7 @@ class ContinuousPart:
     def told(self, points: Sequence[FloatArray], evaluations: list[Evaluation]) -> Losses:
         """Take note of solves, in the order of their points; give back their losses."""
         losses: Losses = []
+        self.solves += len(evaluations)
         for x, evaluation in zip(points, evaluations, strict=True):
             losses.append(evaluation.loss if evaluation.ok else None)
             if evaluation.ok:

@@ -37,14 +37,14 @@ from zo_bilevel.support.arrays import FloatArray
 Searches: TypeAlias = Iterator[LocalSearch]
 """Local searches, each made when the one before has ended."""
 
-MOST_RESTARTS = 20
-"""Every other one with a population twice that of the last such (Hansen 2009, BIPOP-CMA-ES)."""
+MOST_RESTARTS = 200
 MANY_PARAMETERS = 40
 """From so many on, those without structure are searched in blocks first."""
 MODEL_FREE_CYCLES = 5
 """Through all directions, before a model takes over that can hold them all."""
 EVOLUTION_SIGMA = 1.5
-POLISH_RADIUS = 0.1
+POLISH_RADIUS, ELSEWHERE_RADIUS = 0.1, 0.5
+"""First trust radius of a descent after an evolution, and from a random point."""
 SEEDS_RADIUS = 0.3
 """First trust radius of a descent on another seed, from the minimum on the first."""
 MOST_SEEDS = 200
@@ -103,15 +103,35 @@ class ContinuousSearch:
             return
         if not part.is_noisy and size < MANY_PARAMETERS:
             yield from self._over_seeds(self._minima[0])
-        fewest = max(part.width, 4 + int(3 * np.log(size)))
-        for restart in range(MOST_RESTARTS):
-            # large and small populations in turn: narrow basins need the small
-            population = fewest * (2 ** (restart // 2) if restart % 2 == 0 else 1)
-            mean = self._rng.uniform(*part.box)
-            evolution = Evolution(part, mean, EVOLUTION_SIGMA, population, self._rng)
-            yield evolution
-            if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
-                yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
+        spent, evolutions = [0, 0], 0
+        for _ in range(MOST_RESTARTS):  # descents and evolutions, whichever has spent less
+            kind, before = int(spent[1] < spent[0]), part.solves
+            yield from self._evolve(evolutions) if kind else self._descend_elsewhere()
+            evolutions += kind
+            spent[kind] += part.solves - before
+
+    def _descend_elsewhere(self) -> Searches:
+        """From a random point, as long as it may end below the best."""
+        part = self._part
+        rival, solve = part.best.loss, _Solve(part, self._rng.uniform(*part.box))
+        yield solve
+        if solve.loss is not None:
+            yield from self._descent(solve.x, solve.loss, ELSEWHERE_RADIUS, rival)
+
+    def _evolve(self, count: int) -> Searches:
+        """An evolution strategy, and a descent where it has ended.
+
+        Large populations, twice the last one's, and small ones in turn (Hansen 2009, BIPOP-CMA-ES):
+        narrow basins need the small.
+        """
+        part, rng = self._part, self._rng
+        fewest = max(part.width, 4 + int(3 * np.log(len(part.start))))
+        population = fewest * (2 ** (count // 2) if count % 2 == 0 else 1)
+        rival, mean = part.best.loss, rng.uniform(*part.box)
+        evolution = Evolution(part, mean, EVOLUTION_SIGMA, population, rng)
+        yield evolution
+        if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
+            yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS, rival)
 
     def _is_known(self, x: FloatArray) -> bool:
         """Whether a descent from here would end where one has ended already."""
@@ -140,11 +160,13 @@ class ContinuousSearch:
             part.recommend(np.mean(ends, axis=0))
         part.stream = first
 
-    def _descent(self, start: FloatArray, value: float, radius: float) -> Searches:
+    def _descent(
+        self, start: FloatArray, value: float, radius: float, rival: float = np.inf
+    ) -> Searches:
         """With a model, or in blocks where no direction matters more than others."""
         part = self._part
         many = len(start) >= MANY_PARAMETERS and not self._has_correlation
-        local = self._region(start, value, radius, leaves=many)
+        local = self._region(start, value, radius, leaves=many, rival=rival)
         yield local
         too_many = len(start) > MOST_DIRECTIONS
         if local.is_plain or (too_many and (many or not local.drowned)):
@@ -166,6 +188,7 @@ class ContinuousSearch:
         *,
         leaves: bool = False,
         smallest_radius: float = SMALLEST_RADIUS,
+        rival: float = np.inf,
     ) -> RegionSearch:
         """A search with a model of the loss; what it solves is `known` afterwards."""
         self._part.known = [(start, value)]
@@ -177,6 +200,7 @@ class ContinuousSearch:
             radius=radius,
             leaves=leaves,
             smallest_radius=smallest_radius,
+            rival=rival,
         )
 
     def _in_blocks(

@@ -37,8 +37,8 @@ class QuadraticModel:
         newest: Row of the point learnt last.
     """
 
-    def __init__(self, value: float) -> None:
-        self.count, self.size = 1, 0
+    def __init__(self, value: float, blur: float = 0.0) -> None:
+        self.count, self.size, self._blur = 1, 0, blur
         self.scale = 1.0
         self.stale = self.newest = 0
         self._rows: FloatArray = np.zeros((8, 4))
@@ -237,11 +237,13 @@ class QuadraticModel:
         inner = rows @ rows.T
         self._constant = float(self._values[inner.diagonal().argmin()])
         inner *= 1.0 / scale**2
+        cubic = self._blur * inner.diagonal() ** 3
         gram = 0.5 * inner
         gram += GRADIENT_WEIGHT
         gram *= inner
         own = gram.diagonal().copy()
         extra = np.where(own > 0, INTERPOLATION_ERROR * own, 1.0)
+        gram.ravel()[:: len(own) + 1] += cubic
         gram.ravel()[:: len(own) + 1] += extra
         factor, failed = lapack.dpotrf(gram, lower=1, clean=0)
         if failed:  # points that coincide to rounding

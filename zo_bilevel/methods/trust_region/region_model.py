@@ -19,12 +19,8 @@ Box: TypeAlias = tuple[FloatArray, FloatArray]
 TWIN_LIMIT = 40
 """Directions up to which a second model keeps every point."""
 TWIN_POINTS = 250
-MOST_NARROW = 12
-"""Directions up to which the metric may be narrow: with more, curvatures have changed before there
-are points enough to see them."""
-ROUND_SHARE, NARROW_SHARE = 1.0, 0.01
-"""Added to curvatures that measure lengths, in units of their mean: before and after there are as
-many points as coefficients, lest chance is taken for a narrow valley."""
+CUBIC_SHARE = 1e-4
+"""Of the variance of the loss at the trust radius, what the larger model leaves to cubic terms."""
 
 
 @final
@@ -43,7 +39,7 @@ class RegionModel:
         self.size = 0
         self._frame: FloatArray = np.zeros((len(start), 4), order="F")
         self._back: FloatArray = np.zeros((4, len(start)))
-        self.local, self.whole = QuadraticModel(value), QuadraticModel(value)
+        self.local, self.whole = QuadraticModel(value), QuadraticModel(value, CUBIC_SHARE)
         self.noise = 0.0
         self._metric: FloatArray = np.zeros((0, 0))
         self._trust_whole = 0.0
@@ -83,7 +79,7 @@ class RegionModel:
     @property
     def is_determined(self) -> bool:
         """Whether there are as many points as a quadratic of few directions has coefficients."""
-        return self.size <= MOST_NARROW and self.whole.count >= self.full
+        return len(self.models) == 2 and self.whole.count >= self.full
 
     def best(self) -> int:
         """The row of the best point."""
@@ -126,6 +122,13 @@ class RegionModel:
         better = float(np.clip(np.log(errors[0] / errors[1]), -2, 2))
         self._trust_whole = 0.9 * self._trust_whole + 0.1 * better
 
+    def curvature_range(self) -> tuple[float, float]:
+        """Lowest and highest curvature of the chosen model; unknown with many directions."""
+        if self.size > TWIN_LIMIT:
+            return 0.0, np.inf
+        curvatures = np.linalg.eigvalsh(self.chosen.hessian())
+        return float(curvatures[0]), float(np.abs(curvatures).max())
+
     def presume_curvature(self, y: FloatArray, value: float) -> None:
         """A new direction that goes up is taken to be curved, in part, rather than steep."""
         centre, best = self.centre()
@@ -139,7 +142,7 @@ class RegionModel:
         centre = self.centre()[0]
         dense = self.size <= TWIN_LIMIT
         for model in self.models:
-            most = self.full if model is self.local else min(self.full, TWIN_POINTS)
+            most = self.full if model is self.local else min(3 * self.full, TWIN_POINTS)
             while model.count >= most:
                 model.drop(int(model.squared_distances(centre).argmax()))
             (model.append if dense else model.add)(y, value)
@@ -179,19 +182,16 @@ class RegionModel:
             steps: Recent steps in x, at least 4 of them: their mean length is kept.
             radius: Of the trust region.
         """
-        narrow = self.is_determined
-        hessian = (self.chosen if narrow else self.local).hessian()
-        original = self._metric.T @ hessian @ self._metric
-        curvatures, vectors = np.linalg.eigh(original)
+        hessian = (self.chosen if self.is_determined else self.local).hessian()
+        curvatures, vectors = np.linalg.eigh(hessian)
         curvatures = np.abs(curvatures)
         if len(steps) <= 3 or not curvatures.mean() > 0:
             return
-        least = (NARROW_SHARE if narrow else ROUND_SHARE) * curvatures.mean()
         # (eq. 4)
-        wanted = np.linalg.cholesky((vectors * (curvatures + least)) @ vectors.T).T
-        transform = wanted @ np.linalg.inv(self._metric)
+        even = curvatures + curvatures.mean()
+        transform = np.linalg.cholesky((vectors * even) @ vectors.T).T
         recent = np.array(steps[-max(self.size, 4) :]) @ self.back.T
         lengths = [np.linalg.norm(rows, axis=1) + 1e-300 for rows in (recent, recent @ transform.T)]
         factor = float(np.exp(np.mean(np.log(lengths[0]) - np.log(lengths[1]))))
-        self._metric = wanted * factor
+        self._metric = transform @ self._metric * factor
         self.rebuild(radius, transform * factor)

@@ -17,19 +17,20 @@ import numpy as np
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
 from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
 from zo_bilevel.methods.trust_region.region_model import RegionModel
+from zo_bilevel.methods.trust_region.region_noise import RegionNoise
 from zo_bilevel.methods.trust_region.region_proposals import Proposals, Trial
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIRECTIONS = 150
 SMALLEST_RADIUS = 1e-9
+ROUGH_RADIUS = 0.05
+"""A search that is not ahead of its rival at so small a floor will not be."""
+FORESEEN_SHARE = 0.125
+"""Error of the last step, as a share of the lowest curvature, at which geometry can wait."""
 WIDE_ROUND = 8
 """From so many solves at once on a probe of the noise costs next to nothing."""
-MOST_FAILED_SHRINKS = 2
-"""So many looks closer without a good step, where there is noise, are the noise's fault."""
-DROWNED_SHARE = 0.05
-"""Noise drowns a step when it is more than this share of the predicted gain."""
-DROWNED_SHARE_WIDE = 0.01
-"""The same in wide rounds, whose best loss is the luckiest of many."""
+ROUNDING = 1e-15
+"""Gains of less than this share of the loss are lost in its digits."""
 BETWEEN_SHARE = 0.37
 """Losses may be the same at one distance by symmetry; then not at this share of it too."""
 LARGEST_LOSS = 1e100
@@ -48,6 +49,7 @@ class RegionSearch:
         radius: First trust radius.
         leaves: Whether to end when the first directions matter no more than others.
         smallest_radius: At which it ends.
+        rival: Loss to be below, or the search ends early.
 
     Attributes:
         model: What is known.
@@ -65,10 +67,11 @@ class RegionSearch:
         radius: float = 1.0,
         leaves: bool = False,
         smallest_radius: float = SMALLEST_RADIUS,
+        rival: float = np.inf,
     ) -> None:
         self._part, self._source = part, part.directions()
         self.width = part.width
-        self._leaves, self._smallest_radius = leaves, smallest_radius
+        self._leaves, self._smallest_radius, self._rival = leaves, smallest_radius, rival
         self.model = RegionModel(start, value, part.box)
         self._proposals = Proposals(self.model, rng)
         self._radius = self._floor = radius
@@ -76,12 +79,11 @@ class RegionSearch:
         self._promises = DirectionPromises()
         self._steps: list[FloatArray] = []
         self._since_metric = 0
-        self._probed = np.inf
         self._mend = False
         self._last_ratio = self._last_length = 0.0
+        self._noise = RegionNoise(self.model)
         self.drowned = self._looked_between = False
-        self._since_probe = self._failed_shrinks = 0
-        self._differences: list[float] = []
+        self._missed_curvature = np.inf
 
     @property
     def radius(self) -> float:
@@ -100,7 +102,8 @@ class RegionSearch:
     @property
     def goes_on(self) -> bool:
         """Whether it has not ended."""
-        return self._floor > self._smallest_radius and not self.is_plain
+        behind = self._floor <= ROUGH_RADIUS and self.model.centre()[1] >= self._rival
+        return self._floor > self._smallest_radius and not behind and not self.is_plain
 
     @property
     def is_plain(self) -> bool:
@@ -131,11 +134,10 @@ class RegionSearch:
             step = self._proposals.step(self._radius)
         if self.width < WIDE_ROUND:
             return [step, *self._proposals.beside(step, self.width - 1, self._radius, self._floor)]
-        if self.model.noise > max(DROWNED_SHARE_WIDE * step.gain, 0.0):
+        if self._noise.drowns(step, is_wide=True):
             self.drowned, self._floor = True, 0.0
             return []
-        lead = [self._proposals.probe()] if self._probed > 0.0 or self.model.noise > 0.0 else []
-        self._probed = min(self._probed, -1.0)
+        lead = [self._proposals.probe()] if self._noise.joins_round() else []
         left = self.width - 1 - len(lead)
         return [*lead, step, *self._proposals.beside(step, left, self._radius, self._floor)]
 
@@ -179,6 +181,9 @@ class RegionSearch:
         small = max(self._last_length, self._radius) <= self._floor
         settled = self._mend and self._last_ratio <= 0 and small
         self._mend = False
+        lowest = self.model.curvature_range()[0]
+        if not self._worth(step) and self._missed_curvature <= FORESEEN_SHARE * lowest:
+            return self._shrink(step)
         far = self._proposals.replacements(self.width, self._radius, self._floor)
         if far:
             return far
@@ -201,17 +206,15 @@ class RegionSearch:
     def _shrink(self, step: Trial) -> list[Trial]:
         """Look closer; first ask for the noise: where it drowns the step, look wider instead."""
         region = self.model
-        due = abs(region.centre()[1]) < self._probed or (region.noise > 0.0 and self._since_probe)
-        if region.size > 1 and due:
-            self._probed, self._since_probe = -1.0, 0
+        if self._noise.is_due():
             return [self._proposals.probe()]
-        self._since_probe += 1
-        hopeless = region.noise > 0.0 and self._failed_shrinks >= MOST_FAILED_SHRINKS
-        self._failed_shrinks += 1
-        if hopeless or region.noise > max(DROWNED_SHARE * step.gain, 0.0):
+        if self._noise.drowns(step):
             self.drowned, self._floor = True, 0.0
             return []
         self._may_grow = True
+        if region.curvature_range()[1] * self._floor**2 <= ROUNDING * abs(region.centre()[1]):
+            self._floor = 0.0
+            return []
         self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
         return []
 
@@ -231,7 +234,8 @@ class RegionSearch:
             if value is not None and value > LARGEST_LOSS:
                 value = None
             if trial.kind == "probe":
-                self._judge_noise(trial, value)
+                if value is not None and self._noise.judge(trial, value, self._proposals):
+                    region.rebuild(self._radius)
                 continue
             if move is not None:
                 tried.append((np.inf if value is None else value, trial))
@@ -280,10 +284,11 @@ class RegionSearch:
     def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
         length = step.length
+        self._missed_curvature = abs(before - value - step.gain) / max(length**2, 1e-300)
         if self.model.size == len(x) or not self._open:
             self._part.judge_step(x, step.x, before, value, ratio)
         if ratio > 0.1:
-            self._failed_shrinks = 0
+            self._noise.failed_shrinks = 0
         if ratio > 0.7:  # (eq. 5)
             self._radius = max(self._radius, 2 * length)
         elif ratio > 0.1:
@@ -293,11 +298,3 @@ class RegionSearch:
         if self._radius <= 1.5 * self._floor:
             self._radius = self._floor
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
-
-    def _judge_noise(self, probe: Trial, value: float | None) -> None:
-        difference = 0.0 if value is None else self._proposals.unexplained(probe, value)
-        if value is not None and difference > 0.0:
-            self._differences.append(difference)
-            self.model.noise = float(np.sqrt(np.mean(np.square(self._differences[-4:]))))
-            self._probed = abs(value) / 3.0
-            self.model.rebuild(self._radius)
