@@ -325,6 +325,15 @@ def test_restarts_leave_a_bad_basin():
     assert result.loss < 1e-8
 
 
+def test_a_descent_ends_in_the_digits_of_its_loss():
+    def loss(phi):
+        return float(14 + np.cosh(phi["x"] - 0.3).sum())
+
+    result = zb.minimize(zb.Problem(reals(5), loss), restarts=False, max_solves=300)
+    assert result.loss == pytest.approx(19, abs=1e-12)
+    assert result.solves < 80
+
+
 @pytest.mark.parametrize("size", [1, 6])
 def test_wide_rounds_need_fewer_of_them(size):
     def loss(phi):

@@ -33,12 +33,13 @@ class QuadraticModel:
     point takes the place of one that is dropped.
 
     Attributes:
+        blur: Variance of cubic terms at the distance `scale`, in units of the kernel.
         stale: Updates since the last fit from scratch.
         newest: Row of the point learnt last.
     """
 
-    def __init__(self, value: float, blur: float = 0.0) -> None:
-        self.count, self.size, self._blur = 1, 0, blur
+    def __init__(self, value: float) -> None:
+        self.count, self.size, self.blur = 1, 0, 0.0
         self.scale = 1.0
         self.stale = self.newest = 0
         self._rows: FloatArray = np.zeros((8, 4))
@@ -237,7 +238,7 @@ class QuadraticModel:
         inner = rows @ rows.T
         self._constant = float(self._values[inner.diagonal().argmin()])
         inner *= 1.0 / scale**2
-        cubic = self._blur * inner.diagonal() ** 3
+        cubic = self.blur * inner.diagonal() ** 3
         gram = 0.5 * inner
         gram += GRADIENT_WEIGHT
         gram *= inner

@@ -20,7 +20,8 @@ TWIN_LIMIT = 40
 """Directions up to which a second model keeps every point."""
 TWIN_POINTS = 250
 CUBIC_SHARE = 1e-4
-"""Of the variance of the loss at the trust radius, what the larger model leaves to cubic terms."""
+"""Variance left to cubic terms at the trust radius, in units of the kernel, when the larger model
+foresees nothing; less by the square of the share that it missed of the last step."""
 
 
 @final
@@ -39,7 +40,7 @@ class RegionModel:
         self.size = 0
         self._frame: FloatArray = np.zeros((len(start), 4), order="F")
         self._back: FloatArray = np.zeros((4, len(start)))
-        self.local, self.whole = QuadraticModel(value), QuadraticModel(value, CUBIC_SHARE)
+        self.local, self.whole = QuadraticModel(value), QuadraticModel(value)
         self.noise = 0.0
         self._metric: FloatArray = np.zeros((0, 0))
         self._trust_whole = 0.0
@@ -121,6 +122,8 @@ class RegionModel:
         errors = [abs(model.value_at(y) - value) + 1e-300 for model in self.models]
         better = float(np.clip(np.log(errors[0] / errors[1]), -2, 2))
         self._trust_whole = 0.9 * self._trust_whole + 0.1 * better
+        missed = errors[1] / (abs(value - self.centre()[1]) + 1e-300)
+        self.whole.blur = CUBIC_SHARE * min(1.0, missed) ** 2
 
     def curvature_range(self) -> tuple[float, float]:
         """Lowest and highest curvature of the chosen model; unknown with many directions."""
@@ -182,14 +185,16 @@ class RegionModel:
             steps: Recent steps in x, at least 4 of them: their mean length is kept.
             radius: Of the trust region.
         """
-        hessian = (self.chosen if self.is_determined else self.local).hessian()
-        curvatures, vectors = np.linalg.eigh(hessian)
+        determined = self.is_determined
+        hessian = (self.chosen if determined else self.local).hessian()
+        before = np.eye(self.size) if determined else self._metric
+        curvatures, vectors = np.linalg.eigh(before.T @ hessian @ before)
         curvatures = np.abs(curvatures)
         if len(steps) <= 3 or not curvatures.mean() > 0:
             return
         # (eq. 4)
-        even = curvatures + curvatures.mean()
-        transform = np.linalg.cholesky((vectors * even) @ vectors.T).T
+        wanted = np.linalg.cholesky((vectors * (curvatures + curvatures.mean())) @ vectors.T).T
+        transform = wanted @ np.linalg.inv(before)
         recent = np.array(steps[-max(self.size, 4) :]) @ self.back.T
         lengths = [np.linalg.norm(rows, axis=1) + 1e-300 for rows in (recent, recent @ transform.T)]
         factor = float(np.exp(np.mean(np.log(lengths[0]) - np.log(lengths[1]))))
