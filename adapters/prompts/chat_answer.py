@@ -125,12 +125,7 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
 
 
 def answer_of(fields: Mapping[str, Any], shown: str = "") -> tuple[Answer, Usage | None]:
-    """Understand a completion, and what the server counted; `FaultError` if it holds no answer.
-
-    Args:
-        fields: Its JSON.
-        shown: The words of it that an error shows.
-    """
+    """Understand a completion, and what the server counted; `FaultError` if it holds no answer."""
     usage = fields.get("usage")
     usage = usage if isinstance(usage, dict) else None
     try:

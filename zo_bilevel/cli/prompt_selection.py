@@ -38,11 +38,7 @@ class Selection:
         self.judged: list[tuple[int, float, Phi | None]] = [(0, start, None)]
 
     def see(self, record: Record) -> None:
-        """Take note of a solve.
-
-        Raises:
-            StopIteration: If nothing better was found for too long.
-        """
+        """Take note of a solve; `StopIteration` if nothing better was found for too long."""
         if record.status == "ok" and record.loss <= record.best_loss:
             phi = {name: np.array(value) for name, value in record.phi.items()}
             self._last, self._is_judged = (record.solve, phi), False

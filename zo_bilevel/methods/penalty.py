@@ -51,10 +51,6 @@ def penalized(rounds: Rounds, feasible: FeasibleSet) -> Rounds:
 def penalized_arrivals(arrivals: Rounds, feasible: FeasibleSet) -> Rounds:
     """The same for a method that is told each answer as it arrives: a rejected one arrives at once.
 
-    Args:
-        arrivals: Of the method.
-        feasible: The constraints.
-
     Yields:
         Those of its points that keep what is known before a solve.
 

@@ -26,10 +26,6 @@ FREE = "known"
 class OutcomeJudge:
     """Turns outcomes into evaluations; the first good one fixes the structure of theta.
 
-    Args:
-        problem: The problem.
-        decoded: From a point to its named values, for messages.
-
     Attributes:
         bound: The problem for that structure, once it is known.
     """

@@ -52,10 +52,6 @@ class SimulatedClock(WithBlock):
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Run a round: the clock goes on to the end of its slowest solve.
 
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-
         Yields:
             Each job's index and outcome in the order in which they end.
         """
@@ -66,11 +62,7 @@ class SimulatedClock(WithBlock):
                 yield stream.next()
 
     def stream(self, solve: Solve) -> SimulatedStream:
-        """Run solves one by one.
-
-        Args:
-            solve: Runs one job.
-        """
+        """Run solves one by one."""
         return SimulatedStream(self, solve)
 
     def close(self) -> None:

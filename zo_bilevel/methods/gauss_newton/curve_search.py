@@ -60,11 +60,7 @@ class Curve:
             self._thetas.append(theta)
 
     def ask(self, count: int) -> list[float]:
-        """The next places, as if each gave what is expected of it.
-
-        Args:
-            count: How many at once.
-        """
+        """The next places, as if each gave what is expected of it."""
         ahead = Curve(self._low, self._high, self._target)
         ahead._tried, ahead._places = list(self._tried), list(self._places)
         ahead._thetas = list(self._thetas)
@@ -114,9 +110,6 @@ def look_along(
         probing: Around a solved start.
         seen: Solves known already; those made here are added.
         is_allowed: Whether to leave the start.
-
-    Yields:
-        Rounds of points.
 
     Returns:
         The best point, shape `(1,)`, and the modelled vector there.

@@ -75,13 +75,6 @@ class Batched(WithBlock):
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Run the jobs in as few calls as memory allows.
 
-        Args:
-            solve: Holds the inner solver.
-            jobs: The round.
-
-        Returns:
-            An iterator over each job's index and outcome.
-
         Raises:
             InputError: If the inner solver has no `solve_batch`.
         """
@@ -95,9 +88,6 @@ class Batched(WithBlock):
 
     def stream(self, solve: Solve) -> Stream:
         """Run solves as they are asked for: those that wait share one call.
-
-        Args:
-            solve: Holds the inner solver.
 
         Raises:
             InputError: If the inner solver has no `solve_batch`.

@@ -37,10 +37,6 @@ class Distributed(WithBlock):
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Run the jobs; every rank must call this with the same round.
 
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-
         Yields:
             Each job's index and outcome, in order.
 

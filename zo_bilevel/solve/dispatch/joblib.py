@@ -89,10 +89,6 @@ class Joblib(WithBlock):
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Run the jobs; outcomes come in the order in which they finish.
 
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-
         Returns:
             An iterator over each job's index and outcome. Closing it kills what still runs.
 
@@ -106,11 +102,6 @@ class Joblib(WithBlock):
     ) -> Iterator[tuple[int, Outcome]]:
         """As `run`; late solves are killed, except in threads.
 
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-            seconds: From now.
-
         Returns:
             As `run`; jobs that are late have no outcome.
         """
@@ -119,9 +110,6 @@ class Joblib(WithBlock):
 
     def stream(self, solve: Solve) -> Stream:
         """Run solves one by one: each starts as soon as a worker is free.
-
-        Args:
-            solve: Runs one job.
 
         Raises:
             InputError: If the inner solver cannot be pickled; with a `quorum`, which is a share of

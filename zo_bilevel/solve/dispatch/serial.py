@@ -22,24 +22,12 @@ class Serial(WithBlock):
     """
 
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
-        """Run the jobs in order.
-
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-
-        Yields:
-            Each job's index and outcome as it finishes.
-        """
+        """Run the jobs in order."""
         for job in jobs:
             yield job.index, solve(job)
 
     def stream(self, solve: Solve) -> Stream:
-        """Run solves one by one, each when its answer is asked for.
-
-        Args:
-            solve: Runs one job.
-        """
+        """Run solves one by one, each when its answer is asked for."""
         return _InOrder(solve)
 
     def close(self) -> None:

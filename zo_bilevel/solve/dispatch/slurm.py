@@ -90,10 +90,6 @@ class Slurm(WithBlock):
     def run(self, solve: Solve, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Submit the jobs and wait for their results.
 
-        Args:
-            solve: Runs one job.
-            jobs: The round.
-
         Yields:
             Each job's index and outcome as it arrives. Closing cancels the others.
 
@@ -105,24 +101,14 @@ class Slurm(WithBlock):
     def run_within(
         self, solve: Solve, jobs: Sequence[Job], seconds: float
     ) -> Iterator[tuple[int, Outcome]]:
-        """As `run`; jobs that are late are cancelled and have no outcome.
-
-        Args:
-            solve: As in `run`.
-            jobs: The round.
-            seconds: From now.
-        """
+        """As `run`; jobs that are late are cancelled and have no outcome."""
         deadline = time.monotonic() + seconds
         with closing(self._stream(solve)) as stream:
             stream.submit_all(jobs)
             yield from answers_until(stream, len(jobs), deadline)
 
     def stream(self, solve: Solve) -> Stream:
-        """Run solves one by one: each is a job of its own.
-
-        Args:
-            solve: Runs one job.
-        """
+        """Run solves one by one: each is a job of its own."""
         return self._stream(solve)
 
     def _stream(self, solve: Solve) -> _Stream:

@@ -99,13 +99,7 @@ class Queue(WithBlock):
     def run_within(
         self, solve: Solve, jobs: Sequence[Job], seconds: float
     ) -> Iterator[tuple[int, Outcome]]:
-        """As `run`; jobs that are late are taken out of the queue and have no outcome.
-
-        Args:
-            solve: As in `run`.
-            jobs: The round.
-            seconds: From now.
-        """
+        """As `run`; jobs that are late are taken out of the queue and have no outcome."""
         for job in jobs:
             job_to_json(job)  # all can be sent, or none is
         deadline = time.monotonic() + seconds
