@@ -53,6 +53,7 @@ class _Unit:
         base: What runs at the base of a difference.
         is_repeat: Whether it measures the noise.
         age: Solves that arrived while it ran.
+        num_probes: Differences asked for at a trial step, along what holds steps back.
         found: Its evaluations by their place in `points`.
     """
 
@@ -63,6 +64,7 @@ class _Unit:
     base: _Unit | None = None
     is_repeat: bool = False
     age: int = 0
+    num_probes: int = 0
     found: dict[int, Evaluation] = field(default_factory=dict)
 
     @property
@@ -82,7 +84,6 @@ class Arrivals:
     def __init__(self, local: LocalSearch, probing: Probing) -> None:
         self._local, self._probing = local, probing
         self._running: list[_Unit] = []
-        self._turn = False
 
     def run(self) -> Generator[list[Point], list[Evaluation], None]:
         """Ask for solves until nothing is left to gain here."""
@@ -124,8 +125,10 @@ class Arrivals:
             return []  # what runs may change that
         if units := self._units(self._trial(), real):
             return units
+        if units := self._units(self._around_trial(), real):
+            return units
         imagined = self._imagined()
-        return self._units(self._probe(imagined), imagined)
+        return self._units(self._filling(imagined), imagined)
 
     @property
     def _is_exhausted(self) -> bool:
@@ -155,17 +158,22 @@ class Arrivals:
                 return StepPlan(points=[point])
         return StepPlan()
 
-    def _probe(self, state: LocalState) -> StepPlan:
-        """A difference that serves the step after the ones that run: doubtful and new by turns."""
-        quadratic, center = state.model.quadratic(), state.model.center
-        self._turn = not self._turn
-        if self._turn and quadratic.doubt.size:
-            step = state.step(quadratic, doubt=True, caution=CAUTION_IN_WIDE_ROUNDS)
-            for direction in doubtful_directions(state, quadratic, step, 1):
-                probe = state.probe(direction, center)
-                if probe is not None:
-                    return StepPlan(base=center, probes=[probe])
-        return self._filling(state)
+    def _around_trial(self) -> StepPlan:
+        """As in a round: differences at the newest step, along what holds a step back."""
+        real, width = self._local.state, self._probing.width
+        quadratic = real.model.quadratic()
+        newest = self._trials[-1] if self._trials else None
+        if newest is None or newest.age >= width or not quadratic.doubt.size:
+            return StepPlan()
+        if newest.num_probes >= min(width, WORKERS_PER_TRIAL) // 2:
+            return StepPlan()
+        step = real.step(quadratic, doubt=True, caution=CAUTION_IN_WIDE_ROUNDS)
+        found = doubtful_directions(real, quadratic, step, newest.num_probes + 1)
+        base, probe = newest.plan.points[0], None
+        if len(found) > newest.num_probes:
+            probe = real.probe(found[newest.num_probes], base)
+            newest.num_probes += 1
+        return StepPlan() if probe is None else StepPlan(base=base, probes=[probe])
 
     def _units(self, plan: StepPlan, state: LocalState) -> list[_Unit]:
         parts = [StepPlan(points=[point], role=plan.role) for point in plan.points]
