@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
@@ -20,10 +21,21 @@ def check_weights(
     sigma: Any,  # noqa: ANN401 - as given
 ) -> None:
     """Refuse weights and standard deviations that are none."""
-    if not (np.isfinite(inverse).all() and (inverse >= 0).all() and inverse.any()):
-        raise InputError(f"weights must be finite, >= 0 and not all 0, got {weights!r}")
-    if not (np.isfinite(deviations).all() and (deviations > 0).all()):
-        raise InputError(f"sigma must be finite and > 0, got {sigma!r}")
+    good = np.isfinite(inverse) & (inverse >= 0)
+    if not (good.all() and inverse.any()):
+        got = _first(inverse, good & inverse.any(), weights)
+        raise InputError(f"weights must be finite, >= 0 and not all 0, got {got}")
+    good = np.isfinite(deviations) & (deviations > 0)
+    if not good.all():
+        raise InputError(f"sigma must be finite and > 0, got {_first(deviations, good, sigma)}")
+
+
+def _first(values: FloatArray, good: NDArray[np.bool_], given: Any) -> str:  # noqa: ANN401 - as given
+    """The first number that breaks a rule, where many were given."""
+    if np.isscalar(given):
+        return repr(given)
+    bad = np.flatnonzero(~good)
+    return f"{values[bad[0]]} at position {bad[0]} ({bad.size} of {values.size} values)"
 
 
 def names_of(layout: ThetaLayout) -> str:
