@@ -19,7 +19,7 @@ SAME_RATIO = 0.02
 """Two components of a direction count as equal within this share."""
 SMALL_COMPONENT = 0.1
 """Components of a unit vector below it are left out of its description."""
-FAR_STEP = 0.3
+FAR_STEP = 1.0
 """Standard errors that a further step may move a parameter before the answer is no minimum."""
 MOST_ROWS = 30
 """Parameters that the printed table shows."""
