@@ -61,7 +61,14 @@ class GradientEstimator(Protocol):
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
     ) -> SketchPlan:
-        """Choose directions and the solves they need, all independent of each other."""
+        """Choose directions and the solves they need, all independent of each other.
+
+        Args:
+            space: The space of `x`.
+            x: Scaled point, shape `(N,)`.
+            rng: Source of the directions.
+            stream: Random stream shared by all solves of the sketch.
+        """
         ...
 
     def sketch(

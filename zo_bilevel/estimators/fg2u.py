@@ -83,12 +83,6 @@ class FG2U:
     ) -> SketchPlan:
         """Choose directions; no point leaves `x`, so no radius is needed.
 
-        Args:
-            space: The space of `x`.
-            x: Scaled point, shape `(N,)`.
-            rng: Source of the directions.
-            stream: Random stream shared by all chunks: they see the same inner loop.
-
         Returns:
             One point a chunk. Beyond the dense limit V and U are empty: seeds stand for them.
         """
@@ -118,12 +112,7 @@ class FG2U:
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> Sketch | SlopeSketch:
-        """Put the chunks together.
-
-        Args:
-            plan: What was asked.
-            evaluations: The chunks in the order of the plan; may stop early.
-            bound: The problem.
+        """Put the chunks together, as far as they came back.
 
         Returns:
             The sketch over the directions whose chunks came back.

@@ -87,12 +87,8 @@ class FG2UZO:
     ) -> SketchPlan:
         """Choose directions around `x`.
 
-        Args:
-            space: The space of `x`.
-            x: Scaled point, shape `(N,)`. Near a bound the base point moves inside so far that
-                every probe fits: by the radius times the largest entry of a direction.
-            rng: Source of the directions.
-            stream: Random stream shared by all solves of the sketch.
+        Near a bound the base point moves inside so far that every probe fits: by the radius times
+        the largest entry of a direction.
 
         Returns:
             The base point and one probe (forward) or two (central) a direction.
@@ -113,12 +109,7 @@ class FG2UZO:
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> Sketch:
-        """Difference the inner solutions.
-
-        Args:
-            plan: What was asked.
-            evaluations: The solves in the order of the plan; may stop early.
-            bound: The problem.
+        """Difference the inner solutions, as far as they came back.
 
         Returns:
             The sketch over the directions that came back; of a central difference one side is
