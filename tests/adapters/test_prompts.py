@@ -307,7 +307,7 @@ def test_the_command_compares_saves_and_the_prompt_predicts(tiny, tmp_path):
     assert [row["method"] for row in document["methods"]] == [
         "hand-written",
         "no prompt",
-        "better label words",
+        "label words",
         "random",
         "cma",
         "gauss-newton",

@@ -52,8 +52,9 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     assert first.exit_code == 0, first.output
     assert "Write only the year." in first.output
     assert "median" in first.output
-    row = next(line for line in first.output.splitlines() if line.split()[:1] == ["0"])
-    assert row.split()[1:4] == ["0.000", "0.000", "1.000"]
+    for start in ("no prompt     0.000", "hand-written  0.000", "found         1.000"):
+        assert any(line.startswith(start) for line in first.output.splitlines()), first.output
+    assert max(map(len, first.output.splitlines())) <= 100
     saved = load_prompt(tmp_path / "found")
     assert saved.messages("In 1848 it had 12 rooms.")[-1]["content"] == "In 1848 it had 12 rooms."
     page = (tmp_path / "found" / "prompt.md").read_text()
@@ -65,7 +66,7 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     again = command("--seeds", "2", "--store", "runs.sqlite", "--json")
     assert len(server.seen) == asked
     facts = json.loads(again.output)
-    assert facts["rows"][0]["difference"]["mean"] == 1.0
+    assert facts["rows"][0]["gains"]["found"]["mean"] == 1.0
     assert facts["spent"]["model"]["cost"] == 0.0
 
 

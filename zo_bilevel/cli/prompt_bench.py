@@ -122,7 +122,7 @@ class SoftPromptBench:
         bare = PromptedTransformer(reader, self.ours.soft_prompt.start[:0].float())
         rows = [("no prompt", np.asarray(bare.logits(test.texts), dtype=np.float64))]
         if self.model.kind != "classifier":
-            rows.append(("better label words", self._with_better_words()))
+            rows.append(("label words", self._with_better_words()))
         if self.model.kind == "encoder" and find_spec("sklearn") is not None:
             from sklearn.linear_model import LogisticRegression
 

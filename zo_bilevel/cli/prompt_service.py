@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
     from zo_bilevel.methods.base import Method
+    from zo_bilevel.support.tables import Grid
     from zo_bilevel.tasks.prompt_data import Texts
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
@@ -38,13 +39,13 @@ class ServiceRow:
         found: The prompt.
         scores: Mean held-out score of no prompt, of the hand-written one, of what each baseline
             found with as many answers, and of the one found.
-        difference: Found minus hand-written, on the same examples.
+        gains: Each minus the hand-written one, on the same examples.
     """
 
     seed: int
     found: FoundPrompt
     scores: dict[str, Score]
-    difference: PairedDifference
+    gains: dict[str, PairedDifference]
 
 
 @final
@@ -130,9 +131,9 @@ class ServiceBench:
             messages = [template.messages(phi or {}, text) for text in held_out.texts]
             answers = self.chat.ask_all(messages, seed=0)
             values[name] = task.scores(held_out.texts, held_out.labels, answers)[0]
-        gain = paired_difference(values[BEST], values[START])
         scores = {name: score_values(value) for name, value in values.items()}
-        return task, ServiceRow(seed, found, scores, gain)
+        gains = {name: paired_difference(v, values[START]) for name, v in values.items()}
+        return task, ServiceRow(seed, found, scores, gains)
 
     def _baseline(
         self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
@@ -190,11 +191,14 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
         spent = {name: ledger.facts() for name, ledger in bills.items()}
         click.echo(to_json({"rows": plain, "best_seed": best.seed, "spent": spent}))
     else:
-        click.echo(_table(bench, [row for _, row in rows], bills))
+        for _, row in rows:
+            click.echo(_table(bench, row, bills).text())
+        if len(rows) > 1:
+            click.echo(_medians([row for _, row in rows]).text())
         click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
     if options["save"]:
         held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
-        gain = {"gain_over_hand_written": to_plain(best.difference)}
+        gain = {"gain_over_hand_written": to_plain(best.gains[BEST])}
         scores = {"validation": best.found.score, **held_out, **gain}
         save_prompt(options["save"], task, best.found, scores)
         click.echo(f"saved: {options['save']}", err=True)
@@ -214,34 +218,47 @@ def _pairs(data: Any) -> Texts:  # noqa: ANN401 - as the file has it
     return from_rows([(text, label) for text, label in data])
 
 
-def _table(bench: ServiceBench, rows: list[ServiceRow], bills: Mapping[str, ChatLedger]) -> str:
+def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]) -> Grid:
     from zo_bilevel.support.tables import Grid, number
 
-    names = list(rows[0].scores)
-    header = (
-        *("seed", *names, "found minus hand-written\n(95 % interval)"),
-        *("answers", "cost"),
-    )
-    cells = [
+    cells = tuple(
         (
-            str(row.seed),
-            *(f"{score.value:.3f}" for score in row.scores.values()),
-            str(row.difference),
-            str(row.found.answers),
-            number(row.found.cost),
+            name,
+            f"{score.value:.3f} ({score.lower:.3f} to {score.upper:.3f})",
+            "-" if name == START else _gain(row.gains[name]),
         )
-        for row in rows
-    ]
-    if len(rows) > 1:
-        middle = [np.median([row.scores[name].value for row in rows]) for name in names]
-        gain = float(np.median([row.difference.mean for row in rows]))
-        cells.append(("median", *(f"{m:.3f}" for m in middle), f"{gain:+.3f}", "", ""))
+        for name, score in row.scores.items()
+    )
     paid = "; ".join(
         f"{name} {ledger.spent.calls} answers, {number(ledger.spent.cost)}"
         for name, ledger in bills.items()
     )
     notes = (
-        "Scores of held-out examples, which no search has seen; p by random changes of sign.",
-        f"Answers and cost are the search's. Bills, all together: {paid}.",
+        "Scores of examples that no search has seen; p by random changes of sign.",
+        f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
+        f"{row.found.stop_reason}. Bills of all: {paid}.",
     )
-    return Grid(f"{bench.chat.model}, {bench.path}", header, tuple(cells), notes).text()
+    header = (
+        "prompt",
+        "score, held out\n(95 % interval)",
+        "over the hand-written\n(95 % interval)",
+    )
+    return Grid(f"{bench.chat.model}, {bench.path}, seed {row.seed}", header, cells, notes)
+
+
+def _gain(gain: PairedDifference) -> str:
+    ends = f"{gain.lower:+.3f} to {gain.upper:+.3f}"
+    return f"{gain.mean:+.3f} ({ends}, p {gain.p_value:.2g})"
+
+
+def _medians(rows: list[ServiceRow]) -> Grid:
+    from zo_bilevel.support.tables import Grid
+
+    cells = []
+    for name in rows[0].scores:
+        values = [row.scores[name].value for row in rows]
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        gain = float(np.median([row.gains[name].mean for row in rows]))
+        cells.append((name, f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{gain:+.3f}"))
+    header = ("prompt", "score\n(quartiles)", "over the\nhand-written")
+    return Grid(f"medians of {len(rows)} seeds, held out", header, tuple(cells))

@@ -64,7 +64,7 @@ def grid(title: str, found: Sequence[Found]) -> Grid:
         "accuracy, held out\n(95 % interval)",
         "over the\nhand-written",
         "cross-entropy\nheld out",
-        "seconds",
+        "time\n(s)",
     )
     note = (
         "A call runs the model on all examples under one prompt; intervals are by bootstrap, p is "
