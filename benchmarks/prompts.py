@@ -35,7 +35,9 @@ def make_solver(split, words, model, bound, seed):
 def tuning(arguments):
     """Held-out scores of the prompt that validation keeps, after each budget of one run a seed."""
     budgets = [b for b in BUDGETS if b < arguments.calls] + [arguments.calls]
-    found, model = {}, None
+    found, model = {}, LanguageModel(prompts.DEFAULT_MODEL, device=arguments.device)
+    if arguments.layers:  # a cheaper encoder, for machines without the time
+        model.model.encoder.layer = model.model.encoder.layer[: arguments.layers]
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         given = ("data", "words", "tokens", "kind", "model", "validation")
         options = {
@@ -45,7 +47,6 @@ def tuning(arguments):
             **{"device": arguments.device, "precision": arguments.precision},
         }
         bench = SoftPromptBench(options, seed, model)
-        model = bench.model
         rows = [bench.hand_written(), *bench.others()]
         for row in rows:
             note(
@@ -153,6 +154,7 @@ def main():
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--max-test", type=int, default=300)
+    parser.add_argument("--layers", type=int, help="of the six; default all")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=32)

@@ -346,7 +346,7 @@ def test_the_command_keeps_what_is_best_on_validation_for_several_seeds(tiny, tm
     words = ("--shots", "4", "--max-calls", "12", "--methods", "gauss-newton", "--seeds", "2")
     done = CliRunner().invoke(main, prompt_arguments(tiny, *words))
     assert done.exit_code == 0, done.output
-    assert "medians of 2 seeds" in done.stdout
+    assert "Medians of 2 seeds" in done.stdout
     more = ("--validation", "0.5", "--json", "--save", str(tmp_path / "saved"))
     done = CliRunner().invoke(main, prompt_arguments(tiny, *words, *more))
     assert done.exit_code == 0, done.output

@@ -51,7 +51,7 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     first = command("--seeds", "2", "--store", "runs.sqlite", "--save", "found")
     assert first.exit_code == 0, first.output
     assert "Write only the year." in first.output
-    assert "median" in first.output
+    assert "Medians of 2 seeds" in first.output
     for start in ("no prompt     0.000", "hand-written  0.000", "found         1.000"):
         assert any(line.startswith(start) for line in first.output.splitlines()), first.output
     assert max(map(len, first.output.splitlines())) <= 100

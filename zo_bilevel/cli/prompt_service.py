@@ -261,4 +261,4 @@ def _medians(rows: list[ServiceRow]) -> Grid:
         gain = float(np.median([row.gains[name].mean for row in rows]))
         cells.append((name, f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{gain:+.3f}"))
     header = ("prompt", "score\n(quartiles)", "over the\nhand-written")
-    return Grid(f"medians of {len(rows)} seeds, held out", header, tuple(cells))
+    return Grid(f"Medians of {len(rows)} seeds, held out", header, tuple(cells))

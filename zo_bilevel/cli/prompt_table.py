@@ -95,7 +95,7 @@ def medians(found: Sequence[Sequence[Found]]) -> Grid:
         cell = f"{middle:.3f} ({low:.3f} to {high:.3f})"
         rows.append((name, cell, f"{np.median(gains):+.3f}", cross))
     header = ("prompt", "accuracy\n(quartiles)", "over the\nhand-written", "cross-entropy")
-    return Grid(f"medians of {len(found)} seeds, held out", header, tuple(rows))
+    return Grid(f"Medians of {len(found)} seeds, held out", header, tuple(rows))
 
 
 def _gain(gain: PairedDifference | None) -> str:
