@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import lsq_linear, minimize
+from scipy.optimize import lsq_linear, minimize, minimize_scalar
 from unrolled import quadratic_loop
 
 import zo_bilevel as zb
@@ -635,6 +635,21 @@ def test_wide_rounds_end_where_nothing_is_left_to_gain():
         )
         assert result.solves <= most, (width, result.solves)
         assert result.stop_reason.startswith("converged")
+
+
+@pytest.mark.parametrize("start", [1.0, 4.0])
+def test_one_parameter_of_noisy_data_is_not_sought_elsewhere(start):
+    times = np.linspace(0.0, 1.0, 20)
+    data = np.exp(-2.0 * times) + 0.1 * np.random.default_rng(0).standard_normal(20)
+
+    def residuals(phi):
+        return np.exp(-phi["a"] * times) - data
+
+    best = minimize_scalar(lambda a: np.mean(residuals({"a": a}) ** 2), bounds=(0.05, 8))
+    problem = zb.Problem(zb.Space(a=zb.Real(0.05, 8)), residuals, zb.SquaredError(np.zeros(20)))
+    result = zb.minimize(problem, initial={"a": start}, max_solves=60, seed=0)
+    assert result.solves <= 15
+    assert result.loss <= best.fun * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-2])

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from zo_bilevel.methods.gauss_newton.probing import Probing
-from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE
+from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE, Start
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -44,10 +44,14 @@ class Curve:
         low: Lower end of the range.
         high: Upper end.
         target: What theta should be, shape `(m,)`.
+
+    Attributes:
+        bound: How close theta may come to the target where it was asked for last, at best.
     """
 
     def __init__(self, low: float, high: float, target: FloatArray) -> None:
         self._low, self._high, self._target = low, high, target
+        self.bound = 0.0
         self._tried: list[float] = []
         self._places: list[float] = []
         self._thetas: list[FloatArray] = []
@@ -69,7 +73,18 @@ class Curve:
             place, theta = ahead._next()
             ahead.tell(place, theta)
             found.append(place)
+            self.bound = ahead.bound if len(found) == 1 else self.bound
         return found
+
+    @property
+    def promises_more(self) -> bool:
+        """Whether theta may come closer to the target than so far, or has not moved at all."""
+        thetas = np.array(self._thetas)
+        nearest = float(self._away(thetas).min()) * np.sqrt(1.0 - UNEXPLAINED_SHARE)
+        return self.bound < nearest or not np.ptp(thetas, axis=0).any()
+
+    def _away(self, thetas: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(np.mean((thetas - self._target) ** 2, axis=-1)))
 
     def _next(self) -> tuple[float, FloatArray]:
         """Where the least bound is, and the theta expected there."""
@@ -86,10 +101,12 @@ class Curve:
         def look(places: FloatArray) -> int:
             near = _matern(places / span, known / span, length)
             left = 1.0 - np.einsum("ij,ji->i", near, cho_solve(factor, near.T))
-            away = np.sqrt(np.mean((mean + near @ weights - self._target) ** 2, axis=1))
-            bound = away - OPTIMISM * np.sqrt(variance * np.maximum(left, 0.0))
+            doubt = np.sqrt(variance * np.maximum(left, 0.0))
+            bound = self._away(mean + near @ weights) - OPTIMISM * doubt
             apart = np.abs(places[:, None] - np.array(self._tried)).min(axis=1)
-            return int(np.argmin(np.where(apart > NEAREST * span, bound, np.inf)))
+            best = int(np.argmin(np.where(apart > NEAREST * span, bound, np.inf)))
+            self.bound = float(bound[best])
+            return best
 
         places = np.linspace(self._low, self._high, PLACES)
         place = places[look(places)]
@@ -103,7 +120,7 @@ class Curve:
 
 def look_along(
     probing: Probing, seen: list[Evaluation], *, is_allowed: bool
-) -> Generator[list[Point], list[Evaluation], tuple[FloatArray, FloatArray]]:
+) -> Generator[list[Point], list[Evaluation], tuple[Start, bool]]:
     """Solve along the only parameter, if it is one, until little is unexplained.
 
     Args:
@@ -112,11 +129,12 @@ def look_along(
         is_allowed: Whether to leave the start.
 
     Returns:
-        The best point, shape `(1,)`, and the modelled vector there.
+        The best point, shape `(1,)`, and the modelled vector there; and whether another one may be
+        better.
     """
     outer, best, first = probing.outer, probing.start, probing.best.loss
     if not (is_allowed and outer.is_quadratic and best[0].size == 1) or probing.is_exact:
-        return best
+        return best, is_allowed
     curve = Curve(float(probing.lower[0]), float(probing.upper[0]), outer.target)
     curve.tell(float(best[0][0]), best[1])
     for start in probing.known(seen):
@@ -127,6 +145,8 @@ def look_along(
         outer.unexplained(outer.loss(best[1], best[0]), first) > UNEXPLAINED_SHARE
     ):
         plan = StepPlan(points=[np.array([place]) for place in curve.ask(probing.width)])
+        if not curve.promises_more:
+            return best, False
         found = yield from whole(probing.search, one_round(probing.points(plan)))
         answers = probing.answers(plan, found, None)
         seen += [evaluation for evaluation in found if evaluation.ok]
@@ -135,7 +155,7 @@ def look_along(
             if theta is not None and outer.loss(theta, point) < outer.loss(best[1], best[0]):
                 best = point, theta
         looks += len(plan.points)
-    return best
+    return best, True
 
 
 def _matern(places: FloatArray, known: FloatArray, length: float) -> FloatArray:

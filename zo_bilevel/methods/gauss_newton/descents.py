@@ -21,7 +21,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     restarts = Restarts(low, high, probing.search.seed, probing.width)
     best: LocalSearch | None = None
     seen = list(probing.search.known)
-    following: Start | None = yield from look_along(probing, seen, is_allowed=may_restart)
+    following: Start | None
+    following, may_restart = yield from look_along(probing, seen, is_allowed=may_restart)
     while following is not None:
         search = LocalSearch(probing, *following)
         if best is None:

@@ -26,7 +26,7 @@ BASIS_SHARE = 16
 """One difference a round for every so many directions known."""
 MIN_WIDTH_FOR_VARIANTS = 8
 """From so wide a round on, bolder steps are tried beside the careful one."""
-STEP_SCALES = (2.0, 0.5, 0.25, 4.0, 1.4, 0.7, 0.12, 8.0)
+STEP_SCALES = (0.5, 0.25, 2.0)
 """Multiples of the step that idle workers try when all directions are known."""
 MOST_IDLE = 6
 """Rounds in a row without gain after which a search is finished."""
