@@ -5,7 +5,8 @@ inner loop takes some SGD steps of a GPT-2 on documents with the weighted loss; 
 is the loss on questions about those documents afterwards, and how far the model moved on other
 text (KL); the outer objective adds them.
 
-Documents are Python's own documentation strings; a question asks for the first sentence by name.
+Documents are small facts amid idle talk (`facts.py`), on which a small GPT-2 of words is trained
+here, or a file of one's own.
 
 Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (CaMeLS), arXiv
 2305.15076; unrolls of 6, 24 and 48 as in arXiv 2406.14095, section 4.2.
@@ -30,8 +31,9 @@ from zo_bilevel.problem.task import Task
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.documentation import documents, rows_of_bytes
+from zo_bilevel.tasks.facts import facts, rows_of_words, text_of_words
 from zo_bilevel.tasks.language_models import from_checkpoint, make_gpt2, text_of_bytes
-from zo_bilevel.tasks.question_answering import Quality, Question, greedy, judged, read_questions
+from zo_bilevel.tasks.question_answering import Quality, greedy, judged, read_questions
 
 PUBLISHED = {
     "StreamingQA F1, DistilGPT2, RGU depth 6 (arXiv 2406.14095)": 5.53,
@@ -47,10 +49,11 @@ class Size:
     Args:
         width: Of the GPT-2 trained here.
         layers: Of it.
-        length: Tokens of a document or question.
+        length: Words of a document or question; four times as many characters or tokens.
         pretraining: Steps of Adam on the other documents before anything else.
         unroll: Inner steps.
         documents: Documents a solve.
+        learning_rate: Of an inner step.
     """
 
     width: int
@@ -59,26 +62,43 @@ class Size:
     pretraining: int
     unroll: int
     documents: int
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
 
 
 SIZES = {
-    "smoke": Size(32, 1, 48, 60, 3, 2, 0.2),
-    "small": Size(64, 2, 128, 600, 6, 4, 0.1),
-    "full": Size(384, 6, 256, 20000, 24, 8, 0.05),
+    "smoke": Size(32, 1, 24, 60, 3, 2),
+    "small": Size(32, 2, 24, 600, 6, 4),
+    "full": Size(384, 6, 64, 20000, 24, 8, 0.05),
 }
-
-
-def _made(size: Size) -> torch.nn.Module:
-    return make_gpt2(width=size.width, layers=size.layers, length=size.length)
+CHARACTERS_A_WORD = 4
 
 
 def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each next token, `(rows, length - 1)`; 0 where the text is over."""
+    """Cross-entropy of each next token, `(rows, length - 1)`, up to the 0 that ends a text."""
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
     )
-    return losses.reshape(tokens[:, 1:].shape) * (tokens[:, 1:] != 0)
+    return losses.reshape(tokens[:, 1:].shape) * (tokens[:, :-1] != 0)
+
+
+def train_on(model: torch.nn.Module, texts: torch.Tensor, num_steps: int) -> None:
+    """Adam on random batches of eight.
+
+    Args:
+        model: A causal model, changed in place.
+        texts: Tokens, shape `(rows, length)`, 0 where a text is over.
+        num_steps: Steps.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(num_steps):
+        rows = torch.randint(len(texts), (8,), generator=generator)
+        batch = texts[rows.to(texts.device)]
+        optimizer.zero_grad()
+        losses = token_losses(model(batch).logits, batch)
+        mean: Any = losses.sum() / (batch[:, :-1] != 0).sum()
+        mean.backward()
+        optimizer.step()
 
 
 @final
@@ -91,8 +111,8 @@ class Adaptation:
         checkpoint: A local or hub checkpoint of a causal model, or `None` to train one here.
         device: Where all of it lives.
         locality: Weight of the KL term.
-        questions: File of JSON lines with documents, questions and answers, or `None` for half
-            of Python's own documentation.
+        questions: File of JSON lines with documents, questions and answers, or `None` for
+            half of our facts.
     """
 
     def __init__(
@@ -105,48 +125,43 @@ class Adaptation:
         questions: str | None = None,
     ) -> None:
         self.size, self.locality = size, locality
-        known, new = documents()[::2], documents()[1::2]
-        self.asked = [Question(d.text, f"What is {d.name}? ", d.summary) for d in new]
+        length = size.length
+        encode, self.decode = rows_of_words, text_of_words
+        self.asked = list(facts()[1::2])
+        known = [text for fact in facts()[::2] for text in (fact.document, fact.asked)]
         if questions is not None:
             self.asked = read_questions(questions)
-        made: Any = (_made(size), rows_of_bytes, text_of_bytes)
+            known = [document.text for document in documents()]
+            encode, self.decode = rows_of_bytes, text_of_bytes
+        if checkpoint or questions is not None:
+            length *= CHARACTERS_A_WORD
         if checkpoint:
-            made = from_checkpoint(checkpoint)
-        self.model, encode, self.decode = made
+            self.model, encode, self.decode = from_checkpoint(checkpoint)
+        else:
+            self.model = make_gpt2(width=size.width, layers=size.layers, length=length)
+        self.length = length
         self.model.to(device)
 
         def rows(texts: list[str]) -> torch.Tensor:
-            return torch.from_numpy(encode(texts, size.length)).to(device)
+            return torch.from_numpy(encode(texts, length)).to(device)
 
-        self.known = rows([document.text for document in known])
+        self.known = rows(known)
         self.documents = rows([q.document for q in self.asked])
-        self.questions = rows([q.question + q.answer for q in self.asked])
+        self.questions = rows([q.asked for q in self.asked])
         self.prompts = [
-            row[row != 0].tolist() for row in encode([q.question for q in self.asked], size.length)
+            row[row != 0].tolist() for row in encode([q.question for q in self.asked], length)
         ]
         starts = torch.tensor([len(prompt) for prompt in self.prompts], device=device)[:, None]
-        places = torch.arange(1, size.length, device=device)
-        self.is_answer = (places >= starts) & (self.questions[:, 1:] != 0)
+        places = torch.arange(1, length, device=device)
+        self.is_answer = (places >= starts) & (self.questions[:, :-1] != 0)
         if not checkpoint:
-            self._pretrain(size.pretraining)
+            train_on(self.model, self.known, size.pretraining)
         self.model.requires_grad_(False)
         self.weights = {name: w.detach() for name, w in self.model.named_parameters()}
         self.call = FunctionalModule(self.model, self.weights)
         self.loop = TorchUnroll(
             self.init, self.step, unroll, read=self.read, dtype=torch.float32, device=device
         )
-
-    def _pretrain(self, num_steps: int) -> None:
-        optimizer = torch.optim.Adam(self.model.parameters(), 3e-3)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(num_steps):
-            rows = torch.randint(len(self.known), (8,), generator=generator)
-            batch = self.known[rows.to(self.known.device)]
-            optimizer.zero_grad()
-            losses = token_losses(self.model(batch).logits, batch)
-            mean: Any = losses.sum() / (batch[:, 1:] != 0).sum()
-            mean.backward()
-            optimizer.step()
 
     def logits(self, weights: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> Any:  # noqa: ANN401
         """Logits of the model with these weights."""
@@ -172,7 +187,7 @@ class Adaptation:
 
         def loss(model_weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
             losses = token_losses(self.logits(model_weights, tokens), tokens)
-            return (weights * losses).sum() / (tokens[:, 1:] != 0).sum()
+            return (weights * losses).sum() / (tokens[:, :-1] != 0).sum()
 
         gradient = torch.func.grad(loss)(theta["weights"])
         rate = self.size.learning_rate
@@ -191,7 +206,7 @@ class Adaptation:
         moved = (before.exp() * (before - after)).sum(dim=-1).mean()
         return {"answers": (losses * asked).sum() / asked.sum().clamp(min=1), "moved": moved}
 
-    def quality(self, phi: Mapping[str, Any], num_draws: int = 3) -> Quality:
+    def quality(self, phi: Mapping[str, Any], num_draws: int = 8) -> Quality:
         """How well questions are answered after adaptation to documents of fresh seeds."""
         answers, right, losses = [], [], []
         values = self.loop.tensors(phi)
@@ -206,7 +221,7 @@ class Adaptation:
                 def logits(tokens: torch.Tensor, weights: Any = theta["weights"]) -> Any:  # noqa: ANN401
                     return self.logits(weights, tokens.to(self.documents.device))
 
-                given = greedy(logits, [self.prompts[row] for row in rows], self.size.length)
+                given = greedy(logits, [self.prompts[row] for row in rows], self.length)
                 answers += [self.decode(codes) for codes in given]
                 right += [self.asked[row].answer for row in rows]
         return judged(answers, right, losses)
@@ -233,7 +248,7 @@ def task(
         device: "cpu" or "cuda".
         locality: Weight of the KL term, >= 0.
         questions: File of JSON lines with "document", "question" and "answer"; `None` asks
-            about Python's own documentation.
+            about small facts.
 
     Returns:
         The task. The start weighs all tokens alike: plain fine-tuning.

@@ -30,6 +30,11 @@ class Question:
     question: str
     answer: str
 
+    @property
+    def asked(self) -> str:
+        """The question and what is right."""
+        return self.question + self.answer
+
 
 def read_questions(path: str) -> list[Question]:
     """Read a file of JSON lines, each with "document", "question" and "answer".

@@ -10,6 +10,7 @@ import zo_bilevel as zb
 from zo_bilevel.cli.main import main
 from zo_bilevel.cli.paper_tables import pde
 from zo_bilevel.tasks import spectral
+from zo_bilevel.tasks.facts import facts, rows_of_words, text_of_words
 from zo_bilevel.tasks.question_answering import (
     Question,
     greedy,
@@ -113,6 +114,23 @@ class TestQuestions:
             return logits
 
         assert greedy(counting, [[3], [9, 8]], 6) == [[2, 1], [7, 6, 5, 4]]
+
+    def test_the_end_of_a_text_is_learned_and_nothing_after_it(self):
+        import torch
+
+        pytest.importorskip("transformers")
+        from zo_bilevel.tasks.online_adaptation import token_losses
+
+        tokens = torch.tensor([[5, 7, 0, 0]])
+        losses = token_losses(torch.zeros(1, 4, 8), tokens)
+        assert losses.tolist() == [pytest.approx([np.log(8), np.log(8), 0.0])]
+
+    def test_facts_read_back_from_their_codes(self):
+        asked = [fact.asked for fact in facts()]
+        assert len(set(asked)) == 64
+        for text, row in zip(asked, rows_of_words(asked, 8), strict=True):
+            assert text_of_words([code for code in row if code]) == text
+        assert text_of_words([127]) == ""
 
     def test_files_are_read_and_faults_named_by_line(self, tmp_path):
         path = tmp_path / "questions.jsonl"

@@ -32,6 +32,8 @@ OUTER_STEPS = {"smoke": 3, "small": 60, "full": 1000}
 """Of condensation."""
 ADAPTATION_STEPS = {"smoke": 2, "small": 30, "full": 500}
 DIRECTIONS = {"smoke": 4, "small": 32, "full": 32}
+"""Of condensation."""
+ADAPTATION_DIRECTIONS = {"smoke": 4, "small": 8, "full": 32}
 PDE_SOLVES = {"smoke": 60, "small": 600, "full": 10_000}
 """Of the paper's own method."""
 PUBLISHED_CONDENSATION = {
@@ -125,8 +127,7 @@ def online_adaptation(
     Args:
         size: "smoke", "small" or "full".
         seeds: Runs of each row.
-        questions: JSON lines of document, question and answer, or `None` for Python's own
-            documentation.
+        questions: JSON lines of document, question and answer, or `None` for small facts.
         device: "cpu" or "cuda".
         progress: Told a line now and then.
     """
@@ -134,7 +135,7 @@ def online_adaptation(
         raise InputError(f"questions must be a file of JSON lines, got {questions}")
     estimators: dict[str, tuple[int, GradientEstimator]] = {
         "RGU, depth 6": (6, ReverseUnroll()),
-        "(FG)2U, depth 24": (24, FG2U(DIRECTIONS[size], chunk=8)),
+        "(FG)2U, depth 24": (24, FG2U(ADAPTATION_DIRECTIONS[size], chunk=8)),
     }
     rows = []
     for name, (depth, estimator) in estimators.items():
@@ -161,8 +162,8 @@ def online_adaptation(
     ]
     if questions is None:
         notes.append(
-            "Missing: StreamingQA. Here: questions about Python's own documentation, and a small "
-            "GPT-2 of characters trained here; --questions FILE.jsonl for your own."
+            "Missing: StreamingQA. Here: questions about small facts amid idle talk, and a GPT-2 "
+            "of words trained here; --questions FILE.jsonl for your own."
         )
     header = ("method", "loss on answers", "exact match", "F1", "paper, F1")
     return Grid(
