@@ -201,3 +201,34 @@ def test_a_comparison_counts_solves_of_all_experiments():
         max_solves=6,
     )
     assert all(run.solves <= 6 for run in found.runs)
+
+
+def test_starts_of_numbers_without_bounds_are_not_mistaken_for_each_other(tmp_path):
+    """In the store: each start is the middle of its own coordinates."""
+    space = zb.Space(rate=zb.Real(lower=0), gain=zb.Real())
+    inner = zb.Experiments(CONDITIONS, decay)
+    target = {name: DATA[name] for name in CONDITIONS}
+    problem = zb.Problem(space, inner, zb.SquaredError(target), name="open")
+    for gain in (1.0, 10.0, 300.0):
+        start = {"rate": 0.5, "gain": gain}
+        options = {"initial": start, "max_solves": 1, "store": tmp_path / "runs.sqlite"}
+        found = zb.minimize(problem, **options)
+        np.testing.assert_allclose(found.theta["cold"], decay(found.phi, 1.0))
+
+
+@pytest.mark.parametrize("bounds", [(0, 3), (0.0, 3.5)])
+def test_a_store_of_experiments_is_known_whole(bounds, tmp_path):
+    calls = []
+    given = {"conditions": CONDITIONS, "simulate": counting(calls), "name": "e"}
+    first = zb.minimize(problem_of(**given), max_solves=15, store=tmp_path / "runs.sqlite")
+    calls.clear()
+    space = zb.Space(rate=zb.Real(*bounds), gain=zb.Real(0.1, 3, prior=zb.Normal(1.5, 1)))
+    outer = zb.SquaredError({n: DATA[n] for n in CONDITIONS}, sigma={"cold": 0.1, "warm": 0.2})
+    inner = zb.Experiments(CONDITIONS, given["simulate"])
+    other = zb.Problem(space, inner, outer, name="e")
+    found = zb.minimize(other, known=tmp_path / "runs.sqlite", max_solves=0)
+    assert (found.phi, calls) == (first.phi, [])
+    changed = {**CONDITIONS, "warm": {"factor": 5.0}}
+    problem = zb.Problem(space, zb.Experiments(changed, given["simulate"]), outer, name="e")
+    with pytest.raises(zb.InputError, match="known holds no solve"):
+        zb.minimize(problem, known=tmp_path / "runs.sqlite", max_solves=0)

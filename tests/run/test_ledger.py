@@ -120,7 +120,7 @@ def test_a_record_says_all_that_is_known_of_a_solve():
     assert books.history == [record]
     assert books.incomplete == ["part: lost"]
     assert books.warnings == (
-        "at 1 of 1 solves an experiment failed, and its data counted as missing there; the first: "
+        "at 1 of 1 solves an experiment failed, and its part is what others let expect; the first: "
         "part: lost",
     )
     assert books.phi_of(found)["a"] == 1.0

@@ -150,26 +150,31 @@ def open_recorder(store: AbstractStore, problem: Problem, *facts: Any, **more: A
         StoreError: If somebody else is working on the run.
     """
     run = facts_of_run(problem, *facts, **more)
-    return Recorder(store, run, problem, _solvers(problem))
+    return Recorder(store, run, problem, solvers_of(problem, problem.space))
 
 
 def _solver(problem: Problem, *, is_placed: bool = True) -> str:
     """What tells inner solver and space from others, and where numbers without bounds start."""
-    space = fingerprint(problem.space.identity, "the space")
-    if is_placed and problem.space.is_placed:
-        space += fingerprint(problem.space.placements, "the space")
+    space = _space_text(problem.space, is_placed=is_placed)
     return f"{solver_identity(problem.inner, problem.name, problem.version)}\0{space}"
 
 
-def _solvers(problem: Problem) -> dict[str, str]:
+def _space_text(space: Space, *, is_placed: bool = True) -> str:
+    text = fingerprint(space.identity, "the space")
+    if is_placed and space.is_placed:
+        text += fingerprint(space.placements, "the space")
+    return text
+
+
+def solvers_of(problem: Problem, space: Space) -> dict[str, str]:
     """The same for each experiment by its name, whatever the others are; else under ""."""
     inner = problem.inner
     if not isinstance(inner, Experiments):
         return {"": _solver(problem)}
-    space = fingerprint(problem.space.declared, "the space")
+    text = _space_text(space)
     simulate = solver_identity(inner.simulate, problem.name, problem.version)
     return {
-        name: f"{simulate}\0{fingerprint(given, 'an experiment')}\0{space}"
+        name: f"{simulate}\0{fingerprint(given, 'an experiment')}\0{text}"
         for name, given in inner.conditions.items()
     }
 

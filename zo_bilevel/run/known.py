@@ -12,22 +12,18 @@ import numpy as np
 from zo_bilevel.problem.content import content_digest
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
-from zo_bilevel.problem.space_text import space_from_text
 from zo_bilevel.problem.space_values import checked
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.identity import Initial, start_at
-from zo_bilevel.run.lifecycle import opened
+from zo_bilevel.run.known_store import stored_rows
 from zo_bilevel.run.outcome_judge import FREE
 from zo_bilevel.run.result import Result
-from zo_bilevel.run.run_text import decoded
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.dispatch.serial import Serial
 from zo_bilevel.solve.evaluation import CHEAP_ROLE, Evaluation, Outcome, Point
 from zo_bilevel.store.abstract import AbstractStore
-from zo_bilevel.store.arrays import outcome_of_solve
-from zo_bilevel.store.records import StoredSolve
-from zo_bilevel.support.errors import InputError, StoreError, ZoBilevelError
+from zo_bilevel.support.errors import InputError, ZoBilevelError
 
 Known: TypeAlias = Any
 """A result, a store or its file, a `DataFrame`, or pairs of phi and theta."""
@@ -196,10 +192,10 @@ def _loss(problem: Problem, phi: Mapping[str, Any], outcome: Outcome) -> float:
 def _rows(known: Known, problem: Problem) -> Iterator[Row]:
     if isinstance(known, Result):
         ended = (r for r in known.history if r.status == "ok" and r.role != CHEAP_ROLE)
-        pairs = ((r.phi, r.theta) for r in ended if r.phi)
+        pairs = ((r.phi, r.theta) for r in ended if r.phi and not r.error)
         return _answered((phi, theta) for phi, theta in pairs if theta is not None)
     if isinstance(known, AbstractStore | str | os.PathLike):
-        return _stored(known, problem)
+        return stored_rows(known, problem)
     if hasattr(known, "columns") and hasattr(known, "to_dict"):
         return _answered(_of_table(known, problem.space))
     if isinstance(known, Sequence):
@@ -228,8 +224,8 @@ def _of_table(table: Any, space: Space) -> Iterator[tuple[dict[str, Any], Any]]:
     if THETA not in table.columns:
         raise InputError(f"known must have a column {THETA!r} of inner solutions")
     for record in table.to_dict("records"):
-        is_ok = record.get("status", "ok") == "ok" and record.get("role") != CHEAP_ROLE
-        if not is_ok or record[THETA] is None:
+        is_ok = record.get("status", "ok") == "ok" and not record.get("error")
+        if not is_ok or record.get("role") == CHEAP_ROLE or record[THETA] is None:
             continue
         phi: dict[str, Any] = {}
         for name, parameter in space.parameters.items():
@@ -241,35 +237,3 @@ def _of_table(table: Any, space: Space) -> Iterator[tuple[dict[str, Any], Any]]:
             elif name in record:
                 phi[name] = record[name]
         yield phi, record[THETA]
-
-
-def _is_usable(solve: StoredSolve) -> bool:
-    is_ok = solve.status == "ok" and (solve.judged or "ok") == "ok"
-    return is_ok and solve.role != CHEAP_ROLE
-
-
-def _stored(place: AbstractStore | str | os.PathLike[str], problem: Problem) -> Iterator[Row]:
-    """The solves of all runs of a store whose inner solver has this problem's name and version."""
-    path = "" if isinstance(place, AbstractStore) else os.fspath(place)
-    if path and "://" not in path and not os.path.exists(path):
-        raise InputError(f"known must be a store that exists, got {path!r}")
-    with opened(place) as store:
-        others = set()
-        for run in store.records():
-            if (run.problem, run.version) != (str(problem.name), problem.version):
-                others.add(f"{run.problem}, version {run.version}")
-                continue
-            space = space_from_text(run.space)
-            for number, *_ in store.index(run.number):
-                solve = store.read([number]).get(number)
-                if solve is None or not _is_usable(solve):
-                    continue
-                try:
-                    yield decoded(space, solve.point), outcome_of_solve(solve)
-                except StoreError:  # damaged
-                    continue
-        if others and len(others) == len({(r.problem, r.version) for r in store.records()}):
-            raise InputError(
-                f"known holds no solve of {problem.name}, version {problem.version}, but of "
-                f"{'; '.join(sorted(others))}"
-            )

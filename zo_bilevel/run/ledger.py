@@ -250,8 +250,8 @@ class Ledger:
         if not self.incomplete:
             return ()
         return (
-            f"at {len(self.incomplete)} of {self.solves} solves an experiment failed, and its data "
-            f"counted as missing there; the first: {self.incomplete[0]}",
+            f"at {len(self.incomplete)} of {self.solves} solves an experiment failed, and its part "
+            f"is what others let expect; the first: {self.incomplete[0]}",
         )
 
     def failure_reason(self, max_failure_rate: float) -> str:
