@@ -173,11 +173,7 @@ class PointQueue:
 
 
 def outcome_of(told: Any) -> Outcome:  # noqa: ANN401 - a loss or an inner solution
-    """An answer as the loop of ours would have it from a dispatcher; `InputError` if it is neither.
-
-    Args:
-        told: A loss or an inner solution; NaN, infinity and `None` are failed solves.
-    """
+    """An answer as our loop would have it from a dispatcher; `InputError` if it is neither."""
     if told is None:
         return Outcome("failed", error="told None")
     try:

@@ -34,9 +34,6 @@ def words_to_store(context: click.Context) -> list[str]:
 def hide_secret(word: str) -> str:
     """A word of a command line, or what stands in for it.
 
-    Args:
-        word: A setting such as `api_key=...` loses its value.
-
     Example:
         >>> hide_secret("size=64"), hide_secret("--set=api_key=abc")
         ('size=64', '--set=api_key=<hidden>')

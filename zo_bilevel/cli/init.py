@@ -61,10 +61,6 @@ def starter_text(adapter: str) -> str:
 def write_starter(adapter: str, file: str) -> Path:
     """Write the starter of an adapter to a new file.
 
-    Args:
-        adapter: One of `ADAPTERS`.
-        file: Ends in ".py" (".toml" for a prompt); does not exist yet.
-
     Raises:
         InputError: If the file exists, its name does not fit, or it cannot be written.
     """

@@ -172,14 +172,7 @@ def online_adaptation(
 
 
 def pde(size: str, seeds: int, data: str | None, progress: Progress) -> Grid:
-    """Relative errors of the coefficient and the field of three equations (Table F.3).
-
-    Args:
-        size: "smoke", "small" or "full".
-        seeds: Runs of each row, from other starts.
-        data: The paper's fields as one `.npz` with a field an equation, or `None`.
-        progress: Told a line now and then.
-    """
+    """Relative errors of the coefficient and the field of three equations (Table F.3)."""
     fields = _fields(data)
     solves = PDE_SOLVES[size]
     methods: dict[str, tuple[Method, int]] = {

@@ -17,10 +17,6 @@ Quartiles: TypeAlias = tuple[float, float, float]
 def quantile(values: Sequence[float], share: float) -> float:
     """Quantile by linear interpolation, where infinity is a value like others.
 
-    Args:
-        values: At least one number, infinity allowed.
-        share: In [0, 1].
-
     Returns:
         The quantile; infinity as soon as an infinite value has a part in it.
 

@@ -134,10 +134,6 @@ def fitting(
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Push directions, all at once if memory allows, in halves if it does not.
 
-    Args:
-        push: From directions `(N, c)` to theta and its tangents.
-        directions: Shape `(N, c)`.
-
     Raises:
         Exception: Whatever `push` raises beside running out of memory, and that for one direction.
     """

@@ -54,12 +54,7 @@ def named_tangents(space: Space, x: FloatArray, directions: Any) -> dict[str, An
 
 
 def tie_rates(space: Space, x: FloatArray) -> dict[str, FloatArray]:
-    """Derivatives of the tied parameters in the scaled vector, each of shape `(count, N)`.
-
-    Args:
-        space: Of reals and logs only, and what is fixed or tied to them.
-        x: Where, shape `(N,)`.
-    """
+    """Derivatives of the tied parameters in the scaled vector, each of shape `(count, N)`."""
     if not space.tied:
         return {}
     import torch

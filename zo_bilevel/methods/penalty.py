@@ -49,14 +49,7 @@ def penalized(rounds: Rounds, feasible: FeasibleSet) -> Rounds:
 
 
 def penalized_arrivals(arrivals: Rounds, feasible: FeasibleSet) -> Rounds:
-    """The same for a method that is told each answer as it arrives: a rejected one arrives at once.
-
-    Yields:
-        Those of its points that keep what is known before a solve.
-
-    Returns:
-        The method's reason, or that it asked for points outside only.
-    """
+    """The same for a method told each answer as it arrives: rejected ones arrive at once."""
     rule = _Penalty(feasible)
     try:
         points = next(arrivals)

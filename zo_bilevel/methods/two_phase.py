@@ -181,11 +181,7 @@ class _Phase:
             self.reason, self.points = str(stop.value), []
 
     def look(self, at: Evaluation) -> Rounds:
-        """Measure the true slope along the last hypergradient, if a rule wants to know it.
-
-        Args:
-            at: The solve where that hypergradient was taken.
-        """
+        """Measure the true slope along the last hypergradient, if a rule wants to know it."""
         rounds, seen = len(self.progress.losses), self.progress.gradients
         every = [rule.every for rule in self.rules if isinstance(rule, BiasSeen)]
         if not (every and self.points and seen and at.ok) or rounds % min(every):

@@ -147,11 +147,7 @@ class Coordinates:
         return self.steps(x) + self._first if self._has_integer else self.steps(x)
 
     def steps(self, x: FloatArray) -> FloatArray:
-        """The same as `values`, but integers as steps above their lower bound, which are exact.
-
-        Args:
-            x: Shape `(size,)` or `(batch, size)`.
-        """
+        """The same as `values`, but integers as steps above their lower bound, which are exact."""
         share = np.minimum(np.maximum((x + HALF_RANGE) / (2 * HALF_RANGE), 0.0), 1.0)
         # every operation is monotone, so that `_invert` can bisect to the last bit
         values: FloatArray = self._span * share
@@ -170,11 +166,7 @@ class Coordinates:
         return np.where(self.is_choice, x, values) if self._has_choice else values
 
     def raw_torch(self, x: Any) -> Any:  # noqa: ANN401 - tensors
-        """Values of reals and logarithms of logs for a float64 torch vector, shape `(size,)`.
-
-        Args:
-            x: Tensor of shape `(size,)`.
-        """
+        """Values of reals and logarithms of logs for a float64 torch vector, shape `(size,)`."""
         import torch
 
         share = (x + HALF_RANGE) / (2 * HALF_RANGE)
@@ -221,11 +213,7 @@ class Coordinates:
         return np.where(self.is_choice, x, np.where(exact, guess, found))
 
     def rates(self, x: FloatArray) -> FloatArray:
-        """Derivative of the values in the scaled vector, shape `(size,)`; 1 for scores of choices.
-
-        Args:
-            x: Where, shape `(size,)`.
-        """
+        """Derivative of the values in the scaled vector, `(size,)`; 1 for scores of choices."""
         slope = np.where(self.is_choice, 1.0, self.unit)
         if self._has_far:
             inner = self._from + self.unit * (x + HALF_RANGE)

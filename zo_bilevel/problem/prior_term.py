@@ -81,9 +81,6 @@ class PriorTerm:
     def residuals(self, x: FloatArray) -> FloatArray:
         """Distances from the means in standard deviations.
 
-        Args:
-            x: Scaled point, shape `(N,)`.
-
         Returns:
             Shape `(k,)`, one for each number with a prior.
         """
@@ -93,12 +90,7 @@ class PriorTerm:
         return found[self._held]
 
     def tangents(self, x: FloatArray, directions: FloatArray) -> FloatArray:
-        """Derivatives of the residuals along directions: shape `(k, b)`.
-
-        Args:
-            x: Scaled point, shape `(N,)`.
-            directions: Shape `(N, b)`, scaled.
-        """
+        """Derivatives of the residuals along directions: shape `(k, b)`."""
         found: FloatArray = self._smooth.whiten(self._rates(x)[:, None] * directions)
         return found[self._held]
 
@@ -109,12 +101,7 @@ class PriorTerm:
         return rates / self._deviation
 
     def pulled(self, x: FloatArray, residuals: FloatArray) -> FloatArray:
-        """The transpose of `tangents`: `J' r`; returns shape `(N,)` or `(N, b)`.
-
-        Args:
-            x: Scaled point, shape `(N,)`.
-            residuals: Shape `(k,)` or `(k, b)`.
-        """
+        """The transpose of `tangents`: `J' r`; returns shape `(N,)` or `(N, b)`."""
         whole = np.zeros((self._space.size, *residuals.shape[1:]))
         whole[self._held] = residuals
         back: FloatArray = self._smooth.whiten(whole)  # symmetric

@@ -71,9 +71,6 @@ class ThetaLayout:
     def order_of(self, names: tuple[str, ...]) -> NDArray[np.int64] | None:
         """Where each number of a flat vector with its parts in another order is found in this one.
 
-        Args:
-            names: The same names in the order wanted.
-
         Returns:
             Indices of shape `(m,)`; `None` when the order is this one, or the names are others.
         """

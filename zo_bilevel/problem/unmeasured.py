@@ -26,12 +26,7 @@ class Unmeasured:
     is_missing: NDArray[np.bool_]
 
     def filled(self, theta: FloatArray, layout: ThetaLayout) -> FloatArray:
-        """An inner solution with `UNMEASURED` in place of NaN where nothing is measured.
-
-        Args:
-            theta: Flat, shape `(m,)`.
-            layout: Its structure; its parts may come in another order.
-        """
+        """An inner solution with `UNMEASURED` in place of NaN where nothing is measured."""
         if layout.size != self.layout.size or sorted(layout.names) != sorted(self.layout.names):
             return theta
         order = self.layout.order_of(layout.names)

@@ -42,11 +42,7 @@ class Overview:
 
 
 def overview_of(comparisons: Sequence[Comparison]) -> Overview:
-    """Sum up many comparisons, group by group.
-
-    Args:
-        comparisons: One for each problem; those of the same group and methods belong together.
-    """
+    """Sum up many comparisons, group by group."""
     groups: dict[tuple[str, tuple[str, ...]], list[Comparison]] = {}
     for found in comparisons:
         groups.setdefault((found.group, found.methods), []).append(found)

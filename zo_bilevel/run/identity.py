@@ -124,12 +124,7 @@ def facts_of_run(
 
 
 def steered(run: StoredRun, limits: Mapping[str, float]) -> dict[str, str]:
-    """What changes in the record of a run that gets other limits.
-
-    Args:
-        run: As it is.
-        limits: Some of `max_solves`, `max_seconds`, `max_cost`.
-    """
+    """What changes in the record of a run that gets other limits."""
     settings, conditions = json.loads(run.settings), json.loads(run.conditions)
     settings |= limits
     for name, key in LIMITS.items():

@@ -114,12 +114,7 @@ class LayerSolver:
         return self.estimator.plan(space, np.zeros(space.size), rng, (*key, row))
 
     def plain(self, rows: FloatArray, key: tuple[int, ...]) -> SolvedRows:
-        """One solve a row.
-
-        Args:
-            rows: Shape `(rows, N)`.
-            key: Which draw; the same key gives the same numbers.
-        """
+        """One solve a row."""
         zero = np.zeros(self.problem.space.size)
         solved = self._evaluated(
             rows, [[Point(zero, (*key, k), "start")] for k in range(len(rows))]

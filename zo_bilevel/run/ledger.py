@@ -132,11 +132,7 @@ class Ledger:
         return max(self.highest_price + others * mean + margin, several)
 
     def affordable(self, points: Sequence[Point]) -> int:
-        """How many points of a round, from the first, may be started.
-
-        Args:
-            points: The round; a point that wants derivatives counts for more than one solve.
-        """
+        """How many points of a round, from the first, may be started."""
         count, limit = self.room(len(points)), self.budget.max_solves
         left = math.inf if limit is None else limit - self.reserve - self.solves
         while count and sum(point.solves for point in points[:count]) > left:

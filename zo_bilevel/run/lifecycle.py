@@ -92,12 +92,7 @@ def recording(
 
 
 def keep_books(store: AbstractStore, inner: object) -> None:
-    """Let an inner solver that pays keep its bill beside the store, for restarts and processes.
-
-    Args:
-        store: The open store; one that is no file keeps no bill.
-        inner: The inner solver.
-    """
+    """Let an inner solver that pays keep its bill beside the store, for restarts and processes."""
     if isinstance(store, SQLiteStore) and isinstance(inner, KeepsBooks):
         file = store.path.resolve()
         inner.keep_books(file.with_name(f"{file.name}.bill"))

@@ -11,9 +11,5 @@ class KeepsBooks(Protocol):
     """An inner solver whose limit on money holds across restarts and processes."""
 
     def keep_books(self, file: Path) -> None:
-        """Write from now on into a file what is paid, and go on from what stands there.
-
-        Args:
-            file: Beside the store; it need not exist.
-        """
+        """Write from now on into a file what is paid, and go on from what stands there."""
         ...

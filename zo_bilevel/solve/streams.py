@@ -26,10 +26,6 @@ PHASE_KEY = LOOP_KEY = 1 << 21
 def solve_seed(seed: int, stream: tuple[int, ...]) -> int:
     """Seed of a solve: depends on the run's seed and the point's stream, on nothing else.
 
-    Args:
-        seed: Seed of the run, >= 0.
-        stream: The point's stream.
-
     Returns:
         An integer in [0, 2**32).
 

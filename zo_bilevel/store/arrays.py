@@ -32,11 +32,7 @@ MOST_NUMBERS: Final = 1 << 40
 
 
 def pack_array(values: FloatArray) -> bytes:
-    """Little-endian float64 bytes, compressed where a sample of them shrinks.
-
-    Args:
-        values: Any shape; only the numbers are kept.
-    """
+    """Little-endian float64 bytes, compressed where a sample of them shrinks."""
     data = np.ascontiguousarray(values, LITTLE_ENDIAN).tobytes()
     middle = len(data) // 2 // 8 * 8
     sample = data[: SAMPLE_BYTES // 2] + data[middle : middle + SAMPLE_BYTES // 2]

@@ -10,11 +10,7 @@ from zo_bilevel.support.tables import number, percent
 
 
 def shown(value: Any) -> str:  # noqa: ANN401 - any parameter value
-    """A parameter's value for a cell.
-
-    Args:
-        value: A number, an option of a choice, or an array, of which the range is shown.
-    """
+    """A parameter's value for a cell."""
     if isinstance(value, float):
         return f"{value:.6g}"
     array = np.asarray(value)

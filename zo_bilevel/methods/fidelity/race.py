@@ -29,10 +29,6 @@ MOST_DRAWS = 50
 def race(search: Search, first: Evaluation) -> Rounds:
     """Race after race, until the budget is spent.
 
-    Args:
-        search: Problem with a fidelity, seed, round width.
-        first: The solved start, ok, at the full level.
-
     Raises:
         InputError: If the solver's levels have no price.
     """

@@ -55,10 +55,6 @@ LEAST_GAIN = 0.5
 def descend_on_two_levels(search: Search, first: Evaluation) -> Solves:
     """Descend while cheap solves lead to better full ones.
 
-    Args:
-        search: Problem with a fidelity, seed, round width.
-        first: The solved start, ok, at the full level, of a vector problem.
-
     Raises:
         InputError: If the solver's levels have no price.
     """

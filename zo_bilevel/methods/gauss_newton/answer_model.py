@@ -102,12 +102,7 @@ class AnswerModel:
     # ---- observations ------------------------------------------------------------------------
 
     def add_value(self, point: FloatArray, theta: FloatArray) -> None:
-        """Take in an answer.
-
-        Args:
-            point: Shape `(N,)`.
-            theta: Shape `(m,)`.
-        """
+        """Take in an answer."""
         self._rows.append(_Row(self._coordinates(point - self._origin), None, theta, 1.0))
         self._fitted, self._is_length_due = None, True
 
@@ -214,11 +209,7 @@ class AnswerModel:
         return weights.T @ (observations.slopes @ basis.T), doubt
 
     def unknown_curvature(self, step: FloatArray) -> float:
-        """Share of what the prior expects theta to bend by along a step that is not known, 0 to 1.
-
-        Args:
-            step: Shape `(b,)`.
-        """
+        """Share of what the prior expects theta to bend by along a step not known, 0 to 1."""
         observations, _, quadratic = self._fit()
         square = float(step @ step)
         bend = 0.5 * square * square / self.length**2

@@ -67,9 +67,6 @@ class Explorer:
         """Queue the direction of a failed difference again, a limited number of times.
 
         It comes next, the other way round; last when it has just failed that way too.
-
-        Args:
-            displacement: Shape `(N,)`.
         """
         if self._retries == 0:
             return
@@ -89,11 +86,6 @@ class Explorer:
 
     def inside(self, unit: FloatArray, origin: FloatArray, radius: float) -> FloatArray | None:
         """The longer of the two displacements `+-radius * unit` that the bounds leave.
-
-        Args:
-            unit: Shape `(N,)`.
-            origin: A point within the bounds, shape `(N,)`.
-            radius: Length of the displacement.
 
         Returns:
             The displacement, or `None` when the bounds leave next to nothing.

@@ -25,10 +25,6 @@ def sparse_start(
     Where the pattern is refuted, or a solve failed, what was measured is learnt as any difference
     is, and the search goes on as without it.
 
-    Args:
-        local: The search that learns.
-        probing: Turns plans into points; has the pattern, if there is one.
-
     Yields:
         One round; none without a pattern.
 

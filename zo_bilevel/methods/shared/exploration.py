@@ -74,12 +74,7 @@ def _roughness(shape: tuple[int, ...], length: float | None) -> FloatArray:
 
 
 def orthogonal_part(direction: FloatArray, basis: FloatArray) -> FloatArray:
-    """What is left of a direction outside the span of an orthonormal basis.
-
-    Args:
-        direction: Shape `(N,)`.
-        basis: Shape `(N, b)`.
-    """
+    """What is left of a direction outside the span of an orthonormal basis."""
     before = float(direction @ direction)
     for _ in range(2):  # twice is enough (Parlett, "The symmetric eigenvalue problem")
         direction = direction - basis @ (basis.T @ direction)
@@ -91,10 +86,6 @@ def orthogonal_part(direction: FloatArray, basis: FloatArray) -> FloatArray:
 
 def scaled_directions(space: Space, free: NDArray[np.bool_]) -> Iterator[FloatArray]:
     """Directions of the free coordinates, the most important first, as long as they are likely.
-
-    Args:
-        space: The space.
-        free: Which coordinates are searched, shape `(N,)`.
 
     Yields:
         Coordinates where there are few; else modes times their deviation in the prior.

@@ -56,12 +56,7 @@ class BlockDirections:
         self._turn = 0
 
     def next_block(self, x: FloatArray, count: int) -> list[FloatArray]:
-        """The next directions, fewer than `count` at the end of a cycle.
-
-        Args:
-            x: Where the search is, shape `(N,)`.
-            count: Directions asked for.
-        """
+        """The next directions, fewer than `count` at the end of a cycle."""
         units = list(islice(self._left, count))
         if not units:
             self.cycles += 1

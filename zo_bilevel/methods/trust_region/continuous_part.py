@@ -114,13 +114,7 @@ class ContinuousPart:
         self._search.notes.recommended = self._embedded(x)
 
     def recommend_smoothed(self, x: FloatArray, level: float, source: object) -> None:
-        """The same, unless another search has recommended a point of lower loss.
-
-        Args:
-            x: Shape `(n,)`.
-            level: Its loss, as far as known.
-            source: The search that says so; it may correct itself.
-        """
+        """The same, unless another search has recommended a point of lower loss."""
         if level <= self._smoothed or source is self._latest:
             self._smoothed, self._latest = level, source
             self.recommend(x)

@@ -179,12 +179,7 @@ class RegionModel:
             self._back[: self.size] = transform @ self.back
 
     def learn_metric(self, steps: list[FloatArray], radius: float) -> None:
-        """Measure lengths by the curvature, so that the ball is narrow where the loss is steep.
-
-        Args:
-            steps: Recent steps in x, at least 4 of them: their mean length is kept.
-            radius: Of the trust region.
-        """
+        """Measure lengths by the curvature, so that the ball is narrow where the loss is steep."""
         determined = self.is_determined
         hessian = (self.chosen if determined else self.local).hessian()
         before = np.eye(self.size) if determined else self._metric

@@ -243,12 +243,7 @@ def outcome_of(
 
 
 def failed_outcome(error: BaseException, seconds: float) -> Outcome:
-    """The outcome of a solve that raised: "failed", or the status its adapter knows it by.
-
-    Args:
-        error: What was raised; its `cost`, if it has one, was paid.
-        seconds: Wall-clock seconds until then.
-    """
+    """The outcome of a solve that raised: "failed", or the status its adapter knows it by."""
     worker, cost = str(os.getpid()), _paid(error)
     if isinstance(error, InvalidSolutionError):
         return Outcome("invalid", seconds=seconds, cost=cost, error=shown(error), worker=worker)

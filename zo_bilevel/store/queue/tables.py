@@ -173,11 +173,7 @@ class QueueTables:
         return [Progress(name, bool(done), taken, live) for name, done, taken, live in rows]
 
     def collect(self, task: str) -> Outcome | None:
-        """The answer to a task; none, and it is open again, where that is not to be believed.
-
-        Args:
-            task: Its name; it has an answer.
-        """
+        """The answer to a task; none, and it is open again, where that is not to be believed."""
         for job, answer, theta, seal in self._ask(schema.ANSWER_OF, task):
             if self._seals.fits(seal, "answer", task, job, answer, theta):
                 return answer_from_row(answer, theta)

@@ -59,11 +59,7 @@ class Lanes:
             self._lanes[-1].start()
 
     def next(self, seconds: float = math.inf) -> tuple[int, Outcome] | None:
-        """The index and outcome of the job that ends next; `Exception` what a lane ended by.
-
-        Args:
-            seconds: From now, after which there is none.
-        """
+        """The index and outcome of the job that ends next; `Exception` what a lane ended by."""
         try:
             left = None if seconds == math.inf else max(seconds, 0.0)
             answer = self._answers.get(timeout=left)

@@ -184,13 +184,6 @@ def run_job(
 ) -> Outcome:
     """Run one job on a borrowed worker, with its retries.
 
-    Args:
-        pool: Lends the worker.
-        shipment: The solver.
-        job: What to solve.
-        limits: Time limit and retries.
-        started: Told each worker before it gets the job; may raise `RoundCancelledError`.
-
     Returns:
         The first good outcome or the last bad one, with the seconds and cost of all attempts.
     """
