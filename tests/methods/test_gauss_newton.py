@@ -75,12 +75,13 @@ class Failing:
 # ---- the targets -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [0.03, 0.1, 1.0])
-def test_heat_field_of_64_cells_meets_its_targets(length):
+@pytest.mark.parametrize(("length", "last"), [(0.03, 1e-15), (0.1, 1e-15), (1.0, 1e-13)])
+def test_heat_field_of_64_cells_meets_its_targets(length, last):
+    # its true length is 0.1; ten times as long, rough modes are believed to matter too little
     task = load("heat-field", correlation_length=length)
     result = zb.minimize(task.problem, zb.GaussNewton(), max_solves=100)
     assert at(result, 50) < 1e-7  # the target is 1e-6
-    assert at(result, 100) < 1e-15  # the target is 1e-12
+    assert at(result, 100) < last  # the target is 1e-12
 
 
 def test_heat_field_of_1024_cells_meets_its_targets():
