@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from typing import Any, final
 
 from zo_bilevel.adapters.http.deadline import obey_deadlines
@@ -52,11 +53,18 @@ class HTTPPool:
                 limits = httpx.Limits(max_connections=self.max_concurrent)
                 self._client = httpx.Client(timeout=self.timeout_s, limits=limits)
                 obey_deadlines(self._client)
+                weakref.finalize(self, _close, self._client, self._owner)
             return self._client
 
     def close(self) -> None:
         """Close idle connections; the pool may be used again afterwards."""
         with self._lock:
             client, self._client = self._client, None
-        if client is not None and self._owner == os.getpid():
-            client.close()
+        if client is not None:
+            _close(client, self._owner)
+
+
+def _close(client: Any, owner: int) -> None:  # noqa: ANN401 - an httpx client
+    """Close connections, unless they are those of a parent process."""
+    if owner == os.getpid():
+        client.close()

