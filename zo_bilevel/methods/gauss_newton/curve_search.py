@@ -52,21 +52,22 @@ class Curve:
     def __init__(self, low: float, high: float, target: FloatArray) -> None:
         self._low, self._high, self._target = low, high, target
         self.bound = 0.0
-        self._tried: list[float] = []
+        self._failed: list[float] = []
         self._places: list[float] = []
         self._thetas: list[FloatArray] = []
 
     def tell(self, place: float, theta: FloatArray | None) -> None:
         """Take in a solve; `None` where it failed."""
-        self._tried.append(place)
-        if theta is not None:
+        if theta is None:
+            self._failed.append(place)
+        else:
             self._places.append(place)
             self._thetas.append(theta)
 
     def ask(self, count: int) -> list[float]:
         """The next places, as if each gave what is expected of it."""
         ahead = Curve(self._low, self._high, self._target)
-        ahead._tried, ahead._places = list(self._tried), list(self._places)
+        ahead._failed, ahead._places = list(self._failed), list(self._places)
         ahead._thetas = list(self._thetas)
         found = []
         for _ in range(count):
@@ -88,8 +89,8 @@ class Curve:
 
     def _next(self) -> tuple[float, FloatArray]:
         """Where the least bound is, and the theta expected there."""
-        if len(self._tried) == 1:  # halfway to the farther end
-            (place,) = self._tried
+        if len(self._places) == 1 and not self._failed:  # halfway to the farther end
+            (place,) = self._places
             far = self._low if 2.0 * place > self._low + self._high else self._high
             return 0.5 * (place + far), self._thetas[0]
         known, mean = np.array(self._places), np.mean(self._thetas, axis=0)
@@ -103,8 +104,11 @@ class Curve:
             left = 1.0 - np.einsum("ij,ji->i", near, cho_solve(factor, near.T))
             doubt = np.sqrt(variance * np.maximum(left, 0.0))
             bound = self._away(mean + near @ weights) - OPTIMISM * doubt
-            apart = np.abs(places[:, None] - np.array(self._tried)).min(axis=1)
-            best = int(np.argmin(np.where(apart > NEAREST * span, bound, np.inf)))
+            apart = np.abs(places[:, None] - known).min(axis=1)
+            is_new = apart > NEAREST * span
+            if self._failed:  # nothing is expected to come back nearer to a failed solve
+                is_new &= apart < np.abs(places[:, None] - np.array(self._failed)).min(axis=1)
+            best = int(np.argmin(np.where(is_new, bound, np.inf)))
             self.bound = float(bound[best])
             return best
 
