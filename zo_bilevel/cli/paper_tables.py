@@ -149,7 +149,7 @@ def online_adaptation(
         found = []
         for seed in range(seeds):
             start = built.quality(task.start(seed))
-            phi = descend(task, estimator, ADAPTATION_STEPS[size], seed, 0.1)
+            phi = descend(task, estimator, ADAPTATION_STEPS[size], seed, 0.03)
             found.append((start, built.quality(phi)))
         cells = [
             f"{statistics.median(getattr(s, part) for s, _ in found):.3f} -> "
