@@ -55,7 +55,7 @@ def main() -> None:
         wheel = next(Path(folder).glob("*.whl"))
         environment = Path(folder).resolve() / "fresh"
         # torch is large: the fresh environment sees what this one has, all but this package
-        venv.create(environment, with_pip=True, system_site_packages=False)
+        venv.create(environment, with_pip=False, system_site_packages=False)
         python = environment / "bin" / "python"
         site = subprocess.run(
             [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
@@ -69,8 +69,8 @@ def main() -> None:
             capture_output=True,
             text=True,
         ).stdout.strip()
-        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)]
-        subprocess.run(install, check=True)
+        install = ["install", "--quiet", "--no-deps", str(wheel)]
+        subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
         (Path(site) / "dependencies.pth").write_text(here + "\n")
         subprocess.run([python, "-c", CHECK, site, ",".join(modules())], check=True, cwd=folder)
 
