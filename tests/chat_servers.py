@@ -6,6 +6,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import pytest
+
+from zo_bilevel.adapters.prompts import chat_client
 
 
 def completion(text, prompt_tokens=10, completion_tokens=1, logprobs=None):
@@ -101,6 +104,20 @@ def stop(server):
     server.shutdown()
     server.server_close()
     server.thread.join(5)
+
+
+def serving(model):
+    """A fixture that is a server of this model, asked again without long waits after a fault."""
+
+    @pytest.fixture(name="server")
+    def running(monkeypatch):
+        monkeypatch.setenv("NO_PROXY", "*")
+        monkeypatch.setattr(chat_client, "FIRST_WAIT_S", 0.01)
+        server = start(model)
+        yield server
+        stop(server)
+
+    return running
 
 
 def forward_to(url):

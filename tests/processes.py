@@ -1,8 +1,13 @@
-"""Finding the processes that a test started, grandchildren in other sessions included."""
+"""Processes that tests start: the command line, and finding all that it left behind."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+import zo_bilevel as zb
 
 
 def marked(word: bytes) -> list[int]:
@@ -23,3 +28,10 @@ def gone_within(word: bytes, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def start_process(*words, **options):
+    """The real program, from a checkout or installed."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(zb.__file__).parents[1])}
+    command = [sys.executable, "-m", "zo_bilevel", *map(str, words)]
+    return subprocess.Popen(command, env=environment, text=True, **options)

@@ -77,3 +77,16 @@ def quadratic_loop(num_steps, rate=0.4):
         return theta - rate * H @ (theta - matrix @ phi["p"])
 
     return TorchUnroll(init, step, num_steps, dtype=torch.float64), matrix.numpy(), H.numpy()
+
+
+def loop_of(step, init=None, num_steps=3, **options):
+    def zeros(phi):
+        return {"w": torch.zeros(2, dtype=torch.float64)}
+
+    return TorchUnroll(init or zeros, step, num_steps, dtype=torch.float64, **options)
+
+
+def hypergradient_of(loop, estimator=None, **phi):
+    space = zb.Space({name: zb.Real(-10, 10) for name in phi})
+    problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: (theta["w"] ** 2).sum()))
+    return zb.hypergradient(problem, phi, estimator=estimator or zb.FG2U(len(phi)))

@@ -1,4 +1,4 @@
-"""ChatAPI: faults and retries, money, secrets, parsing, and tuning against a real server."""
+"""ChatAPI: requests, retries, secrets, what it is known by, and tuning against a real server."""
 
 import email.utils
 import logging
@@ -6,74 +6,28 @@ import pickle
 import socket
 import time
 
-import numpy as np
 import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
 import chat_servers
-from chat_servers import completion
+from chat_topics import GOOD, KEY, LABELS, SLOTS, TEXTS, apis, ledger_matches, topics
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import ChatAPI, PromptTemplate
 from zo_bilevel.adapters.http.retry_after import retry_after
 from zo_bilevel.adapters.prompts import chat_client
-from zo_bilevel.adapters.prompts.answer_parsing import match_label, row_of_class, row_of_logprobs
-from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger, CostLimitError
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt, save_prompt
-from zo_bilevel.solve.dispatch.base import Solve, takes_seed
-from zo_bilevel.solve.evaluation import Job
+from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import (
     InputError,
     MissingPackageError,
     SolveError,
-    SolveTimeoutError,
     StopRunError,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*answers name no class:UserWarning")
-KEY = "sk-very-secret-0123456789"
-TEXTS = ["a file opens", "adds one number", "the file closes", "the sum of two numbers"]
-LABELS = ["files", "numbers", "files", "numbers"]
-SLOTS = {"ask": ["Topic?", "Which topic: files or numbers?", "Say the topic."], "end": ["", "."]}
-PRICES = {"tiny": (2.0, 10.0)}
-
-
-def topics(body):
-    """Right when the question names the topics, and always for what closes."""
-    text = body["messages"][-1]["content"]
-    right, knows = "files" if "file " in text else "numbers", "Which" in text or "closes" in text
-    return 200, completion(right if knows else "no idea", prompt_tokens=len(text) // 4)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(chat_client, "FIRST_WAIT_S", 0.01)
-    server = chat_servers.start(topics)
-    yield server
-    chat_servers.stop(server)
-
-
-@pytest.fixture
-def chat(server):
-    made = []
-
-    def make(**options):
-        template = options.pop("template", PromptTemplate("{ask} {text}{end}", slots=SLOTS))
-        options = {"prices": PRICES, **options}
-        arguments = (options.pop("url", server.url), options.pop("model", "tiny"), template)
-        made.append(ChatAPI(*arguments, TEXTS, LABELS, **options))
-        return made[-1]
-
-    yield make
-    for api in made:
-        api.close()
-
-
-GOOD = {"ask": SLOTS["ask"][1], "end": ""}
-POOR = {"ask": SLOTS["ask"][0], "end": ""}
+server, chat = chat_servers.serving(topics), apis()
 
 
 def test_every_example_is_asked_once_with_all_parameters(server, chat):
@@ -96,71 +50,6 @@ def test_every_example_is_asked_once_with_all_parameters(server, chat):
     assert {headers["Authorization"] for _, _, headers in server.seen} == {f"Bearer {KEY}"}
     assert takes_seed(api)
     assert not takes_seed(chat())
-
-
-def ledger_matches(api, server):
-    spent = api.ledger.spent
-    assert (spent.calls, spent.prompt_tokens, spent.completion_tokens) == (
-        server.answers,
-        server.prompt_tokens,
-        server.completion_tokens,
-    )
-
-
-FAULTS = ["status:429,0", "status:500", "cut-before", "malformed-before", "empty", "status:503"]
-
-
-def test_the_ledger_equals_the_servers_count_under_retries(server, chat):
-    expected = chat()(GOOD).theta
-    server.answers = server.prompt_tokens = server.completion_tokens = 0
-    api = chat(max_concurrent=2)
-    server.plan = list(FAULTS)
-    answer = api(GOOD)
-    np.testing.assert_array_equal(answer.theta, expected)
-    ledger_matches(api, server)
-    assert api.ledger.spent.calls == 5  # one of them had a usage but no choices
-    assert api.ledger.spent.retries == len(FAULTS)
-    metered = api.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
-    lost = 2 * api.ledger.most(server.seen[0][1])
-    assert api.ledger.spent.lost == 2  # a cut connection and half an answer may be on the bill
-    assert answer.cost == pytest.approx(api.ledger.spent.cost)
-    assert metered < answer.cost
-    assert answer.cost <= metered + 2 * lost
-
-
-def test_lost_answers_are_booked_at_the_most_they_can_cost(server, chat):
-    server.plan = ["cut-after", "unmetered"]
-    api = chat(max_concurrent=1)
-    cost = api(GOOD).cost
-    billed = api.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
-    assert server.answers == 5
-    assert (api.ledger.spent.lost, api.ledger.spent.unmetered) == (1, 1)
-    assert cost >= billed
-
-
-@pytest.mark.parametrize(
-    ("fault", "message", "lost"),
-    [
-        ("status:429", "answered with status 429", 0),
-        ("status:500", "answered with status 500", 0),
-        ("cut-before", "broke the connection", 1),
-        ("malformed-before", "gave no JSON", 1),
-        ("empty", "gave an answer without choices", 0),
-        ("slow:0.6", "no answer within timeout_s=0.3|still answering", 1),
-    ],
-)
-def test_each_fault_is_a_failed_solve_by_name_with_its_cost(server, chat, fault, message, lost):
-    api = chat(retries=1, timeout_s=0.3, max_concurrent=1)
-    server.plan = ["ok", fault, fault]
-    kind = SolveTimeoutError if fault.startswith("slow") else SolveError
-    with pytest.raises(kind, match=message) as caught:
-        api(GOOD)
-    assert caught.value.cost == pytest.approx(api.ledger.spent.cost)
-    assert caught.value.cost > 0
-    assert api.ledger.spent.lost == 2 * lost
-    assert KEY not in str(caught.value)
-    outcome = Solve(chat(retries=0, timeout_s=0.3))(Job(0, GOOD, 0))
-    assert outcome.status == "ok"
 
 
 def test_refusals_that_cannot_change_are_not_repeated(server, chat):
@@ -208,60 +97,6 @@ def test_limits_on_concurrency_and_rate(server, chat):
     assert times[-1] - times[0] >= 0.2
 
 
-def test_max_cost_is_never_exceeded(server, chat):
-    one = chat()(GOOD).cost
-    for limit in (0.3 * one, 15.0 * one):
-        for plan in ([], ["cut-after", "status:500", "unmetered"] * 3):
-            api = chat(max_cost=limit, temperature=1.0, retries=2, max_tokens=1)
-            server.plan = list(plan)
-            server.prompt_tokens = server.completion_tokens = 0
-            outcomes = [Solve(api)(Job(k, GOOD, k)) for k in range(25)]
-            billed = api.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
-            assert billed <= api.ledger.spent.cost * (1 + 1e-12) <= limit
-            assert sum(o.cost for o in outcomes) == pytest.approx(api.ledger.spent.cost)
-            assert outcomes[-1].status == "stopped"
-            assert "might be exceeded" in outcomes[-1].error
-    ledger = ChatLedger("tiny", PRICES, 1, 1e-9)
-    with pytest.raises(CostLimitError, match="max_cost=1e-09 might be exceeded"):
-        ledger.reserve({"messages": [{"content": "a"}]})
-
-
-def test_max_cost_holds_across_copies_and_restarts(server, chat, tmp_path):
-    one = chat()(GOOD).cost
-    api = chat(max_cost=7 * one, temperature=1.0, max_tokens=1)
-    copies = [pickle.loads(pickle.dumps(api)) for _ in range(3)]
-    server.prompt_tokens = server.completion_tokens = 0
-    ended = [Solve(copy)(Job(k, GOOD, k)).status for k in range(4) for copy in copies]
-    assert ended.count("ok") >= 3
-    assert ended[-3:] == ["stopped"] * 3
-    assert api.ledger.cost_of(server.prompt_tokens, server.completion_tokens) <= 7 * one
-    for copy in copies:
-        copy.close()
-    server.prompt_tokens = server.completion_tokens = 0
-    store, limit = tmp_path / "runs.sqlite", 7 * one
-    for cap in (limit, limit, 100 * limit):
-        again = chat(max_cost=cap, temperature=1.0, max_tokens=1)
-        result = zb.minimize(again.problem(), zb.RandomSearch(), max_solves=20, store=store)
-        billed = again.ledger.cost_of(server.prompt_tokens, server.completion_tokens)
-        assert billed <= cap
-        assert ("max_cost" in result.stop_reason) == (cap == limit)
-        assert not result.failures
-    assert result.solves == 20
-
-
-def test_max_cost_counts_every_answer_and_token_that_the_settings_allow(server, chat):
-    def wordy(body):
-        return 200, completion("files", completion_tokens=8 * 64)
-
-    server.model = wordy
-    api = chat(max_cost=0.02, max_tokens=64, extra={"n": 8}, temperature=1.0)
-    assert [Solve(api)(Job(k, GOOD, k)).status for k in range(3)][-1] == "stopped"
-    assert server.answers > 1
-    assert api.ledger.cost_of(server.prompt_tokens, server.completion_tokens) <= 0.02
-    with pytest.raises(InputError, match="max_cost needs max_tokens"):
-        chat(max_cost=1.0, max_tokens=None)
-
-
 def test_a_refused_key_ends_the_run_and_is_not_stored(server, chat, tmp_path):
     server.plan = ["ok"] * 4 + ["status:401"] * 4
     store = tmp_path / "runs.sqlite"
@@ -276,141 +111,9 @@ def test_a_refused_key_ends_the_run_and_is_not_stored(server, chat, tmp_path):
         zb.minimize(chat().problem(), max_solves=6, seed=1)
 
 
-def answer_with(message, finish="stop", **more):
-    choice = {"message": message, "finish_reason": finish, **more}
-    return lambda body: (200, {**completion(""), "choices": [choice]})
-
-
-@pytest.mark.parametrize(
-    ("message", "finish", "counted"),
-    [
-        ({"content": None}, "stop", "no_content"),
-        ({"content": None, "tool_calls": [{}]}, "tool_calls", "tool_calls"),
-        ({"content": None, "refusal": "no"}, "stop", "refused"),
-        ({"content": "<think>files or"}, "length", "cut_short"),
-        ({"content": ""}, "content_filter", "filtered"),
-        ({"content": ""}, "SAFETY", "filtered"),
-        ({"content": None, "function_call": {"name": "f"}}, "function_call", "tool_calls"),
-    ],
-)
-def test_answers_without_text_fail_the_solve_under_their_own_name(
-    server, chat, message, finish, counted
-):
-    server.model = answer_with(message, finish)
-    api = chat()
-    with pytest.raises(SolveError, match=rf"4 of 4 answers name no class \({counted}: 4\)"):
-        api(GOOD)
-    assert getattr(api.ledger.spent, counted) == 4
-
-
-def test_answers_in_parts_and_after_reasoning_are_read(server, chat):
-    server.model = answer_with({"content": [{"type": "text", "text": "files"}]})
-    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
-    server.model = answer_with({"content": {"text": "files"}})
-    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
-    server.model = answer_with({"content": "<think>numbers?</think>\nfiles"})
-    assert chat()(GOOD).theta.argmax(axis=1).tolist() == [0] * 4
-    first = {"token": "\n", "logprob": -0.001, "top_logprobs": [{"token": "num", "logprob": -9}]}
-    second = {"token": "files", "logprob": -0.1}
-    server.model = answer_with({"content": "\nfiles"}, logprobs={"content": [first, second]})
-    row = chat(logprobs=True)(GOOD).theta[0]
-    assert row[0] == pytest.approx(-0.1, abs=1e-5)
-
-
-def test_one_refused_example_costs_that_example(server, chat):
-    def model(body):
-        if "adds" in body["messages"][-1]["content"]:
-            return 400, {"error": {"message": "filtered", "code": "content_filter"}}
-        return topics(body)
-
-    server.model = model
-    api = chat()
-    with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(filtered: 1\)"):
-        assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
-    assert api.ledger.spent.filtered == 1
-    strange = {"error": {"message": "something about this text"}}
-    server.model = lambda body: (400, strange) if "adds" in str(body) else topics(body)
-    api = chat(max_concurrent=1)
-    with pytest.warns(UserWarning, match=r"1 of 4 answers name no class \(refused: 1\)"):
-        assert api(GOOD).theta.argmax(axis=1).tolist() == [0, 2, 0, 1]
-    server.model = lambda body: (400, strange)
-    with pytest.raises(SolveError, match=r"something about this text.*leaves a setting out"):
-        chat()(GOOD)
-
-
 def test_any_setting_can_be_left_out(server, chat):
     chat(temperature=None, max_tokens=None)(GOOD)
     assert set(server.seen[0][1]) == {"model", "messages"}
-
-
-def test_the_loop_stops_before_its_own_max_cost(server, chat):
-    api = chat(temperature=1.0)
-    one = chat()(POOR).cost
-    result = zb.minimize(api.problem(), max_cost=10 * one, max_solves=20, seed=0)
-    assert result.cost == pytest.approx(api.ledger.spent.cost)
-    assert result.cost <= 10 * one
-    assert "cost" in result.stop_reason or "converged" in result.stop_reason
-
-
-def test_known_answers_cost_nothing_and_what_names_no_class_is_counted(server, chat):
-    api = chat()
-    with pytest.warns(UserWarning, match="3 of 4 answers name no class.*such as 'no idea'"):
-        assert api(POOR).theta.argmax(axis=1).tolist() == [2, 2, 0, 2]
-    assert api.ledger.spent.unparsable == 3
-    before = len(server.seen)
-    assert api(POOR).cost == 0.0
-    assert (len(server.seen), api.ledger.spent.cached) == (before, 4)
-    assert api.ledger.spent.unparsable == 3
-    warm = chat(temperature=1.0)
-    warm(POOR)
-    warm(POOR)
-    assert warm.ledger.spent.cached == 0
-    assert api.predict(POOR, ["a file "]) == [None]
-    assert api.predict(GOOD, ["a file opens"]) == ["files"]
-    server.model = lambda body: (200, completion("Blue."))
-    with pytest.raises(SolveError, match="4 of 4 answers name no class") as error:
-        chat()(POOR)
-    assert error.value.cost > 0.0
-
-
-def test_a_parser_of_the_users_own(server, chat):
-    server.model = lambda body: (200, completion("verdict=2"))
-    api = chat(parser=lambda answer: {"verdict=2": "numbers"}.get(answer))
-    assert api(GOOD).theta.argmax(axis=1).tolist() == [1, 1, 1, 1]
-    assert chat().name != api.name
-    wrong = chat(parser=lambda answer: "digits")
-    outcome = Solve(wrong)(Job(0, GOOD, 0))
-    assert "parser must return one of ['files', 'numbers'] or None, got 'digits'" in outcome.error
-    assert outcome.cost == pytest.approx(wrong.ledger.spent.cost)
-    assert outcome.cost > 0
-
-
-def test_labels_are_matched_and_never_guessed():
-    classes = ["files", "numbers", "big numbers"]
-    assert match_label(' "Files." ', classes) == 0
-    assert match_label("It is about numbers, I think", classes) == 1
-    assert match_label("big numbers!", classes) == 2
-    assert match_label("These are BIG  numbers", classes) == 2
-    for answer in ("", "profiles", "files or numbers", "neither"):
-        assert match_label(answer, classes) is None
-    assert row_of_class(None, 3).argmax() == 3
-    for found in (None, 0, 2):
-        assert np.exp(row_of_class(found, 3)).sum() == pytest.approx(1.0)
-
-
-def test_logprobs_are_used_when_they_come(server, chat):
-    def model(body):
-        assert body["logprobs"] is True
-        tokens = {"fi": np.log(0.6), " num": np.log(0.3), "x": np.log(0.1)}
-        return 200, completion("numbers", logprobs=tokens)
-
-    server.model = model
-    row = np.exp(chat(logprobs=True)(GOOD).theta[0])
-    np.testing.assert_allclose(row, [0.6, 0.3, 0.1], atol=1e-6)
-    shared = row_of_logprobs([{"token": "n", "logprob": 0.0}], ["number", "name"])
-    assert shared is None
-    server.model = topics  # a server that does not give them: the text is matched
-    assert chat(logprobs=True)(GOOD).theta.argmax(axis=1).tolist() == [0, 1, 0, 1]
 
 
 def test_mini_batches_are_drawn_by_the_seed(server, chat):
@@ -525,9 +228,6 @@ def test_bad_input_is_refused_by_name(server, chat, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "httpx", None)
     with pytest.raises(MissingPackageError, match=r"zo-bilevel\[prompts\]"):
         chat()
-
-
-# ---- a real server ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -37,12 +37,7 @@ def two_steps(body):
     return 200, completion(text[-4:] if "Only digits" in text else text.removeprefix("Repeat it. "))
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    server = chat_servers.start(two_steps)
-    yield server
-    chat_servers.stop(server)
+server = chat_servers.serving(two_steps)
 
 
 def pipeline(text, ask):

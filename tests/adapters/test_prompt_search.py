@@ -32,12 +32,7 @@ def scripted(body):
     return 200, completion(text[-4:] if right else "no idea", prompt_tokens=tokens)
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    server = chat_servers.start(scripted)
-    yield server
-    chat_servers.stop(server)
+server = chat_servers.serving(scripted)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from zo_bilevel.adapters import (
     PromptTask,
     PromptTemplate,
 )
-from zo_bilevel.adapters.prompts import chat_client
 from zo_bilevel.adapters.prompts.answer_store import kept_answers
 from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import (
@@ -53,13 +52,7 @@ def years(body):
     return 200, completion(answer if "year" in text else "Hello!", prompt_tokens=len(text))
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(chat_client, "FIRST_WAIT_S", 0.01)
-    server = chat_servers.start(years)
-    yield server
-    chat_servers.stop(server)
+server = chat_servers.serving(years)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""TorchUnroll, the reverse estimators, functional training: closed forms, and bad input by name."""
+"""TorchUnroll: exact derivatives, runs that repeat, states and options, threads and batches."""
 
 import copy
 import itertools
@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
-from unrolled import NUM_STEPS, SmallNetwork, quadratic_loop
+from unrolled import NUM_STEPS, SmallNetwork, hypergradient_of, loop_of, quadratic_loop
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import TorchUnroll
 from zo_bilevel.adapters.torch_unroll.functional_module import FunctionalModule
 from zo_bilevel.adapters.torch_unroll.functional_training import (
-    FunctionalAdam,
     FunctionalSGD,
     FunctionalTraining,
-    minibatches,
 )
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.evaluation import Point
@@ -28,19 +26,6 @@ from zo_bilevel.solve.streams import solve_seed
 @pytest.fixture(scope="module")
 def network():
     return SmallNetwork(seed=0)
-
-
-def loop_of(step, init=None, num_steps=3, **options):
-    def zeros(phi):
-        return {"w": torch.zeros(2, dtype=torch.float64)}
-
-    return TorchUnroll(init or zeros, step, num_steps, dtype=torch.float64, **options)
-
-
-def hypergradient_of(loop, estimator=None, **phi):
-    space = zb.Space({name: zb.Real(-10, 10) for name in phi})
-    problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: (theta["w"] ** 2).sum()))
-    return zb.hypergradient(problem, phi, estimator=estimator or zb.FG2U(len(phi)))
 
 
 class TestExactness:
@@ -365,277 +350,6 @@ class TestOptions:
 
 def plus(w, phi, t, batch):
     return {"w": w["w"] + phi["a"]}
-
-
-class TestBadInput:
-    @pytest.mark.parametrize(
-        ("step", "message"),
-        [
-            (lambda w, phi, t, b: {"v": w["w"] + phi["a"]}, r"step 0 changed the structure"),
-            (lambda w, phi, t, b: {"w": w["w"][:1] + phi["a"]}, r"step 0 changed 'w' from \(2,\)"),
-            (lambda w, phi, t, b: {"w": (w["w"] + phi["a"]).float()}, r"to \(2,\) torch.float32"),
-            (lambda w, phi, t, b: {"w": w["w"].add_(1.0)}, r"step 0 changed 'w' in place"),
-            (lambda w, phi, t, b: {"w": w["w"].data.sub_(1.0)}, r"step 0 changed 'w' in place"),
-            (lambda w, phi, t, b: {"w": 3.0}, r"step 0 must return a pytree of tensors, got float"),
-        ],
-    )
-    def test_a_step_that_breaks_a_rule_is_refused_by_name(self, step, message):
-        with pytest.raises(zb.InputError, match=message):
-            loop_of(step)({"a": 1.0})
-        with pytest.raises(zb.InnerSolverError, match=message):
-            hypergradient_of(loop_of(step), a=1.0)
-
-    def test_a_later_step_is_looked_at_too(self):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] if t < 2 else w["w"][:1]}
-
-        with pytest.raises(zb.InputError, match="step 2 changed 'w'"):
-            loop_of(step)({"a": 1.0})
-
-    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2U(2), zb.ReverseUnroll()])
-    def test_a_later_step_in_place_is_refused_too(self, estimator):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + phi["a"]} if t < 2 else {"w": w["w"].add_(phi["a"])}
-
-        with pytest.raises(zb.InputError, match="step 2 changed 'w' in place"):
-            loop_of(step)({"a": 1.0})
-        with pytest.raises(zb.InnerSolverError, match=r"step 2 (changed 'w'|writes .*) in place"):
-            hypergradient_of(loop_of(step), estimator, a=1.0)
-
-    @pytest.mark.parametrize(
-        "step",
-        [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
-        ids=["never touched", "detached"],
-    )
-    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.Neumann(2)])
-    def test_a_parameter_that_phi_does_not_reach_is_named(self, step, estimator):
-        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
-            hypergradient_of(loop_of(step), estimator, a=1.0, unused=2.0)
-
-    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll()])
-    def test_such_a_parameter_may_be_allowed(self, estimator):
-        found = hypergradient_of(loop_of(plus, allow_unreached=["b"]), estimator, a=1.0, b=2.0)
-        np.testing.assert_allclose([found["a"], found["b"]], [36.0, 0.0], atol=1e-12)
-
-    def test_names_that_are_allowed_must_be_names(self):
-        with pytest.raises(zb.InputError, match="must be a list of names, got the string 'decay'"):
-            loop_of(plus, allow_unreached="decay")
-        with pytest.raises(zb.InputError, match="allow_unreached: unknown parameter 'rat'"):
-            loop_of(plus, allow_unreached=["rat"])({"a": 1.0, "rate": 1.0})
-
-    @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.FG2U(1), zb.ReverseUnroll()])
-    def test_a_step_may_count_its_calls(self, estimator):
-        def init(phi):
-            return {"w": torch.zeros(2, dtype=torch.float64), "count": torch.tensor(0)}
-
-        def step(theta, phi, t, batch):
-            assert int(theta["count"]) == t
-            return {"w": theta["w"] + phi["a"], "count": theta["count"] + 1}
-
-        np.testing.assert_allclose(
-            hypergradient_of(loop_of(step, init), estimator, a=1.0)["a"], 36.0
-        )
-        with pytest.raises(zb.InnerSolverError, match="does not depend on 'unused'"):
-            hypergradient_of(loop_of(step, init), estimator, a=1.0, unused=2.0)
-
-    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.ReverseUnroll()])
-    def test_a_wrong_step_is_the_same_one_in_both_modes(self, estimator):
-        def step(w, phi, t, batch):
-            moved = w["w"] + phi["a"]
-            return {"w": moved if t < 3 else moved[:1]}
-
-        with pytest.raises(zb.InnerSolverError, match="step 3 changed 'w'"):
-            hypergradient_of(loop_of(step, num_steps=6), estimator, a=1.0)
-
-    def test_a_parameter_used_by_one_step_in_the_middle_is_reached(self):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + phi["a"] + (phi["b"] if t == 1 else 0.0)}
-
-        found = hypergradient_of(loop_of(step, num_steps=4), a=1.0, b=2.0)
-        np.testing.assert_allclose(found["b"], 24.0)
-
-    def test_truncation_says_what_it_cannot_see(self):
-        def init(phi):
-            return {"w": phi["start"] * torch.ones(2, dtype=torch.float64)}
-
-        said = r"last 1 steps\) does not depend on 'start'.*take FG2U or ReverseUnroll"
-        with pytest.raises(zb.InnerSolverError, match=said):
-            hypergradient_of(loop_of(plus, init), zb.TruncatedUnroll(1), a=1.0, start=1.0)
-
-    def test_a_run_ends_at_the_first_solve_that_is_a_mistake(self):
-        loop = loop_of(plus)
-        space = zb.Space(a=zb.Real(-1, 1), unused=zb.Real(-1, 1))
-        problem = zb.Problem(space, loop, loop.outer(lambda w, phi: w["w"].sum()))
-        methods = [(zb.GradientMethod(zb.ReverseUnroll()), 40), (zb.TrustRegion(), None)]
-        with pytest.raises(zb.InnerSolverError, match=r"none of 2 solves .*not depend on 'unused'"):
-            zb.minimize(problem, zb.TwoPhase(methods), max_solves=100)
-
-    def test_an_operation_without_forward_mode_is_named(self):
-        query = torch.randn(1, 1, 2, 8)
-
-        def step(w, phi, t, batch):
-            scaled = query * phi["a"].float()
-            attended = torch.nn.functional.scaled_dot_product_attention(scaled, query, query)
-            return {"w": w["w"] + attended.double().sum()}
-
-        with pytest.raises(zb.InnerSolverError, match=r"step 0 uses .*attention.*eager.*FG2UZO"):
-            hypergradient_of(loop_of(step), a=1.0)
-        assert np.isfinite(hypergradient_of(loop_of(step), zb.FG2UZO(1), a=1.0)["a"])
-
-    def test_a_parameter_read_as_a_python_number_is_named(self):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + phi["a"] * float(phi["b"].item())}
-
-        with pytest.raises(zb.InnerSolverError, match="does not depend on 'b'"):
-            hypergradient_of(loop_of(step), a=1.0, b=1.0)
-
-    def test_a_step_may_branch_on_values(self):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + phi["a"] * (2.0 if phi["a"] > 0 else 1.0)}
-
-        np.testing.assert_allclose(hypergradient_of(loop_of(step), a=1.0)["a"], 2 * 2 * 36.0)
-
-    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2UZO(1), zb.ReverseUnroll()])
-    def test_nan_in_the_loop_says_at_which_step(self, estimator):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + torch.sqrt(phi["a"] - t)}
-
-        with pytest.raises(zb.InnerSolverError, match="not finite: it began at step 2 of 5 steps"):
-            hypergradient_of(loop_of(step, num_steps=5), estimator, a=1.5)
-
-    def test_an_unstable_derivative_is_said(self):
-        def step(w, phi, t, batch):
-            return {"w": torch.sqrt(w["w"] * phi["a"])}  # at zero its slope is infinite
-
-        with pytest.raises(zb.InnerSolverError, match="its derivative is not"):
-            hypergradient_of(loop_of(step), a=1.0)
-
-    def test_a_nan_solve_is_an_invalid_evaluation_and_the_run_goes_on(self):
-        def step(w, phi, t, batch):
-            return {"w": w["w"] + torch.sqrt(phi["a"])}
-
-        loop = loop_of(step, num_steps=2)
-        problem = zb.Problem(
-            zb.Space(a=zb.Real(-1, 2)), loop, loop.outer(lambda w, phi: (w["w"] ** 2).sum())
-        )
-        method = zb.GradientMethod(zb.FG2U(1), optimizer=torch.optim.SGD, lr=0.2)
-        result = zb.minimize(problem, method, initial={"a": 0.3}, max_solves=60)
-        assert result.failures.get("invalid", 0) > 0
-        assert result.phi["a"] >= 0.0
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ((None, plus, 3), "init must be callable"),
-            ((plus, 4, 3), "step must be callable, got 4"),
-            ((plus, plus, 0), "num_steps must be a whole number >= 1, got 0"),
-            ((plus, plus, True), "num_steps must be a whole number >= 1, got True"),
-            ((plus, plus, 2.0), "num_steps must be a whole number >= 1, got 2.0"),
-        ],
-    )
-    def test_bad_arguments(self, arguments, message):
-        with pytest.raises(zb.InputError, match=message):
-            TorchUnroll(*arguments)
-
-    def test_a_numpy_number_of_steps(self):
-        assert repr(loop_of(plus, num_steps=np.int64(3))).endswith("num_steps=3)")
-
-    def test_tangents_of_a_wrong_shape(self):
-        with pytest.raises(zb.InputError, match=r"tangent 'a' has shape \(1, 2\)"):
-            loop_of(plus).jvp({"a": 1.0}, {"a": np.ones((1, 2))})
-
-
-class TestTraining:
-    @pytest.fixture
-    def data(self):
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator)
-
-    @pytest.mark.parametrize(
-        ("rule", "optimizer"),
-        [
-            (FunctionalSGD(0.05), lambda p: torch.optim.SGD(p, 0.05)),
-            (
-                FunctionalSGD(0.05, momentum=0.9, weight_decay=0.1),
-                lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1),
-            ),
-            (FunctionalAdam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
-            (
-                FunctionalAdam(0.05, weight_decay=0.2),
-                lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.2),
-            ),
-        ],
-        ids=["sgd", "momentum and decay", "adam", "adamw"],
-    )
-    def test_functional_rules_equal_those_of_torch(self, data, rule, optimizer):
-        torch.manual_seed(0)
-        module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
-        inputs, targets = data
-
-        def loss(model, batch, phi):
-            return phi["a"] * ((model(inputs) - targets) ** 2).mean()
-
-        found = FunctionalTraining(module, loss, rule).unroll(15)({"a": 1.0})
-        trained = copy.deepcopy(module)
-        torch_rule = optimizer(trained.parameters())
-        for _ in range(15):
-            torch_rule.zero_grad()
-            ((trained(inputs) - targets) ** 2).mean().backward()
-            torch_rule.step()
-        for name, weight in trained.named_parameters():
-            torch.testing.assert_close(found[name], weight.detach(), rtol=1e-4, atol=1e-5)
-
-    @pytest.mark.parametrize("rule", [FunctionalSGD("rate", momentum=0.5), FunctionalAdam("rate")])
-    def test_hyperparameters_have_exact_hypergradients(self, data, rule):
-        torch.manual_seed(0)
-        module = torch.nn.Linear(3, 1).double()
-        inputs, targets = (part.double() for part in data)
-
-        def loss(model, batch, phi):
-            rows, wanted = batch
-            return ((model(rows) - wanted) ** 2).mean()
-
-        training = FunctionalTraining(module, loss, rule, fresh=True)
-        loop = training.unroll(8, batches=minibatches(inputs, targets, size=5))
-        outer = loop.outer(lambda w, phi: ((training.model(w)(inputs) - targets) ** 2).mean())
-        problem = zb.Problem(zb.Space(rate=zb.Log(1e-3, 0.3)), loop, outer)
-        exact = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.ReverseUnroll(), seed=2)
-        pushed = zb.hypergradient(problem, {"rate": 0.05}, estimator=zb.FG2U(1), seed=2)
-        np.testing.assert_allclose(pushed["rate"], exact["rate"], rtol=1e-10)
-
-    def test_settings_by_layer_and_by_step(self, data):
-        inputs, targets = data
-
-        def loss(model, batch, phi):
-            return ((model(inputs) - targets) ** 2).mean()
-
-        module = torch.nn.Linear(3, 1)
-        rule = FunctionalSGD(lambda phi, t: {"weight": phi["rates"][t], "bias": 0.0})
-        training = FunctionalTraining(module, loss, rule)
-        found = training.unroll(2)({"rates": np.array([0.1, 0.2])})
-        assert torch.equal(found["bias"], module.bias.detach())
-        assert not torch.equal(found["weight"], module.weight.detach())
-
-    def test_fresh_weights_come_from_the_seed(self):
-        def loss(model, batch, phi):
-            return model(torch.ones(1, 3)).sum()
-
-        training = FunctionalTraining(torch.nn.Linear(3, 1), loss, fresh=True)
-        first, again, other = (training.init({}, seed)["weights"]["weight"] for seed in (1, 1, 2))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-
-    def test_running_statistics_are_refused(self):
-        module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-        with pytest.raises(zb.InputError, match="part '1' keeps running statistics"):
-            FunctionalTraining(module, lambda model, batch, phi: 0.0)
-
-    def test_an_unknown_setting_is_named(self, data):
-        training = FunctionalTraining(
-            torch.nn.Linear(3, 1), lambda m, b, phi: m(data[0]).sum(), FunctionalSGD("rat")
-        )
-        with pytest.raises(zb.InputError, match="did you mean 'rate'"):
-            training.unroll(1)({"rate": 0.1})
 
 
 class TestThreads:

@@ -6,13 +6,13 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from processes import start_process
 
 import zo_bilevel as zb
 from zo_bilevel.cli.demo import demo_grid, summary_sentence
@@ -22,26 +22,9 @@ from zo_bilevel.methods import names
 from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import MissingPackageError
 
-DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """A person's own file, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(DECAY_FILE, tmp_path / "mine.py")
-    return "mine.py"
-
 
 def call(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def start_process(*words, **options):
-    """The real program, from a checkout or installed."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(zb.__file__).parents[1])}
-    command = [sys.executable, "-m", "zo_bilevel", *map(str, words)]
-    return subprocess.Popen(command, env=environment, text=True, **options)
 
 
 class TestHelp:

@@ -5,41 +5,22 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from processes import start_process
 
-import zo_bilevel as zb
 from zo_bilevel.cli.loading import parse_seeds, parse_settings
 from zo_bilevel.cli.main import main
 from zo_bilevel.run.progress import MOST_LINES, LineProgress
 from zo_bilevel.support.errors import InputError
 
-DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """A person's own file, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(DECAY_FILE, tmp_path / "mine.py")
-    return "mine.py"
-
 
 def call(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def start_process(*words, **options):
-    """The real program, from a checkout or installed."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(zb.__file__).parents[1])}
-    command = [sys.executable, "-m", "zo_bilevel", *map(str, words)]
-    return subprocess.Popen(command, env=environment, text=True, **options)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from zo_bilevel.cli.command_line_words import hide_secret
 from zo_bilevel.cli.main import main
 from zo_bilevel.store.sqlite import Store
 
-DECAY_FILE = Path(__file__).parents[1] / "programs" / "decay_file.py"
 RUN = ("run", "mine.py:task", "--method", "random", "--max-solves", 12, "--store", "runs.sqlite")
 
 
@@ -42,13 +41,6 @@ solve = CommandLine(["cat", "in.dat"], files={"in.dat": "{{ a }} {{ depth }}"})
 space = zb.Space(a=zb.Real(-1, 1), depth=7.0)
 problem = zb.Problem(space, solve, zb.SquaredError([0.5, 7.0]))
 """
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """A person's own file, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(DECAY_FILE, tmp_path / "mine.py")
 
 
 @pytest.fixture

@@ -24,12 +24,7 @@ def years(body):
     return 200, completion(year if only else f"{year}.", prompt_tokens=len(str(messages)))
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    server = chat_servers.start(years)
-    yield server
-    chat_servers.stop(server)
+server = chat_servers.serving(years)
 
 
 @pytest.fixture
