@@ -1,8 +1,12 @@
 """What a process that runs tests does beside them."""
 
 import gc
+import signal
 
 import pytest
+
+# a job in the background of a shell ignores Ctrl-C, and so would all that it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
