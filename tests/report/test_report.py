@@ -285,5 +285,6 @@ class TestBrowser:
     def test_two_hundred_runs_are_drawn(self, browser, tmp_path):
         found = made_comparison(10, 20, steps=40)
         assert len(found.runs) == 200
+        resize(browser, 1280, 900)
         browser.get(found.to_html(tmp_path / "found.html").as_uri())
         wait_until(browser, "return document.querySelector('.plot').dataset.drawn", "yes")
