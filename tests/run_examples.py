@@ -16,15 +16,19 @@ def run(script: Path) -> bool:
     started = time.perf_counter()
     environment = {**os.environ, "MPLBACKEND": "Agg", "ZO_BILEVEL_EXAMPLE_BUDGET": "small"}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
-            cwd=folder,
-            env=environment,
-            timeout=LIMIT_SECONDS,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
+                cwd=folder,
+                env=environment,
+                timeout=LIMIT_SECONDS,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            print(f"{script.name}: not done after {LIMIT_SECONDS} s", flush=True)
+            return False
     verdict = "ok" if done.returncode == 0 else f"exit status {done.returncode}"
     said = "" if done.returncode == 0 else f"\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     print(f"{script.name}: {verdict}, {time.perf_counter() - started:.1f} s{said}", flush=True)
