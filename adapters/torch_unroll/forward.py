@@ -95,16 +95,19 @@ def _push_one(run: Run, tangent: Phi, until_it_moves: bool) -> tuple[Leaves, Ten
 
 
 def _refuse_plain_autograd(run: Run) -> None:
-    """Inside any transform of `torch.func` torch refuses what duals would lose without a word."""
+    """Run once inside a transform of `torch.func`, which refuses what duals lose without a word."""
     if "forward" in run.loop.checked:
         return
 
-    def first_step(one: torch.Tensor) -> torch.Tensor:
-        run.next(run.initial(run.phi), run.phi, 0, run.batch(0))
+    def all_steps(one: torch.Tensor) -> torch.Tensor:
+        theta = run.initial(run.phi)
+        for t in range(run.loop.num_steps):
+            theta = run.next(theta, run.phi, t, run.batch(t))
+        run.observed(theta, run.phi)
         return one
 
     with run.random():
-        torch.func.grad(first_step)(torch.ones(()))
+        torch.func.grad(all_steps)(torch.ones(()))
     run.loop.checked |= {"forward"}
 
 

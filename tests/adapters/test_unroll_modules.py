@@ -287,6 +287,18 @@ class TestMissingDerivatives:
         with pytest.raises(zb.InnerSolverError, match=r"step 0 takes a gradient.*torch.func.grad"):
             hypergradient_of(step, zb.FG2U(4))
 
+    @pytest.mark.parametrize("chunk", [1, 4])
+    def test_in_whichever_step_it_is(self, chunk):
+        def step(w, phi, t, batch):
+            if t < 2:
+                return w * phi["a"]
+            with torch.enable_grad():
+                own = w.clone().requires_grad_()
+                return w - torch.autograd.grad(((own * phi["a"]) ** 2).sum(), own)[0]
+
+        with pytest.raises(zb.InnerSolverError, match=r"step 2 takes a gradient.*torch.func.grad"):
+            hypergradient_of(step, zb.FG2U(4, chunk=chunk))
+
     def test_other_errors_of_a_step_stay_as_they_are(self):
         def step(w, phi, t, batch):
             return w @ torch.zeros(7)
