@@ -172,7 +172,7 @@ class Uncertainty:
         tied = (array_names(name, np.shape(value)) for name, (value, _) in self.tied.items())
         names = [*self.names, *(name for some in tied for name in some)]
         rows = tuple(
-            (name, number(value, 6), number(error), _interval(low, high))
+            (name, number(value, 6), number(error), interval_text(low, high))
             for name, value, error, low, high in zip(names, values, errors, *flat, strict=True)
         )
         notes = [f"not determined by the data: {words}" for words in self.undetermined]
@@ -199,7 +199,7 @@ class Uncertainty:
         return self.grid().text()
 
 
-def _interval(low: float, high: float) -> str:
+def interval_text(low: float, high: float) -> str:
     """The ends with as many digits as tell them apart."""
     width, size = high - low, max(abs(low), abs(high))
     is_told = math.isfinite(width) and width > 0

@@ -39,6 +39,8 @@ MOST_NAMED = 4
 """Parameters, or combinations of them, that one warning names."""
 UNSEEN_SHARE = 1e-4
 """The same for directions whose stiffness the slopes cannot tell from zero."""
+ROUNDING = 16 * float(np.finfo(float).eps)
+"""Of the largest number of theta or target, up to which a residual is rounding."""
 MOST_DOUBT = 0.02
 """Of a stiffness, relative, up to which slopes are sure."""
 
@@ -108,6 +110,13 @@ class Fit:
             return float(residuals @ residuals) / self.freedom
         return float(self._weights @ difference**2) / self.freedom
 
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the residuals are the rounding error of theta: there is nothing to explain."""
+        size = np.abs(self.theta) + np.abs(self.objective.target)
+        difference = np.abs(self.objective.difference(self.theta))
+        return bool((difference[self.objective.weights > 0] <= ROUNDING * np.max(size)).all())
+
     def _are_open(self, stiffness: FloatArray) -> NDArray[np.bool_]:
         """Which directions the data leave open, if they are that stiff."""
         width = self.space.upper[0] - self.space.lower[0]
@@ -171,6 +180,7 @@ class Fit:
         deviation = np.sqrt(self.residual_variance)
         spreads = np.divide(deviation, stiffness, out=np.zeros_like(stiffness), where=~is_open)
         rates, scaled = space.rates(x), np.linalg.norm(rows.T * spreads, axis=1)
+        is_told = (scaled > 0) & (not self.is_rounding)
         factor = rates[:, None] * rows.T * spreads
         covariance = factor @ factor.T  # (2)
         touched = np.any(np.abs(rows[is_open]) > OPEN_COMPONENT, axis=0)
@@ -187,7 +197,7 @@ class Fit:
             directions=rows.T,
             undetermined=self._described(is_open),
             hardly=self._described(self._are_hardly(stiffness)),
-            steps=np.divide(self.moves(), scaled, out=np.zeros_like(scaled), where=scaled > 0),
+            steps=np.divide(self.moves(), scaled, out=np.zeros_like(scaled), where=is_told),
             on_bound=on_bound(space, x),
             solves=solves,
             space=space,
