@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,9 +49,23 @@ def test_no_point_of_the_front_is_beaten_by_any_solve():
         assert value[1] == pytest.approx(phi["a"] + phi["b"])
 
 
+def test_what_breaks_a_constraint_of_the_problem_is_counted_and_is_no_point_of_the_front():
+    problem = zb.Problem(SPACE, solve, constraints=[zb.Output("theta >= 0.5")])
+    front = zb.front(problem, OBJECTIVES, num_points=4, max_solves=30)
+    assert min(phi["x"] for phi in front.phi) == pytest.approx(0.5, abs=1e-4)
+    assert min(phi["x"] for phi in front.phi) > 0.5 - 1e-5
+    assert len(front.broken) > 0
+    assert f"{len(front.broken)} solves break constraints" in str(front)
+    never = zb.Problem(SPACE, solve, constraints=[zb.Output("theta >= 4")])
+    front = zb.front(never, OBJECTIVES, num_points=2, max_solves=10)
+    assert not front.phi
+    assert "no solve keeps the constraints" in str(front)
+
+
 def test_the_picture_is_written(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     front = zb.front(zb.Problem(SPACE, solve), OBJECTIVES, num_points=2, max_solves=15)
+    dataclasses.replace(front, broken=front.others).plot()
     front.plot(tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 1000
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import numpy as np
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.problem.constraints import Output
+from zo_bilevel.problem.constraints import FEASIBLE, Output
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
@@ -43,7 +43,8 @@ class Front:
         names: Of the two objectives.
         phi: Parameters of each point, in the order of the first objective.
         values: Both objectives there, shape `(k, 2)`.
-        others: Both objectives of every other solve, shape `(p, 2)`.
+        others: Both objectives of every other solve that keeps the constraints, shape `(p, 2)`.
+        broken: The same of those that break one, which are no points of the front, `(q, 2)`.
         solves: Solves spent.
     """
 
@@ -51,6 +52,7 @@ class Front:
     phi: tuple[dict[str, Any], ...]
     values: FloatArray
     others: FloatArray
+    broken: FloatArray
     solves: int
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -64,8 +66,11 @@ class Front:
         file = None if path is None else check_plot_path(os.fspath(path))
         figure = Figure(figsize=(6.0, 4.0), layout="constrained")
         panel = figure.subplots()
-        low, high = self.values.min(axis=0), self.values.max(axis=0)
+        seen = self.values if len(self.values) else self.broken
+        low, high = seen.min(axis=0), seen.max(axis=0)
         margin = 0.15 * np.where(high > low, high - low, 1.0)
+        if len(self.broken):
+            panel.plot(*self.broken.T, "x", color="#cc6666", ms=4, label="break constraints")
         panel.plot(*self.others.T, ".", color="#999999", ms=4, label="other solves")
         panel.plot(*self.values.T, "o-", color=COLOURS[0], ms=5, label="front")
         panel.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -86,7 +91,9 @@ class Front:
             first, second = self.values[place]
             shown = ", ".join(f"{name}={_shown(v)}" for name, v in self.phi[place].items())
             lines.append(f"{number(first):>12}  {number(second):>12}  {shown}")
-        return "\n".join([*lines, f"after {self.solves} solves"])
+        few = "" if count else "no solve keeps the constraints: "
+        broke = f", {len(self.broken)} solves break constraints" if len(self.broken) else ""
+        return "\n".join([*lines, f"{few}after {self.solves} solves{broke}"])
 
 
 def front(
@@ -103,7 +110,8 @@ def front(
     """Find what a gain in one objective costs in another, by bounding the one and descending.
 
     Both are minimised alone; then the first one under bounds on the second that lie evenly between.
-    Solves are shared by all searches, and every solve that no other beats in both is on the front.
+    Solves are shared by all searches, and every solve that keeps the constraints of the problem and
+    that no other such beats in both is on the front.
 
     Args:
         problem: Space and inner solver; its own outer objective is not used.
@@ -175,10 +183,17 @@ def front(
     values = np.array(
         [[_value(one, theta, phi) for one in (first, second)] for phi, theta in solved]
     )
-    order = _nondominated(values)
-    others = np.delete(values, order, axis=0)
+    keeps = np.array([_keeps_constraints(problem, theta, phi) for phi, theta in solved])
+    order = np.flatnonzero(keeps)[_nondominated(values[keeps])]
+    others = np.delete(values, [*order, *np.flatnonzero(~keeps)], axis=0)
     phis = tuple(solved[place][0] for place in order)
-    return Front((names[0], names[1]), phis, values[order], others, spent)
+    return Front((names[0], names[1]), phis, values[order], others, values[~keeps], spent)
+
+
+def _keeps_constraints(problem: Problem, theta: Any, phi: dict[str, Any]) -> bool:  # noqa: ANN401
+    known = problem.feasible.before(problem.space.encode(phi))
+    found = (output.values(theta, phi) for output in problem.feasible.outputs)
+    return bool((np.concatenate([known, *found]) <= FEASIBLE).all())
 
 
 def _below(objective: Objective, bound: float) -> Callable[[Any, dict[str, Any]], float]:
