@@ -98,6 +98,14 @@ class TestBox:
             ball = ball_step(GRADIENT, CONVEX, radius, quartic)[0]
             np.testing.assert_array_equal(found, ball)
 
+    @pytest.mark.parametrize("size", [1e-200, 1e100, 1e200, 1e307])
+    def test_the_step_is_the_same_in_any_units_of_the_loss(self, size):
+        for room in (WIDE, (np.full(4, -0.1), np.full(4, 0.2))):
+            for radius, quartic in ((9.0, 0.0), (0.3, 0.0), (0.3, 0.7)):
+                known = trial_step(GRADIENT, CONVEX, np.eye(4), room, radius, quartic)
+                problem = size * GRADIENT, size * CONVEX, np.eye(4), room, radius, size * quartic
+                np.testing.assert_allclose(trial_step(*problem), known, rtol=1e-2, atol=1e-3)
+
     def test_what_leaves_is_held_and_the_rest_solved_again(self):
         hessian = np.array([[2.0, 0.2, 0.0], [0.2, 2.0, 0.5], [0.0, 0.5, 3.0]])
         for sign in (1.0, -1.0):

@@ -147,7 +147,7 @@ class LocalSearch:
         """Forget the differences and trust anew, unless that brought nothing last time."""
         loss = self.model.loss
         least = LEAST_REVIVAL * abs(self._revived_at) if np.isfinite(self._revived_at) else 0.0
-        if self.noise.found or self.noise.is_still or self._revived_at - loss <= least:
+        if self.noise.found or self.noise.is_still or not self._revived_at - loss > least:
             return False
         self._revived_at = loss
         self.noise.widen()

@@ -35,7 +35,7 @@ MOST_IDLE = 6
 def propose(state: LocalState, width: int) -> StepPlan:
     """The next round; no points when nothing is left to gain."""
     quadratic = state.model.quadratic()
-    if not np.isfinite(quadratic.hessian).all():  # answers so far away that squares overflow
+    if not quadratic.is_finite:  # answers so far away that squares overflow
         state.model.forget(values=True)
         state.start_over()
         quadratic = state.model.quadratic()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from zo_bilevel.support.arrays import FloatArray
 
 
@@ -24,6 +26,12 @@ class Quadratic:
     hessian: FloatArray
     doubt: FloatArray
     ignorance: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it is."""
+        parts = self.gradient.sum() + self.hessian.sum() + self.doubt.sum() + self.ignorance
+        return bool(np.isfinite(parts))
 
     def change(self, step: FloatArray, *, doubt: bool = False) -> float:
         """Of the loss, along a step."""

@@ -20,6 +20,10 @@ GROWTH, SHRINK, SHRINK_AFTER_FAILURE = 2.0, 0.7, 0.25
 """Of the radius, in lengths of the step."""
 STIFFNESS = 1e6
 """Of the springs that hold a step on a bound, in units of the Hessian's trace."""
+MOST_HALVINGS = 64
+"""Of the ratio of two dampings, in logarithms: more than any two numbers need."""
+MOST_DECADES = 50
+"""From 1, of slopes and curvatures: farther, they are the unit, as powers of them overflow."""
 MOST_SETS = 6
 """Active sets tried."""
 SINGULAR = 1e-14
@@ -73,14 +77,14 @@ def ball_step(
     high = low
     if is_too_long(low):
         high = low + size / radius + (quartic * size**2) ** (1.0 / 3.0)
-    while high > 1.02 * low:
+    for _ in range(MOST_HALVINGS):
+        if high <= 1.02 * max(low, least):
+            break
         middle = math.sqrt(max(low, least) * high)
         if is_too_long(middle):
             low = middle
-        elif high > least:
+        else:
             high = middle
-        if high <= 1.02 * least:
-            break
     step: FloatArray = -(vectors @ (turned / (curvatures + high)))
     return step, lift + high
 
@@ -103,6 +107,9 @@ def trial_step(
         radius: Longest step.
         quartic: Of the term `quartic |s|^4 / 4`.
     """
+    largest = max(float(np.abs(hessian).max()), float(np.abs(gradient).max()), quartic)
+    unit = largest if largest > 0.0 and abs(math.log10(largest)) > MOST_DECADES else 1.0
+    gradient, hessian, quartic = gradient / unit, hessian / unit, quartic / unit
     step, damping = ball_step(gradient, hessian, radius, quartic)
     change = basis @ step
     if np.any(change < room[0]) or np.any(change > room[1]):
