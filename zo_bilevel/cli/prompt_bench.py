@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.cli.prompt_selection import Selection
+from zo_bilevel.cli.prompt_folds import Path, best_length, folded
+from zo_bilevel.cli.prompt_selection import Phi, Selection
 from zo_bilevel.cli.prompt_table import PROBE
+from zo_bilevel.comparison.observed_method import ObservedMethod
+from zo_bilevel.run.loop import minimize
 from zo_bilevel.run.progress import Progress
+from zo_bilevel.solve.dispatch.batched import Batched
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
@@ -23,7 +27,11 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.base import Method
     from zo_bilevel.run.result import Record, Result
     from zo_bilevel.run.runs import Run
-    from zo_bilevel.tasks.prompt_data import Split
+    from zo_bilevel.tasks.prompt_data import Split, Texts
+
+    Tune: TypeAlias = Callable[
+        [FrozenTransformer, int, Callable[[Record], None]], tuple[Run, Result]
+    ]
 
 OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
 POPULATION = 20
@@ -65,6 +73,11 @@ class SoftPromptBench:
                 f"{share} of {options['shots']}"
             )
         self.train, self.validation = self.split.train, None
+        self.folds: list[tuple[Texts, Texts]] = []
+        if options["folds"]:
+            if share is not None:
+                raise InputError("give validation or folds: each part of the folds is such a share")
+            self.folds, count = folded(self.train, options["folds"], options["shots"]), 0
         if count:
             parts = split_shots(self.split.train, options["shots"] - count, seed)
             self.train, self.validation = parts.train, parts.test
@@ -78,11 +91,11 @@ class SoftPromptBench:
         asked = {name: self.options[name] for name in ("device", "precision")}
         return LanguageModel(source, self.options["kind"], **asked)
 
-    def solver(self, prompt: SoftPrompt) -> FrozenTransformer:
-        """The examples under a soft prompt of these settings."""
+    def solver(self, prompt: SoftPrompt, train: Texts | None = None) -> FrozenTransformer:
+        """The examples, or some of them, under a soft prompt of these settings."""
         from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
 
-        train, template = self.train, self.options["template"]
+        train, template = train or self.train, self.options["template"]
         return FrozenTransformer(
             self.model, train.texts, train.labels, self.words, prompt=prompt, template=template
         )
@@ -175,50 +188,76 @@ class SoftPromptBench:
 
     def selection(self, solver: FrozenTransformer, calls: int) -> Selection:
         """Keeps the prompt that is best on the validation share."""
-        from zo_bilevel.tasks.prompts import held_out
-
         known = self.validation
-        if known is None:
-            return Selection(None, calls)
-
-        def judge(phi: Mapping[str, Any] | None) -> float:
-            loss = held_out(solver, phi, known).cross_entropy
-            return np.inf if loss is None else loss.value
-
-        return Selection(judge, calls)
+        return Selection(None if known is None else _judge(solver, known), calls)
 
     def run(self, name: str, method: Method, progress: Progress, place: int, count: int) -> Found:
         """One method, on the same examples and calls as the others."""
-        from zo_bilevel.comparison.observed_method import ObservedMethod
-        from zo_bilevel.run.loop import minimize
-        from zo_bilevel.solve.dispatch.batched import Batched
         from zo_bilevel.tasks.prompts import DRAWN_BOUND
 
-        calls = self.options["max_calls"]
-        is_ours = name == OURS
+        calls, spent = self.options["max_calls"], [0, 0.0]
         drawn = dataclasses.replace(self.prompt, bound=DRAWN_BOUND)
-        solver = self.ours if is_ours else self.solver(drawn)
+        prompt = self.prompt if name == OURS else drawn
+        width = 1 if name == OURS else POPULATION
 
-        traced, selection = ObservedMethod(method, name), self.selection(solver, calls)
+        def tune(
+            solver: FrozenTransformer, calls_here: int, see: Callable[[Record], None]
+        ) -> tuple[Run, Result]:
+            traced = ObservedMethod(method, name)
 
-        def observe(record: Record) -> None:
-            traced.observe(record)
-            selection.see(record)
-            share = (place + record.solve / calls) / count
-            progress.update(share, f"{name}: {record.solve} of {calls} calls", record.best_loss)
+            def observe(record: Record) -> None:
+                traced.observe(record)
+                see(record)
+                done = int(spent[0]) + record.solve
+                words = f"{name}: {done} of {calls} calls"
+                progress.update((place + done / calls) / count, words, record.best_loss)
 
-        result = minimize(
-            solver.problem(),
-            traced,
-            max_solves=calls,
-            seed=self.seed,
-            dispatcher=Batched(),
-            round_width=1 if is_ours else POPULATION,
-            callback=observe,
-        )
-        phi = selection.best()[1]
+            result = minimize(
+                solver.problem(),
+                traced,
+                max_solves=calls_here,
+                seed=self.seed,
+                dispatcher=Batched(),
+                round_width=width,
+                callback=observe,
+            )
+            run = traced.finished(result)
+            spent[0] += run.solves
+            spent[1] += run.seconds
+            return dataclasses.replace(run, solves=int(spent[0]), seconds=spent[1]), result
+
+        solver = self.ours if name == OURS else self.solver(prompt)
+        if self.folds:
+            run, result, phi = self._cross_validated(prompt, solver, tune)
+        else:
+            selection = self.selection(solver, calls)
+            run, result = tune(solver, calls, selection.see)
+            phi = selection.best()[1]
         kept = dataclasses.replace(result, phi=self.ours_start() if phi is None else dict(phi))
-        return self._found(traced.finished(result), self._logits(phi, solver), kept)
+        return self._found(run, self._logits(phi, solver), kept)
+
+    def _cross_validated(
+        self, prompt: SoftPrompt, whole: FrozenTransformer, tune: Tune
+    ) -> tuple[Run, Result, Phi | None]:
+        """A run without each part chooses how long the run on all examples is."""
+        calls = self.options["max_calls"] // (len(self.folds) + 1)
+        if not calls:
+            raise InputError(
+                f"max_calls must be > folds, got {self.options['max_calls']} for {len(self.folds)}"
+            )
+        paths, judges = [], []
+        for train, own in self.folds:
+            solver = self.solver(prompt, train)
+            paths.append(Path())
+            judges.append(_judge(solver, own))
+            run, result = tune(solver, calls, paths[-1].see)
+            if run.status == "interrupted":
+                return run, result, None
+        length, share = best_length(paths, judges, calls)
+        path = Path()
+        if length:
+            run, result = tune(whole, length, path.see)
+        return run, result, path.after(length, share)
 
     def ours_start(self) -> dict[str, Any]:
         """The latent numbers of the hand-written prompt."""
@@ -232,3 +271,16 @@ class SoftPromptBench:
             if row.run.method == OURS and row.result is not None:
                 scores = to_plain({"train_loss": row.run.loss, "held_out": row.scores})
                 self.ours.prompted(row.result.phi).save(folder, row.result, scores)
+
+
+def _judge(solver: FrozenTransformer, known: Texts) -> Callable[[Phi | None], float]:
+    """Cross-entropy of texts under a prompt of a solver."""
+    from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
+
+    outer = CrossEntropy([solver.classes.index(label) for label in known.labels])
+
+    def judge(phi: Phi | None) -> float:
+        logits = solver.prompted(phi).logits(known.texts)
+        return float(outer.loss(np.asarray(logits, dtype=np.float64).ravel()))
+
+    return judge

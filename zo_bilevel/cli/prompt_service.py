@@ -108,6 +108,8 @@ class ServiceBench:
             proposer = Proposer(self._writer, self.settings["proposer"].get("about", ""))
         share = self.options["validation"] or self.settings.get("validation", 0.4)
         given = {name: self.settings.get(name, 0) for name in ("folds", "length_price")}
+        if self.options["folds"] is not None:
+            given["folds"] = self.options["folds"]
         search = PromptSearch(task, proposer, validation=share, **given)
         return task, search, held_out
 
