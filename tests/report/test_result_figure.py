@@ -26,7 +26,7 @@ def fit():
     target = line({"a": 1.0, "b": -2.0}) + np.random.default_rng(0).normal(0, 0.1, 25)
     target[4] = np.nan
     problem = zb.Problem(
-        zb.Space(a=zb.Real(-9, 9), b=zb.Real(-9, 9)), line, zb.SquaredError(target, sigma=0.5)
+        zb.Space(a=zb.Real(-9, 9), b=zb.Real(-9, 9)), line, zb.SquaredError(target, weights=4.0)
     )
     return zb.minimize(problem, max_solves=30)
 
@@ -57,6 +57,17 @@ class TestFigure:
         np.testing.assert_array_equal(fitted.get_ydata(), fit.theta)
         best = panels["Convergence"].get_lines()[1].get_ydata()
         assert best[-1] == fit.loss
+
+    def test_residuals_are_in_the_sigma_given(self):
+        target = line({"a": 1.0, "b": -2.0}) + 0.1 * np.sin(9 * TIMES)
+        target[4] = np.nan
+        data = zb.SquaredError(target, sigma=0.02)
+        found = zb.minimize(
+            zb.Problem(zb.Space(a=zb.Real(-9, 9), b=zb.Real(-9, 9)), line, data), max_solves=20
+        )
+        panel = panels_of(found.plot(x=TIMES))["Residuals"]
+        (drawn,) = (part for part in panel.lines if len(part.get_ydata()) == 25)
+        np.testing.assert_allclose(drawn.get_ydata(), (target - found.theta) / 0.02, rtol=1e-9)
 
     def test_bands_are_those_of_the_textbook(self, fit):
         used = np.arange(25) != 4

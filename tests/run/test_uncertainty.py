@@ -238,6 +238,31 @@ class TestProfile:
             zb.profile(polynomial(noisy(0)), {}, "b[3]")
 
 
+def test_sigma_is_taken_as_given_and_weights_are_relative():
+    """With sigma the covariance is (J'J / sigma^2)^-1 whatever the residuals; z is normal."""
+    target, space = noisy(0), zb.Space(b=zb.Real(-50, 50, shape=(3,)))
+    best, inverse = fitted(target), np.linalg.inv(DESIGN.T @ DESIGN)
+    scatter = np.sqrt(np.sum((target - DESIGN @ best) ** 2) / 22)
+    for options in ({"sigma": 0.5}, {"covariance": 0.25 * np.eye(25)}):
+        problem = zb.Problem(space, lambda p: DESIGN @ p["b"], zb.SquaredError(target, **options))
+        found = zb.uncertainty(problem, {"b": best})
+        np.testing.assert_allclose(found.covariance, 0.25 * inverse, rtol=1e-6)
+        high = found.intervals()["b"][1] - best
+        np.testing.assert_allclose(high, 1.95996 * found.deviations, rtol=1e-5)
+        assert found.residual_deviation == pytest.approx(scatter / 0.5)
+        assert f"sigma as given; the data scatter {scatter / 0.5:.3g} of it" in str(found)
+    found = zb.uncertainty(polynomial(target, 4.0), {"b": best})
+    np.testing.assert_allclose(found.covariance, scatter**2 * inverse, rtol=1e-6)
+
+
+def test_fewer_data_than_parameters_have_errors_where_sigma_is_given():
+    space = zb.Space(a=zb.Real(-9, 9), b=zb.Real(-9, 9))
+    problem = zb.Problem(space, lambda p: [p["a"] + p["b"]], zb.SquaredError([1.0], sigma=0.1))
+    found = zb.uncertainty(problem, {"a": 0.3, "b": 0.7})
+    assert found.undetermined == ("a + b is determined, a and b are not",)
+    assert str(found).startswith("sigma as given\n")
+
+
 def test_a_direction_that_the_data_do_not_tell_is_no_parameter_of_the_fit():
     rng = np.random.default_rng(0)
     design = rng.normal(size=(8, 3))
@@ -318,7 +343,7 @@ def test_what_the_data_know_no_better_than_the_bounds_is_said():
     both = np.stack([np.exp(-1.22 * TIMES), np.exp(-1.2 * TIMES)], axis=1)
     data = both @ [2.0, 3.0] + 0.04 * np.cos(40 * TIMES)
     problem = zb.Problem(
-        space, lambda p: both @ [p["fast"], p["slow"]], zb.SquaredError(data, sigma=0.1)
+        space, lambda p: both @ [p["fast"], p["slow"]], zb.SquaredError(data, weights=100.0)
     )
     result = zb.minimize(problem, max_solves=30)
     words = "hardly determined by the data: fast + slow is determined, fast and slow are not"
@@ -347,5 +372,5 @@ def test_missing_data_leave_the_residual_deviation_alone_and_are_ranked_by_their
     assert {place for place, _ in ranked[:2]} == {0, 2}
     jacobian = np.array([1.0, times[0]])
     spread = jacobian @ found.covariance @ jacobian
-    expected = np.log1p(spread / (found.residual_deviation * 0.01) ** 2)
+    expected = np.log1p(spread / 0.01**2)
     assert dict(ranked)[0] == pytest.approx(expected, rel=1e-5)

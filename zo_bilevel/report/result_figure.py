@@ -120,9 +120,10 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
         dressed(panel, f"Data and fit{own}", label, is_log=is_log)
 
     def draw_residuals(panel: Axes) -> None:
-        scaled = (np.sqrt(data.weights) * (data.target - theta))[used]
+        scaled = (np.sqrt(data.precisions) * (data.target - theta))[used]
         freedom = used.size - (0 if known is None else len(known.names))
         deviation = math.sqrt(float(scaled @ scaled) / max(freedom, 1)) or 1.0
+        deviation = 1.0 if data.is_absolute else deviation
         panel.axhspan(-2, 2, color="#eeeeee", zorder=0)
         panel.axhline(0, color="#999999", lw=1.0)
         shown = np.full(theta.size, np.nan)
@@ -131,7 +132,7 @@ def _data_panels(result: Result, known: Uncertainty | None, x: Any) -> list[Draw
         for k, (_, part) in enumerate(parts):
             colour = COLOURS[k % len(COLOURS)] if len(parts) > 1 else DATA
             panel.plot(across[part], shown[part], ".", color=colour, ms=4)
-        up = "(data - fit) / standard deviation"
+        up = f"(data - fit) / {'sigma given' if data.is_absolute else 'standard deviation'}"
         dressed(panel, "Residuals", label, up, is_log=is_log)
 
     fits = [partial(draw_fit, shown=shown) for shown in _panels(data, theta)]

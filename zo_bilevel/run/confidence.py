@@ -34,8 +34,10 @@ class Uncertainty:
         names: One a number: "a", or "field[3]" for arrays. Length N.
         values: The parameters, shape `(N,)`.
         covariance: Shape `(N, N)`; infinite variances for what the data do not determine.
-        degrees_of_freedom: Data less parameters; infinite with priors.
-        residual_deviation: Estimated standard deviation of a measurement of weight 1.
+        degrees_of_freedom: Data less parameters; infinite where sigma or covariance are given,
+            which are taken as they are.
+        residual_deviation: Of a measurement of weight 1, estimated from the residuals: the errors
+            are scaled by it unless sigma or covariance are given, of which it then is a multiple.
         stiffness: Singular values of the weighted Jacobian per scaled unit, `(N,)`, falling.
         directions: The eigen-directions they belong to, one a column, scaled, `(N, N)`.
         undetermined: What the data leave open, in words.
@@ -190,8 +192,10 @@ class Uncertainty:
             f"{self.degrees_of_freedom} degrees of freedom, residual standard deviation "
             f"{number(self.residual_deviation, 4)}"
             if np.isfinite(self.degrees_of_freedom)
-            else "with priors, standard deviations of the data as given"
+            else "sigma as given"
         )
+        if np.isinf(self.degrees_of_freedom) and np.isfinite(self.residual_deviation):
+            title += f"; the data scatter {number(self.residual_deviation, 3)} of it"
         header = ("parameter", "value", "standard\nerror", "95 % interval")
         return Grid(title, header, rows[:MOST_ROWS], tuple(notes))
 

@@ -7,8 +7,9 @@ Regression Analysis, 1988, section 2.2):
     C   = s^2 (J' W J)^-1                          covariance of the parameters            (2)
     b_k +- t(p - n) sqrt(C_kk)                     interval of one of them                 (3)
 
-With priors the residuals of these stand below those of the data (`Residuals`), and as the two must
-be weighed against each other, the data's standard deviations are believed: s^2 = 1.
+Where standard deviations or a covariance of the data are given they are believed: s^2 = 1, and t is
+normal; weights alone are relative. With priors, which need them, the residuals of these stand below
+those of the data (`Residuals`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Fit:
 
     Args:
         space: The parameters, all of them continuous.
-        objective: Target and weights; more data than parameters.
+        objective: Target and weights.
         slopes: Where, and how theta changes there.
         theta: Inner solution there, shape `(m,)`.
 
@@ -81,6 +82,7 @@ class Fit:
             rows = parts.slopes(known, self.slopes.x, np.eye(self.space.size))
             triangle = np.asarray(np.linalg.qr(rows, mode="r"))
         _, stiffness, rows = np.linalg.svd(triangle)
+        stiffness = np.append(stiffness, np.zeros(len(rows) - stiffness.size))
         along = np.einsum("kn,nm,km->k", rows, self.slopes.doubt, rows)
         error = np.sqrt(float(roots @ roots) * np.maximum(along, 0.0))
         for name, value in (("stiffness", stiffness), ("error", error), ("rows", rows)):
@@ -92,23 +94,31 @@ class Fit:
         return self.objective.weights * (self.objective.rows.size / self.objective.target.size)
 
     @property
-    def freedom(self) -> float:
-        """Data less directions that they tell of; infinite with priors: deviations are believed."""
-        if self.space.has_prior:
-            return math.inf
+    def _left(self) -> int:
+        """Data and priors less the directions that they tell of."""
         told = np.count_nonzero(self.stiffness > SINGULAR_SHARE * self.stiffness[0])
-        return int(np.count_nonzero(self.objective.weights) - told)
+        prior = Residuals(self.space, self.objective).prior
+        held = 0 if prior is None else prior.size
+        return int(np.count_nonzero(self.objective.weights) + held - told)
+
+    @property
+    def freedom(self) -> float:
+        """Data less directions that they tell of; infinite where their deviations are given."""
+        return math.inf if self.objective.is_absolute else self._left
+
+    @property
+    def scatter(self) -> float:
+        """Of residuals, for a measurement of weight 1 (eq. 1); NaN where none are left over."""
+        rows = self.objective.whiten(self.objective.difference(self.theta))
+        prior = Residuals(self.space, self.objective).prior
+        if prior is not None:
+            rows = np.append(rows, prior.residuals(self.slopes.x))
+        return math.sqrt(float(rows @ rows) / self._left) if self._left > 0 else math.nan
 
     @property
     def residual_variance(self) -> float:
-        """Of a measurement of weight 1 (eq. 1); 1 with priors."""
-        if self.space.has_prior:
-            return 1.0
-        difference = self.objective.difference(self.theta)
-        if self.objective.has_covariance:
-            residuals = self.objective.whiten(difference)
-            return float(residuals @ residuals) / self.freedom
-        return float(self._weights @ difference**2) / self.freedom
+        """Of a measurement of weight 1 that errors rest on: 1 where deviations are given."""
+        return 1.0 if self.objective.is_absolute else self.scatter**2
 
     @property
     def is_rounding(self) -> bool:
@@ -192,7 +202,7 @@ class Fit:
             values=values,
             covariance=covariance,
             degrees_of_freedom=self.freedom,
-            residual_deviation=float(deviation),
+            residual_deviation=self.scatter,
             stiffness=stiffness,
             directions=rows.T,
             undetermined=self._described(is_open),

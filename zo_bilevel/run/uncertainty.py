@@ -49,9 +49,10 @@ def uncertainty(
     A result of Gauss-Newton, the default for vectors, brings the derivatives along that the method
     knew at the end; where it is sure of them (`zo_bilevel.run.fit`) nothing is solved. Else a
     forward difference along each parameter takes N + 1 solves, which may run at once; the logger
-    "zo_bilevel" is told before. The model is linear in the neighbourhood that the data leave open,
-    and the residuals are independent with a variance that the weights give up to one factor, which
-    is estimated (eq. 1 of `zo_bilevel.run.fit`).
+    "zo_bilevel" is told before. The model is taken to be linear in the neighbourhood that the data
+    leave open. `sigma=` and `covariance=` of the data are taken as given (`absolute_sigma` of
+    curve_fit); `weights=` are relative: the factor is estimated from the residuals (eq. 1 of
+    `zo_bilevel.run.fit`; `scale_covar` of lmfit), as it is without any.
 
     Args:
         problem: A problem whose outer objective is `SquaredError`.
@@ -68,7 +69,8 @@ def uncertainty(
         Covariance and what follows from it.
 
     Raises:
-        InputError: If an argument breaks its rule, or there are no more data than parameters.
+        InputError: If an argument breaks its rule, or there are neither sigma nor more data than
+            parameters.
         UnsupportedProblemError: If the objective is no squared error, or a parameter is an integer
             or a choice.
         InnerSolverError: If one of the solves failed.
@@ -135,7 +137,8 @@ def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:
     """The objective of a problem whose parameters can have errors.
 
     Raises:
-        InputError: If an argument breaks its rule, or there are no more data than parameters.
+        InputError: If an argument breaks its rule, or there are neither sigma nor more data than
+            parameters.
         UnsupportedProblemError: If the objective is no squared error, or a parameter is discrete.
     """
     if not isinstance(problem, Problem):
@@ -154,9 +157,9 @@ def checked_fit(problem: Problem, relative_step: float | None) -> SquaredError:
     if relative_step is not None and not 0 < relative_step < 1:
         raise InputError(f"relative_step must lie in (0, 1), got {relative_step}")
     num_data = int(np.count_nonzero(problem.outer.weights))
-    if num_data <= problem.space.size and not problem.space.has_prior:
+    if num_data <= problem.space.size and not problem.outer.is_absolute:
         raise InputError(
-            "uncertainty needs more data than parameters, "
+            "uncertainty needs sigma= of the data, or more data than parameters, "
             f"got {num_data} data of weight > 0 and {problem.space.size} parameters"
         )
     return problem.outer

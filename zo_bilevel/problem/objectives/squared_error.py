@@ -39,7 +39,7 @@ class SquaredError(ThetaObjective):
         weights: One number, or the target's structure: its shape, names and labels; parts of a
             dict also as numbers or arrays that broadcast. Finite and >= 0. Default 1.
         sigma: Standard deviations of the measurements, likewise; > 0. Each weight is divided by
-            its square.
+            its square. Error bars take it as given, where weights alone are relative.
         covariance: Of the errors of measurement, in place of weights and sigma: a matrix for all
             numbers of the target in their order, or, for a dict, one for each part by the same
             names. Rows and columns of missing values are left out.
