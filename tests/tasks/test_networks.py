@@ -61,8 +61,8 @@ def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
     start = task.start(0)
     # one solve and nothing else: its loss is the start's mean over the same fresh seeds
-    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=30)
-    result = zb.minimize(task.problem, method, initial=start, max_solves=30)
+    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=60)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=60)
     assert not result.failures
     error = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
     assert result.loss < before.loss + 2.0 * error + 0.05
