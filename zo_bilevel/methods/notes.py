@@ -63,8 +63,8 @@ class Notes:
         finished: Why a rule of `StopRules` ends the run, in words.
         slopes: Around the best point, of methods that model the inner solution, once they end.
         last_ok: Whether each of the last ten solves was ok.
-        unseen: Differences that changed nothing, of searches that ended with loss left: no such
-            search knows that it has converged.
+        unseen: Differences that changed nothing at the best point, where a search ended with loss
+            left: it does not know that it has converged.
         minima: Found from several starts, the best first.
     """
 

@@ -30,8 +30,6 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
         yield from sparse_start(search, probing)
         one_by_one = probing.search.is_asynchronous
         yield from (Arrivals(search, probing) if one_by_one else search).run()
-        if not probing.is_exact:
-            probing.search.notes.unseen += search.unseen
         if search.noise.is_still and not search.is_solved:
             probing.refuse_stillness()
         restarts.remember(search.model.center)
@@ -40,6 +38,7 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
             yield from whole(probing.search, sliding.rounds())
             break
         best = search if best is None or search.model.loss < best.model.loss else best
+        probing.search.notes.unseen = 0 if probing.is_exact else best.unseen
         left = outer.unexplained(best.model.loss, first)
         if not may_restart or search.noise.found or not restarts.worth_it(left):
             break

@@ -63,7 +63,8 @@ class LocalSearch:
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
         self._lost_trials = 0
-        self._unseen = 0
+        self._unseen: list[FloatArray] = []
+        self._has_looked_again = False
 
     # ---- the loop ----------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class LocalSearch:
     @property
     def unseen(self) -> int:
         """Differences that changed nothing: no derivatives of zero, unless no loss is left."""
-        return 0 if self.is_solved else self._unseen
+        return 0 if self.is_solved else len(self._unseen)
 
     @property
     def is_at_edge(self) -> bool:
@@ -140,8 +141,23 @@ class LocalSearch:
             self._probing.recommend(self.model.center)
 
     def goes_on(self) -> bool:
-        """Whether a search that has come to its end begins anew."""
-        return not self.state.has_converged and self._revive()
+        """Whether a search that has come to its end looks again, or begins anew."""
+        return self._look_again() or (not self.state.has_converged and self._revive())
+
+    def _look_again(self) -> bool:
+        """Repeat here, once, the differences that changed nothing where they were taken."""
+        state, noise = self.state, self.noise
+        if not self._unseen or self._has_looked_again or noise.found or noise.is_still:
+            return False
+        self._has_looked_again = True
+        again = (state.probe_as_long(way) for way in self._unseen)
+        state.again = [way for way in again if way is not None]
+        if len(state.again) < len(self._unseen):
+            state.again = []
+            return False
+        self._unseen, state.has_converged, state.idle = [], False, 0
+        state.trust.radius = max(state.trust.radius, noise.radius)
+        return True
 
     def _revive(self) -> bool:
         """Forget the differences and trust anew, unless that brought nothing last time."""
@@ -188,7 +204,8 @@ class LocalSearch:
             self._learn_trials(plan.points, answers.thetas, is_stale=is_stale)
         for probe, change in zip(plan.probes, answers.changes, strict=True):
             self.state.differences += 1
-            self._unseen += change is not None and not np.any(change.change)
+            if change is not None and not np.any(change.change):
+                self._unseen.append(probe)
             if change is None or self.noise.is_too_short(change.change):
                 self.state.explorer.retry(probe)
             elif not self._keeps_values and plan.base is not None:

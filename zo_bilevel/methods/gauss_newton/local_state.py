@@ -40,6 +40,7 @@ class LocalState:
         disappointments: Trial steps in a row that gained far less than predicted.
         idle: Trial steps in a row that gained nothing.
         renewals: Slopes still to be measured anew before the next trial step.
+        again: Differences that come before anything else.
         has_converged: Whether no step promises any gain.
     """
 
@@ -51,6 +52,7 @@ class LocalState:
     disappointments: int = 0
     idle: int = 0
     renewals: int = 0
+    again: list[FloatArray] = field(default_factory=list)
     has_converged: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +106,11 @@ class LocalState:
         if length == 0.0:
             return None
         return self.explorer.inside(self.model.basis @ (step / length), base, self.noise.radius)
+
+    def probe_as_long(self, way: FloatArray) -> FloatArray | None:
+        """A displacement taken elsewhere, from the center, as the bounds allow."""
+        length = math.sqrt(way @ way)
+        return self.explorer.inside(way / length, self.model.center, length)
 
     def next_promise(self, quadratic: Quadratic) -> float:
         """Of the loss, what the next direction may explain as its prior has it; else infinite."""

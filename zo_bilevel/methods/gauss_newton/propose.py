@@ -34,6 +34,9 @@ MOST_IDLE = 6
 
 def propose(state: LocalState, width: int) -> StepPlan:
     """The next round; no points when nothing is left to gain."""
+    if state.again:
+        probes, state.again = state.again, []
+        return StepPlan(base=state.model.center, probes=probes)
     quadratic = state.model.quadratic()
     if not quadratic.is_finite:  # answers so far away that squares overflow
         state.model.forget(values=True)
