@@ -8,6 +8,7 @@ import torch
 from unrolled import SmallNetwork, quadratic_loop
 
 import zo_bilevel as zb
+from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import frame_correction
 from zo_bilevel.estimators.push import contracted, fitting
@@ -341,6 +342,19 @@ def test_gauss_newton_model_from_exact_derivatives():
     gradient, hessian = sketch.model(evaluator.bound)
     step = plan.V @ np.linalg.solve(hessian, -gradient)
     np.testing.assert_allclose(step, np.linalg.lstsq(matrix, np.ones(4), rcond=None)[0], atol=1e-9)
+
+
+def test_a_coordinate_never_drawn_has_no_standard_error():
+    space = zb.Space(x=zb.Real(-3, 3, shape=(6,)))
+    loop = TorchUnroll(lambda phi: 0 * phi["x"], lambda theta, phi, t, batch: phi["x"] * 1.0, 1)
+    problem = zb.Problem(space, loop, loop.outer(lambda theta, phi: theta.sum()))
+    for count in (1, 2, 8):
+        estimator = zb.FG2U(count, directions="coordinate", chunk=2)
+        found = zb.hypergradient(problem, estimator=estimator)
+        drawn = found["x"] != 0.0
+        assert drawn.sum() == min(count, 6)
+        expected = drawn if count > 1 else np.zeros(6, dtype=bool)
+        np.testing.assert_array_equal(np.isfinite(found.standard_error["x"]), expected)
 
 
 @pytest.mark.parametrize(

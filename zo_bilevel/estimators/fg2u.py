@@ -184,12 +184,15 @@ class SlopeSketch:
         """`(1/b) sum_k w_k u_k` and its standard error, in memory of one chunk.
 
         Returns:
-            Estimate and standard error per scaled unit, both `(N,)`, as `Sketch.hypergradient`.
+            Estimate and standard error per scaled unit, both `(N,)`, as `Sketch.hypergradient`:
+            for a coordinate of which no direction was drawn, 0 and NaN.
         """
         count, mean, squares = 0, np.zeros_like(self.x), np.zeros_like(self.x)
+        drawn = np.zeros(self.x.size, dtype=bool)
         for duals, slopes in self.chunks:
             U = duals.draw(bound.space)[1] if isinstance(duals, DirectionBlock) else duals
             terms = U * slopes
+            drawn |= U.any(axis=1)
             here = terms.mean(axis=1)
             both = count + len(slopes)
             squares += terms.var(axis=1) * len(slopes)
@@ -198,8 +201,8 @@ class SlopeSketch:
             mean += (here - mean) * (len(slopes) / both)
             count = both
         correction = frame_correction(self.family, count, self.x.size)
-        if correction == 0.0:
-            return mean, np.zeros_like(mean)
-        if count == 1:
-            return mean, np.full_like(mean, np.nan)
-        return mean, np.sqrt(squares / (count - 1) / count * correction)
+        error = np.zeros_like(mean)
+        if correction != 0.0:
+            spread = np.sqrt(squares / max(count - 1, 1) / count * correction)
+            error = spread if count > 1 else np.full_like(mean, np.nan)
+        return mean, np.where(drawn, error, np.nan)
