@@ -203,10 +203,15 @@ def fine_tuning() -> dict[str, Any]:
         return model(batch, labels=batch).loss
 
     found: dict[str, Any] = {"weights": sum(w.numel() for w in model.parameters())}
-    for kind in ("gaussian", "low_rank"):
-        optimizer = zb.ZerothOrderSGD(model.parameters(), lr=1e-7, perturbation=kind)
-        bare = timed(lambda: [loss() for _ in range(2)])
-        found[f"{kind}_share"] = bare / timed(lambda o=optimizer: o.step(loss))
+    kinds: dict[str, Any] = {
+        "gaussian": {"perturbation": "gaussian"},
+        "low_rank": {},
+        "low_rank_in_one_pass": {"module": model, "chunk": 4},
+    }
+    for name, kind in kinds.items():
+        optimizer = zb.ZerothOrderSGD(model.parameters(), lr=1e-7, num_directions=4, **kind)
+        bare = timed(lambda: [loss() for _ in range(8)])
+        found[f"{name}_share"] = bare / timed(lambda o=optimizer: o.step(loss))
     return found
 
 

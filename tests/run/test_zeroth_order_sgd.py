@@ -37,15 +37,15 @@ def exact_gradient(parts):
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_mean_step_is_that_of_gradient_descent(kind, count):
     exact = np.concatenate([g.ravel() for g in exact_gradient(weights())])
-    moved = []
-    for seed in range(600):
-        parts = weights()
-        optimizer = zb.ZerothOrderSGD(
-            parts, lr=0.1, num_directions=count, perturbation=kind, seed=seed
-        )
-        optimizer.step(lambda parts=parts: quadratic(parts))
-        change = [(a - b).detach().numpy() / 0.1 for a, b in zip(weights(), parts, strict=True)]
-        moved.append(np.concatenate([c.ravel() for c in change]))
+    parts, moved, lr = weights(), [], 1e-9  # so small that the gradient stays
+    optimizer = zb.ZerothOrderSGD(
+        parts, lr=lr, num_directions=count, perturbation=kind, refresh=1, radius=1e-2
+    )
+    flat = torch.nn.utils.parameters_to_vector
+    for _ in range(3000 // count):
+        before = flat(parts).detach()
+        optimizer.step(lambda: quadratic(parts))
+        moved.append(((before - flat(parts)) / lr).detach().numpy())
     moved = np.array(moved)
     error = moved.std(axis=0, ddof=1) / np.sqrt(len(moved))
     assert np.max(np.abs(moved.mean(axis=0) - exact) / error) < 4.5
@@ -148,9 +148,74 @@ def test_frozen_weights_stay():
     assert not torch.equal(parts[1], weights()[1])
 
 
+class Tied(torch.nn.Module):
+    """A network with a weight used twice, a frozen one and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = torch.nn.Embedding(6, 5)
+        self.body = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Dropout(0.5))
+        self.head = torch.nn.Linear(5, 6)
+        self.head.weight = self.names.weight
+        self.head.bias.requires_grad_(False)
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.body(self.names(tokens))))
+
+
+def trained(kind, **together):
+    torch.manual_seed(0)
+    network = Tied().double()
+    module = {"module": network} if together else {}
+    optimizer = zb.ZerothOrderSGD(
+        network.parameters(),
+        lr=0.1,
+        num_directions=5,
+        perturbation=kind,
+        momentum=0.9 if kind == "low_rank" else 0.0,
+        refresh=2,
+        **module,
+        **together,
+    )
+    calls = []
+
+    def loss():
+        calls.append(1)
+        torch.manual_seed(len(losses))  # the same dropout for each call of a step
+        return torch.nn.functional.cross_entropy(network(torch.arange(6)), torch.arange(6) % 3)
+
+    losses = []
+    for _ in range(4):
+        losses.append(float(optimizer.step(loss)))
+    return losses, torch.nn.utils.parameters_to_vector(network.parameters()), len(calls)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("chunk", "passes"), [(1, 5), (2, 3), (8, 1)])
+def test_directions_in_one_pass_give_the_numbers_of_one_at_a_time(kind, chunk, passes):
+    losses, weights, calls = trained(kind)
+    assert calls == 4 * 10
+    losses_together, weights_together, calls = trained(kind, chunk=chunk)
+    assert calls == 4 * passes
+    assert losses_together == pytest.approx(losses, rel=1e-12)
+    torch.testing.assert_close(weights_together, weights, rtol=0, atol=1e-10)
+
+
+def test_one_pass_refuses_what_it_cannot_tell_apart():
+    network, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    with pytest.raises(zb.InputError, match=r"shape \(1, 2\) does not"):
+        zb.ZerothOrderSGD(network.parameters(), module=other).step(lambda: network.bias.sum())
+    optimizer = zb.ZerothOrderSGD(network.parameters(), module=network, num_directions=2, chunk=2)
+    with pytest.raises(zb.InputError, match="closure must call module"):
+        optimizer.step(lambda: other(torch.ones(2)).sum())
+    with pytest.raises(zb.InputError, match=r"one number, got a tensor of shape \(3, 1\)"):
+        optimizer.step(lambda: network(torch.ones(3, 2)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"chunk": 2}, "chunk > 1 needs module"),
         ({"lr": 0.0}, "lr must be finite and > 0, got 0"),
         ({"radius": -1.0}, "radius must be finite and > 0"),
         ({"num_directions": 0}, "num_directions must be a whole number >= 1"),

@@ -7,6 +7,7 @@ for Language Models with Low-rank Structures" (LOZO), arXiv 2410.07698.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, final
@@ -20,12 +21,24 @@ from zo_bilevel.support.errors import InputError
 PERTURBATIONS = ("low_rank", "gaussian")
 
 
+class _Called(torch.nn.Module):
+    """Calls a closure while `functional_call` holds other weights in the module."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, closure: Callable[[], Any]) -> Any:  # noqa: ANN401
+        return closure()
+
+
 @final
 class ZerothOrderSGD(torch.optim.Optimizer):
     """`w <- w - lr (1/b) sum_k (f(w + r z_k) - f(w - r z_k)) / 2r z_k`, in the memory of inference.
 
     Unbiased for the gradient as the radius r goes to 0, at `2 b` forward passes a step. The weights
-    are perturbed in place and put back; training can go on from `state_dict()`.
+    are perturbed in place and put back, or, where `module` is given, copied so that several
+    directions go through it in one pass; training can go on from `state_dict()`.
 
     Args:
         params: Weights, as for any torch optimizer.
@@ -38,6 +51,10 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         refresh: Steps for which V stays as it is, >= 1.
         momentum: In [0, 1), of low-rank perturbations; kept in U, a vector of size `rank` a row.
         seed: Of the perturbations.
+        module: What the closure calls and `params` belong to. With it, `chunk` directions share one
+            call of the closure under `torch.func.vmap`, with the numbers of one at a time: faster
+            where a pass does not fill the device, at the memory of `2 chunk` models and batches.
+        chunk: Directions in one pass, >= 1.
 
     Raises:
         InputError: If an argument breaks its rule.
@@ -62,11 +79,20 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         refresh: int = 50,
         momentum: float = 0.0,
         seed: int = 0,
+        module: torch.nn.Module | None = None,
+        chunk: int = 1,
     ) -> None:
         for name, value in (("lr", lr), ("radius", radius)):
             finite_number(name, value, "> 0")
-        counts = {"num_directions": num_directions, "rank": rank, "refresh": refresh}
-        num_directions, rank, refresh = (whole_number(n, c, least=1) for n, c in counts.items())
+        counts = {
+            "num_directions": num_directions,
+            "rank": rank,
+            "refresh": refresh,
+            "chunk": chunk,
+        }
+        num_directions, rank, refresh, chunk = (
+            whole_number(n, c, least=1) for n, c in counts.items()
+        )
         one_of("perturbation", perturbation, PERTURBATIONS)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum must lie in [0, 1), got {momentum}")
@@ -74,7 +100,13 @@ class ZerothOrderSGD(torch.optim.Optimizer):
             raise InputError(
                 "momentum needs low_rank perturbations: it would be as large as the weights"
             )
+        if chunk > 1 and module is None:
+            raise InputError(
+                f"chunk > 1 needs module, the model that the closure calls; got {chunk}"
+            )
         self.radius, self.num_directions, self.seed = radius, num_directions, seed
+        self.module, self.chunk = module, chunk
+        self._epoch, self._rights = -1, dict[int, torch.Tensor]()
         self.rank, self.refresh, self.is_low_rank = rank, refresh, perturbation == "low_rank"
         super().__init__(params, {"lr": lr, "momentum": momentum, "num_steps": 0})
 
@@ -84,25 +116,68 @@ class ZerothOrderSGD(torch.optim.Optimizer):
 
         Args:
             closure: The loss of the present weights on one batch, a number or a scalar tensor; it
-                is called `2 b` times and must see the same batch, and dropout, each time.
+                is called `2 b` times (with `module`, once a chunk; a scalar tensor) and must see
+                the same batch, and dropout, each time.
 
         Returns:
             Mean of the losses, an estimate of that at the weights before the step.
         """
         number = self.param_groups[0]["num_steps"]
         slopes, total = [], 0.0
-        for direction in range(self.num_directions):
-            ends = []
-            for move in (self.radius, -2.0 * self.radius):
-                self._move(number, direction, move)
-                ends.append(closure())
-            self._move(number, direction, self.radius)
-            slopes.append((ends[0] - ends[1]) / (2.0 * self.radius * self.num_directions))
-            total = total + (ends[0] + ends[1]) / (2.0 * self.num_directions)
+        for above, below in self._pairs(closure, number):
+            slopes.append((above - below) / (2.0 * self.radius * self.num_directions))
+            total = total + (above + below) / (2.0 * self.num_directions)
         self._descend(number, [float(slope) for slope in slopes])
         for group in self.param_groups:
             group["num_steps"] = number + 1
         return total
+
+    def _pairs(self, closure: Callable[[], Any], step: int) -> Iterator[tuple[Any, Any]]:
+        """Losses at both ends of each direction."""
+        if self.module is not None:
+            for start in range(0, self.num_directions, self.chunk):
+                chunk = range(start, min(start + self.chunk, self.num_directions))
+                yield from self._together(self.module, closure, step, chunk)
+            return
+        for direction in range(self.num_directions):
+            ends = []
+            for distance in (self.radius, -2.0 * self.radius):
+                self._move(step, direction, distance)
+                ends.append(closure())
+            self._move(step, direction, self.radius)
+            yield ends[0], ends[1]
+
+    def _together(
+        self, module: torch.nn.Module, closure: Callable[[], Any], step: int, directions: range
+    ) -> Any:  # noqa: ANN401
+        """The same, through one pass with a copy of the weights for each end."""
+        names: dict[torch.Tensor, str]
+        names = {weight: name for name, weight in module.named_parameters(prefix="module")}
+        streams, copies = [self._stream(0, step, k) for k in directions], {}
+        for place, weight, _ in self._weights():
+            if weight not in names:
+                shape = tuple(weight.shape)
+                raise InputError(
+                    f"params must belong to module, a weight of shape {shape} does not"
+                )
+            ends = weight.repeat(2 * len(directions), *[1] * weight.ndim)
+            for k, draw in enumerate(streams):
+                left = self._left(weight, draw)
+                self._perturb(ends[2 * k], place, step, left, self.radius)
+                self._perturb(ends[2 * k + 1], place, step, left, -self.radius)
+            copies[names[weight]] = ends
+        called = _Called(module)
+
+        def loss(weights: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
+            return torch.func.functional_call(called, weights, (closure,))
+
+        losses = torch.func.vmap(loss, randomness="same")(copies)
+        if losses.ndim > 1:
+            shape = tuple(losses.shape[1:])
+            raise InputError(f"closure must return one number, got a tensor of shape {shape}")
+        if losses.stride(0) == 0:  # one number, expanded
+            raise InputError("closure must call module: its loss does not depend on the weights")
+        return losses.view(len(directions), 2)
 
     def _weights(self) -> Iterator[tuple[int, torch.Tensor, dict[str, Any]]]:
         pairs = ((w, group) for group in self.param_groups for w in group["params"])
@@ -112,57 +187,68 @@ class ZerothOrderSGD(torch.optim.Optimizer):
 
     def _move(self, step: int, direction: int, distance: float) -> None:
         """Add `distance z` to the weights, z drawn again from its seed."""
+        draw = self._stream(0, step, direction)
         for place, weight, _ in self._weights():
-            matrix = weight.view(weight.shape[0], -1) if weight.ndim > 1 else None
-            left = self._left(place, weight, step, direction)
-            if matrix is None or not self.is_low_rank:
-                weight.add_(left, alpha=distance)
-            else:
-                right = self._right(place, matrix, step)
-                matrix.addmm_(left, right.T, alpha=distance / math.sqrt(self.rank))
+            self._perturb(weight, place, step, self._left(weight, draw), distance)
+
+    def _perturb(
+        self, weight: torch.Tensor, place: int, step: int, left: torch.Tensor, distance: float
+    ) -> None:
+        if weight.ndim < 2 or not self.is_low_rank:
+            weight.add_(left, alpha=distance)
+        else:
+            matrix = weight.view(weight.shape[0], -1)
+            right = self._right(place, matrix, step // self.refresh)
+            matrix.addmm_(left, right.T, alpha=distance / math.sqrt(self.rank))
 
     def _descend(self, step: int, slopes: list[float]) -> None:
+        streams = [self._stream(0, step, direction) for direction in range(len(slopes))]
         for place, weight, group in self._weights():
-            lr, momentum = group["lr"], group["momentum"]
-            if weight.ndim < 2 or not self.is_low_rank:
-                for direction, slope in enumerate(slopes):
-                    weight.add_(self._left(place, weight, step, direction), alpha=-lr * slope)
-                continue
-            matrix = weight.view(weight.shape[0], -1)
-            right = self._right(place, matrix, step)
-            change: Any = 0.0
-            for direction, slope in enumerate(slopes):
-                change = change + slope * self._left(place, weight, step, direction)
-            if momentum:
-                change = change + momentum * self._remembered(place, weight, step, right)
+            lefts = (self._left(weight, d).mul_(s) for s, d in zip(slopes, streams, strict=True))
+            change = functools.reduce(torch.Tensor.add_, lefts)
+            if group["momentum"] and weight.ndim > 1:
+                change = change + group["momentum"] * self._remembered(place, weight, step)
                 self.state[weight]["left"] = change
-            matrix.addmm_(change, right.T, alpha=-lr / math.sqrt(self.rank))
+            self._perturb(weight, place, step, change, -group["lr"])
 
-    def _remembered(self, place: int, weight: torch.Tensor, step: int, right: torch.Tensor) -> Any:  # noqa: ANN401
+    def _remembered(self, place: int, weight: torch.Tensor, step: int) -> Any:  # noqa: ANN401
         """Momentum in U; where V is new, projected on it."""
         left = self.state[weight].get("left")
         if left is None:
             return 0.0
+        epoch = step // self.refresh
         if step % self.refresh:
             return left
         matrix = weight.view(weight.shape[0], -1)
-        before = self._right(place, matrix, step - 1)
-        return left @ (before.T @ right) / matrix.shape[1]
+        before = self._new_right(place, matrix, epoch - 1)
+        return left @ (before.T @ self._right(place, matrix, epoch)) / matrix.shape[1]
 
-    def _left(self, place: int, weight: torch.Tensor, step: int, direction: int) -> torch.Tensor:
+    def _left(self, weight: torch.Tensor, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Z itself, or U for a matrix."""
-        shape = tuple(weight.shape)
-        if self.is_low_rank and weight.ndim > 1:
-            shape = (shape[0], self.rank)
-        return self._drawn(shape, weight, (0, step, direction, place))
+        is_factor = self.is_low_rank and weight.ndim > 1
+        return draw((weight.shape[0], self.rank) if is_factor else weight.shape, weight)
 
-    def _right(self, place: int, matrix: torch.Tensor, step: int) -> torch.Tensor:
-        shape = (matrix.shape[1], self.rank)
-        return self._drawn(shape, matrix, (1, step // self.refresh, place))
+    def _right(self, place: int, matrix: torch.Tensor, epoch: int) -> torch.Tensor:
+        """V, kept while it stays as it is: as large as the momentum would be."""
+        if epoch != self._epoch:
+            self._epoch, self._rights = epoch, {}
+        if place not in self._rights:
+            self._rights[place] = self._new_right(place, matrix, epoch)
+        return self._rights[place]
 
-    def _drawn(
-        self, shape: tuple[int, ...], like: torch.Tensor, key: tuple[int, ...]
-    ) -> torch.Tensor:
+    def _new_right(self, place: int, matrix: torch.Tensor, epoch: int) -> torch.Tensor:
+        return self._stream(1, epoch, place)((matrix.shape[1], self.rank), matrix)
+
+    def _stream(self, *key: int) -> Callable[..., torch.Tensor]:
+        """Normal numbers of a shape, where and as another tensor is; the same again for a key."""
         words = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(1, np.uint64)
-        generator = torch.Generator(like.device).manual_seed(int(words[0]) >> 1)
-        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        generators: dict[torch.device, torch.Generator] = {}
+
+        def draw(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+            device = like.device
+            if device not in generators:  # another seed for each device
+                seed = (int(words[0]) >> 1) + len(generators)
+                generators[device] = torch.Generator(device).manual_seed(seed)
+            return torch.randn(shape, generator=generators[device], device=device, dtype=like.dtype)
+
+        return draw
