@@ -100,6 +100,8 @@ def test_outputs_and_parameters_together():
 def test_a_result_says_that_the_start_was_moved_and_when_constraints_are_broken():
     moved = zb.minimize(on_loss("a <= b"), initial={"a": 3.0, "b": 1.0}, max_solves=2)
     assert "the start was moved to where constraints hold: a from 3 to 2" in str(moved)
+    moved = zb.minimize(on_loss("a <= 1.505"), initial={"a": 1.50500001, "b": 1}, max_solves=2)
+    assert "a from 1.50500001 to 1.50499996" in str(moved)
     broken = zb.minimize(on_loss(zb.Output("sum <= -4")), max_solves=30)
     assert not broken.is_feasible
     assert "breaks constraints by 1" in str(broken)

@@ -50,6 +50,8 @@ def test_both_minima_are_found_the_better_first(width):
 def test_the_budget_is_shared():
     found = zb.minimize(problem(), METHOD, max_solves=60)
     assert found.solves <= 60
+    said = f"{len(found.minima)} minima ({len(found.minima)} not converged)"
+    assert said in found.stop_reason
     assert [minimum.solves for minimum in found.minima] == [10] * len(found.minima)
     assert not any(minimum.has_converged for minimum in found.minima)
 

@@ -82,6 +82,22 @@ def test_a_parameter_on_its_bound_has_a_one_sided_interval():
     assert "no lower end: b met its bound" in found.notes
 
 
+def test_an_answer_without_a_parameter_is_refused_by_name():
+    for asked in (zb.uncertainty, lambda *given: zb.profile(*given, "k")):
+        with pytest.raises(zb.InputError, match="every parameter, got none for k"):
+            asked(saturating(), {"a": 3.0})
+
+
+def test_an_interval_of_a_parameter_on_its_bound_ends_there():
+    space = zb.Space(a=zb.Real(0, 10), b=zb.Real(0, 10))
+    data = zb.SquaredError(2 * LINE - 0.05, sigma=0.05)
+    problem = zb.Problem(space, lambda p: p["a"] * LINE + p["b"], data)
+    found = zb.uncertainty(problem, {"a": 1.93, "b": 0.0})
+    low, high = found.intervals()["b"]
+    assert (low, high) == (0.0, pytest.approx(1.95996 * found.standard_error["b"], 1e-5))
+    assert "0..0.0" in str(found)
+
+
 def test_a_lower_sum_of_squares_is_said_with_its_place_and_not_for_rounding():
     space = zb.Space(a=zb.Real(-9, 9))
     problem = zb.Problem(space, lambda p: p["a"] * TIMES, zb.SquaredError(2 * TIMES + NOISE))

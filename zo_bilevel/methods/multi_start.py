@@ -94,11 +94,13 @@ class MultiStart(Method):
                 start.tell(own)
                 search.notes.noisy |= start.notes.noisy
             search.notes.minima = _minima(search, begun)
-        count = sum(found.has_converged for found in search.notes.minima)
+        count = len(search.notes.minima)
+        early = sum(not found.has_converged for found in search.notes.minima)
         failed = sum(start.best.evaluation is None for start in begun)
         lost = f", {failed} starts failed" if failed else ""
         minima = f"{count} {'minimum' if count == 1 else 'minima'}"
-        return f"all {self.starts} starts have ended: {minima}{lost}"
+        open_ = f" ({early} not converged)" if early else ""
+        return f"all {self.starts} starts have ended: {minima}{open_}{lost}"
 
     def _points(self, search: Search) -> list[FloatArray]:
         from scipy.stats import qmc  # slow to import, seldom needed

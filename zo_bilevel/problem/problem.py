@@ -138,7 +138,7 @@ class Problem:
             return ""
         before = self.space.decode(wanted)
         changes = (
-            f"{name} from {_digits(before[name])} to {_digits(value)}"
+            f"{name} from {_told_apart(before[name], value)}"
             for name, value in self.space.decode(start).items()
             if not np.array_equal(value, before[name])
         )
@@ -239,8 +239,11 @@ class Problem:
         return "" if answer else "the inner solution is refused by valid"
 
 
-def _digits(value: Any) -> str:  # noqa: ANN401 - any parameter value
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _told_apart(before: Any, after: Any) -> str:  # noqa: ANN401 - any parameter values
+    if not isinstance(after, float):
+        return f"{before} to {after}"
+    shown = (f"{before:.{digits}g} to {after:.{digits}g}" for digits in range(6, 18))
+    return next(text for text in shown if len(set(text.split(" to "))) == 2)
 
 
 def _check_fidelity(fidelity: object, space: Space, constraints: Sequence[Constraint]) -> None:

@@ -44,7 +44,7 @@ class Uncertainty:
         hardly: What they determine, but no better than the bounds do: 95 % intervals are longer.
         steps: By how many standard errors a Gauss-Newton step from the answer would move each
             parameter, `(N,)`; about 0 at a minimum.
-        on_bound: Names of parameters on a bound: their intervals are one-sided at best.
+        on_bound: Names of parameters on a bound: their intervals end there.
         solves: What it cost.
         space: The parameters.
         factor: Root of the covariance of what is determined, `(N, N)`.
@@ -109,14 +109,20 @@ class Uncertainty:
         return ends | {n: (v - reach * e, v + reach * e) for n, (v, e) in self.tied.items()}
 
     def flat_intervals(self, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper ends of the free parameters, shape `(N,)` each; as `intervals`."""
+        """Lower and upper ends of the free parameters, shape `(N,)` each; as `intervals`.
+
+        Those of a parameter on a bound end there.
+        """
         reach = self._reach(level) * self.deviations
         is_log = self.space.is_log
         shares = np.divide(reach, self.values, out=np.zeros_like(reach), where=is_log)
         with np.errstate(over="ignore"):
             factor = np.exp(shares)
         low = np.where(is_log, self.values / factor, self.values - reach)
-        return low, np.where(is_log, self.values * factor, self.values + reach)
+        high = np.where(is_log, self.values * factor, self.values + reach)
+        kept, space = np.isin(self.names, self.on_bound), self.space
+        low = np.where(kept, np.maximum(low, space.values(space.lower)), low)
+        return low, np.where(kept, np.minimum(high, space.values(space.upper)), high)
 
     def _reach(self, level: float) -> float:
         if not 0 < level < 1:

@@ -166,6 +166,9 @@ def _with_theta_of(base: Evaluation | None, point: Point, outcome: Outcome) -> E
 def _few(phi: Mapping[str, Any]) -> str:
     shown = []
     for name, value in phi.items():
+        if np.ndim(value) == 0:
+            shown.append(f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}")
+            continue
         numbers = np.asarray(value).ravel()
         more = ", ...]" if numbers.size > 3 else "]"
         shown.append(f"{name}={str(numbers[:3].tolist())[:-1]}{more}")

@@ -93,8 +93,15 @@ def uncertainty(
 
 
 def placed_like(problem: Problem, at: Result | Mapping[str, Any]) -> Problem:
-    """The problem in the coordinates of a run, or around the answer where these are not known."""
+    """The problem in the coordinates of a run, or around the answer where these are not known.
+
+    Raises:
+        InputError: If the answer lacks a parameter.
+    """
     if not isinstance(at, Result):
+        missing = [block.name for block in problem.space.blocks if block.name not in at]
+        if missing and not any(name in at for name in problem.space.tied):
+            raise InputError(f"at must give every parameter, got none for {', '.join(missing)}")
         return problem.placed_around(at)
     if at.space is None or at.space.names != problem.space.names:
         return problem.placed_around(at.phi)
