@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import zo_bilevel as zb
+from zo_bilevel.adapters import TorchUnroll
 
 SIZE = 3
 MATRIX, TARGET = np.random.default_rng(0).normal(size=(30, SIZE)), np.linspace(-1, 1, 30)
@@ -87,6 +89,29 @@ def test_a_solver_without_noise_is_solved_once_more_and_no_further():
     noisy = next(estimates(with_noise_of_its_own, zb.FG2UZO()))
     assert (noisy.solves, noisy.num_repeats, noisy.num_directions) == (25, 5, 15)
     assert noisy.standard_error["a"].min() > 100  # a radius of 1e-5 measures the noise
+
+
+@pytest.mark.parametrize("estimator", [zb.ReverseUnroll(), zb.FG2U(2)])
+def test_derivatives_that_vary_where_answers_do_not_have_an_error(estimator):
+    # theta_1 = s * a, s normal: at a = 0 theta is always 0, its slope is a mean of five s
+    loop = TorchUnroll(
+        lambda phi: 0 * phi["a"],
+        lambda theta, phi, t, size: size * phi["a"],
+        1,
+        batches=lambda t, generator: torch.randn(2, generator=generator, dtype=torch.float64),
+        dtype=torch.float64,
+    )
+    space = zb.Space(a=zb.Real(-3, 3, shape=(2,)))
+    problem = zb.Problem(space, loop, lambda theta, phi: theta.sum())
+    runs = [
+        zb.hypergradient(problem, {"a": np.zeros(2)}, estimator=estimator, seed=s)
+        for s in range(40)
+    ]
+    slopes = np.array([run["a"] for run in runs])
+    errors = np.array([run.standard_error["a"] for run in runs])
+    assert {run.num_repeats for run in runs} == {5}
+    assert np.mean(errors**2) == pytest.approx(1 / 5, rel=0.4)
+    assert np.mean(slopes**2) == pytest.approx(1 / 5, rel=0.5)
 
 
 def test_noise_near_a_bound_keeps_the_units_of_the_point():

@@ -11,10 +11,12 @@ import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
+from zo_bilevel.estimators.push import Push
 from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.solve.derivative import DerivativeOrder
 from zo_bilevel.solve.dispatch.base import Dispatcher
 from zo_bilevel.solve.dispatch.distributed import default_dispatcher
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -40,10 +42,11 @@ def hypergradient(
     """Estimate `dh/dphi`, the derivative of the outer objective through the inner solver.
 
     One more solve of the point, and one with another seed where the solver takes one, tell whether
-    answers vary. If they do, five sketches with directions and seeds of their own are averaged, and
-    the standard error is that of their mean: it holds the noise of the solver and the choice of
-    directions. If not, it holds the choice of directions alone, and is 0 where whole frames leave
-    no choice; the error of the differences themselves, of the order of the radius, is in neither.
+    answers vary; exact derivatives are repeated too, `FG2U`'s along one direction. If any vary,
+    five sketches with directions and seeds of their own are averaged, and the standard error is
+    that of their mean: it holds the noise of the solver and the choice of directions. If not, it
+    holds the choice of directions alone, and is 0 where whole frames leave no choice; the error of
+    the differences themselves, of the order of the radius, is in neither.
 
     Args:
         problem: The problem.
@@ -142,8 +145,10 @@ class _Sketches:
         space = evaluator.problem.space
         plan = self._estimator.plan(space, x, rng, (number,))
         # seeds other than those of further sketches would do as well: only the first looks
-        others = [number, NUM_REPEATS] if evaluator.solve.with_seed and not number else [number]
-        points = [*plan.points, *(Point(plan.x, (stream,), "sketch") for stream in others)]
+        order = None if number else _repeated(plan.points[0].derivative, space.size, rng)
+        looks = not number and (evaluator.solve.with_seed or order is not None)
+        others = [number, NUM_REPEATS] if looks else [number]
+        points = [*plan.points, *(Point(plan.x, (stream,), "sketch", order) for stream in others)]
         self.solves += sum(point.solves for point in points)
         evaluations = evaluator.evaluate(points)
         if not evaluations[0].ok or evaluator.bound is None:
@@ -153,7 +158,8 @@ class _Sketches:
         again = evaluations[size:]
         if number == 0:
             differ = [self._differ(evaluations[0], other, plan, sketch) for other in again]
-            self._has_own_noise, self.is_noisy = differ[0], any(differ)
+            self._has_own_noise = differ[0]
+            self.is_noisy = any(differ) or (order is not None and _derivatives_differ(again))
         if self._has_own_noise and isinstance(sketch, Sketch) and again[0].ok:
             # the noise of the base would meet itself: that of the differences is none of its slope
             view = Observed(evaluator.bound)
@@ -176,6 +182,24 @@ class _Sketches:
             scale = np.abs(plan.step * sketch.JV)
         most = NEGLIGIBLE * float(scale.max(initial=0.0))
         return float(np.abs(view.observe(again) - theta).max(initial=0.0)) > most
+
+
+def _repeated(
+    order: DerivativeOrder | None, size: int, rng: np.random.Generator
+) -> DerivativeOrder | None:
+    """What is asked for again to see whether derivatives vary: of many directions a mixture."""
+    if isinstance(order, Push):
+        return dataclasses.replace(order, directions=rng.standard_normal((size, 1)))
+    return order
+
+
+def _derivatives_differ(again: list[Evaluation]) -> bool:
+    """Whether two derivatives at one point do: answers that are alike do not tell."""
+    found = [one.derivative for one in again if one.derivative is not None]
+    if len(found) < len(again):
+        return True
+    most = NEGLIGIBLE * float(np.abs(found).max(initial=0.0))
+    return float(np.ptp(found, axis=0).max(initial=0.0)) > most
 
 
 def _mean(drawn: list[_Drawn]) -> tuple[FloatArray, FloatArray]:
