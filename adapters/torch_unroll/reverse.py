@@ -13,6 +13,7 @@ import torch
 
 from zo_bilevel.adapters.torch_unroll.checkpointed import Grads, Tape, added, pieces_for, pulled
 from zo_bilevel.adapters.torch_unroll.checks import check_finite, refuse_unreached, rehearse
+from zo_bilevel.adapters.torch_unroll.forward import refuse_no_grad
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
 from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, plus, solved
 from zo_bilevel.adapters.torch_unroll.run import Phi, Run
@@ -34,12 +35,14 @@ def pull_trajectory(
         memory: "all", "sqrt" or bytes, for the whole trajectory.
 
     Raises:
-        InputError: If those steps do not depend on a parameter, or memory is too little.
+        InputError: If those steps do not depend on a parameter, compute within `torch.no_grad()`,
+            or memory is too little.
     """
     total = run.loop.num_steps
     last = total if last_steps is None else min(last_steps, total)
     leaves, phi = _differentiable(run)
     rehearse(run)
+    refuse_no_grad(run)
     if memory != "all" and last == total and (found := _in_pieces(run, cotangent, leaves, memory)):
         return found
     with run.random(), torch.no_grad():
@@ -109,6 +112,7 @@ def pull_fixed_point(
     """
     leaves, phi = _differentiable(run)
     rehearse(run)
+    refuse_no_grad(run)
     last = run.loop.num_steps - 1
     with run.random(), torch.no_grad():
         theta = run.initial(phi)

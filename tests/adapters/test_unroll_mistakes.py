@@ -48,6 +48,28 @@ class TestBadInput:
         with pytest.raises(zb.InnerSolverError, match=r"step 2 (changed 'w'|writes .*) in place"):
             hypergradient_of(loop_of(step), estimator, a=1.0)
 
+    @pytest.mark.parametrize("where", ["init", "step", "phi in step", "read"])
+    def test_a_derivative_that_reverse_mode_loses_is_refused(self, where):
+        # 0.5^3 (1 + a) + 0.7 (1 + 0.5 + 0.25) a: forward mode and differences see all of it
+        def lost(value, here):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and here != where):
+                return value * 1.0
+
+        loop = TorchUnroll(
+            lambda phi: lost(1.0 + phi["a"], "init"),
+            lambda w, phi, t, b: lost(0.5 * w, "step") + lost(0.7 * phi["a"], "phi in step"),
+            3,
+            read=lambda w, phi: lost(w, "read") + 0 * phi["a"],
+            dtype=torch.float64,
+        )
+        problem = zb.Problem(zb.Space(a=zb.Real(0, 2)), loop, lambda w, phi: w)
+        for estimator in (zb.FG2U(1), zb.FG2UZO(1)):
+            found = zb.hypergradient(problem, {"a": 1.0}, estimator=estimator)
+            assert found["a"] == pytest.approx(1.35, rel=1e-6)
+        for estimator in (zb.ReverseUnroll(), zb.ReverseUnroll("sqrt"), zb.Neumann(9)):
+            with pytest.raises(zb.InnerSolverError, match=r"works inside torch\.no_grad"):
+                zb.hypergradient(problem, {"a": 1.0}, estimator=estimator)
+
     @pytest.mark.parametrize(
         "step",
         [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
