@@ -22,6 +22,8 @@ TIE_TOLERANCE = 1e-8
 """Minima whose values differ by less, relative, are equally good for the follower."""
 SAME_POINT = 1e-3
 """Points nearer than this share of the bounds are one point."""
+ROUNDING = 1e-12
+"""A function that varies by no more than this share of its values is constant."""
 FEASIBLE = 1e-7
 """Constraints may be violated by this much: the accuracy of the local solver."""
 
@@ -115,23 +117,42 @@ class NonlinearProgram:
         """The follower's answer, shape `(n,)`.
 
         Raises:
-            SolveError: If no start leads to a feasible point, or the answer is not determined and
-                ties are refused.
+            SolveError: If no start leads to a feasible point, the objective is not finite there,
+                or the answer is not determined and ties are refused.
         """
-        found = [self._search(start, self.objective, phi) for start in self._starts]
+        objective = self._scaled(self.objective, phi)
+        found = [self._search(start, objective, phi) for start in self._starts]
         reached = [y for y in found if y is not None]
         if not reached:
             raise SolveError(
                 f"the follower's problem is infeasible from all {len(found)} starts: no point met "
                 "all its constraints"
             )
-        values = np.array([float(self.objective(y, phi)) for y in reached])
-        least = float(values.min())
+        values = np.array([float(objective(y, phi)) for y in reached])
+        if not np.isfinite(values).any():
+            raise SolveError(
+                f"the follower's objective is not finite where its {len(reached)} local searches "
+                f"ended, got {float(self.objective(reached[0], phi))} at {reached[0].tolist()}"
+            )
+        least = float(values[np.isfinite(values)].min())
         slack = TIE_TOLERANCE * max(1.0, abs(least))
         best = [y for y, value in zip(reached, values, strict=True) if value <= least + slack]
-        return self._chosen(best, least, phi)
+        return self._chosen(best, objective, least, phi)
 
-    def _chosen(self, best: list[FloatArray], least: float, phi: Mapping[str, Any]) -> FloatArray:
+    def _scaled(self, function: Function, phi: Mapping[str, Any]) -> Function:
+        """The function in units in which it varies by 1 or more: tolerances are absolute."""
+        with np.errstate(all="ignore"):
+            points = [self.lower, self.upper, *self._starts]
+            values = np.array([float(function(y, phi)) for y in points])
+        values = values[np.isfinite(values)]
+        spread = float(np.ptp(values)) if values.size else 0.0
+        if spread >= 1.0 or spread <= ROUNDING * float(np.abs(values).max(initial=0.0)):
+            return function
+        return lambda y, phi: float(function(y, phi)) / spread
+
+    def _chosen(
+        self, best: list[FloatArray], objective: Function, least: float, phi: Mapping[str, Any]
+    ) -> FloatArray:
         if self.ties == "first":
             return best[0]
         if self.ties == "refuse":
@@ -148,8 +169,9 @@ class NonlinearProgram:
             assert self.leader is not None  # noqa: S101 - checked with the rule for ties
             return sign * float(self.leader(y, phi))
 
+        scaled = self._scaled(pays, phi)
         for y in list(best):  # along flat minima; near a sharp one this goes nowhere
-            moved = self._search(y, pays, phi, least)
+            moved = self._search(y, scaled, phi, (objective, least))
             if moved is not None and self._is_elsewhere(moved, y):
                 best.append(moved)
         return min(best, key=lambda y: pays(y, phi))
@@ -163,15 +185,15 @@ class NonlinearProgram:
         start: FloatArray,
         objective: Function,
         phi: Mapping[str, Any],
-        at_most: float | None = None,
+        at_most: tuple[Function, float] | None = None,
     ) -> FloatArray | None:
-        """A local minimum, the follower's objective bounded by `at_most`; None if infeasible."""
+        """A local minimum, `at_most` bounding another function; None if infeasible."""
 
         def room(y: FloatArray) -> FloatArray:
             """What must be >= 0."""
             parts = [] if self.constraints is None else [np.ravel(self.constraints(y, phi))]
             if at_most is not None:
-                parts.append(np.atleast_1d(float(self.objective(y, phi)) - at_most))
+                parts.append(np.atleast_1d(float(at_most[0](y, phi)) - at_most[1]))
             least: FloatArray = -np.concatenate(parts).astype(np.float64)
             return least
 
@@ -187,6 +209,6 @@ class NonlinearProgram:
                 options={"ftol": 1e-15, "maxiter": 500},
             )
             y = np.clip(answer.x, self.lower, self.upper)
-            slack = TIE_TOLERANCE * max(1.0, abs(at_most or 0.0)) if at_most is not None else 0.0
+            slack = TIE_TOLERANCE * max(1.0, abs(at_most[1])) if at_most else 0.0
             kept = not bounded or (room(y) >= -FEASIBLE - slack).all()
         return y if np.isfinite(y).all() and kept else None

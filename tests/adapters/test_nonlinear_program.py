@@ -46,6 +46,32 @@ def test_a_convex_quadratic_program_has_its_projection():
         np.testing.assert_allclose(follower({"a": a}), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-9, 1e-3])
+def test_a_small_unit_of_the_objective_does_not_change_the_answer(unit):
+    follower = NonlinearProgram(lambda y, phi: unit * (y[0] - 0.3) ** 2, [-2.0], [2.0])
+    assert follower({"x": 0})[0] == pytest.approx(0.3, abs=1e-6)
+    # of two wells the deeper one, not the nearer; least distance on the line a + 2 b = 1
+    tilted = NonlinearProgram(
+        lambda y, phi: unit * ((y[0] ** 2 - 1) ** 2 - 0.1 * y[0]), [-2.5], [2.0]
+    )
+    assert tilted({"x": 0})[0] == pytest.approx(1.0123, abs=1e-4)
+    best = NonlinearProgram(
+        lambda y, phi: unit * line(y, phi),
+        [-1, -1],
+        [1, 1],
+        leader=lambda y, phi: unit * distance(y, phi),
+        ties="optimistic",
+    )
+    np.testing.assert_allclose(best({"x": 1.0}), [0.44, 0.28], atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_objective_that_is_not_finite_is_said_to_be(value):
+    follower = NonlinearProgram(lambda y, phi: value, [0.0], [1.0])
+    with pytest.raises(SolveError, match=f"objective is not finite .* got {value} at"):
+        follower({"x": 0.0})
+
+
 @pytest.mark.parametrize(("ties", "sign"), [("optimistic", -1), ("pessimistic", 1)])
 def test_of_two_equal_minima_the_leader_gets_the_one_that_the_rule_says(ties, sign):
     follower = NonlinearProgram(two_wells, [-2.0], [2.0], leader=first, ties=ties)
