@@ -356,7 +356,7 @@ def test_the_command_keeps_what_is_best_on_validation_for_several_seeds(tiny, tm
     assert FrozenTransformer.load(tmp_path / "saved").card["scores"]["held_out"] == test[0]
 
 
-def test_folds_choose_how_long_two_shots_are_tuned(tiny):
+def test_folds_choose_how_long_two_shots_are_tuned(tiny, monkeypatch):
     words = ("--folds", "2", "--max-calls", "30", "--methods", "gauss-newton", "--json")
     done = CliRunner().invoke(main, prompt_arguments(tiny, *words))
     assert done.exit_code == 0, done.output
@@ -364,6 +364,11 @@ def test_folds_choose_how_long_two_shots_are_tuned(tiny):
     row = document["methods"][-1]
     assert (document["validation"], document["folds"]) == (0, 2)
     assert 20 <= row["calls"] <= 30
+    monkeypatch.setattr("zo_bilevel.cli.prompt_bench.best_length", lambda *_: (0, 0.0))
+    document = json.loads(CliRunner().invoke(main, prompt_arguments(tiny, *words)).stdout)
+    start, row = document["methods"][0], document["methods"][-1]
+    assert (row["calls"], row["scores"]) == (20, start["scores"])
+    assert row["train_loss"] == pytest.approx(start["train_loss"], rel=1e-5)
 
 
 def test_a_probe_of_a_frozen_encoder_is_a_row_and_wins_where_it_is_better():

@@ -229,6 +229,9 @@ class SoftPromptBench:
         solver = self.ours if name == OURS else self.solver(prompt)
         if self.folds:
             run, result, phi = self._cross_validated(prompt, solver, tune)
+            loss = _judge(solver, self.train)(phi)  # the last run may have been one on a part
+            run = dataclasses.replace(run, loss=loss)
+            result = dataclasses.replace(result, loss=loss)
         else:
             selection = self.selection(solver, calls)
             run, result = tune(solver, calls, selection.see)
