@@ -43,6 +43,15 @@ class Texts:
         """Some of the rows."""
         return Texts(tuple(self.texts[k] for k in rows), tuple(self.labels[k] for k in rows))
 
+    def first_rows(self) -> list[int]:
+        """The row of each different text, the first where it appears several times.
+
+        Example:
+            >>> Texts(("a", "b", "a"), ("x", "y", "x")).first_rows()
+            [0, 1]
+        """
+        return sorted({text: k for k, text in reversed(list(enumerate(self.texts)))}.values())
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -167,8 +176,7 @@ def split_shots(data: Texts, shots: int, seed: int = 0, *, max_test: int | None 
     if len(data.classes) < 2:
         raise InputError(f"there must be at least 2 classes, got {list(data.classes)}")
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    first = {text: row for row, text in reversed(list(enumerate(data.texts)))}
-    unique = sorted(first.values())
+    unique = data.first_rows()
     counts = Counter(data.labels[row] for row in unique)
     for name in data.classes:
         if counts[name] < shots:

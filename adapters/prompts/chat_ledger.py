@@ -35,12 +35,13 @@ class Spent:
         cost: Money, lost and unmetered calls included at the most they can have cost.
         retries: Attempts after the first.
         lost: Attempts whose answer did not arrive whole, though the server may have counted it.
-        unmetered: Answers without a `usage`.
+        unmetered: Answers without a `usage`, or with one that counts no tokens of the request.
         unparsable: Answers that name no class.
         no_content: Answers without any text.
         tool_calls: Answers that call a tool instead.
         refused: Refusals.
-        cut_short: Answers that end at the limit of tokens before they name a class.
+        cut_short: Answers that end at the limit of tokens before they name a class, or that a
+            metric does not find wholly right.
         filtered: Requests or answers that a content filter held back.
         too_long: Requests that are longer than the model takes.
         cached: Answers that were known already, at no cost.
@@ -207,5 +208,7 @@ def _counts(usage: Mapping[str, Any] | None) -> tuple[int, int] | None:
     found = [int(n) if isinstance(n, str) and n.isdecimal() else n for n in found]
     found = [int(n) if isinstance(n, float) and n.is_integer() else n for n in found]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in found):
+        return None
+    if not found[0]:  # a request has tokens: this server does not count
         return None
     return int(found[0] or 0), int(found[1] or 0)

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.adapters.prompts.prompt_task import mean_loss
+from zo_bilevel.adapters.prompts.metrics import mean_loss
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import content_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -224,3 +224,8 @@ def _checked(metric: Callable[..., float], answer: Any, reference: Any, where: s
     if not math.isfinite(score):
         raise StopRunError(f"the metric gave {score} for {where}")
     return score
+
+
+def mean_loss(theta: Any, phi: Mapping[str, Any]) -> float:  # noqa: ANN401, ARG001 - array
+    """Mean of the losses of the examples."""
+    return float(np.mean(theta))

@@ -130,7 +130,8 @@ class PromptBook:
             SolveError: With what the service said last.
         """
         if not self.task.is_read:
-            raise SolveError(f"not one of {self.count} answers could be read{self._fault}")
+            last = self._fault or f": {self.task.fault}"
+            raise SolveError(f"not one of {self.count} answers could be read{last}")
 
     def race(self, pool: Sequence[Prompt]) -> list[Prompt]:
         """Halve the pool on growing shares of the training examples; the best, best first."""

@@ -17,7 +17,7 @@ from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer
 from zo_bilevel.adapters.prompts.chat_checks import checked_classes, checked_examples
 from zo_bilevel.adapters.prompts.judge import Judge
-from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade
+from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade, mean_loss
 from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.names import refuse_unknown, refuse_unused
@@ -78,16 +78,20 @@ class PromptTask:
             self._check_metric(classes, parser)
         has_seed = chat.send_seed or examples_per_class is not None
         self.__signature__ = solver_signature(with_seed=has_seed)
-        self._has_warned, self.is_read = False, False
+        self._has_warned, self.is_read, self.fault = False, False, ""
         self.name = self._name()
-        for part, whose in ((chat, ""), (self.judge, " judge")):
-            if part is not None and not part.ledger.bill.name:
-                part.ledger.bill.name = self.name + whose
+        for part, whose in zip(self.chats, ("", " judge"), strict=False):
+            part.ledger.bill.name = part.ledger.bill.name or self.name + whose
 
     @property
     def judge(self) -> Chat | None:
         """The model that judges answers, where one does; it has a bill of its own."""
         return self.metric.chat if isinstance(self.metric, Judge) else None
+
+    @property
+    def chats(self) -> list[Chat]:
+        """The model that is asked, and the judge where there is one."""
+        return [self.chat, *filter(None, [self.judge])]
 
     def _check_draws(self) -> None:
         count = self.examples_per_class
@@ -223,12 +227,12 @@ class PromptTask:
 
     def keep_books(self, file: Path) -> None:
         """Keep bill and answers in a file; a run with a store does so by itself."""
-        for chat in filter(None, (self.chat, self.judge)):
+        for chat in self.chats:
             chat.keep_books(file)
 
     def close(self) -> None:
         """Close idle connections."""
-        for chat in filter(None, (self.chat, self.judge)):
+        for chat in self.chats:
             chat.close()
 
     def __repr__(self) -> str:
@@ -249,10 +253,16 @@ class PromptTask:
         if self.metric is None:
             rows, unread = self._logits(answers)
             return rows, 0.0, unread
-        unread = [answer for answer in answers if not answer.text]
-        self._note_unread(unread, len(answers))
-        said = [answer.text for answer in answers]
-        return *grade(self.metric, texts, said, references), unread
+        found, cost = grade(self.metric, texts, [answer.text for answer in answers], references)
+        scores = np.broadcast_to(found, len(answers))
+        noted = [
+            (answer, score)
+            for answer, score in zip(answers, scores, strict=True)
+            if not answer.text or (answer.unread_as == "cut_short" and score < 1.0)
+        ]
+        unread = [answer for answer, score in noted if score <= 0.0]
+        self._note_unread([answer for answer, _ in noted], len(answers), len(unread))
+        return found, cost, unread
 
     def _logits(self, answers: Sequence[Answer]) -> tuple[FloatArray, list[Answer]]:
         """Log-probabilities of the classes and of none, and the answers that name none."""
@@ -260,34 +270,30 @@ class PromptTask:
         for answer in answers:
             row = row_of_logprobs(answer.alternatives, self.classes)
             if row is None:
-                text = answer.text
-                found = parsed(text, self.classes, self.parser) if text else None
+                found = parsed(answer.text, self.classes, self.parser) if answer.text else None
                 row = row_of_class(found, len(self.classes))
                 unread += [answer] if found is None else []
             rows.append(row)
-        self._note_unread(unread, len(answers))
+        self._note_unread(unread, len(answers), len(unread))
         return np.array(rows), unread
 
-    def _note_unread(self, unread: Sequence[Answer], count: int) -> None:
-        """Count answers that cannot be read, and warn once of many."""
+    def _note_unread(self, unread: Sequence[Answer], count: int, num_lost: int) -> None:
+        """Count answers that cannot be read, or not whole, and warn once of many."""
         for answer in unread:
             self.chat.ledger.count_unread(answer)
-        self.is_read = self.is_read or len(unread) < count
+        self.is_read = self.is_read or num_lost < count
+        self.fault = self._words_about(unread, count) if unread else self.fault
         if len(unread) > MOST_UNREAD * count and not self._has_warned:
             self._has_warned = True
-            words = self._words_about(unread, count)
-            warnings.warn(f"{words}; they count as wrong", stacklevel=2)
+            ending = "wrong" if self.metric is None else "they are scored"
+            warnings.warn(f"{self.fault}; they count as {ending}", stacklevel=2)
 
     def _words_about(self, unread: Sequence[Answer], count: int) -> str:
         names = [answer.unread_as for answer in unread]
         kinds = ", ".join(f"{name}: {names.count(name)}" for name in dict.fromkeys(names))
         fault = "name no class" if self.metric is None else "have no text"
+        fault += " or are cut at max_tokens" if self.metric and any(a.text for a in unread) else ""
         text = next((answer.text for answer in unread if answer.text), "")
         shown = f", such as {text[:80]!r}" if text else ""
         shown += "; raise max_tokens" if "cut_short" in names else ""
         return f"{self.chat.name}: {len(unread)} of {count} answers {fault} ({kinds}){shown}"
-
-
-def mean_loss(theta: Any, phi: Mapping[str, Any]) -> float:  # noqa: ANN401, ARG001 - array
-    """Mean of the losses of the examples."""
-    return float(np.mean(theta))

@@ -52,6 +52,14 @@ def test_lost_answers_are_booked_at_the_most_they_can_cost(server, chat):
     assert cost >= billed
 
 
+def test_a_count_of_no_tokens_is_no_count(server, chat):
+    server.model = lambda body: (200, completion("files", prompt_tokens=0, completion_tokens=0))
+    api = chat(max_concurrent=1, max_cost=1.0)
+    cost = api(GOOD).cost
+    assert api.ledger.spent.unmetered == 4
+    assert cost == pytest.approx(sum(api.ledger.most(body) for _, body, _ in server.seen))
+
+
 @pytest.mark.parametrize(
     ("fault", "message", "lost"),
     [

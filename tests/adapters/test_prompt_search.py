@@ -130,6 +130,27 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
         PromptSearch(make()).run(max_answers=200, seed=0)
 
 
+def test_answers_that_are_cut_are_counted_and_end_a_search_that_can_read_none(server, make):
+    def cut(body):
+        document = completion("The year in this text is")
+        document["choices"][0]["finish_reason"] = "length"
+        return 200, document
+
+    server.model = cut
+    task = make()
+    words = r"cut at max_tokens \(cut_short: 4\).*raise max_tokens"
+    fault = pytest.raises(SolveError, match=r"not one of 8 answers could be read: .*raise max_tok")
+    with pytest.warns(UserWarning, match=words), fault:
+        PromptSearch(task).run(max_answers=200, seed=0)
+    assert task.chat.ledger.spent.cut_short == 8
+    half = make(metric=lambda answer, right: 0.5)
+    with pytest.warns(UserWarning, match="they count as they are scored"):
+        assert PromptSearch(half).run(max_answers=100, seed=0).score == 0.5
+    right = make(metric=lambda answer, right: 1.0)
+    PromptSearch(right).run(max_answers=100, seed=0)
+    assert right.chat.ledger.spent.cut_short == 0
+
+
 def test_one_wording_is_enough_with_a_proposer(make):
     task = make()
     template = PromptTemplate("{text}", "{ask}", slots={"ask": [PLAIN]})

@@ -96,6 +96,18 @@ def test_baselines_a_judge_and_folds_come_from_the_same_file(server, command):
     assert "max_cost=0.0005 might be exceeded" in " ".join(stopped.output.split())
 
 
+def test_a_text_that_appears_twice_is_never_tuned_on_and_held_out(server, command):
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    rows = text[text.index("data = [") + 8 : text.index("\n]\nmetric")]
+    text = text.replace(rows, rows + rows).partition("[proposer]")[0]
+    with pytest.warns(UserWarning, match="12 of 24 rows repeat the text of an earlier one"):
+        answer = command("--json", text=text)
+    assert answer.exit_code == 0, answer.output
+    asked = [body["messages"][-1]["content"] for _, body, _ in server.seen]
+    assert len(set(asked)) == 12
+    assert len(set(asked[-12:])) == 4  # three prompts on what is held out
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

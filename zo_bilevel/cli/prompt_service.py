@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,14 @@ class ServiceBench:
             self.texts = read_texts(Path(path).parent / data, **columns)
         else:
             self.texts = _pairs(data)
+        rows = self.texts.first_rows()
+        if len(rows) < len(self.texts):  # else a held-out text may be one that was tuned on
+            warnings.warn(
+                f"{len(self.texts) - len(rows)} of {len(self.texts)} rows repeat the text of an "
+                "earlier one and are left out",
+                stacklevel=2,
+            )
+            self.texts = self.texts.take(rows)
         self.chat = chat_of(self.settings["model"])
         self.metric = metric_of(self.settings, self.chat)
         self._writer: Chat | None = None
