@@ -235,7 +235,7 @@ def test_not_finite_wrong_shape_and_rejected_are_three_statuses_with_values_in_t
     assert [e.status for e in got] == ["ok", "invalid", "wrong_shape", "rejected"]
     assert [e.is_invalid for e in got] == [False, True, True, True]
     for k in (1, 2, 3):
-        assert f"(at kind=[{k}])" in got[k].error
+        assert f"(at kind={k})" in got[k].error
         assert got[k].theta is None
         assert got[k].loss == np.inf
     assert "shape (1,), but shape (2,) before" in got[2].error
@@ -247,7 +247,7 @@ def test_a_first_solve_that_is_rejected_or_unusable_is_a_failed_solve():
     assert [e.status for e in evaluate(absurd, {"kind": 3}, {"kind": 0})] == ["rejected", "ok"]
     (bad,) = evaluate(zb.Problem(SPACE, Function(answer), outer), {"kind": 1})
     assert bad.status == "invalid"
-    assert re.search(r"shape \(2,\) has 1 values .* \(at kind=\[1\]\)", bad.error)
+    assert re.search(r"shape \(2,\) has 1 values .* \(at kind=1\)", bad.error)
     (short,) = evaluate(zb.Problem(SPACE, Function(answer), expected_length=2), {"kind": 2})
     assert short.status == "wrong_shape"
     assert re.search(r"shape \(1,\), expected_length is 2 \(at kind", short.error)
@@ -325,7 +325,7 @@ def test_ngspice_exit_status_0_without_an_answer_is_a_failed_solve():
     assert 1e-11 < ok.loss < 1e-9
     assert failed.status == "failed"
     assert "no match of" in failed.error
-    assert "load=[" in failed.error
+    assert "load=1e-11" in failed.error
     rule = CommandLine(["ngspice", "-b", "ring.cir"], forbidden_output="meas.*failed", **RING)
     with pytest.raises(SolveError, match=r"exited with status 0 .* but printed 'meas"):
         rule({**good, "load": 1e-11})
@@ -365,7 +365,7 @@ def test_sigabrt_inside_a_python_simulator_costs_one_solve():
         got = evaluate(problem, *points, dispatcher=dispatcher)
     assert [e.status for e in got] == ["ok", "crashed", "ok"]
     assert "SIGABRT" in got[1].error
-    assert "friction=[-1.0]" in got[1].error
+    assert "friction=-1)" in got[1].error
 
 
 def queue(arrival: float) -> float:
@@ -428,9 +428,9 @@ def test_epanet_absurd_pressures_are_rejected_and_its_error_is_a_failed_solve(
     values = [{"roughness": r} for r in (1.0, 1e-3, 1e-11)]
     good, absurd, failed = evaluate(problem, *values)
     assert [e.status for e in (good, absurd, failed)] == ["ok", "rejected", "failed"]
-    assert "(at roughness=[0.001" in absurd.error
+    assert "(at roughness=0.001" in absurd.error
     assert "110" in failed.error
-    assert "e-11])" in failed.error
+    assert "e-11)" in failed.error
 
 
 def test_ctrl_c_ends_the_program():
