@@ -74,6 +74,22 @@ def test_weights_are_put_back_and_two_passes_a_direction_are_made(kind):
     assert not torch.equal(seen[0] - seen[1], seen[2] - seen[3])
 
 
+@pytest.mark.parametrize("passes", range(4))
+def test_a_loss_that_raises_or_is_not_finite_leaves_the_weights(passes):
+    for bad in (lambda: 1 / 0, lambda: float("nan"), lambda: torch.tensor(float("inf"))):
+        parts, calls = weights(), []
+        optimizer = zb.ZerothOrderSGD(parts, lr=0.1, num_directions=2)
+
+        def loss(parts=parts, calls=calls, bad=bad):
+            calls.append(1)
+            return bad() if len(calls) == passes + 1 else quadratic(parts)
+
+        with pytest.raises((ZeroDivisionError, zb.InputError), match=r"zero|finite losses"):
+            optimizer.step(loss)
+        for w, before in zip(parts, weights(), strict=True):
+            torch.testing.assert_close(w, before, rtol=0, atol=1e-14)
+
+
 def test_a_low_rank_perturbation_has_that_rank():
     w, seen = torch.nn.Parameter(torch.zeros(20, 30)), []
 
@@ -110,11 +126,15 @@ def test_a_resumed_training_goes_on_with_the_same_numbers(kind):
     optimizer = zb.ZerothOrderSGD(whole, **options)
     for _ in range(4):
         optimizer.step(lambda: quadratic(whole))
-    saved, state = copy.deepcopy(whole), copy.deepcopy(optimizer.state_dict())
+    saved, state = weights(), copy.deepcopy(optimizer.state_dict())
+    network_state = copy.deepcopy(whole)
     for _ in range(5):
         optimizer.step(lambda: quadratic(whole))
-    again = zb.ZerothOrderSGD(saved, **options)
+    again = zb.ZerothOrderSGD(saved, lr=9.0, rank=1, seed=3, radius=0.5, num_directions=2)
+    again.step(lambda: 0.0)  # its own factors are not to be kept
     again.load_state_dict(state)
+    for w, value in zip(saved, network_state, strict=True):
+        w.data.copy_(value)
     for _ in range(5):
         again.step(lambda: quadratic(saved))
     for left, right in zip(whole, saved, strict=True):
