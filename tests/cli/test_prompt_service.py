@@ -144,3 +144,11 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, command, old,
     assert answer.exit_code == 2, answer.output
     assert message in " ".join(answer.output.split())
     assert not server.seen
+
+
+def test_folds_of_the_command_line_come_before_those_of_the_file(server, command):
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    answer = command("--folds", "1", text=text.replace("validation = 0.4", "folds = 2"))
+    assert answer.exit_code == 2, answer.output
+    assert "folds must be 0 or in 2..8, the examples, got 1" in " ".join(answer.output.split())
+    assert not server.seen
