@@ -217,6 +217,17 @@ class TestTorchFunc:
         gradient = torch.func.grad(lambda phi: (op(phi) ** 3).sum())
         self.close(gradient(self.phi), gradient_of(torch_wave, self.phi))
 
+    def test_batched_gradients(self):
+        exact, jacobian = (
+            torch.func.jacrev(torch_wave)(self.phi),
+            torch.autograd.functional.jacobian,
+        )
+        for strategy in ("reverse-mode", "forward-mode"):
+            found = jacobian(exact_op(), self.phi, vectorize=True, strategy=strategy)
+            self.close(found, exact)
+        rows = jacobian(exact_op(), self.batch, vectorize=True)
+        self.close(rows, jacobian(torch_wave, self.batch))
+
     def test_jvp_in_both_styles(self):
         along = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
         exact = torch.func.jvp(torch_wave, (self.phi,), (along,))

@@ -219,16 +219,16 @@ class _Solved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ANN401 - torch's context
         phi, JV, U = ctx.saved_tensors
-        slopes = torch.einsum("...mb,...m->...b", JV, grads[0].double())
-        gradient = torch.einsum("...nb,...b->...n", U, slopes).to(phi.dtype)
+        slopes = grads[0].double().unsqueeze(-2) @ JV  # not by einsum: torch cannot batch it here
+        gradient = (slopes @ U.mT).squeeze(-2).to(phi.dtype)
         refuse_second: Any = _FirstDerivative.apply  # torch leaves it untyped
         return refuse_second(gradient, phi, grads[0]), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401 - torch's context
         phi, JV, U = ctx.saved_tensors
-        along = torch.einsum("...nb,...n->...b", U, tangents[0].double())
-        pushed = torch.einsum("...mb,...b->...m", JV, along).to(phi.dtype)
+        along = tangents[0].double().unsqueeze(-2) @ U
+        pushed = (along @ JV.mT).squeeze(-2).to(phi.dtype)
         refuse_second: Any = _FirstDerivative.apply
         return refuse_second(pushed, phi, tangents[0]), None, None
 
