@@ -96,6 +96,12 @@ def _of_writing(text: str) -> str:
             "takes a gradient with torch.autograd or backward(), which cannot be differentiated "
             "forward; use torch.func.grad"
         )
+    if "support saved tensor hooks" in text:
+        return (
+            "uses torch.utils.checkpoint, or other hooks on saved tensors, which torch.func "
+            "refuses; call the function itself, as FG2U keeps no graph, or use ReverseUnroll or "
+            "FG2UZO"
+        )
     if "mutate a captured Tensor" in text:
         return (
             "writes in place into a tensor that it was not given (a module's buffer, say), which "

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from unrolled import hypergradient_of, loop_of
 
 import zo_bilevel as zb
@@ -47,6 +48,18 @@ class TestBadInput:
             loop_of(step)({"a": 1.0})
         with pytest.raises(zb.InnerSolverError, match=r"step 2 (changed 'w'|writes .*) in place"):
             hypergradient_of(loop_of(step), estimator, a=1.0)
+
+    @pytest.mark.parametrize("estimator", [zb.FG2U(1), zb.FG2U(2)])
+    def test_activation_checkpoints_are_named_where_they_cannot_be(self, estimator):
+        def step(w, phi, t, batch):
+            saved = torch.utils.checkpoint.checkpoint(torch.tanh, w["w"], use_reentrant=False)
+            return {"w": saved + phi["a"]}
+
+        with pytest.raises(zb.InnerSolverError, match=r"step 0 uses torch.utils.checkpoint"):
+            hypergradient_of(loop_of(step), estimator, a=1.0)
+        exact = hypergradient_of(loop_of(step), zb.ReverseUnroll(), a=1.0)
+        found = hypergradient_of(loop_of(step), zb.FG2UZO(1), a=1.0)
+        assert found["a"] == pytest.approx(exact["a"], rel=1e-3)
 
     @pytest.mark.parametrize("where", ["init", "step", "phi in step", "read"])
     def test_a_derivative_that_reverse_mode_loses_is_refused(self, where):
