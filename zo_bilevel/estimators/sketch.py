@@ -184,8 +184,9 @@ class Hypergradient(dict[str, Any]):
         """Lower and upper ends of confidence intervals, by name.
 
         By Student's t, with one degree of freedom less than there are sketches where several were
-        averaged, else than there are directions: theirs is the spread. Not for "coordinate"
-        directions, which say nothing of the coordinates they leave out.
+        averaged, else than there are directions: theirs is the spread. Too narrow for a component
+        that dominates all others, and for the others with fewer than 5 "rademacher" directions.
+        Not for "coordinate" directions, which say nothing of the coordinates they leave out.
 
         Args:
             level: Probability that an interval holds the true component, in (0, 1).
