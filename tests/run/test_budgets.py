@@ -123,3 +123,57 @@ def test_seconds_that_an_interrupted_run_spent_are_spent(tmp_path):
     again = zb.minimize(problem, method, max_seconds=1.0, store=store)
     assert again.stop_reason == "budget of 1 seconds spent"
     assert again.solves <= 4  # each took 0.3 s when it was made
+
+
+class Slow:
+    """Solves that take 0.03 s; counts them."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, phi):
+        self.calls += 1
+        time.sleep(0.03)
+        return np.array([phi["a"], phi["b"]])
+
+
+@pytest.mark.parametrize("backend", [None, "threading"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+class TestRunsThatEndForTime:
+    def go(self, folder, asynchronous, backend, max_seconds=0.25, **options):
+        inner = Slow()
+        problem = zb.Problem(SPACE, inner, zb.SquaredError([0.1, 0.2]), name="slow", version="1")
+        with zb.Serial() if backend is None else zb.Joblib(3, backend) as dispatcher:
+            found = zb.minimize(
+                problem,
+                zb.RandomSearch(),
+                max_seconds=max_seconds,
+                round_width=3,
+                dispatcher=dispatcher,
+                asynchronous=asynchronous,
+                store=folder / "runs.sqlite",
+                **options,
+            )
+        history = [(r.solve, r.round, r.loss, r.phi["a"]) for r in found.history]
+        return (history, found.loss, found.rounds, found.stop_reason), inner.calls
+
+    def test_they_are_replayed_without_a_solve(self, asynchronous, backend, tmp_path):
+        first, calls = self.go(tmp_path, asynchronous, backend)
+        assert calls > 3
+        assert first[-1] == "budget of 0.25 seconds spent"
+        for other in (backend, None, backend):
+            assert self.go(tmp_path, asynchronous, other) == (first, 0)
+        longer, calls = self.go(tmp_path, asynchronous, backend, max_seconds=0.4)
+        assert 0 < calls <= 3 * 8
+        assert longer[0][: len(first[0]) - 3] == first[0][:-3]
+        assert self.go(tmp_path, asynchronous, backend, max_seconds=0.4) == (longer, 0)
+
+    def test_interrupted_ones_spend_what_is_left(self, asynchronous, backend, tmp_path):
+        def stop(record):
+            if record.solve == 5:
+                raise KeyboardInterrupt
+
+        self.go(tmp_path, asynchronous, backend, callback=stop)
+        again, calls = self.go(tmp_path, asynchronous, backend)
+        assert calls > 0
+        assert self.go(tmp_path, asynchronous, backend) == (again, 0)

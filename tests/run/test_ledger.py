@@ -184,8 +184,8 @@ def test_a_history_that_grows_too_long_leaves_out_what_is_large(monkeypatch):
 def test_other_limits_hold_from_now_on_and_earlier_sessions_count():
     clock = Clock()
     books = ledger(clock, max_seconds=10.0)
-    books.spent_before(3.0)
-    books.spent_before(1.0)
+    books.time.spent_before(3.0)
+    books.time.spent_before(1.0)
     clock.now += 2.0
     assert books.seconds_left() == 4.0
     assert books.seconds == 2.0

@@ -17,6 +17,7 @@ from zo_bilevel.run.run_text import decoded, run_from_text, run_to_text, single_
 from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.solve.evaluation import NEVER_BEST
 from zo_bilevel.store.abstract import AbstractStore
+from zo_bilevel.store.recorder import SPENT
 from zo_bilevel.store.records import StoredRun, StoredSolve
 from zo_bilevel.support.errors import StoreError
 
@@ -32,8 +33,8 @@ def command_of(run: StoredRun) -> list[str]:
     return [str(word) for word in words]
 
 
-WORDS = ("stop rules", "known")
-"""Settings that are no limits but texts."""
+WORDS = ("stop rules", "known", SPENT)
+"""Settings that are no limits."""
 
 
 def settings_of(run: StoredRun) -> dict[str, int | float]:

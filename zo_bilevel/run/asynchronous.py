@@ -58,10 +58,10 @@ def asynchronous_loop(
             running.start(waiting, ledger)
             if not running.points:
                 return ledger.spent_reason() if waiting else _reason(method, state)
-            ledger.rounds += 1
             evaluation = running.next()
             if evaluation is None:  # time ran out, or a solve ended the run
-                return ledger.spent_reason()
+                return ledger.spent_reason() if evaluator.stopped else ledger.out_of_time()
+            ledger.rounds += 1
             try:
                 ledger.charge_all([evaluation], report)
             except StopIteration as stop:
@@ -143,6 +143,8 @@ class _Running:
                 return None
             job, outcome = self._stored()
             if outcome is None:
+                if job is None:
+                    evaluator.go_on()
                 job, outcome = self._solved(self._unsent if job is None else [job])
             if job is None or outcome is None:
                 return None
@@ -174,6 +176,8 @@ class _Running:
     def _solved(self, wanted: Sequence[int]) -> _Arrival:
         """Start what is wanted and has not started; wait for whatever ends next."""
         evaluator = self._evaluator
+        if evaluator.seconds_left() <= 0:
+            return None, None
         for job in [job for job in self._unsent if job in wanted]:
             warm = self._warm[job // evaluator.parts.count]
             self._stream.submit(evaluator.job(job, self._jobs[job], warm))

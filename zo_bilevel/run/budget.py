@@ -1,7 +1,9 @@
-"""Limits of a run."""
+"""Limits of a run, and the seconds that count against them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import final
 
 from zo_bilevel.support.arguments import finite_number, whole_number
@@ -45,3 +47,47 @@ class Budget:
         self.max_solves = max_solves
         self.max_seconds = max_seconds
         self.max_cost = max_cost
+
+
+@final
+class PaidTime:
+    """Seconds of all lives of a run; those in which it replays its record are not counted.
+
+    Args:
+        clock: Gives seconds.
+
+    Attributes:
+        before: Seconds of earlier lives.
+        is_replaying: Whether its record has not ended yet.
+        on_record: Seconds and answers of earlier lives that came to an end of their own.
+    """
+
+    __slots__ = ("_clock", "_since", "before", "is_replaying", "on_record")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._since = clock, clock()
+        self.before, self.is_replaying = 0.0, False
+        self.on_record = (0.0, 0)
+
+    @property
+    def paid(self) -> float:
+        """Seconds so far."""
+        return self.before + self._clock() - self._since
+
+    def left(self, limit: float | None) -> float:
+        """Seconds until a limit; infinite without one, and as long as the record goes on."""
+        return math.inf if limit is None or self.is_replaying else limit - self.paid
+
+    def spent_before(self, seconds: float) -> None:
+        """Count what solves of a life took that was killed, and tells no more than them."""
+        self.before += seconds
+
+    def replay(self, spent: tuple[float, int]) -> None:
+        """Stop counting until the record ends; `spent`: seconds and answers on it."""
+        self.is_replaying, self.on_record = True, spent
+
+    def go_on(self) -> None:
+        """Count again: the record has ended."""
+        if self.is_replaying:
+            self.is_replaying, self._since = False, self._clock()
+            self.before = max(self.before, self.on_record[0])

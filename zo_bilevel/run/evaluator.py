@@ -48,6 +48,7 @@ class Evaluator:
         seconds_left: Of the run. When none are left the rest of the round is given up; solves that
             run are killed where the dispatcher can.
         spent_before: Told the seconds that stored solves of this run took when they were made.
+        go_on: Called before anything is solved that is not on the run's record.
         decode: From a point to named values; default the space's own.
     """
 
@@ -59,6 +60,7 @@ class Evaluator:
         recorder: Recorder | None = None,
         seconds_left: Callable[[], float] = lambda: math.inf,
         spent_before: Callable[[float], None] = lambda _: None,
+        go_on: Callable[[], None] = lambda: None,
         *,
         decode: Callable[[Point], dict[str, Any]] | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class Evaluator:
         self.recorder = recorder
         self.seconds_left = seconds_left
         self.spent_before = spent_before
+        self.go_on = go_on
         self.step = 0
         self.solve = Solve(
             problem.inner, outer_part(problem), problem.name, problem.version, problem.unmeasured
@@ -161,7 +164,7 @@ class Evaluator:
             for place, point in places.items()
             if place not in found
         ]
-        if not pending:
+        if not self._may_solve(pending):
             return found
         # closing the round kills what is still running when the store or the user stops it
         open_jobs = {job.index for job in pending}
@@ -182,6 +185,13 @@ class Evaluator:
         if open_jobs and self.stopped is None and self.seconds_left() > CLOCK_DIFFERENCE:
             raise self._answered_wrongly(f"job {min(open_jobs)} was not answered")
         return found
+
+    def _may_solve(self, jobs: Sequence[Job]) -> bool:
+        """Whether there is anything to solve, and time for it."""
+        record = () if self.recorder is None else self.recorder.on_record
+        if any((self.step, job.index) not in record for job in jobs):
+            self.go_on()
+        return bool(jobs) and self.seconds_left() > 0
 
     def _answered_wrongly(self, how: str) -> InputError:
         kind = type(self.dispatcher).__name__

@@ -92,8 +92,10 @@ def confirm(
         for x in candidates
         for repeat in range(repeats)
     ]
-    ledger.rounds += 1
     evaluations = evaluator.evaluate_part(points)
+    ledger.rounds += bool(evaluations)
+    if len(evaluations) < len(points) and evaluator.stopped is None:
+        ledger.out_of_time()
     with suppress(StopIteration):  # the run has ended already
         ledger.charge_all(evaluations, callback)
     return chosen([evaluations[i : i + repeats] for i in range(0, len(evaluations), repeats)])

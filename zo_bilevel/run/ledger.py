@@ -12,7 +12,7 @@ from typing import Any, final
 from zo_bilevel.methods.notes import LAST_SOLVES
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
-from zo_bilevel.run.budget import Budget
+from zo_bilevel.run.budget import Budget, PaidTime
 from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
@@ -65,7 +65,7 @@ class Ledger:
         self._phi_room = self._theta_room = HISTORY_BYTES
         self._clock = clock
         self._started = clock()
-        self._seconds_before = 0.0
+        self.time = PaidTime(clock)
 
     @property
     def best(self) -> Evaluation | None:
@@ -85,23 +85,38 @@ class Ledger:
 
     def seconds_left(self) -> float:
         """Of the budget in seconds, earlier sessions of the run included; infinite without one."""
-        limit = self.budget.max_seconds
-        return math.inf if limit is None else limit - self.seconds - self._seconds_before
+        return self.time.left(self.budget.max_seconds)
 
     def steer(self, limits: Mapping[str, Any]) -> None:
         """Take other limits from now on; `limits`: of `Budget`, by name."""
         names = ("max_solves", "max_seconds", "max_cost")
         self.budget = Budget(*(limits.get(name) for name in names))
 
-    def spent_before(self, seconds: float) -> None:
-        """Count what was spent when the run was interrupted and is now gone on with."""
-        self._seconds_before += seconds
+    @property
+    def spent(self) -> tuple[float, int]:
+        """Seconds of all lives of the run, those of replays not, and answers until then."""
+        is_new = not self.time.is_replaying and not self.has_ended
+        return (self.time.paid, len(self.history)) if is_new else self.time.on_record
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the record says that these seconds are spent."""
+        limit = self.budget.max_seconds
+        return limit is not None and self.time.on_record[0] >= limit
+
+    def out_of_time(self) -> str:
+        """Why a round was cut, in words; a dispatcher may have cut it a little early."""
+        left = self.seconds_left()
+        self.time.before += left if 0.0 < left < math.inf else 0.0
+        return self.spent_reason()
 
     def room(self, wanted: int) -> int:
         """How many of the solves wanted may still be started without overrunning a limit."""
         limits = self.budget
         if limits.max_solves is not None:
             wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
+        if self.has_ended and len(self.history) >= self.time.on_record[1]:
+            self.time.go_on()
         if self.seconds_left() <= 0:
             return 0
         if limits.max_cost is not None:

@@ -91,6 +91,14 @@ def recording(
             found.release(recorder.run.number)
 
 
+def begin(recorder: Recorder, ledger: Ledger) -> None:
+    """Replay what is on record first, and heed who steers the run."""
+    recorder.steered = ledger.steer
+    if recorder.on_record:
+        ledger.time.replay(recorder.spent)
+        recorder.takes_others = not ledger.has_ended
+
+
 def keep_books(store: AbstractStore, inner: object) -> None:
     """Let an inner solver that pays keep its bill beside the store, for restarts and processes."""
     if isinstance(store, SQLiteStore) and isinstance(inner, KeepsBooks):
@@ -116,6 +124,7 @@ def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> N
     run = run_of(result, method, ledger.improvements)
     if reason := method.violation:
         run = replace(run, status="disqualified", stop_reason="disqualified", error=reason)
+    recorder.spent = max(recorder.spent, ledger.spent)
     _keep(recorder, run, reason or result.stop_reason, result.x, is_whole=not reason)
 
 
@@ -159,6 +168,7 @@ def _fail(
         error="" if status == INTERRUPTED else reason,
         improvements=tuple(ledger.improvements),
     )
+    recorder.spent = max(recorder.spent, ledger.spent)
     _keep(recorder, run, reason, None if best is None else best.point.x, is_whole=False)
 
 

@@ -17,7 +17,7 @@ from zo_bilevel.run.final_point import confirm, keep_back
 from zo_bilevel.run.identity import Initial, open_recorder
 from zo_bilevel.run.known import Known, warm_start
 from zo_bilevel.run.ledger import Ledger
-from zo_bilevel.run.lifecycle import INTERRUPTED, end, keep_books, noting_refusals, recording
+from zo_bilevel.run.lifecycle import INTERRUPTED, begin, end, keep_books, noting_refusals, recording
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.run.reporting import Callback, reporting
 from zo_bilevel.run.result import Result
@@ -69,8 +69,8 @@ def minimize(
             one, as the problem sees it now, is an answer of this run too; Gauss-Newton regresses
             through those near the start. Of an inner solver that takes a seed, they tell the start.
         max_solves: Budget in new solves; 1000 when no budget is given at all; 0 with `known`.
-        max_seconds: Budget in wall-clock seconds, with a store those of the solves that an
-            interrupted run had made included: when it is over, the rest of a round is given up.
+        max_seconds: Budget in wall-clock seconds, with a store those of all lives of the run:
+            when it is over, the rest of a round is given up. The same call is then a replay.
             A solve that runs is killed under `Joblib` on this machine; in this process it is not
             cut short.
             Refused with `Distributed`, whose ranks' clocks differ.
@@ -178,12 +178,13 @@ def minimize(
             seed,
             recorder,
             ledger.seconds_left,
-            ledger.spent_before,
+            ledger.time.spent_before,
+            ledger.time.go_on,
         )
         evaluator.know(warm.solves, warm.evaluations)
         evaluator.warm_up()
         if recorder is not None:
-            recorder.steered = ledger.steer
+            begin(recorder, ledger)
             keep_books(recorder.store, problem.inner)
         try:
             stop_reason = partial(_stop_reason, ledger, rules, max_failure_rate)
@@ -254,8 +255,8 @@ def _loop(
             room = ledger.affordable(points[first:])
             if room == 0:
                 return ledger.spent_reason()
-            ledger.rounds += first == 0
             part = evaluator.evaluate_part(points[first : first + room], first)
+            ledger.rounds += first == 0 and bool(part)
             try:
                 ledger.charge_all(part, report)
             except StopIteration as stop:
@@ -263,7 +264,7 @@ def _loop(
             if reason := stop_reason():
                 return reason
             if len(part) < room:  # time ran out, or a solve ended the run
-                return ledger.spent_reason()
+                return ledger.spent_reason() if evaluator.stopped else ledger.out_of_time()
             evaluations += part
         state = method.tell(state, evaluations)
     reason = state.stop_reason or "the method stopped and gave no reason"

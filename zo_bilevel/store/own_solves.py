@@ -20,6 +20,7 @@ class OwnSolves:
     Attributes:
         damaged: Numbers of solves to drop.
         arrivals: Place of the first solve of each step.
+        places: Step and place of each solve.
     """
 
     def __init__(self, store: AbstractStore, run: int) -> None:
@@ -30,9 +31,11 @@ class OwnSolves:
         self._free: dict[bytes, dict[tuple[int, int], int]] = {}
         self._ahead: dict[int, StoredSolve] = {}
         self.arrivals: dict[int, int] = {}
+        self.places: set[tuple[int, int]] = set()
         for number, step, place, key in store.index(run):
             self._rank[number] = len(self._order)
             self.arrivals.setdefault(step, place)
+            self.places.add((step, place))
             self._order.append(number)
             if self._free.setdefault(key, {}).setdefault((step, place), number) != number:
                 self.damaged.append(number)  # there twice

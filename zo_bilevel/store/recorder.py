@@ -36,6 +36,8 @@ PATIENCE_S: Final = 0.2
 """Losses are written along with the next solve, or at once when solves are slower than this."""
 LOOK_S: Final = 1.0
 """How often a run looks whether it is asked to stop."""
+SPENT: Final = "seconds and answers so far"
+"""Among the settings of a run that has ended once: the same call then sees that time is over."""
 
 
 @final
@@ -51,6 +53,11 @@ class Recorder:
 
     Raises:
         StoreError: If somebody else is working on the run.
+
+    Attributes:
+        spent: Seconds of all lives of the run, and the answers it had when it last ended.
+        on_record: Step and place of each solve that it stored before.
+        takes_others: Whether solves of other runs stand in for its own.
     """
 
     def __init__(
@@ -60,9 +67,13 @@ class Recorder:
         self.replayed = 0
         self.paid_before: list[float] = []
         self.steered: Callable[[Mapping[str, Any]], None] = lambda _: None
-        self.run = store.begin(run)
+        self.takes_others = True
+        lives = [other for other in store.records() if other.identity == run.identity]
+        self.spent = _spent(lives[0]) if lives else (0.0, 0)
+        self.run = store.begin(self._with_spent(run))
         self._key = SolveKeys(problem, solvers).key
         self._own = OwnSolves(store, self.run.number)
+        self.on_record = self._own.places
         self._sources: set[bytes] | None = None
         self._keys: dict[int, bytes] = {}
         self._looked_up: set[int] = set()
@@ -146,7 +157,7 @@ class Recorder:
         own = self._own.take(step, place, key)
         if own is not None:
             yield own, True
-        for number in self.store.others(self.run.number, key):
+        for number in self.store.others(self.run.number, key) if self.takes_others else ():
             solve = self.store.read([number]).get(number)
             if solve is not None and solve.key == key and solve.seal not in self._taken():
                 self._taken().add(solve.seal)
@@ -167,6 +178,10 @@ class Recorder:
         """
         self._write(self._solve(step, place, point, seed, outcome))
         self._stop_if_asked()
+
+    def _with_spent(self, run: StoredRun) -> StoredRun:
+        settings = {**json.loads(run.settings), SPENT: self.spent}
+        return dataclasses.replace(run, settings=json.dumps(settings)) if self.spent[0] else run
 
     def _stop_if_asked(self) -> None:
         """Heed `zo-bilevel stop`, which ends the run as Ctrl-C does, and `zo-bilevel steer`."""
@@ -253,6 +268,16 @@ class Recorder:
             "found": found,
             "point": point,
         }
-        self.run = dataclasses.replace(self.run, **ending)  # type: ignore[arg-type] # by their names
+        ended = dataclasses.replace(self.run, **ending)  # type: ignore[arg-type] # by their names
+        self.run = self._with_spent(ended)
         self.store.save(self.run)
         self.store.release(self.run.number)
+
+
+def _spent(run: StoredRun) -> tuple[float, int]:
+    """Seconds and answers of a run's lives until now, as far as they are on record."""
+    try:
+        seconds, answers = json.loads(run.settings)[SPENT]
+        return float(seconds), int(answers)
+    except (ValueError, TypeError, KeyError):
+        return 0.0, 0
