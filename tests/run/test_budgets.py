@@ -159,7 +159,7 @@ class TestRunsThatEndForTime:
 
     def test_they_are_replayed_without_a_solve(self, asynchronous, backend, tmp_path):
         first, calls = self.go(tmp_path, asynchronous, backend)
-        assert calls > 3
+        assert calls > 0
         assert first[-1] == "budget of 0.25 seconds spent"
         for other in (backend, None, backend):
             assert self.go(tmp_path, asynchronous, other) == (first, 0)
@@ -168,12 +168,12 @@ class TestRunsThatEndForTime:
         assert longer[0][: len(first[0]) - 3] == first[0][:-3]
         assert self.go(tmp_path, asynchronous, backend, max_seconds=0.4) == (longer, 0)
 
-    def test_interrupted_ones_spend_what_is_left(self, asynchronous, backend, tmp_path):
+    def test_so_are_interrupted_ones_once_they_have_spent_what_was_left(self, asynchronous, backend, tmp_path):
         def stop(record):
             if record.solve == 5:
                 raise KeyboardInterrupt
 
         self.go(tmp_path, asynchronous, backend, callback=stop)
-        again, calls = self.go(tmp_path, asynchronous, backend)
-        assert calls > 0
+        again, _ = self.go(tmp_path, asynchronous, backend)
+        assert again[-1] == "budget of 0.25 seconds spent"
         assert self.go(tmp_path, asynchronous, backend) == (again, 0)

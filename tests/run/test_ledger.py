@@ -365,3 +365,20 @@ def test_all_are_booked_when_a_callback_ends_the_run():
     assert books.best.loss == 1.0
     books.charge_all([solved()], None)
     assert books.solves == 4
+
+
+def test_a_replay_takes_no_time_until_the_record_ends():
+    clock = Clock()
+    books = ledger(clock, max_seconds=10.0)
+    books.time.replay((4.0, 0))
+    books.time.spent_before(3.0)  # what its solves took is less than what it took
+    clock.now += 100.0
+    assert (books.seconds_left(), books.spent) == (math.inf, (4.0, 0))
+    books.time.go_on()
+    clock.now += 2.0
+    assert (books.seconds_left(), books.spent) == (4.0, (6.0, 0))
+    assert books.out_of_time() == "budget of 10 seconds spent"
+    assert books.spent == (10.0, 0)
+    books = ledger(clock, max_seconds=10.0)
+    books.time.replay((10.0, 0))
+    assert (books.room(3), books.spent_reason()) == (0, "budget of 10 seconds spent")
