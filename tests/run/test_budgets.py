@@ -168,7 +168,9 @@ class TestRunsThatEndForTime:
         assert longer[0][: len(first[0]) - 3] == first[0][:-3]
         assert self.go(tmp_path, asynchronous, backend, max_seconds=0.4) == (longer, 0)
 
-    def test_so_are_interrupted_ones_once_they_have_spent_what_was_left(self, asynchronous, backend, tmp_path):
+    def test_so_are_interrupted_ones_once_they_have_spent_what_was_left(
+        self, asynchronous, backend, tmp_path
+    ):
         def stop(record):
             if record.solve == 5:
                 raise KeyboardInterrupt
