@@ -420,3 +420,18 @@ def test_bad_input_is_refused_by_name(place, folder, monkeypatch):
         zb.Queue("postgresql://u:hidden@127.0.0.1:1/d", token=TOKEN)
     with pytest.raises(zb.InputError, match="exact derivatives"):
         job_to_json(Job(0, {}, 0, lambda *_: None))
+
+
+@pytest.mark.parametrize("is_worker_there", [False, True])
+def test_a_run_that_no_worker_serves_says_so_once(is_worker_there, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("zo_bilevel.store.queue.queue.SILENCE_S", 0.05)
+    solve = Solve(lambda phi: phi["a"], None, "p", "1")
+    file = tmp_path / "queue.sqlite"
+    if is_worker_there:
+        QueueTables(file, TOKEN).sign_in("w", Version.of(solve), 30.0)
+    with zb.Queue(file, token=TOKEN) as queue:
+        answers = list(queue.run_within(solve, [Job(0, {"a": 1.0}, 0)], 0.3))
+    assert answers == []
+    (said,) = [record.getMessage() for record in caplog.records]
+    words = "1 workers are there; busy elsewhere, or with another token"
+    assert (words if is_worker_there else "0 workers are there; start some") in said

@@ -36,6 +36,6 @@ def worker_command(
     try:
         solves = work(place, task.problem, timeout_s=timeout, idle_s=idle, say=say)
     except KeyboardInterrupt:
-        say("left; a solve that ran is taken up by another worker")
+        say("left; if a solve ran, another worker takes it up")
     else:
         say(f"left after {solves} solves: nothing to do")

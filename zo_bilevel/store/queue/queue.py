@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final, final
 
@@ -17,8 +18,11 @@ from zo_bilevel.store.queue.messages import job_to_json
 from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
 from zo_bilevel.support.arguments import finite_number
 
+_LOGGER = logging.getLogger("zo_bilevel")
 SIGN_S: Final = 1.0
 """How often a run says that it is alive."""
+SILENCE_S: Final = 10.0
+"""After how long a run says that no worker has taken a solve."""
 SHORTEST_WAIT_S, LONGEST_WAIT_S, WAIT_SHARE = 0.005, 0.5, 0.05
 """How long between two looks: a share of what was waited so far."""
 
@@ -154,6 +158,7 @@ class _Stream:
         self._waiting: dict[str, Job] = {}
         self._given = ""
         self._signed = time.monotonic()
+        self._has_warned = False
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue."""
@@ -177,9 +182,26 @@ class _Stream:
             if now - self._signed > SIGN_S:
                 self._tables.give_sign(self._owner)
                 self._signed = now
+            if now - since > SILENCE_S and not self._has_warned:
+                self._warn(states.values())
             wait = min(max(WAIT_SHARE * (now - since), SHORTEST_WAIT_S), LONGEST_WAIT_S)
             time.sleep(max(min(wait, seconds - (now - since)), 0.0))
         return None
+
+    def _warn(self, states: Iterable[Progress]) -> None:
+        """Say once that nobody solves, and why that may be."""
+        self._has_warned = True
+        if any(state.taken or state.is_answered for state in states):
+            return
+        workers = self._tables.count_workers(self._version)
+        reason = "busy elsewhere, or with another token" if workers else "start some"
+        _LOGGER.warning(
+            "no worker has taken a solve from %s for %g s: %d workers are there; %s",
+            self._tables.name,
+            SILENCE_S,
+            workers,
+            reason,
+        )
 
     def _forget(self) -> None:
         """Take the last answer out of the queue; not before whoever asked has stored it."""
