@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 def global_names(code: CodeType) -> set[str]:
     """The global names that code, or code inside it, uses."""
-    steps = (step for part in codes_in(code) for step in dis.get_instructions(part))
+    steps = (step for part in codes_in(code) for step in _steps(part))
     return {step.argval for step in steps if step.opname in GLOBALS}
 
 
@@ -114,8 +115,8 @@ def lookup_by_text(function: FunctionType, closed: Mapping[str, Any]) -> str | N
         steps = _steps(part)
         local = {**closed, **_bound_by_imports(function, steps)}
         closed = local  # for functions inside
-        for place in range(len(steps)):
-            value, after = _value_at(steps, place, scope, local)
+        values = (_value_at(steps, place, scope, local) for place in range(len(steps)))
+        for value, after in (found for found in values if found[0] is not None):
             if any(value is known for known in BY_TEXT):
                 return f"{value.__name__}()"
             if any(value is known for known in OF_A_MODULE):
@@ -128,8 +129,10 @@ def lookup_by_text(function: FunctionType, closed: Mapping[str, Any]) -> str | N
     return None
 
 
-def _steps(code: CodeType) -> list[dis.Instruction]:
-    return [step for step in dis.get_instructions(code) if step.opname not in SILENT]
+@lru_cache(maxsize=1024)
+def _steps(code: CodeType) -> tuple[dis.Instruction, ...]:
+    """Kept, as each reader of a function takes its code apart, at every problem that is made."""
+    return tuple(step for step in dis.get_instructions(code) if step.opname not in SILENT)
 
 
 def _absolute(name: str, level: int, package: str) -> str:
@@ -160,7 +163,7 @@ def _is_package(module: ModuleType | None) -> bool:
     return hasattr(module, "__path__")
 
 
-def _bound_by_imports(function: FunctionType, steps: list[dis.Instruction]) -> dict[str, Any]:
+def _bound_by_imports(function: FunctionType, steps: tuple[dis.Instruction, ...]) -> dict[str, Any]:
     """The local names that imports give, with their values where these are loaded."""
     package = str(function.__globals__.get("__package__") or "")
     bound: dict[str, Any] = {}
@@ -186,7 +189,7 @@ def _ends(step: dis.Instruction) -> tuple[Any, Any]:
 
 
 def _value_at(
-    steps: list[dis.Instruction],
+    steps: tuple[dis.Instruction, ...],
     place: int,
     scope: Mapping[str, Any],
     local: Mapping[str, Any],
@@ -206,7 +209,7 @@ def _value_at(
     return value, place
 
 
-def _is_read(steps: list[dis.Instruction]) -> bool:
+def _is_read(steps: tuple[dis.Instruction, ...]) -> bool:
     """Whether the steps behind a table read one entry of it."""
     if steps[0].opname in ATTRIBUTES:
         return bool(steps[0].argval == "get")

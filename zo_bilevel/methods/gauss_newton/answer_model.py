@@ -12,13 +12,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy.linalg import cho_solve
-from scipy.linalg.lapack import dpotrf
+from scipy.linalg.lapack import dpotrf, dpotrs
 
+from zo_bilevel.methods.gauss_newton.observed_rows import ObservedRows
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.quadratic import Quadratic
 from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
@@ -41,17 +40,6 @@ NEW_DIRECTION = 1e-7
 """A displacement has a new direction when this share of it lies outside the basis."""
 SHORTEST_VALUE = 1e-3
 """Differences this long or longer are kept as values: they tell of curvature too."""
-
-
-@final
-@dataclass(slots=True)
-class _Row:
-    """One observation: theta at a point, or its derivative there along a way."""
-
-    place: FloatArray
-    way: FloatArray | None
-    values: FloatArray
-    error: float
 
 
 @final
@@ -84,7 +72,8 @@ class AnswerModel:
         self._origin = center
         self._basis = np.empty((center.size, 0), order="F")
         self._place = np.empty(0)
-        self._rows: list[_Row] = [_Row(self._place, None, theta, 1.0)]
+        self._rows = ObservedRows()
+        self._rows.add(self._place, None, theta, 1.0)
         self._fitted: tuple[Observations, FloatArray, Quadratic] | None = None
         self._is_length_due = False
         self._factor = np.zeros((0, 0))
@@ -103,7 +92,7 @@ class AnswerModel:
 
     def add_value(self, point: FloatArray, theta: FloatArray) -> None:
         """Take in an answer."""
-        self._rows.append(_Row(self._coordinates(point - self._origin), None, theta, 1.0))
+        self._rows.add(self._coordinates(point - self._origin), None, theta, 1.0)
         self._fitted, self._is_length_due = None, True
 
     def add_derivative(
@@ -120,7 +109,7 @@ class AnswerModel:
         length = math.sqrt(displacement @ displacement)
         way = self._coordinates(displacement / length)
         place = self._coordinates(point - self._origin)
-        self._rows.append(_Row(place, way, change / length, error / length**2))
+        self._rows.add(place, way, change / length, error / length**2)
         self._fitted = None
 
     def move(self, point: FloatArray, theta: FloatArray) -> None:
@@ -132,16 +121,17 @@ class AnswerModel:
 
     def forget(self, *, values: bool = False) -> None:
         """Drop all derivatives, and with `values` the answers away from the center too."""
-        kept = [] if values else [row for row in self._rows if row.way is None]
-        points = [self._origin + self._basis @ self._padded(row.place) for row in kept]
+        rows, (places, _) = self._rows, self._rows.coordinates(self.size)
+        kept = [row for row, way in enumerate(rows.is_derivative) if not (values or way)]
+        points = [self._origin + self._basis @ places[row] for row in kept]
         self.length, self.scale = FIRST_LENGTH * math.sqrt(self.center.size), 0.0
         self._origin, self._basis = self.center, np.empty((self.center.size, 0), order="F")
         self._place = np.empty(0)
-        self._rows = [_Row(self._place, None, self.theta, 1.0)]
-        self._fitted = None
+        self._rows, self._fitted = ObservedRows(), None
+        self._rows.add(self._place, None, self.theta, 1.0)
         for row, point in zip(kept, points, strict=True):
             if not np.array_equal(point, self.center):
-                self.add_value(point, row.values)
+                self.add_value(point, rows.values[row])
 
     def imagining(
         self, values: Sequence[FloatArray], derivatives: Sequence[tuple[FloatArray, FloatArray]]
@@ -155,7 +145,7 @@ class AnswerModel:
         predicted = [self._predicted(point) for point in values]
         changes = [self._predicted(base + way) - self._predicted(base) for base, way in derivatives]
         other = copy.copy(self)
-        other._rows = list(self._rows)
+        other._rows = self._rows.copy()
         for (base, way), change in zip(derivatives, changes, strict=True):
             other.add_derivative(base, way, change, 0.0)
         for point, theta in zip(values, predicted, strict=True):
@@ -178,9 +168,6 @@ class AnswerModel:
                 self._basis = np.asfortranarray(np.column_stack([self._basis, rest / length]))
         found: FloatArray = self._basis.T @ displacement
         return found
-
-    def _padded(self, place: FloatArray) -> FloatArray:
-        return np.pad(place, (0, self.size - place.size))
 
     # ---- the model ---------------------------------------------------------------------------
 
@@ -216,7 +203,7 @@ class AnswerModel:
         if bend == 0.0 or quadratic.ignorance == 0.0:
             return 1.0
         known = observations.covariance_with(step, self.length)
-        known_share = float(known @ cho_solve((self._factor, True), known))
+        known_share = float(known @ _solved(self._factor, known))
         slope = float(step @ quadratic.doubt @ step) / quadratic.ignorance
         third = square**3 / (6.0 * self.length**4)
         left = square + bend + third - known_share - slope
@@ -235,7 +222,7 @@ class AnswerModel:
                 self._fitted = observations, changes, quadratic
                 return self._fitted
             factor = self._choose_length(observations, changes)
-            weights = cho_solve((factor, True), changes)  # (2)
+            weights = _solved(factor, changes)  # (2)
             if self.is_noisy:
                 share = self._noise_ratio
                 self.smooth_theta = self.theta + share * (observations.center_shares @ weights)
@@ -246,32 +233,27 @@ class AnswerModel:
 
     def _observations(self) -> tuple[Observations, FloatArray]:
         """The nearest rows as changes from the center per unit length."""
-        places = np.zeros((len(self._rows), self.size))
-        for row, place in zip(self._rows, places, strict=True):
-            place[: row.place.size] = row.place
-        places -= self._padded(self._place)
+        rows, (places, ways) = self._rows, self._rows.coordinates(self.size)
+        center = np.zeros(self.size)
+        center[: self._place.size] = self._place
+        places = places - center
         distances = np.sqrt(np.einsum("ij,ij->i", places, places))
-        derivative = np.array([row.way is not None for row in self._rows])
+        derivative = np.array(rows.is_derivative)
         usable = np.flatnonzero(derivative | (distances > 0.0))
         order = usable[np.argsort(distances[usable], kind="stable")]
         per_direction = NOISY_ROWS_PER_DIRECTION if self.is_noisy else ROWS_PER_DIRECTION
         near = order[: SPARE_ROWS + per_direction * self.size]
         count = max(int((distances[near] <= FARTHEST * self.length).sum()), 1)
         chosen = near[:count]
-        rows = [self._rows[index] for index in chosen]
-        ways = np.zeros((len(rows), self.size))
-        for row, way in zip(rows, ways, strict=True):
-            if row.way is not None:
-                way[: row.way.size] = row.way
-        shortest = 1e-2 * float(np.median(distances[chosen])) if self.is_noisy and rows else 0.0
-        norms = np.where(derivative[chosen], 1.0, np.maximum(distances[chosen], shortest))
-        changes = [
-            row.values if row.way is not None else (row.values - self.theta) / norm
-            for row, norm in zip(rows, norms, strict=True)
-        ]
-        errors = np.array([row.error for row in rows]) / norms**2
-        observations = Observations(places[chosen], ways, derivative[chosen], norms, errors)
-        return observations, np.array(changes).reshape(len(rows), self.theta.size)
+        distances, derivative = distances[chosen], derivative[chosen]
+        is_blurred = self.is_noisy and bool(chosen.size)
+        shortest = 1e-2 * float(np.median(distances)) if is_blurred else 0.0
+        norms = np.where(derivative, 1.0, np.maximum(distances, shortest))
+        changes = np.array([rows.values[row] for row in chosen]).reshape(-1, self.theta.size)
+        changes -= np.where(derivative[:, None], 0.0, self.theta)
+        changes /= norms[:, None]
+        errors = np.array(rows.errors)[chosen] / norms**2
+        return Observations(places[chosen], ways[chosen], derivative, norms, errors), changes
 
     def _choose_length(self, observations: Observations, changes: FloatArray) -> FloatArray:
         """Set length and scale to the likeliest; give back the Cholesky factor of the rows."""
@@ -309,7 +291,7 @@ class AnswerModel:
             cholesky, failed = dpotrf(matrix + jitter * np.eye(len(matrix)), lower=1)
             if failed:
                 return np.inf, length, self.scale, np.diag(np.sqrt(matrix.diagonal()))
-        scale = float(np.trace(cho_solve((cholesky, True), products)))
+        scale = float(np.trace(_solved(cholesky, products)))
         scale = scale / (outputs * len(matrix)) + 1e-300
         logarithm = 2.0 * float(np.log(cholesky.diagonal()).sum())
         score = outputs * (logarithm + len(matrix) * math.log(scale))
@@ -325,7 +307,13 @@ class AnswerModel:
         gradient = jacobian.T @ in_theta + self._basis.T @ in_x
         hessian = outer.curvature(theta, self.center, jacobian, self._basis)
         hessian = hessian + observations.second_order(weights @ in_theta, self.length)  # (3)
-        known = slopes.T @ cho_solve((factor, True), slopes)
+        known = slopes.T @ _solved(factor, slopes)
         doubt = np.eye(self.size) - 0.5 * (known + known.T)
         ignorance = outer.trace(theta, self.center) * self.scale
         return Quadratic(gradient, hessian, ignorance * doubt, ignorance)
+
+
+def _solved(factor: FloatArray, right: FloatArray) -> FloatArray:
+    """`right`, of shape `(p,)` or `(p, k)`, solved by the lower Cholesky factor `(p, p)`."""
+    found: FloatArray = dpotrs(factor, right, lower=1)[0]
+    return found

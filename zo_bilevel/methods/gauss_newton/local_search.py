@@ -216,7 +216,7 @@ class LocalSearch:
                 self.model.add_value(point, theta)
         noise, model = self.noise, self.model
         rounding = self._probing.rounding(model.theta)
-        noise.follow(rounding, model.outer.spread(model.theta))
+        noise.follow(rounding, model)
         noise.fit(model)
         model.least_noise = rounding**2
         model.noise = max(model.noise, model.least_noise)

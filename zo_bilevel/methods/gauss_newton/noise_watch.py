@@ -87,12 +87,12 @@ class NoiseWatch:
         """A step gained what the model promised: its slopes are real."""
         self._has_moved = True
 
-    def follow(self, rounding: float, spread: float) -> None:
+    def follow(self, rounding: float, model: AnswerModel) -> None:
         """Choose the radius anew when more is known of how answers are rounded."""
         is_news = not 0.5 * self._rounding < rounding < 2.0 * self._rounding
         if not is_news or self._is_given:
             return
-        self._rounding = rounding
+        self._rounding, spread = rounding, model.outer.spread(model.theta)
         self._least = max(self._finest, best_radius(rounding, spread))
         self.radius = max(self._least, best_radius(math.sqrt(self.variance), spread))
 

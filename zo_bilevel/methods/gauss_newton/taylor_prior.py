@@ -11,7 +11,8 @@ the next term of the series, so that what was solved far away is believed less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -24,7 +25,7 @@ LEAST_ERROR = 1e-11
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observations:
     """Values and derivatives of theta around a center, as changes per unit length.
 
@@ -41,11 +42,27 @@ class Observations:
     is_derivative: NDArray[np.bool_]
     norms: FloatArray
     errors: FloatArray
+    _smooth: dict[float, tuple[FloatArray, FloatArray]] = field(default_factory=dict, init=False)
 
-    @property
+    @cached_property
     def slopes(self) -> FloatArray:
         """Covariance of each row with the slopes at the center, shape `(p, b)`."""
         return np.where(self.is_derivative[:, None], self.ways, self.places / self.norms[:, None])
+
+    @cached_property
+    def _products(self) -> tuple[FloatArray, ...]:
+        """What every length shares: products of places and ways, norms, and squared distances."""
+        places, ways = self.places, self.ways
+        along = ways @ places.T
+        squares: FloatArray = np.einsum("ij,ij->i", places, places)
+        return (
+            places @ places.T,
+            along,
+            along.T,
+            ways @ ways.T,
+            self.norms[:, None] * self.norms,
+            squares,
+        )
 
     def covariance(self, length: float, noise: float) -> FloatArray:
         """Covariance of the rows, `(p, p)`, in variances of a slope.
@@ -54,29 +71,40 @@ class Observations:
             length: `l` of (1), scaled.
             noise: Variance of a component of one solve, in those variances.
         """
-        places, derivative = self.places, self.is_derivative
-        inverse = length**-2.0
-        product = places @ places.T
-        first = 1.0 + product * inverse * (1.0 + product * (0.5 * inverse))
-        matrix: FloatArray = product * (1.0 + product * inverse * (0.5 + product * (inverse / 6.0)))
-        if derivative.any():
-            along = self.ways @ places.T
-            second = inverse * (1.0 + product * inverse)
-            mixed = first * along
-            both = first * (self.ways @ self.ways.T) + second * along * along.T
-            matrix = np.where(derivative[:, None], mixed, np.where(derivative, mixed.T, matrix))
-            matrix = np.where(derivative[:, None] & derivative, both, matrix)
-        matrix /= np.outer(self.norms, self.norms)
-        relative = (np.einsum("ij,ij->i", places, places) * inverse) ** 3
-        power = np.where(derivative, relative / 6.0, relative / 24.0)
-        diagonal = np.arange(len(matrix))
-        matrix[diagonal, diagonal] += power + LEAST_ERROR + noise * self.errors
+        if length not in self._smooth:
+            self._smooth[length] = self._without_noise(length)
+        smooth, error = self._smooth[length]
+        matrix = smooth.copy()
+        matrix.ravel()[:: len(matrix) + 1] += error + noise * self.errors
         if noise > 0.0:  # the center's own noise is in every change from it
-            shares = self.center_shares
-            matrix += noise * np.outer(shares, shares)
+            matrix += noise * self._shared
         return matrix
 
-    @property
+    def _without_noise(self, length: float) -> tuple[FloatArray, FloatArray]:
+        """The covariance of (1), and what it leaves out of each row's variance."""
+        derivative = self.is_derivative
+        product, along, across, ways, norms, squares = self._products
+        inverse = length**-2.0
+        scaled = product * inverse
+        matrix: FloatArray = product * (1.0 + scaled * (0.5 + product * (inverse / 6.0)))
+        if derivative.any():
+            first = 1.0 + scaled * (1.0 + product * (0.5 * inverse))
+            second = inverse * (1.0 + scaled)
+            mixed = first * along
+            both = first * ways + second * along * across
+            of_values = np.where(derivative, mixed.T, matrix)
+            matrix = np.where(derivative[:, None], np.where(derivative, both, mixed), of_values)
+        matrix /= norms
+        relative = (squares * inverse) ** 3
+        power = np.where(derivative, relative / 6.0, relative / 24.0)
+        return matrix, power + LEAST_ERROR
+
+    @cached_property
+    def _shared(self) -> FloatArray:
+        shares = self.center_shares
+        return shares[:, None] * shares
+
+    @cached_property
     def center_shares(self) -> FloatArray:
         """How much of the center's noise is in each row, shape `(p,)`."""
         return np.where(self.is_derivative, 0.0, 1.0 / self.norms)

@@ -64,14 +64,15 @@ def ball_step(
     """
     values, vectors = np.linalg.eigh(hessian)
     turned = vectors.T @ gradient
-    size = float(np.linalg.norm(turned))
+    size = math.sqrt(turned @ turned)
     least = max(SINGULAR * float(values[-1]), SINGULAR * size / radius, 1e-300)
     lift = max(0.0, -float(values[0]))
     curvatures = values + lift
     low = 0.0 if values[0] > least else least
 
     def is_too_long(damping: float) -> bool:
-        length = float(np.linalg.norm(turned / (curvatures + damping)))
+        way = turned / (curvatures + damping)
+        length = math.sqrt(way @ way)
         return length > radius or damping < quartic * length**2
 
     high = low
@@ -112,7 +113,7 @@ def trial_step(
     gradient, hessian, quartic = gradient / unit, hessian / unit, quartic / unit
     step, damping = ball_step(gradient, hessian, radius, quartic)
     change = basis @ step
-    if np.any(change < room[0]) or np.any(change > room[1]):
+    if (change < room[0]).any() or (change > room[1]).any():
         matrix = hessian + damping * np.eye(len(hessian))
         step = _bounded_step(matrix, -gradient, basis, room, step)
         length = math.sqrt(step @ step)
