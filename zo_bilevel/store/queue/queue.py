@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final, final
@@ -18,7 +18,6 @@ from zo_bilevel.store.queue.messages import job_to_json
 from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
 from zo_bilevel.support.arguments import finite_number
 
-_LOGGER = logging.getLogger("zo_bilevel")
 SIGN_S: Final = 1.0
 """How often a run says that it is alive."""
 SILENCE_S: Final = 10.0
@@ -195,12 +194,11 @@ class _Stream:
             return
         workers = self._tables.count_workers(self._version)
         reason = "busy elsewhere, or with another token" if workers else "start some"
-        _LOGGER.warning(
-            "no worker has taken a solve from %s for %g s: %d workers are there; %s",
-            self._tables.name,
-            SILENCE_S,
-            workers,
-            reason,
+        warnings.warn(
+            f"no worker has taken a solve from {self._tables.name} for {SILENCE_S:g} s: "
+            f"{workers} workers are there; {reason}",
+            RuntimeWarning,
+            stacklevel=2,
         )
 
     def _forget(self) -> None:
