@@ -79,6 +79,15 @@ class Bill:
                     self._in_file[self._file] = self._in_file.get(self._file, 0.0) + amount
         return missing
 
+    @property
+    def total(self) -> float:
+        """The whole sum: with a file, what earlier processes spent too."""
+        if self._file is None:
+            return self._spent
+        with self._lock, self._transaction() as connection:
+            found = connection.execute("SELECT spent FROM bills WHERE name = ?", (self.name,))
+            return float((found.fetchone() or (0.0,))[0])
+
     def _change(self, amount: float, limit: float | None = None) -> float:
         with self._lock:
             if self._file is None:

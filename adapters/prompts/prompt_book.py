@@ -129,7 +129,7 @@ class PromptBook:
         Raises:
             SolveError: With what the service said last.
         """
-        if not self.task.is_read:
+        if self.count and not self.task.is_read:
             last = self._fault or f": {self.task.fault}"
             raise SolveError(f"not one of {self.count} answers could be read{last}")
 

@@ -88,8 +88,8 @@ class PromptSearch:
         patience: int = 6,
         length_price: float = 0.0,
     ) -> None:
-        if isinstance(task.metric, WholeSet):
-            raise InputError("prompts are raced on single examples: give a metric of one answer")
+        if not isinstance(task, PromptTask) or isinstance(task.metric, WholeSet):
+            raise InputError("a search takes a PromptTask: give a metric of one answer")
         self.task, self.proposer, self.template = task, proposer, task.template
         self.slot = slot or next(iter(self.template.slots), "")
         if self.slot not in self.template.slots and (slot or proposer is not None):
@@ -190,7 +190,7 @@ class PromptSearch:
         try:
             reason = self._races(book, start)
         except SpentError:
-            reason = "the budget is spent"
+            reason = "what is left of the budget is less than the next answers may cost"
         book.is_final = True
         finalists = [start, *(p for p in book.ranked() if p != start)][: NUM_BEST + 1]
         judged: dict[Prompt, FloatArray] = {}
@@ -199,12 +199,12 @@ class PromptSearch:
                 judged[prompt] = book.scores(prompt, book.validation)
             except SpentError:
                 break
+        book.refuse_mute()
         if start not in judged:
             raise InputError(
                 f"the budget is too small: {book.count} answers cost {book.cost:.4g}, and judging "
                 f"one prompt needs {len(book.validation)} more"
             )
-        book.refuse_mute()
         best = max(judged, key=lambda p: float(judged[p].mean()) - book.fee(p))
         return _Verdict(book, best, judged[best], judged[start], reason)
 

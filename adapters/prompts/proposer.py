@@ -87,7 +87,8 @@ class Proposer:
             asked.append(f"{self.about}\n\n{question}\n{TIPS[rng.integers(len(TIPS))]}".strip())
         answers = self.chat.ask_all([[{"role": "user", "content": text}] for text in asked], seed=0)
         known = {wording for wording, _ in scored}
-        found = dict.fromkeys(cleaned(answer.text) for answer in answers)
+        whole = [answer.text for answer in answers if answer.unread_as != "cut_short"]
+        found = dict.fromkeys(map(cleaned, whole))
         new = [text for text in found if text and text not in known]
         return new, sum(answer.cost for answer in answers)
 

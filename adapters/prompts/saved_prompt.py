@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.prompt_template import Message
 from zo_bilevel.adapters.prompts.run_facts import RunFacts, run_facts
@@ -74,6 +75,8 @@ def save_prompt(
         "scores": dict(scores or {}),
         "run": run_facts(result),
         "spent": task.chat.ledger.facts(),
+        "judge_spent": task.judge.ledger.facts() if task.judge else None,
+        "spent_with_earlier_runs": _in_all(task),
     }
     (path / CARD).write_text(to_json(card) + "\n", encoding="utf-8")
     (path / PLAIN).write_text(task.template.text(result.phi) + "\n", encoding="utf-8")
@@ -84,11 +87,14 @@ def save_prompt(
 
 
 def _page(task: PromptTask, result: RunFacts, scores: Mapping[str, Any]) -> str:
-    facts, spent = run_facts(result), task.chat.ledger.spent
+    facts, ledgers = run_facts(result), _ledgers(task)
+    calls = sum(ledger.spent.calls for ledger in ledgers)
+    cost = math.fsum(ledger.spent.cost for ledger in ledgers)
     rows = [f"| {name.replace('_', ' ')} | {_score(value)} |" for name, value in scores.items()]
     shown = [
         f"| search | {facts['method']}, seed {facts['seed']}: {facts['stop_reason']} |",
-        f"| paid for | {spent.calls} answers, {spent.cost:.4g} |",
+        f"| paid for by this run | {calls} answers, {cost:.4g} |",
+        f"| with earlier runs in its store | {_in_all(task):.4g} |",
     ]
     lines = [
         f"# Prompt for {task.chat.model}",
@@ -96,6 +102,14 @@ def _page(task: PromptTask, result: RunFacts, scores: Mapping[str, Any]) -> str:
         f"```text\n{task.template.text(result.phi)}\n```",
     ]
     return "\n".join([*lines, "", "| what | value |", "|:--|:--|", *rows, *shown, ""])
+
+
+def _ledgers(task: PromptTask) -> list[ChatLedger]:
+    return list({id(chat.ledger): chat.ledger for chat in task.chats}.values())
+
+
+def _in_all(task: PromptTask) -> float:
+    return math.fsum({id(b): b.total for b in (k.bill for k in _ledgers(task))}.values())
 
 
 def _score(value: Any) -> str:  # noqa: ANN401 - a number, or one with its interval

@@ -90,7 +90,7 @@ def test_the_budget_holds_and_the_start_is_kept_where_nothing_is_better(server, 
     dear = make(num_shown=4)
     one = PromptSearch(dear).run(max_cost=0.05, seed=0)
     assert dear.chat.ledger.spent.cost <= 0.05
-    assert one.stop_reason == "the budget is spent"
+    assert "is less than the next answers may cost" in one.stop_reason
 
 
 def test_a_search_goes_on_from_its_store_without_asking_again(server, make, tmp_path):
@@ -124,6 +124,11 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
     for budget in (60, 200):
         with pytest.raises(SolveError, match="answered with status 500"):
             PromptSearch(make(retries=0)).run(max_answers=budget, seed=0)
+    server.model = lambda body: (200, completion("x"))
+    server.plan = ["malformed-before"] * 50
+    with pytest.raises(SolveError, match=r"not one of \d+ answers could be read: .*gave no JSON"):
+        PromptSearch(make(retries=0)).run(max_cost=0.003, seed=0)
+    server.plan = []
     server.model = lambda body: (200, completion(""))
     fault = pytest.raises(SolveError, match="not one of 8 answers could be read")
     with pytest.warns(UserWarning, match="4 of 4 answers have no text"), fault:
@@ -149,6 +154,16 @@ def test_answers_that_are_cut_are_counted_and_end_a_search_that_can_read_none(se
     right = make(metric=lambda answer, right: 1.0)
     PromptSearch(right).run(max_answers=100, seed=0)
     assert right.chat.ledger.spent.cut_short == 0
+
+
+def test_a_proposal_that_is_cut_is_no_wording(server, make):
+    document = completion("Write only the")
+    document["choices"][0]["finish_reason"] = "length"
+    server.model = lambda body: (200, document)
+    rng = np.random.default_rng(0)
+    found, cost = Proposer(make().chat).propose([(PLAIN, 0.5)], ROWS[:4], [], 2, rng)
+    assert found == []
+    assert cost > 0.0
 
 
 def test_one_wording_is_enough_with_a_proposer(make):
@@ -192,6 +207,8 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
         PromptSearch(task).run()
     with pytest.raises(InputError, match="give a metric of one answer"):
         PromptSearch(make(metric=WholeSet(lambda a, r: 0.5)))
+    with pytest.raises(InputError, match="takes a PromptTask"):
+        PromptSearch(task.problem())
     assert not server.seen
     with pytest.raises(InputError, match="the budget is too small"):
         PromptSearch(task).run(max_answers=10)

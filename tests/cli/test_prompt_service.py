@@ -1,6 +1,8 @@
 """`zo-bilevel prompt FILE.toml`: the starter against a real server, seeds, saving, bad settings."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -108,6 +110,52 @@ def test_a_text_that_appears_twice_is_never_tuned_on_and_held_out(server, comman
     assert len(set(asked[-12:])) == 4  # three prompts on what is held out
 
 
+def test_a_limit_reached_at_the_end_keeps_what_was_found_and_the_bill_is_in_all(
+    server, command, tmp_path
+):
+    def ends(body):  # after the search, held-out texts are asked without the system's message
+        if body["messages"][0]["role"] == "user" and "instruction" not in str(body):
+            return 402, {"error": {"message": "quota used up"}}
+        return years(body)
+
+    server.model = ends
+    words = ("--store", "runs.sqlite", "--save", "found")
+    first = command(*words)
+    assert first.exit_code == 1, first.output
+    assert "Not scored on held-out examples" in first.output
+    assert "quota used up" in first.output
+    assert load_prompt(tmp_path / "found").card["scores"] == {"validation": 1.0}
+    server.model = years
+    second = command(*words)
+    assert second.exit_code == 0, second.output
+    card = load_prompt(tmp_path / "found").card
+    assert card["spent_with_earlier_runs"] > 3 * card["spent"]["cost"]
+    written = [b for _, b, _ in server.seen if "Write only the instruction" in str(b)]
+    assert {(b["max_tokens"], b["temperature"]) for b in written} == {(300, 0.7)}
+
+
+def test_options_of_soft_prompts_are_not_silently_ignored(server, command):
+    answer = command("--shots", "3")
+    assert answer.exit_code == 2
+    assert "--shots is for soft prompts" in answer.output
+    assert not server.seen
+
+
+def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):
+    code = (
+        "import sys; from zo_bilevel.cli.prompt_settings import only_process\n"
+        "with only_process('runs.sqlite'): print('in', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes) as other:
+        assert other.stdout.readline() == b"in\n"
+        answer = command("--store", "runs.sqlite")
+        other.communicate()
+    assert answer.exit_code == 2
+    assert "another process is searching with runs.sqlite" in answer.output
+    assert not server.seen
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -133,6 +181,7 @@ def test_a_text_that_appears_twice_is_never_tuned_on_and_held_out(server, comman
         ("[slots]", "[slot]", "unknown table 'slot'"),
         ('system = "{ask}"', 'system = "{aks}"', "unknown slot 'aks'"),
         ("max_tokens = 16", "max_token = 16", "max_token"),
+        ('name = "model-name"', 'name = ""', "[model] must have local, litellm, or url and name"),
         ('"1901"]', "1901]", r"row 0 is ['The mill"),
         ("max_tokens = 16", "max_tokens = ", "cannot read a.toml"),
     ],

@@ -36,7 +36,9 @@ KINDS = ("encoder", "classifier", "causal", "masked")
 @click.option("--text-column", default="text", help="Column of the texts.")
 @click.option("--label-column", default="label", help="Column of the labels.")
 @click.option("--methods", default=",".join(METHODS), help="Separated by commas.")
-@click.option("--max-test", type=POSITIVE, help="Held-out texts to score on; default all.")
+@click.option(
+    "--max-test", type=POSITIVE, help="Held-out texts to score on; default all, 100 of a .toml."
+)
 @click.option("--seeds", type=POSITIVE, default=1, help="So many seeds, counted from --seed.")
 @click.option("--validation", type=float, help="Share of the examples that choose what is kept.")
 @click.option("--folds", type=click.IntRange(min=0), help="Cross-validation, where shots are few.")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import click
 import numpy as np
 
-from zo_bilevel.cli.prompt_settings import chat_of, metric_of, read_settings
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.cli.prompt_settings import (
+    chat_of,
+    metric_of,
+    only_process,
+    read_settings,
+    texts_of,
+    writer_settings,
+)
+from zo_bilevel.support.errors import InputError, SolveError
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat import Chat
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
 PLAIN, START, BEST = "no prompt", "hand-written", "found"
+ONLY_SOFT = ("model", "kind", "shots", "tokens", "latent", "template", "device", "precision")
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
 
@@ -41,12 +48,14 @@ class ServiceRow:
         scores: Mean held-out score of no prompt, of the hand-written one, of what each baseline
             found with as many answers, and of the one found.
         gains: Each minus the hand-written one, on the same examples.
+        fault: Why there are no scores; empty where there are.
     """
 
     seed: int
     found: FoundPrompt
     scores: dict[str, Score]
     gains: dict[str, PairedDifference]
+    fault: str = ""
 
 
 @final
@@ -59,29 +68,17 @@ class ServiceBench:
     """
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
-        from zo_bilevel.tasks.prompt_data import read_texts
-
         self.path, self.options, self.settings = path, options, read_settings(path)
         columns = {name: options[name] for name in ("text_column", "label_column")}
-        data = self.settings["data"]
-        if isinstance(data, str):
-            self.texts = read_texts(Path(path).parent / data, **columns)
-        else:
-            self.texts = _pairs(data)
-        rows = self.texts.first_rows()
-        if len(rows) < len(self.texts):  # else a held-out text may be one that was tuned on
-            warnings.warn(
-                f"{len(self.texts) - len(rows)} of {len(self.texts)} rows repeat the text of an "
-                "earlier one and are left out",
-                stacklevel=2,
-            )
-            self.texts = self.texts.take(rows)
+        self.texts = texts_of(path, self.settings["data"], columns)
         self.chat = chat_of(self.settings["model"])
         self.metric = metric_of(self.settings, self.chat)
         self._writer: Chat | None = None
         if "proposer" in self.settings:
             other = self.settings["proposer"].get("model")
-            self._writer = chat_of(other) if other else self.chat
+            is_here = not other and "local" in self.settings["model"]  # loaded once, greedy
+            own = other or writer_settings(self.settings["model"])
+            self._writer = self.chat if is_here else chat_of(own)
 
     def split(self, seed: int) -> tuple[Texts, Texts]:
         """The examples of a seed, and those that are held out."""
@@ -140,11 +137,23 @@ class ServiceBench:
         for name, phi in {**phis, BEST: found.phi}.items():
             template = bare if phi is None else task.template
             messages = [template.messages(phi or {}, text) for text in held_out.texts]
-            answers = self.chat.ask_all(messages, seed=0)
-            values[name] = task.scores(held_out.texts, held_out.labels, answers)[0]
+            try:
+                answers = self.chat.ask_all(messages, seed=0)
+                values[name] = task.scores(held_out.texts, held_out.labels, answers)[0]
+            except SolveError as error:  # what was searched for is there, and paid
+                return task, ServiceRow(seed, found, {}, {}, str(error))
         scores = {name: score_values(value) for name, value in values.items()}
         gains = {name: paired_difference(v, values[START]) for name, v in values.items()}
         return task, ServiceRow(seed, found, scores, gains)
+
+    def run_all(self, seeds: Iterable[int]) -> list[tuple[PromptTask, ServiceRow]]:
+        """Seed after seed, until held-out examples cannot be scored."""
+        rows: list[tuple[PromptTask, ServiceRow]] = []
+        for seed in seeds:
+            rows.append(self.run(seed))
+            if rows[-1][1].fault:
+                break
+        return rows
 
     def _baseline(
         self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
@@ -179,22 +188,14 @@ class ServiceBench:
 
 def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
     """Search for each seed, show a row each, and save what is best on its validation share."""
-    from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
-    from zo_bilevel.methods.names import method_from_name
     from zo_bilevel.support.json_data import to_json, to_plain
 
     if options["report"]:
         raise click.UsageError("--report is for soft prompts; --save writes a card in Markdown")
-    is_given = {
-        name: context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-        for name in ("max_calls", "methods")
-    }
-    names = options["methods"].split(",") if is_given["methods"] else ()
-    baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
-    more = {"max_calls_given": is_given["max_calls"], "baselines": baselines}
-    bench = ServiceBench(path, {**options, **more})
+    bench = ServiceBench(path, {**options, **_given(context, options)})
     seeds = range(options["seed"], options["seed"] + options["seeds"])
-    rows = [bench.run(seed) for seed in seeds]
+    with only_process(options["store"]):
+        rows = bench.run_all(seeds)
     task, best = max(rows, key=lambda row: row[1].found.score)
     bills = bench.bills(task)
     if options["as_json"]:
@@ -204,29 +205,50 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
     else:
         for _, row in rows:
             click.echo(_table(bench, row, bills).text())
-        if len(rows) > 1:
+        if len(rows) > 1 and not rows[-1][1].fault:
             click.echo(_medians([row for _, row in rows]).text())
         click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
     if options["save"]:
-        held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
-        gain = {"gain_over_hand_written": to_plain(best.gains[BEST])}
-        scores = {"validation": best.found.score, **held_out, **gain}
-        save_prompt(options["save"], task, best.found, scores)
-        click.echo(f"saved: {options['save']}", err=True)
+        _save(options["save"], task, best)
     task.close()
+    if fault := rows[-1][1].fault:
+        click.echo(
+            f"Not scored on held-out examples: {fault}. Mend it (or raise the limit) and run the "
+            "same command again: with --store nothing is paid twice.",
+            err=True,
+        )
+        context.exit(1)
+
+
+def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a number of answers was given, and the methods to compare with."""
+    from zo_bilevel.methods.names import method_from_name
+
+    is_given = {
+        name: context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        for name in ("max_calls", "methods", *ONLY_SOFT)
+    }
+    if ignored := next((name for name in ONLY_SOFT if is_given[name]), ""):
+        raise click.UsageError(
+            f"--{ignored} is for soft prompts: a .toml file has it in its tables"
+        )
+    names = options["methods"].split(",") if is_given["methods"] else ()
+    baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
+    return {"max_calls_given": is_given["max_calls"], "baselines": baselines}
+
+
+def _save(folder: str, task: PromptTask, best: ServiceRow) -> None:
+    from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
+    from zo_bilevel.support.json_data import to_plain
+
+    held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
+    gain = {f"gain_over_{_plain(START)}": to_plain(g) for g in [best.gains.get(BEST)] if g}
+    save_prompt(folder, task, best.found, {"validation": best.found.score, **held_out, **gain})
+    click.echo(f"saved: {folder}", err=True)
 
 
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
-
-
-def _pairs(data: Any) -> Texts:  # noqa: ANN401 - as the file has it
-    from zo_bilevel.tasks.prompt_data import from_rows
-
-    for place, row in enumerate(data if isinstance(data, list) else [data]):
-        if not (isinstance(row, list) and len(row) == 2 and all(isinstance(t, str) for t in row)):
-            raise InputError(f"data must be a file or pairs [text, label], row {place} is {row!r}")
-    return from_rows([(text, label) for text, label in data])
 
 
 def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]) -> Grid:
@@ -247,7 +269,8 @@ def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]
     notes = (
         "Scores of examples that no search has seen; p by random changes of sign.",
         f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
-        f"{row.found.stop_reason}. Bills of all: {paid}.",
+        f"{row.found.stop_reason}. Paid by this run: {paid}; with earlier ones in its store: "
+        f"{number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))}.",
     )
     header = (
         "prompt",

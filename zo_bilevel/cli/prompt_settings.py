@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zo_bilevel.store.run_locks import lock_run, unlock_run
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat import Chat
+    from zo_bilevel.tasks.prompt_data import Texts
 
 TEXT, WHOLE, NUMBER, LIST, TABLE = "a text", "a whole number", "a number", "a list", "a table"
 KINDS: dict[str, tuple[type, ...]] = {
@@ -34,6 +38,7 @@ PARTS: dict[str, dict[str, str]] = {
 }
 CLASSES = "classes"
 JUDGE = "judge"
+WORDING_TOKENS = 300
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -67,6 +72,40 @@ def _check_kind(name: str, value: object, rule: str) -> None:
         raise InputError(f"{name} must be {rule}, got {value!r}")
 
 
+def texts_of(path: str, data: Any, columns: Mapping[str, str]) -> Texts:  # noqa: ANN401 - as there
+    """The examples of a file of settings: of the data file beside it, or its own pairs.
+
+    Args:
+        path: The file of settings.
+        data: Name of the data file, or the pairs.
+        columns: Names of its columns, as `read_texts` takes them.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    from zo_bilevel.tasks.prompt_data import read_texts
+
+    is_file = isinstance(data, str)
+    texts = read_texts(Path(path).parent / data, **columns) if is_file else _pairs(data)
+    rows = texts.first_rows()
+    if len(rows) < len(texts):  # else a held-out text may be one that was tuned on
+        warnings.warn(
+            f"{len(texts) - len(rows)} of {len(texts)} rows repeat the text of an earlier one "
+            "and are left out",
+            stacklevel=2,
+        )
+    return texts.take(rows)
+
+
+def _pairs(data: Any) -> Texts:  # noqa: ANN401 - as the file has it
+    from zo_bilevel.tasks.prompt_data import from_rows
+
+    for place, row in enumerate(data if isinstance(data, list) else [data]):
+        if not (isinstance(row, list) and len(row) == 2 and all(isinstance(t, str) for t in row)):
+            raise InputError(f"data must be a file or pairs [text, label], row {place} is {row!r}")
+    return from_rows([(text, label) for text, label in data])
+
+
 def chat_of(settings: Mapping[str, Any]) -> Chat:
     """The model that a table describes: `local`, `litellm`, or `url` and `name`.
 
@@ -77,7 +116,7 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
 
     given = dict(settings)
     kind = next((name for name in ("local", "litellm", "url") if name in given), None)
-    if kind is None or (kind == "url" and "name" not in given):
+    if kind is None or (kind == "url" and not given.get("name")):
         raise InputError("[model] must have local, litellm, or url and name")
     price = given.pop("price", None)
     if price is not None and not (isinstance(price, list) and len(price) == 2):
@@ -95,6 +134,29 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
         return LiteLLM(first, **options) if kind == "litellm" else LocalChat(first, **options)
     except TypeError as error:
         raise InputError(f"[model]: {str(error).partition(') ')[2] or error}") from error
+
+
+@contextmanager
+def only_process(store: str | None) -> Iterator[None]:
+    """Two searches at once on one store would each pay for what the other asks.
+
+    Raises:
+        InputError: If another process searches there.
+    """
+    lock = Path(f"{store}.bill.lock").resolve()
+    if store and not lock_run(lock, 1):
+        raise InputError(f"another process is searching with {store}: wait for it, or take another")
+    try:
+        yield
+    finally:
+        if store:
+            unlock_run(lock, 1)
+
+
+def writer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the same model where it writes wordings: room for one, and not the likeliest alone."""
+    most = max(settings.get("max_tokens", 0), WORDING_TOKENS)
+    return {"temperature": 0.7, **settings, "max_tokens": most}
 
 
 def metric_of(settings: Mapping[str, Any], chat: Chat) -> Any:  # noqa: ANN401 - or None
