@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from chat_servers import completion
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt
 from zo_bilevel.cli.init import starter_text
 from zo_bilevel.cli.main import main
+from zo_bilevel.cli.prompt_settings import plain_warnings
 
 
 def years(body):
@@ -139,6 +141,14 @@ def test_options_of_soft_prompts_are_not_silently_ignored(server, command):
     assert answer.exit_code == 2
     assert "--shots is for soft prompts" in answer.output
     assert not server.seen
+
+
+def test_warnings_are_one_line_without_code():
+    before = warnings.formatwarning
+    with plain_warnings():
+        line = warnings.formatwarning(UserWarning("3 rows"), UserWarning, "file.py", 3, "code")
+    assert line == "Warning: 3 rows\n"
+    assert warnings.formatwarning is before
 
 
 def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):

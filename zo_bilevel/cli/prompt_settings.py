@@ -137,6 +137,17 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
 
 
 @contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings in one line, without the line of code that gave them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+@contextmanager
 def only_process(store: str | None) -> Iterator[None]:
     """Two searches at once on one store would each pay for what the other asks.
 
