@@ -98,6 +98,36 @@ def test_without_restarts_the_first_minimum_is_the_last():
         assert free.loss < local.loss
 
 
+@pytest.mark.parametrize("sigma", [0.5, 0.1 + 0.8 * np.linspace(0, 1, 20)])
+def test_restarts_end_when_they_come_back_to_the_same_minimum(sigma):
+    places = np.linspace(-1, 1, 20)
+    data = 101325 + 3 * places + np.random.default_rng(0).normal(0, 0.5, 20)
+    problem = zb.Problem(
+        zb.Space(pressure=zb.Real(1e5, 1.1e5), slope=zb.Real(-10, 10)),
+        lambda phi: phi["pressure"] + phi["slope"] * places,
+        zb.SquaredError(data, sigma=sigma),
+    )
+    result = zb.minimize(problem, max_solves=60)
+    assert result.solves < 45
+    assert result.stop_reason.startswith("converged")
+    assert result.stop_reason.endswith("; 2 restarts came back to the same minimum")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_restarts_go_on_to_a_lower_minimum_of_noisy_data(seed):
+    def wave(phi):
+        return 2 * np.sin(phi["rate"] * 2 * TIMES + phi["phase"])
+
+    noise = np.random.default_rng(seed).normal(0, 0.4, TIMES.size)
+    data = wave({"rate": 2.8, "phase": 1.0}) + noise
+    space = zb.Space(rate=zb.Real(0.3, 4), phase=zb.Real(-3.2, 3.2))
+    problem = zb.Problem(space, wave, zb.SquaredError(data))
+    result = zb.minimize(problem, initial={"rate": 0.6, "phase": 0.0}, max_solves=200, seed=seed)
+    local = zb.minimize(problem, initial={"rate": 0.6, "phase": 0.0}, restarts=False)
+    assert local.loss > 5 * result.loss
+    assert result.loss <= np.mean(noise**2)
+
+
 @pytest.mark.parametrize(
     ("rules", "error"),
     [

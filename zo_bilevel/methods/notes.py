@@ -65,6 +65,7 @@ class Notes:
         last_ok: Whether each of the last ten solves was ok.
         unseen: Differences that changed nothing at the best point, where a search ended with loss
             left: it does not know that it has converged.
+        returns: Restarts that came back to the lowest minimum.
         minima: Found from several starts, the best first.
     """
 
@@ -74,6 +75,7 @@ class Notes:
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0
+    returns: int = 0
     minima: tuple[Minimum, ...] = ()
     last_ok: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_SOLVES))
 

@@ -39,6 +39,9 @@ SOLVED = 1e-28
 """Loss that is zero to rounding, in mean squares of theta."""
 LEAST_REVIVAL = 0.01
 """Share of the loss that reviving a search must have gained to be tried again."""
+SAME_MINIMUM = 1e-3
+"""Share of the loss by which two ends of one minimum differ at most, and the model between them:
+far less than a standard error in each parameter."""
 SURE = 3.0
 """Standard deviations of the measured loss by which a trial step may look worse and be taken."""
 
@@ -107,6 +110,13 @@ class LocalSearch:
     def unseen(self) -> int:
         """Differences that changed nothing: no derivatives of zero, unless no loss is left."""
         return 0 if self.is_solved else len(self._unseen)
+
+    def ended_like(self, other: LocalSearch) -> bool:
+        """Whether another search ended in the same minimum, as far as this model has it."""
+        model, loss = self.model, self.model.loss
+        step = model.basis.T @ (other.model.center - model.center)
+        rise = 0.5 * float(step @ model.quadratic().hessian @ step)
+        return max(abs(other.model.loss - loss), rise) <= SAME_MINIMUM * abs(loss)
 
     @property
     def is_at_edge(self) -> bool:

@@ -40,7 +40,7 @@ class OuterModel:
         self.bound = bound
         self._free = ~bound.space.discrete
         self._scale: FloatArray | None = None
-        self.target = np.zeros(0)
+        self.target = self._level = np.zeros(0)
         self.constant = 0.0
         self.resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
@@ -58,12 +58,16 @@ class OuterModel:
             self._residuals = residuals
             self.target = self._residuals.target
             self.constant = 2.0 / self._residuals.count
+            self._level = np.zeros(self.target.size)
+            whitened = outer.whiten(np.ones_like(outer.target))
+            self._level[: whitened.size] = whitened
             return
         weights, self.target = outer.weights, outer.target
         self.constant = 2.0 * float(weights[0]) / weights.size
+        self._level = np.ones(weights.size)
         if np.ptp(weights) > 0.0:
             self._scale = np.sqrt(weights / weights.mean())
-            self.target = self._scale * outer.target
+            self.target, self._level = self._scale * outer.target, self._scale
             self.constant = 2.0 * float(weights.mean()) / weights.size
 
     def embed(self, point: FloatArray) -> FloatArray:
@@ -120,7 +124,10 @@ class OuterModel:
         """Share of what is to be explained that is left: of the data's variance, or of the loss."""
         if not self.is_quadratic:
             return loss / first if first > 0.0 else 0.0
-        variance = 0.5 * self.constant * self.target.size * float(np.var(self.target))
+        level = self._level
+        mean = float(level @ self.target) / max(float(level @ level), 1e-300)
+        spread = self.target - mean * level
+        variance = 0.5 * self.constant * float(spread @ spread)
         return loss / max(min(variance, first) if variance > 0.0 else first, 1e-300)
 
     def gradient(self, theta: FloatArray, point: FloatArray) -> tuple[FloatArray, FloatArray]:

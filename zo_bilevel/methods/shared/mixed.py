@@ -31,7 +31,7 @@ def mixed_search(
     discrete, best = search.space.discrete, first
     if not discrete.any():
         yield from descend(best, may_restart=True)
-        return _why_it_ended(search.notes.unseen)
+        return _why_it_ended(search.notes.unseen, search.notes.returns)
     if not discrete.all():
         best = yield from descend(best, may_restart=False)
     tried = {_setting(search, best)}
@@ -55,9 +55,13 @@ def mixed_search(
             return "converged: no integer or choice beside the best one is better"
 
 
-def _why_it_ended(unseen: int) -> str:
+def _why_it_ended(unseen: int, returns: int) -> str:
     if not unseen:
-        return "converged: nothing left to gain within the bounds"
+        ended = "converged: nothing left to gain within the bounds"
+        if returns == 0:
+            return ended
+        many = "1 restart" if returns == 1 else f"{returns} restarts"
+        return f"{ended}; {many} came back to the same minimum"
     return (
         f"nothing left to gain that differences show: {unseen} of them changed nothing; a "
         "parameter has no effect, or is rounded inside the solver"
