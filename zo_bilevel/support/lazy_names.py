@@ -22,9 +22,15 @@ def lazy_names(package: str, *others: str) -> LazyNames:
     Args:
         package: The package that calls this, as its `__name__`.
         *others: Names that it defines itself.
+
+    Raises:
+        ImportError: If the source is missing, as in a distribution of bytecode alone.
     """
-    with open(str(sys.modules[package].__file__), encoding="utf-8") as source:
-        home_of = {name: home for home, name in IMPORT.findall(source.read())}
+    loader: Any = sys.modules[package].__loader__  # a zip file's too
+    source = loader.get_source(package)
+    if source is None:
+        raise ImportError(f"{package} must come with its source")
+    home_of = {name: home for home, name in IMPORT.findall(source)}
 
     def load(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
         if name not in home_of:
