@@ -72,6 +72,19 @@ class TestStatistics:
         )
         assert [s.method for s in found.summaries()] == ["fast", "slow", "never"]
 
+    def test_losses_that_differ_by_rounding_are_level_and_fewer_solves_decide(self):
+        steps = {"long": 1.1829718855940012, "short": 1.182971885594184, "worse": 1.18297189}
+        runs = [
+            made_run(name, seed, ((1, loss),), 6 if name == "short" else 9)
+            for name, loss in steps.items()
+            for seed in range(5)
+        ]
+        found = zb.Comparison("p", tuple(steps), tuple(range(5)), 10, tuple(runs))
+        assert [s.method for s in found.summaries()] == ["short", "long", "worse"]
+        text = " ".join(found.table().split())
+        assert "short found the lowest loss: 1.18 in the median after at most 6 solves" in text
+        assert "As low: long, after 9 solves in the median." in text
+
     def test_the_curve_is_a_step_function_up_to_the_end_of_the_run(self):
         run = made_run(steps=((1, 1.0), (4, 0.1)), solves=10)
         assert run.curve() == ([1.0, 4.0, 10.0], [1.0, 0.1, 0.1])

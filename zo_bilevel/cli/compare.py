@@ -156,12 +156,14 @@ def follow(
 
 def best_point(comparison: Comparison) -> str:
     """The best point of all runs in one sentence."""
+    from zo_bilevel.comparison.summaries import level
     from zo_bilevel.support.parameter_text import shown
     from zo_bilevel.support.tables import number, wrapped
 
     if not any(run.phi for run in comparison.runs):
         return "no run found anything"
-    best = min((run for run in comparison.runs if run.phi), key=lambda run: run.loss)
+    found = (run for run in comparison.runs if run.phi)
+    best = min(found, key=lambda run: (level(run.loss), run.solves))
     values = [f"{name} = {shown(value)}" for name, value in list(best.phi.items())[:8]]
     more = ", ..." if len(best.phi) > len(values) else ""
     sentence = (

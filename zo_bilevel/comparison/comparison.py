@@ -91,7 +91,7 @@ class Comparison:
 
         Returns:
             Ordered by the median number of solves to the target, then by the expected number,
-            then by the median loss.
+            then by the median loss; where that is level to ten digits, by the solves spent.
         """
         found = [
             summarize(method, runs, self.max_solves, self.target)

@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 from zo_bilevel.comparison.observed_method import ObservedMethod
 from zo_bilevel.comparison.rescoring import Judge, Repeats
 from zo_bilevel.comparison.stored_runs import keep
+from zo_bilevel.comparison.summaries import level
 from zo_bilevel.comparison.uncallable_solver import guarded
 from zo_bilevel.methods.base import Method
 from zo_bilevel.problem.task import Task
@@ -192,9 +193,14 @@ class ComparisonRunner:
             callback=observe,
             command=self.command,
         )
-        if self.best is None or result.counted_loss < self.best.counted_loss:
+        if self.best is None or _rank(result) < _rank(self.best):
             history = tuple(replace(record, phi={}, theta=None) for record in result.history)
             self.best = replace(result, history=history)
         row = traced.finished(result)
         self.is_interrupted = row.status == "interrupted"
         return row
+
+
+def _rank(result: Result) -> tuple[float, int]:
+    """Smaller is better."""
+    return level(result.counted_loss), result.solves

@@ -12,6 +12,18 @@ from zo_bilevel.run.runs import Run, Target
 
 Quartiles: TypeAlias = tuple[float, float, float]
 """First quartile, median, third quartile."""
+DIGITS = 10
+"""Of two losses that are compared: the others are rounding."""
+
+
+def level(loss: float) -> float:
+    """A loss without the digits that are rounding; those that are equal are level.
+
+    Example:
+        >>> level(1.18297188558) == level(1.18297188559)
+        True
+    """
+    return float(f"{loss:.{DIGITS - 1}e}")
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -116,13 +128,14 @@ class MethodSummary:
     feasible: tuple[int, int, str] | None = None
 
     @property
-    def rank(self) -> tuple[float, float, float]:
-        """Smaller is better: median solves to the target, then ERT, then median loss."""
+    def rank(self) -> tuple[float, float, float, float]:
+        """Smaller is better: median solves to the target, then ERT, then median loss and solves."""
         if self.loss is None:
-            return math.inf, math.inf, math.inf  # refused
+            return math.inf, math.inf, math.inf, math.inf  # refused
+        found = (level(self.loss[1]), self.solves)
         if self.to_target is None:
-            return 0.0, 0.0, self.loss[1]
-        return self.to_target.median, self.to_target.expected, self.loss[1]
+            return 0.0, 0.0, *found
+        return self.to_target.median, self.to_target.expected, *found
 
 
 def summarize(

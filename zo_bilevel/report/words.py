@@ -7,7 +7,7 @@ import math
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.pairwise import duels
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS, SIGNIFICANCE_LEVEL, Duel
-from zo_bilevel.comparison.summaries import MethodSummary
+from zo_bilevel.comparison.summaries import MethodSummary, level
 from zo_bilevel.support.tables import listed, number
 
 
@@ -64,6 +64,8 @@ def _achievement(summary: MethodSummary, comparison: Comparison) -> str:
 def _margin(ranked: list[MethodSummary], comparison: Comparison) -> str:
     first, second = ranked[0], ranked[1]
     if comparison.target is None or not (first.to_target and first.to_target.reached):
+        if level(_median(first)) == level(_median(second)):
+            return f"As low: {second.method}, after {second.solves:g} solves in the median."
         return f"Next: {second.method} with {number(_median(second))}."
     if second.to_target is None or not second.to_target.reached:
         return f"Next: {second.method}, which never reached it."
