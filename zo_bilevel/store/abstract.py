@@ -60,11 +60,12 @@ class AbstractStore(ABC):
         """
 
     @abstractmethod
-    def records(self, number: int | None = None) -> list[StoredRun]:
+    def records(self, number: int | None = None, *, identity: str | None = None) -> list[StoredRun]:
         """All runs, the oldest first; of one that is damaged, number and status only.
 
         Args:
             number: Only the run of this number, if there is one.
+            identity: Only the run of this identity, if there is one.
         """
 
     @abstractmethod

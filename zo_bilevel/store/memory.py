@@ -65,10 +65,11 @@ class MemoryStore(AbstractStore):
             self._changes += 1
             self._runs[run.number] = dataclasses.replace(run, updated=time.time())
 
-    def records(self, number: int | None = None) -> list[StoredRun]:
-        """All runs, the oldest first, or the one of a number."""
+    def records(self, number: int | None = None, *, identity: str | None = None) -> list[StoredRun]:
+        """All runs, the oldest first, or the one of a number or an identity."""
         with self._lock:
-            return [run for run in self._runs.values() if number in (None, run.number)]
+            runs = [run for run in self._runs.values() if number in (None, run.number)]
+            return [run for run in runs if identity in (None, run.identity)]
 
     def change(self, number: int, **facts: str) -> bool:
         """Write texts into a run's record while somebody works on it."""

@@ -68,7 +68,7 @@ class Recorder:
         self.paid_before: list[float] = []
         self.steered: Callable[[Mapping[str, Any]], None] = lambda _: None
         self.takes_others = True
-        lives = [other for other in store.records() if other.identity == run.identity]
+        lives = store.records(identity=run.identity)
         self.spent = _spent(lives[0]) if lives else (0.0, 0)
         self.run = store.begin(self._with_spent(run))
         self._key = SolveKeys(problem, solvers).key

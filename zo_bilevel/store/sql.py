@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from zo_bilevel.store.rows import RUN_COLUMNS, SEAL, SOLVE_COLUMNS
@@ -58,8 +59,6 @@ STAMP: Final = (
 )
 FIND: Final = "SELECT number, created FROM runs WHERE identity = ?"
 NEXT_RUN: Final = "SELECT COALESCE(MAX(number), 0) + 1 FROM runs"
-RUNS: Final = f"SELECT number, {RUN} FROM runs ORDER BY number"
-ONE_RUN: Final = f"SELECT number, {RUN} FROM runs WHERE number = ?"
 DROP: Final = "DELETE FROM solves WHERE number = ?"
 
 
@@ -69,6 +68,12 @@ def unless_there(statement: str) -> str:
         if statement.startswith(f"CREATE {what} "):
             return statement.replace(what, f"{what} IF NOT EXISTS", 1)
     return statement
+
+
+def runs_with(columns: Iterable[str]) -> str:
+    """What reads the runs that have the values asked for in some columns."""
+    condition = " AND ".join(f"{name} = ?" for name in columns) or "TRUE"
+    return f"SELECT number, {RUN} FROM runs WHERE {condition} ORDER BY number"
 
 
 def read(count: int, *, with_theta: bool) -> str:

@@ -80,9 +80,11 @@ class SQLStore(AbstractStore):
         row = row_of(dataclasses.replace(run, updated=time.time()))
         self.ask(sql.SAVE, (*row, run.number))
 
-    def records(self, number: int | None = None) -> list[StoredRun]:
+    def records(self, number: int | None = None, *, identity: str | None = None) -> list[StoredRun]:
         """All runs, the oldest first; of one that is damaged, number and status only."""
-        rows = self.ask(sql.RUNS) if number is None else self.ask(sql.ONE_RUN, (number,))
+        wanted = {"number": number, "identity": identity}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        rows = self.ask(sql.runs_with(given), list(given.values()))
         damaged = StoredRun(status=DAMAGED)
         return [
             run_of(row, number) or dataclasses.replace(damaged, number=number)

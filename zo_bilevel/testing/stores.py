@@ -86,6 +86,7 @@ def _check_runs(open_store: Callable[[], AbstractStore]) -> None:
         (kept,) = (run for run in store.records() if run.number == first.number)
         require(kept.found == "" and "9" in kept.settings, "a run that is begun again starts anew")
         require(store.records(first.number) == [kept], "one run can be asked for by its number")
+        require(store.records(identity=first.identity) == [kept], "and so it can by its identity")
         require(store.records(first.number + 99) == [], "a run that is not there is none")
         require(store.stop(first.number), "a run that goes on can be asked to stop")
         (asked,) = store.records(first.number)
