@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -203,6 +203,20 @@ def test_a_database_restart_changes_nothing(server, folder):
     assert losses(shared) == losses(quiet)
 
 
+def test_after_an_outage_who_holds_a_solve_comes_before_who_would_take_it(server, monkeypatch):
+    place = server.database("outage")
+    with closing(QueueTables(place, TOKEN)) as first, closing(QueueTables(place, TOKEN)) as second:
+        first.submit(ONE, Job(0, {"a": 1.0}, 0), "run", 0.1, None)
+        claim = first.claim("first", ONE, set())
+        server.restart()  # for longer than the lease
+        time.sleep(0.1)
+        assert second.claim("second", ONE, set()) is None
+        assert first.renew(claim)
+        time.sleep(0.1)
+        monkeypatch.setattr("zo_bilevel.store.queue.tables.RETURN_S", 0.0)
+        assert second.claim("second", ONE, set()).task == claim.task  # lost after all
+
+
 RUN = """
     import sys, zo_bilevel as zb
     from oscillator import problem
@@ -298,15 +312,18 @@ def test_an_answer_of_somebody_else_is_not_believed_and_asked_for_again(tables, 
     assert tables.collect(task).theta.item() == 1.0
 
 
-def test_a_lost_claim_is_free_again_and_a_renewed_one_is_not(tables):
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_lost_claim_is_free_again_and_a_renewed_one_is_not(tables, hours, monkeypatch):
+    clock = time.time
     tables.submit(ONE, Job(0, {"a": 1.0}, 0), "run", 0.3, None)
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600 * hours)  # the first worker's clock
     first = tables.claim("first", ONE, set())
-    assert tables.claim("second", ONE, set()) is None
-    for _ in range(3):
-        time.sleep(0.15)
+    for _ in range(2):
+        time.sleep(0.2)
         assert tables.renew(first)
-        assert tables.claim("second", ONE, set()) is None
-    time.sleep(0.4)
+    monkeypatch.undo()
+    assert tables.claim("second", ONE, set()) is None
+    time.sleep(0.35)
     second = tables.claim("second", ONE, set())
     assert second.task == first.task
     tables.withdraw([first.task])

@@ -121,6 +121,7 @@ class PostgresStore(SQLStore):
             try:
                 self._connection = self._library.connect(self._address, autocommit=True)
                 if all(map(self._lock, self._held)):
+                    self.reconnected = time.monotonic()
                     return
                 self._connection.close()
                 trouble = "somebody else is working on its runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -25,12 +26,15 @@ from zo_bilevel.support.errors import StoreError
 class SQLStore(AbstractStore):
     """A store whose rows lie in two tables of a database.
 
-    `clock` is what the database calls the seconds since 1970 by its own clock.
+    Attributes:
+        clock: What the database calls the seconds since 1970 by its own clock.
+        reconnected: When the database was last reached again, in monotonic seconds.
     """
 
     clock: ClassVar[str]
 
     def __init__(self) -> None:
+        self.reconnected = -math.inf
         self._held: set[int] = set()
 
     @abstractmethod

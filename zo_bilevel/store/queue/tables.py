@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
@@ -36,6 +37,9 @@ NOBODY: Final = "nobody"
 FORGET_S: Final = 30 * 86400.0
 MOST_LOST: Final = 10
 """Workers that one solve may lose before it counts as crashed."""
+RETURN_S: Final = 2.0
+"""How long after an outage of the database a worker leaves the solves of others to them: leases ran
+out meanwhile, and who still solves, or has an answer by now, comes back as well."""
 
 
 @final
@@ -215,12 +219,18 @@ class QueueTables:
             refused: Names of tasks that were not written by a run that knows the token; what is
                 found so is added.
         """
-        asked = (version.identity, MOST_LOST, worker, ALIVE_S)
-        if not self._ask(schema.FREE, *asked):
+
+        def free() -> list[tuple[Any, ...]]:
+            is_back = time.monotonic() - self._store.reconnected < RETURN_S
+            return self._ask(
+                schema.FREE, version.identity, 1 if is_back else MOST_LOST, worker, ALIVE_S
+            )
+
+        if not free():
             return None
 
         def action() -> Claim | None:
-            for name, job, seal, lease in self._ask(schema.FREE, *asked):
+            for name, job, seal, lease in free():
                 if name in refused:
                     continue
                 if not self._seals.fits(seal, "job", name, version.identity, job):
