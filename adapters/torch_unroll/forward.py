@@ -22,8 +22,6 @@ from zo_bilevel.support.errors import InputError, InvalidSolutionError
 
 forward_ad: Any = _forward_ad  # torch leaves it untyped
 Tensors: TypeAlias = list[torch.Tensor]
-MODES_AGREE = 1e-3
-"""Share by which forward and reverse mode may differ: rounding, or a linear solver's tolerance."""
 Stage: TypeAlias = Callable[[Tensors, Phi], Leaves]
 
 
@@ -40,7 +38,7 @@ def push_loop(run: Run, tangents: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     moving = run.loop.tensors(tangents)
     _check_tangents(run.phi, moving)
-    with torch.no_grad(), _LEVELS:
+    with torch.no_grad(), LEVELS:
         rehearse(run)
         _refuse_plain_autograd(run)
         check_reached(run, list(moving), _is_still(run))
@@ -81,7 +79,7 @@ def _push_steps(run: Run, tangents: Phi, until_it_moves: bool = False) -> tuple[
 
 def _push_one(run: Run, tangent: Phi, until_it_moves: bool) -> tuple[Leaves, Tensors]:
     """By dual numbers: half the time of `torch.func.jvp` on small networks, the same numbers."""
-    with run.random(), _dual_level():
+    with run.random(), dual_level():
         duals = {name: forward_ad.make_dual(run.phi[name], v) for name, v in tangent.items()}
         phi = {**run.phi, **duals}
         theta = run.initial(phi)
@@ -118,12 +116,12 @@ def _tangents(theta: Leaves) -> Tensors:
     return [torch.zeros_like(leaf) if tangent is None else tangent for leaf, tangent in found]
 
 
-_LEVELS = threading.RLock()
+LEVELS = threading.RLock()
 """Levels of dual numbers belong to the process, not to a thread."""
 
 
 @contextmanager
-def _dual_level() -> Iterator[None]:
+def dual_level() -> Iterator[None]:
     """A level of dual numbers, or the one there is: torch has no second one inside it."""
     with forward_ad._set_fwd_grad_enabled(True):  # a layer's own forward pass has it off
         if forward_ad._current_level >= 0:
@@ -205,76 +203,3 @@ def _is_still(run: Run) -> Callable[[Phi, str], bool]:
         return not any(bool(leaf.any()) for leaf in pushed)
 
     return is_still
-
-
-def refuse_no_grad(run: Run) -> None:
-    """Refuse a loop whose derivative reverse mode loses in part; looked for once a loop.
-
-    Raises:
-        InputError: If forward and reverse mode disagree about `init`, the first step and `read`.
-    """
-    if "reverse" in run.loop.checked:
-        return
-    try:
-        with torch.no_grad(), _LEVELS:
-            disagree = _modes_disagree(run)
-    except Exception:  # noqa: BLE001 - no forward mode, or a fault of which the loop itself tells
-        disagree = False
-    if disagree:
-        raise InputError(
-            "reverse mode loses a part of the derivative that forward mode finds: init, step or "
-            "read works inside torch.no_grad(), or in a torch.autograd.Function whose backward is "
-            "not its derivative; take it out of no_grad, write .detach() where a derivative is "
-            "meant to be left out, or use FG2U"
-        )
-    run.loop.checked |= {"reverse"}
-
-
-def _modes_disagree(run: Run) -> bool:
-    """Whether `w' (J v)` is not `(w' J) v`, for v in the state and for v in phi."""
-
-    def ends(shifts: Tensors, values: Tensors) -> Tensors:
-        with run.random():
-            phi = {**run.phi, **dict(zip(names, values, strict=True))}
-            theta = run.initial(phi)
-            theta = theta.with_leaves([a + b for a, b in zip(theta.moving, shifts, strict=True)])
-            after = run.next(theta, phi, 0, run.batch(0))
-            return [*after.moving, *run.observed(after, phi).moving]
-
-    def drawn(like: Tensors) -> Tensors:
-        return [torch.randn(one.shape, generator=rng).to(one) for one in like]
-
-    rng = torch.Generator().manual_seed(0)
-    names = [name for name, value in run.phi.items() if isinstance(value, torch.Tensor)]
-    with run.random():
-        shifts = [torch.zeros_like(leaf) for leaf in run.initial(run.phi).moving]
-    inputs = [shifts, [run.phi[name].detach() for name in names]]
-    leaves = [[one.clone().requires_grad_() for one in part] for part in inputs]
-    with torch.enable_grad():
-        found = ends(*leaves)
-        weights = drawn(found)
-        total = sum((a * b).sum() for a, b in zip(found, weights, strict=True))
-        flat = [*leaves[0], *leaves[1]]
-        grads = (
-            torch.autograd.grad(total, flat, allow_unused=True, materialize_grads=True)
-            if isinstance(total, torch.Tensor) and total.requires_grad
-            else [torch.zeros_like(leaf) for leaf in flat]
-        )
-    of_parts = [grads[: len(shifts)], grads[len(shifts) :]]
-    share = MODES_AGREE if all(torch.finfo(a.dtype).eps < MODES_AGREE for a in found) else 0.1
-    for place, (part, pulled) in enumerate(zip(inputs, of_parts, strict=True)):
-        moves = drawn(part)
-        with _dual_level():
-            duals = [forward_ad.make_dual(a, v) for a, v in zip(part, moves, strict=True)]
-            after = ends(*(duals if k == place else other for k, other in enumerate(inputs)))
-            pushed = [forward_ad.unpack_dual(one).tangent for one in after]
-        terms = [
-            (w * one).double().ravel()
-            for w, one in zip(weights, pushed, strict=True)
-            if one is not None
-        ]
-        forward = float(sum(term.sum() for term in terms))
-        backward = float(sum((g * v).double().sum() for g, v in zip(pulled, moves, strict=True)))
-        if abs(forward - backward) > share * float(sum(term.abs().sum() for term in terms)):
-            return True
-    return False

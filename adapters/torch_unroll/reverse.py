@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import torch
 
 from zo_bilevel.adapters.torch_unroll.checkpointed import Grads, Tape, added, pieces_for, pulled
-from zo_bilevel.adapters.torch_unroll.checks import check_finite, refuse_unreached, rehearse
-from zo_bilevel.adapters.torch_unroll.forward import refuse_no_grad
+from zo_bilevel.adapters.torch_unroll.checks import check_finite, refuse_unreached
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
 from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, plus, solved
+from zo_bilevel.adapters.torch_unroll.lost_derivatives import refusing_no_grad
 from zo_bilevel.adapters.torch_unroll.run import Phi, Run
 
 Cotangent: TypeAlias = Callable[[Any], Any]
@@ -23,6 +23,7 @@ Cotangent: TypeAlias = Callable[[Any], Any]
 WHOLE = "the inner loop"
 
 
+@refusing_no_grad
 def pull_trajectory(
     run: Run, cotangent: Cotangent, last_steps: int | None, memory: int | str
 ) -> tuple[Any, dict[str, Any]]:
@@ -41,8 +42,6 @@ def pull_trajectory(
     total = run.loop.num_steps
     last = total if last_steps is None else min(last_steps, total)
     leaves, phi = _differentiable(run)
-    rehearse(run)
-    refuse_no_grad(run)
     if memory != "all" and last == total and (found := _in_pieces(run, cotangent, leaves, memory)):
         return found
     with run.random(), torch.no_grad():
@@ -89,6 +88,7 @@ def _observed_apart(run: Run, end: Leaves, phi: Phi) -> tuple[Leaves, Leaves]:
         return apart, run.observed(apart, phi)
 
 
+@refusing_no_grad
 def pull_fixed_point(
     run: Run, cotangent: Cotangent, terms: int, tolerance: float, solver: Solver
 ) -> tuple[Any, dict[str, Any]]:
@@ -111,8 +111,6 @@ def pull_fixed_point(
         InvalidSolutionError: If the series diverges, or the system is not what the solver needs.
     """
     leaves, phi = _differentiable(run)
-    rehearse(run)
-    refuse_no_grad(run)
     last = run.loop.num_steps - 1
     with run.random(), torch.no_grad():
         theta = run.initial(phi)

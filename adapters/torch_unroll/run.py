@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
@@ -21,6 +21,7 @@ from zo_bilevel.adapters.torch_unroll.words import explained
 from zo_bilevel.support.replay import repeatable
 
 if TYPE_CHECKING:
+    from zo_bilevel.adapters.torch_unroll.lost_derivatives import Watch
     from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 
 Phi: TypeAlias = dict[str, Any]
@@ -49,6 +50,7 @@ class Run:
         self.seed = 0 if seed is None else int(seed)
         self.phi = loop.tensors(phi)
         self.is_plain = is_plain
+        self.watch: Watch | None = None
 
     @contextmanager
     def random(self) -> Iterator[None]:
@@ -64,7 +66,8 @@ class Run:
     def next(self, theta: Leaves, phi: Phi, t: int, batch: Any) -> Leaves:  # noqa: ANN401
         """Theta after step t."""
         written = [leaf._version for leaf in theta.all]
-        with explained(f"step {t}"):
+        watched = self.watch.step(theta, t) if self.watch else nullcontext()
+        with explained(f"step {t}"), watched:
             tree = self.loop.step(theta.tree, phi, t, batch)
         after = self._taken_apart(tree, f"step {t}")
         check_not_written(theta, written, t)

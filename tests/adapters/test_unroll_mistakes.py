@@ -83,6 +83,31 @@ class TestBadInput:
             with pytest.raises(zb.InnerSolverError, match=r"works inside torch\.no_grad"):
                 zb.hypergradient(problem, {"a": 1.0}, estimator=estimator)
 
+    @pytest.mark.parametrize("lost", ["state", "phi", "all"])
+    @pytest.mark.parametrize(
+        "estimator", [zb.ReverseUnroll(), zb.ReverseUnroll("sqrt"), zb.TruncatedUnroll(4)]
+    )
+    def test_a_later_step_that_loses_it_is_refused_too(self, estimator, lost):
+        def step(w, phi, t, b):
+            parts = {"state": w["w"], "phi": phi["a"]}
+            with torch.set_grad_enabled(torch.is_grad_enabled() and t != 3):
+                without = {name: part * 1.0 for name, part in parts.items()}
+            parts |= without if lost == "all" else {lost: without[lost]}
+            return {"w": 0.5 * parts["state"] + parts["phi"]}
+
+        problem_loop = loop_of(step, num_steps=6)
+        with pytest.raises(zb.InnerSolverError, match=r"step 3 works inside torch\.no_grad"):
+            hypergradient_of(problem_loop, estimator, a=1.0)
+
+    def test_a_step_may_look_at_itself_without_a_gradient(self):
+        def step(w, phi, t, b):
+            with torch.no_grad():
+                is_far = bool((w["w"] * 1.0).abs().sum() > 1e6)
+            return {"w": w["w"] + phi["a"] * (0.0 if is_far else 1.0)}
+
+        found = hypergradient_of(loop_of(step), zb.ReverseUnroll(), a=1.0)
+        assert found["a"] == hypergradient_of(loop_of(step), zb.FG2U(1), a=1.0)["a"]
+
     @pytest.mark.parametrize(
         "step",
         [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
