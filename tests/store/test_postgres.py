@@ -96,6 +96,27 @@ def test_a_database_that_is_not_there_is_refused_by_name_and_no_password_is_show
     assert "secret" not in str(told.value)
 
 
+def test_a_run_that_is_interrupted_while_the_database_is_away_gives_its_result(
+    server, address, monkeypatch
+):
+    monkeypatch.setattr("zo_bilevel.store.postgres.PATIENCE_S", 1.0)
+
+    def inner(phi, calls=[]):  # noqa: B006 - counts
+        calls.append(1)
+        if len(calls) == 3:
+            server.stop()
+            raise KeyboardInterrupt
+        return phi["a"]
+
+    try:
+        with pytest.warns(RuntimeWarning, match="how the run ended is not on record: cannot"):
+            result = minimize(address, inner=inner)
+    finally:
+        server.start()
+    assert (result.solves, result.stop_reason) == (2, "interrupted")
+    assert minimize(address).solves == 6
+
+
 def test_a_restart_of_the_database_does_not_end_a_run(server, address):
     def inner(phi, calls=[]):  # noqa: B006 - counts
         calls.append(1)

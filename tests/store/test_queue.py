@@ -70,6 +70,7 @@ def place(request, tmp_path):
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ZO_BILEVEL_TOKEN", TOKEN)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr("zo_bilevel.store.queue.queue.SILENCE_S", 600.0)  # workers start at leisure
     write(tmp_path)
     return tmp_path
 
@@ -215,6 +216,26 @@ def test_after_an_outage_who_holds_a_solve_comes_before_who_would_take_it(server
         time.sleep(0.1)
         monkeypatch.setattr("zo_bilevel.store.queue.tables.RETURN_S", 0.0)
         assert second.claim("second", ONE, set()).task == claim.task  # lost after all
+
+
+def test_who_leaves_while_the_database_is_away_does_not_wait_for_it(server, monkeypatch):
+    place = server.database("leave")
+    monkeypatch.setattr("zo_bilevel.store.postgres.PATIENCE_S", 1.0)
+
+    def leave(*_):
+        server.stop()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QueueTables, "claim", leave)
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), abs, name="p")
+    with zb.Queue(place, token=TOKEN) as queue, closing(queue.stream(Solve(abs))) as stream:
+        stream.submit(Job(0, {"a": 1.0}, 0))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                work(place, problem, token=TOKEN)
+            stream.close()
+        finally:
+            server.start()
 
 
 RUN = """

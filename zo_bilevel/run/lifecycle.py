@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -176,7 +177,15 @@ def _keep(
     recorder: Recorder, run: Run, reason: str, x: FloatArray | None, *, is_whole: bool
 ) -> None:
     point = b"" if x is None else pack_array(x)
-    recorder.end(run.status, reason, run_to_text(run), point, is_whole=is_whole)
+    ending = (run.status, reason, run_to_text(run), point)
+    if run.status != INTERRUPTED:
+        recorder.end(*ending, is_whole=is_whole)
+        return
+    try:
+        with recorder.store.unwaited():
+            recorder.end(*ending, is_whole=is_whole)
+    except StoreError as error:  # what was found is worth more than a note of how it ended
+        warnings.warn(f"how the run ended is not on record: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _ending(method: Method, error: BaseException) -> tuple[RunStatus, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from zo_bilevel.store.listing import summary_of
@@ -134,6 +135,10 @@ class AbstractStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of everything; what was written stays."""
+
+    def unwaited(self) -> AbstractContextManager[object]:
+        """Within this block a place that is away is not waited for: last words of who must go."""
+        return nullcontext()
 
     def stop(self, number: int) -> bool:
         """Ask whoever works on a run to stop: its status becomes "stopping", if it was "running".

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -36,8 +36,8 @@ class PostgresStore(SQLStore):
     """An open store in a PostgreSQL database.
 
     Tables `runs` and `solves` are made where they are missing, in the schema that the address
-    names. A database that is restarted is waited for, ten minutes at most. Who may read and write
-    is the database's business; nothing is ever unpickled.
+    names. A database that is restarted is waited for, ten minutes at most, but not for last words.
+    Who may read and write is the database's business; nothing is ever unpickled.
 
     Args:
         address: "postgresql://user@host:port/database"; a password is better left to the file
@@ -57,6 +57,7 @@ class PostgresStore(SQLStore):
         self._name = f"{place.hostname or 'localhost'}{place.path}"
         self._guard = RLock()
         self._in_transaction = False
+        self._patience = PATIENCE_S
         with self._explained("open"):
             self._connection = self._library.connect(address, autocommit=True)
         self._address = address
@@ -116,7 +117,7 @@ class PostgresStore(SQLStore):
 
     def _reconnect(self) -> None:
         """Come back to a database that was restarted, with the runs that were held."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience
         while True:
             try:
                 self._connection = self._library.connect(self._address, autocommit=True)
@@ -134,8 +135,18 @@ class PostgresStore(SQLStore):
     def _lock(self, run: int) -> bool:
         return bool(self._ask("SELECT pg_try_advisory_lock(?, ?)", (LOCKS, run))[0][0])
 
+    @contextmanager
+    def unwaited(self) -> Iterator[None]:
+        """Within this block a database that is away is not waited for."""
+        self._patience = 0.0
+        try:
+            yield
+        finally:
+            self._patience = PATIENCE_S
+
     def _unlock(self, run: int) -> None:
-        self.ask("SELECT pg_advisory_unlock(?, ?)", (LOCKS, run))
+        with suppress(StoreError), self.unwaited():  # a connection that is gone holds nothing
+            self.ask("SELECT pg_advisory_unlock(?, ?)", (LOCKS, run))
 
     def close(self) -> None:
         """Close the connection, and with it let go of its runs; what was added stays."""

@@ -9,7 +9,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final, final
 
 from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock, answers_until
@@ -17,6 +17,7 @@ from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.store.queue.messages import job_to_json
 from zo_bilevel.store.queue.tables import MOST_LOST, Progress, QueueTables, Version
 from zo_bilevel.support.arguments import finite_number
+from zo_bilevel.support.errors import StoreError
 
 SIGN_S: Final = 1.0
 """How often a run says that it is alive."""
@@ -209,8 +210,9 @@ class _Stream:
             self._given = ""
 
     def close(self) -> None:
-        """Take everything out of the queue."""
-        self._tables.withdraw(list(self._waiting))
+        """Take everything out of the queue; what cannot be, as that is away, nobody needs."""
+        with suppress(StoreError), self._tables.unwaited():
+            self._tables.withdraw(list(self._waiting))
         self._waiting.clear()
         self._given = ""
 

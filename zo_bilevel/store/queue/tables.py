@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
@@ -116,6 +117,10 @@ class QueueTables:
     def close(self) -> None:
         """Close the connection."""
         self._store.close()
+
+    def unwaited(self) -> AbstractContextManager[object]:
+        """Within this block a database that is away is not waited for."""
+        return self._store.unwaited()
 
     def _ask(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         return self._store.ask(statement.replace("{now}", self._store.clock), values)

@@ -59,15 +59,12 @@ def work(
     )
     say(f"{worker.name} works on {worker.version.identity} from {tables.name}")
     try:
-        solves = worker.loop(idle_s, say)
-        tables.sign_out(worker.name)
-    except (InputError, KeyboardInterrupt):
-        tables.sign_out(worker.name)
-        raise
+        return worker.loop(idle_s, say)
     finally:
+        with suppress(StoreError), tables.unwaited():
+            tables.sign_out(worker.name)
         worker.close()
         tables.close()
-    return solves
 
 
 @final
@@ -134,6 +131,6 @@ class _Worker:
             return self._tables.answer(claim, running.result(), self.name)
         except BaseException:
             self._pool.close()
-            with suppress(StoreError):
+            with suppress(StoreError), self._tables.unwaited():
                 self._tables.give_back(claim)
             raise
