@@ -8,7 +8,7 @@ from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, nearest_convex
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
-from zo_bilevel.methods.gauss_newton.trust_step import Trust, ball_step, trial_step
+from zo_bilevel.methods.gauss_newton.trust_step import TrialSteps, Trust
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
 
@@ -111,7 +111,9 @@ def test_the_step_is_the_least_in_the_ball(kind, radius):
     turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
     values = {"convex": [4, 3, 2, 1], "saddle": [3, 1, -1, -2], "singular": [3, 1, 0, 0]}[kind]
     hessian, gradient = (turn * np.array(values, dtype=float)) @ turn.T, rng.standard_normal(4)
-    step, damping = ball_step(gradient, hessian, radius)
+    everywhere = np.full(len(gradient), -np.inf), np.full(len(gradient), np.inf)
+    basis = np.eye(len(gradient))
+    step, damping = TrialSteps(gradient, hessian, basis, everywhere, radius).in_ball()
     length = np.linalg.norm(step)
     assert length <= radius * (1 + 1e-9)
     np.testing.assert_allclose((hessian + damping * np.eye(4)) @ step, -gradient, rtol=1e-6)
@@ -124,7 +126,8 @@ def test_steps_keep_to_bounds():
     basis = np.linalg.qr(rng.standard_normal((6, 4)))[0]
     root = rng.standard_normal((4, 4))
     room = (np.full(6, -0.2), np.full(6, 0.2))
-    step = trial_step(10 * rng.standard_normal(4), root @ root.T, basis, room, 3.0)
+    gradient = 10 * rng.standard_normal(4)
+    step = TrialSteps(gradient, root @ root.T, basis, room, 3.0).step()
     assert np.abs(basis @ step).max() <= 0.2 + 1e-3
 
 

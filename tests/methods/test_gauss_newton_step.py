@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zo_bilevel.methods.gauss_newton.trust_step import Trust, ball_step, trial_step
+from zo_bilevel.methods.gauss_newton.trust_step import TrialSteps, Trust
 
 ROOT = np.random.default_rng(3).normal(size=(4, 4))
 CONVEX = ROOT @ ROOT.T + 0.1 * np.eye(4)
@@ -11,6 +11,14 @@ SADDLE = np.diag([-2.0, -0.5, 0.3, 4.0])
 GRADIENT = np.array([0.7, -1.3, 0.4, 2.0])
 NEWTON = -np.linalg.solve(CONVEX, GRADIENT)
 WIDE = np.full(4, -1e9), np.full(4, 1e9)
+
+
+def ball_step(gradient, hessian, radius, quartic=0.0):
+    return TrialSteps(gradient, hessian, np.eye(len(hessian)), WIDE, radius).in_ball(quartic)
+
+
+def trial_step(gradient, hessian, basis, room, radius, quartic=0.0):
+    return TrialSteps(gradient, hessian, basis, room, radius).step(quartic)
 
 
 @pytest.mark.parametrize(

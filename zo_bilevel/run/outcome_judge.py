@@ -33,6 +33,8 @@ class OutcomeJudge:
     def __init__(self, problem: Problem, decoded: Callable[[Point], Mapping[str, Any]]) -> None:
         self.problem, self._decoded = problem, decoded
         self.bound: BoundProblem | None = None
+        unmeasured = problem.unmeasured
+        self._may_be_missing = None if unmeasured is None else unmeasured.is_missing
         self._base: Evaluation | None = None
 
     def judge(self, point: Point, outcome: Outcome) -> Evaluation:
@@ -108,7 +110,7 @@ class OutcomeJudge:
     def _lacks_data(self, theta: FloatArray) -> bool:
         """Whether theta is NaN where the target is not."""
         places = theta == UNMEASURED
-        allowed = None if self.problem.unmeasured is None else self.problem.unmeasured.is_missing
+        allowed = self._may_be_missing
         if allowed is not None and allowed.size == places.size:
             places = places & ~allowed
         return bool(places.any())

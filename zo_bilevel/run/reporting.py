@@ -56,7 +56,8 @@ class Reporter:
         if record.role == "restart" and record.round != self._restarted_in:
             self._restarted_in = record.round
             LOG.info("restart after %d solves, loss %.6g", record.solve - 1, record.best_loss)
-        self._progress.update(self._share_spent(record), self._text(record), record.best_loss)
+        if not isinstance(self._progress, SilentProgress):
+            self._progress.update(self._share_spent(record), self._text(record), record.best_loss)
         if self._callback is not None:
             self._callback(record)
 

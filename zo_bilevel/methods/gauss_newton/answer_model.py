@@ -36,6 +36,8 @@ NOISE_FACTOR = 3.0
 """Step of the search for the likeliest variance of noise."""
 LARGEST_NOISE_RATIO = 1e30
 """Of the noise's variance to that of a slope: an answer that never changes has slopes of zero."""
+EPS = float(np.finfo(float).eps)
+"""Noise of a row that is a smaller share of a slope's variance than this changes no bit."""
 NEW_DIRECTION = 1e-7
 """A displacement has a new direction when this share of it lies outside the basis."""
 SHORTEST_VALUE = 1e-3
@@ -121,9 +123,9 @@ class AnswerModel:
 
     def forget(self, *, values: bool = False) -> None:
         """Drop all derivatives, and with `values` the answers away from the center too."""
-        rows, (places, _) = self._rows, self._rows.coordinates(self.size)
-        kept = [row for row, way in enumerate(rows.is_derivative) if not (values or way)]
-        points = [self._origin + self._basis @ places[row] for row in kept]
+        rows, table = self._rows, self._rows.table(self.size)
+        kept = [row for row, way in enumerate(table.is_derivative) if not (values or way)]
+        points = [self._origin + self._basis @ table.places[row] for row in kept]
         self.length, self.scale = FIRST_LENGTH * math.sqrt(self.center.size), 0.0
         self._origin, self._basis = self.center, np.empty((self.center.size, 0), order="F")
         self._place = np.empty(0)
@@ -233,12 +235,11 @@ class AnswerModel:
 
     def _observations(self) -> tuple[Observations, FloatArray]:
         """The nearest rows as changes from the center per unit length."""
-        rows, (places, ways) = self._rows, self._rows.coordinates(self.size)
+        places, ways, derivative, errors = self._rows.table(self.size)
         center = np.zeros(self.size)
         center[: self._place.size] = self._place
         places = places - center
         distances = np.sqrt(np.einsum("ij,ij->i", places, places))
-        derivative = np.array(rows.is_derivative)
         usable = np.flatnonzero(derivative | (distances > 0.0))
         order = usable[np.argsort(distances[usable], kind="stable")]
         per_direction = NOISY_ROWS_PER_DIRECTION if self.is_noisy else ROWS_PER_DIRECTION
@@ -249,10 +250,11 @@ class AnswerModel:
         is_blurred = self.is_noisy and bool(chosen.size)
         shortest = 1e-2 * float(np.median(distances)) if is_blurred else 0.0
         norms = np.where(derivative, 1.0, np.maximum(distances, shortest))
-        changes = np.array([rows.values[row] for row in chosen]).reshape(-1, self.theta.size)
+        values = self._rows.values
+        changes = np.array([values[row] for row in chosen.tolist()]).reshape(-1, self.theta.size)
         changes -= np.where(derivative[:, None], 0.0, self.theta)
         changes /= norms[:, None]
-        errors = np.array(rows.errors)[chosen] / norms**2
+        errors = errors[chosen] / norms**2
         return Observations(places[chosen], ways[chosen], derivative, norms, errors), changes
 
     def _choose_length(self, observations: Observations, changes: FloatArray) -> FloatArray:
@@ -271,8 +273,10 @@ class AnswerModel:
                     key=lambda tried: tried[0],
                 )
             self.length = best[1]
-            for factor in (1.0 / NOISE_FACTOR, NOISE_FACTOR) if noise > 0.0 else ():
+            for factor in (1.0 / NOISE_FACTOR, NOISE_FACTOR):
                 self.noise = max(factor * noise, self.least_noise)
+                if self.noise == noise or self._noise_ratio * observations.errors.max() < EPS:
+                    continue
                 tried = self._likelihood(observations, products, outputs, self.length)
                 if tried[0] < best[0]:
                     best, noise = tried, self.noise
@@ -291,7 +295,7 @@ class AnswerModel:
             cholesky, failed = dpotrf(matrix + jitter * np.eye(len(matrix)), lower=1)
             if failed:
                 return np.inf, length, self.scale, np.diag(np.sqrt(matrix.diagonal()))
-        scale = float(np.trace(_solved(cholesky, products)))
+        scale = float(_solved(cholesky, products).trace())
         scale = scale / (outputs * len(matrix)) + 1e-300
         logarithm = 2.0 * float(np.log(cholesky.diagonal()).sum())
         score = outputs * (logarithm + len(matrix) * math.log(scale))

@@ -13,7 +13,7 @@ from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
 from zo_bilevel.methods.gauss_newton.quadratic import Quadratic
 from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
-from zo_bilevel.methods.gauss_newton.trust_step import FIRST_RADIUS, Trust, trial_step
+from zo_bilevel.methods.gauss_newton.trust_step import FIRST_RADIUS, TrialSteps, Trust
 from zo_bilevel.support.arrays import FloatArray
 
 CAUTION, CAUTION_IN_WIDE_ROUNDS = 0.1, 1.0
@@ -76,13 +76,13 @@ class LocalState:
         model, explorer = self.model, self.explorer
         hessian = quadratic.hessian + quadratic.doubt if doubt else quadratic.hessian
         room = (explorer.lower - model.center, explorer.upper - model.center)
-        radius = self.trust.radius
-        step = trial_step(quadratic.gradient, hessian, model.basis, room, radius)
+        steps = TrialSteps(quadratic.gradient, hessian, model.basis, room, self.trust.radius)
+        step = steps.step()
         if not doubt:
             return step
         unknown = caution * model.unknown_curvature(step)
         quartic = unknown * quadratic.ignorance / model.length**2  # (4)
-        return trial_step(quadratic.gradient, hessian, model.basis, room, radius, quartic)
+        return steps.step(quartic)
 
     def try_steps(self, steps: list[FloatArray]) -> StepPlan:
         """A round of trial points, the main one first; differences when they lead nowhere."""

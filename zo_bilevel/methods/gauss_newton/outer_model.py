@@ -39,6 +39,7 @@ class OuterModel:
             raise ValueError("the first solve must be ok")
         self.bound = bound
         self._free = ~bound.space.discrete
+        self._is_all_free = bool(self._free.all())
         self._scale: FloatArray | None = None
         self.target = self._level = np.zeros(0)
         self.constant = 0.0
@@ -72,7 +73,7 @@ class OuterModel:
 
     def embed(self, point: FloatArray) -> FloatArray:
         """The whole scaled vector of a point of the continuous coordinates, or of their block."""
-        if self._free.all():
+        if self._is_all_free:
             return point
         whole = (
             self._whole.copy() if point.ndim == 1 else np.zeros((self._free.size, point.shape[1]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
+from scipy.linalg.lapack import dsyevd
 
 from zo_bilevel.support.arrays import FloatArray
 
@@ -51,74 +52,76 @@ class Trust:
             self.radius = max(self.radius, GROWTH * length)
 
 
-def ball_step(
-    gradient: FloatArray, hessian: FloatArray, radius: float, quartic: float = 0.0
-) -> tuple[FloatArray, float]:
-    """Minimise a quadratic in a ball (More and Sorensen 1983), plus `quartic |s|^4 / 4`.
+@final
+class TrialSteps:
+    """Steps from one center on one quadratic, in coordinates of the basis.
 
     Args:
         gradient: Shape `(b,)`.
         hessian: Shape `(b, b)`, symmetric, of any sign.
-        radius: Of the ball.
-        quartic: >= 0.
-    """
-    values, vectors = np.linalg.eigh(hessian)
-    turned = vectors.T @ gradient
-    size = math.sqrt(turned @ turned)
-    least = max(SINGULAR * float(values[-1]), SINGULAR * size / radius, 1e-300)
-    lift = max(0.0, -float(values[0]))
-    curvatures = values + lift
-    low = 0.0 if values[0] > least else least
-
-    def is_too_long(damping: float) -> bool:
-        way = turned / (curvatures + damping)
-        length = math.sqrt(way @ way)
-        return length > radius or damping < quartic * length**2
-
-    high = low
-    if is_too_long(low):
-        high = low + size / radius + (quartic * size**2) ** (1.0 / 3.0)
-    for _ in range(MOST_HALVINGS):
-        if high <= 1.02 * max(low, least):
-            break
-        middle = math.sqrt(max(low, least) * high)
-        if is_too_long(middle):
-            low = middle
-        else:
-            high = middle
-    step: FloatArray = -(vectors @ (turned / (curvatures + high)))
-    return step, lift + high
-
-
-def trial_step(
-    gradient: FloatArray,
-    hessian: FloatArray,
-    basis: FloatArray,
-    room: Room,
-    radius: float,
-    quartic: float = 0.0,
-) -> FloatArray:
-    """The step in coordinates of the basis, shape `(b,)`.
-
-    Args:
-        gradient: Shape `(b,)`.
-        hessian: Shape `(b, b)`.
         basis: Orthonormal directions, shape `(N, b)`.
         room: `lower - center` and `upper - center`.
         radius: Longest step.
-        quartic: Of the term `quartic |s|^4 / 4`.
     """
-    largest = max(float(np.abs(hessian).max()), float(np.abs(gradient).max()), quartic)
-    unit = largest if largest > 0.0 and abs(math.log10(largest)) > MOST_DECADES else 1.0
-    gradient, hessian, quartic = gradient / unit, hessian / unit, quartic / unit
-    step, damping = ball_step(gradient, hessian, radius, quartic)
-    change = basis @ step
-    if (change < room[0]).any() or (change > room[1]).any():
-        matrix = hessian + damping * np.eye(len(hessian))
-        step = _bounded_step(matrix, -gradient, basis, room, step)
-        length = math.sqrt(step @ step)
-        step = step * min(1.0, radius / max(length, 1e-300))
-    return step
+
+    def __init__(
+        self,
+        gradient: FloatArray,
+        hessian: FloatArray,
+        basis: FloatArray,
+        room: Room,
+        radius: float,
+    ) -> None:
+        largest = max(float(np.abs(hessian).max()), float(np.abs(gradient).max()))
+        is_extreme = largest > 0.0 and abs(math.log10(largest)) > MOST_DECADES
+        self._unit = largest if is_extreme else 1.0
+        if is_extreme:
+            gradient, hessian = gradient / self._unit, hessian / self._unit
+        self._gradient, self._hessian = gradient, hessian
+        self._basis, self._room, self._radius = basis, room, radius
+        self._values, vectors, _ = dsyevd(hessian, lower=1)
+        self._vectors = np.ascontiguousarray(vectors)
+        self._turned = self._vectors.T @ gradient
+
+    def step(self, quartic: float = 0.0) -> FloatArray:
+        """The one that gains most, shape `(b,)`; `quartic`: of the term `quartic |s|^4 / 4`."""
+        step, damping = self.in_ball(quartic)
+        change, (low, high) = self._basis @ step, self._room
+        if (change < low).any() or (change > high).any():
+            matrix = self._hessian + damping * np.eye(len(step))
+            step = _bounded_step(matrix, -self._gradient, self._basis, self._room, step)
+            length = math.sqrt(step @ step)
+            step = step * min(1.0, self._radius / max(length, 1e-300))
+        return step
+
+    def in_ball(self, quartic: float = 0.0) -> tuple[FloatArray, float]:
+        """The same without bounds (More and Sorensen 1983), and its damping."""
+        values, turned, radius = self._values, self._turned, self._radius
+        quartic = quartic / self._unit
+        size = math.sqrt(turned @ turned)
+        least = max(SINGULAR * float(values[-1]), SINGULAR * size / radius, 1e-300)
+        lift = max(0.0, -float(values[0]))
+        curvatures = values + lift
+        low = 0.0 if values[0] > least else least
+        pairs = list(zip(turned.tolist(), curvatures.tolist(), strict=True))
+
+        def is_too_long(damping: float) -> bool:
+            length = math.hypot(*[slope / (curvature + damping) for slope, curvature in pairs])
+            return length > radius or damping < quartic * length**2
+
+        high = low
+        if is_too_long(low):
+            high = low + size / radius + (quartic * size**2) ** (1.0 / 3.0)
+        for _ in range(MOST_HALVINGS):
+            if high <= 1.02 * max(low, least):
+                break
+            middle = math.sqrt(max(low, least) * high)
+            if is_too_long(middle):
+                low = middle
+            else:
+                high = middle
+        step: FloatArray = -(self._vectors @ (turned / (curvatures + high)))
+        return step, lift + high
 
 
 def _bounded_step(
