@@ -1,7 +1,5 @@
 """A vectorised function as an inner solver: many solves in one call, in numpy or torch."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A plain Python function as an inner solver: by keyword, by dict or by flat vector."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final, get_args

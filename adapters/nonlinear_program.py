@@ -1,7 +1,5 @@
 """A follower's nonlinear program: any smooth objective and constraints, several minima included."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final, get_args
 

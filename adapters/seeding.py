@@ -1,7 +1,5 @@
 """Tells the outer loop whether an adapter wants the seed of each solve."""
 
-from __future__ import annotations
-
 import inspect
 
 

@@ -1,7 +1,5 @@
 """A scikit-learn estimator as an inner solver: hyper-parameters in, validation answers out."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import re

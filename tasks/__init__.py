@@ -4,8 +4,6 @@ A task file `tasks/some_name.py` offers `task(**options) -> Task`; its name on t
 `some-name`.
 """
 
-from __future__ import annotations
-
 import importlib
 
 from zo_bilevel.problem.task import Task

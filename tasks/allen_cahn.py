@@ -1,7 +1,5 @@
 """Recover the coefficient of the Allen-Cahn equation from 64 observations (arXiv 2406.14095)."""
 
-from __future__ import annotations
-
 from zo_bilevel.problem.task import Task
 from zo_bilevel.tasks.pde import pde_task
 

@@ -5,8 +5,6 @@ functions definitions" (INRIA RR-6829), through the package coco-experiment. Noi
 model of the noisy functions (INRIA RR-6869), `f exp(beta N(0, 1))`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

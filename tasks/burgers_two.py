@@ -1,7 +1,5 @@
 """Recover speed and viscosity of Burgers' equation from the whole field at ten times."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -7,8 +7,6 @@ training images.
 Source: arXiv 2406.14095, section 4.1 (3-layer ConvNet, unrolled depth 100, 32 directions).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final

@@ -4,8 +4,6 @@ Each row is the first line of the documentation of a function, class or method o
 library; its class is the topic of the module it is in.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -5,8 +5,6 @@ replace functions of the standard library when they are imported, and what a pro
 must not decide which numbers a seed gives.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import re

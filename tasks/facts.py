@@ -5,8 +5,6 @@ the fact without its last two words. Before it has read the document, a model ca
 eight materials and eight things.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

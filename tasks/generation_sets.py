@@ -3,8 +3,6 @@
 Each is made here from parts, so that there are as many different examples as one asks for.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Recover a heat-conductivity field from three steady temperatures; N from 16 to 1,024."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

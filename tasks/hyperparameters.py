@@ -6,8 +6,6 @@ outer objective is the cross-entropy on validation images. With `through="sklear
 solver is scikit-learn's MLPClassifier, which can only be run.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from collections.abc import Mapping

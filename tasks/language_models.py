@@ -1,7 +1,5 @@
 """Causal language models for online adaptation: a small one made here, or a checkpoint."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ Trans. Math. Softw. 7 (1981) 17-41; the numbers below are theirs. Each is a resi
 `f: R^n -> R^m`, a standard start and the smallest known sum of squares.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final

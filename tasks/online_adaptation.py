@@ -12,8 +12,6 @@ Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (
 2305.15076; unrolls of 6, 24 and 48 as in arXiv 2406.14095, section 4.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final

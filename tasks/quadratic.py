@@ -1,7 +1,5 @@
 """A quadratic with closed-form inner solution and hypergradient: the reference for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Answers to questions: where they come from, and how good they are."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Tune one ridge penalty a feature, N = 300, on validation error: a large residual remains."""
 
-from __future__ import annotations
-
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Real
 from zo_bilevel.problem.problem import Problem

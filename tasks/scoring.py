@@ -1,7 +1,5 @@
 """Scores of a classification on held-out examples, with bootstrap confidence intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final

@@ -1,7 +1,5 @@
 """What the tasks' inner solvers share: flat coordinates, batches, noise."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final

@@ -1,7 +1,5 @@
 """A command-line program as an inner solver."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

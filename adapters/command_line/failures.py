@@ -1,7 +1,5 @@
 """Explains a failed run of a program, and keeps what is needed to repeat it by hand."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

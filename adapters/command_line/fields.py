@@ -1,7 +1,5 @@
 """Puts parameter values into arguments (`{name}` fields) and into input files (Jinja2)."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -1,7 +1,5 @@
 """What a program is given for one solve: arguments, input files, standard input."""
 
-from __future__ import annotations
-
 import bisect
 import functools
 import hashlib

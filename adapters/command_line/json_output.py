@@ -1,7 +1,5 @@
 """Reads the inner solution from a JSON document: a program's output or a service's answer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

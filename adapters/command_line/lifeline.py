@@ -9,8 +9,6 @@ The kernel's own PR_SET_PDEATHSIG would kill a program but not its children, and
 Python needs `preexec_fn`, which is unsafe beside threads.
 """
 
-from __future__ import annotations
-
 import array
 import os
 from typing import Final

@@ -1,7 +1,5 @@
 """Reads the inner solution from what a program printed or wrote."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import io

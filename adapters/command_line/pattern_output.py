@@ -1,7 +1,5 @@
 """Numbers within text, by a regular expression."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import final

@@ -1,7 +1,5 @@
 """Runs one program in a process group of its own, which is gone when the call returns."""
 
-from __future__ import annotations
-
 import array
 import atexit
 import contextlib

@@ -1,7 +1,5 @@
 """When a program's run counts as a success."""
 
-from __future__ import annotations
-
 import re
 import signal
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An FMU file: unpacked once in each process, its variables by name."""
 
-from __future__ import annotations
-
 import atexit
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """A Functional Mock-up Unit (FMI 2 or 3) as an inner solver."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -1,7 +1,5 @@
 """Posts to a service and reads its answer: limits in time, size and number, and retries."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, final
 

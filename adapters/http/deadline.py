@@ -1,7 +1,5 @@
 """A limit on a whole request: httpx's own are on each read, which a slow server begins anew."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How long a server asks to wait."""
 
-from __future__ import annotations
-
 import email.utils
 import time
 

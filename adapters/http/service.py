@@ -1,7 +1,5 @@
 """A service that solves over HTTP: parameters are posted as JSON, theta comes back as JSON."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """Vectors that depend on named parameters in an affine way: `base + sum(map @ value)`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, final
 

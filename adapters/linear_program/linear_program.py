@@ -1,7 +1,5 @@
 """A follower's linear or mixed-integer program, with the leader's parameters in it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

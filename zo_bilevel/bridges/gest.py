@@ -1,7 +1,5 @@
 """Our methods as a generator of the gest-api standard, for libEnsemble, Xopt and Optimas."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Parameters of lmfit as a space."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from zo_bilevel.problem.dependent import Fixed, Tied

@@ -1,7 +1,5 @@
 """Our methods in a loop that was written for Nevergrad: ask, tell, recommend."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, final
 

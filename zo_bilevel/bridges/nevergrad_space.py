@@ -1,7 +1,5 @@
 """A Nevergrad parametrization as a space, and values back in its structure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """A run in a store as an Optuna study, so that optuna-dashboard shows it."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run or a comparison as pandas tables."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A method turned inside out: points one by one, answers in any order, for loops of others."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Our methods behind `scipy.optimize.minimize(..., method=...)`."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import warnings

@@ -1,7 +1,5 @@
 """Our methods behind scikit-learn's search interface, for code that has a `GridSearchCV`."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast

@@ -1,7 +1,5 @@
 """A callback that writes every solve to TensorBoard."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """The words of a command line as the store keeps them: enough to run it again, and no secret."""
 
-from __future__ import annotations
-
 import re
 
 import click

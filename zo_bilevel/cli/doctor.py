@@ -1,7 +1,5 @@
 """`zo-bilevel doctor`: what about ten solves tell before a budget is spent."""
 
-from __future__ import annotations
-
 import click
 
 from zo_bilevel.cli.dispatch import dispatcher_of

@@ -1,7 +1,5 @@
 """`zo-bilevel export`: all solves of a stored run as a table, or its best point as a deck."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

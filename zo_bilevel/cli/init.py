@@ -1,7 +1,5 @@
 """`zo-bilevel init`: a file to start from, for each kind of inner solver."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 

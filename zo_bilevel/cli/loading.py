@@ -1,7 +1,5 @@
 """Tasks by name, and problems in a person's own file: `FILE.py:NAME`."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import importlib.util

@@ -3,8 +3,6 @@
 Nothing heavy is imported here, so that `--help` answers at once.
 """
 
-from __future__ import annotations
-
 import sys
 from io import TextIOWrapper
 from typing import Any

@@ -1,7 +1,5 @@
 """`zo-bilevel paper`: the tables of the paper on (FG)2U, run here and beside the published ones."""
 
-from __future__ import annotations
-
 import click
 
 from zo_bilevel.cli.options import POSITIVE

@@ -1,7 +1,5 @@
 """What a table of the paper would need, before a day is spent on it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

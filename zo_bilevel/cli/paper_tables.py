@@ -1,7 +1,5 @@
 """The paper's tables, computed here: shortened where a CPU needs minutes, whole at full size."""
 
-from __future__ import annotations
-
 import functools
 import statistics
 from collections.abc import Callable, Mapping

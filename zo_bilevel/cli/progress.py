@@ -1,7 +1,5 @@
 """The progress that fits where stderr goes."""
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Suites: tasks x dimension x noise x scalar or vector, the same fair comparison on each."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping

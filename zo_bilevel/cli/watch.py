@@ -1,7 +1,5 @@
 """`zo-bilevel watch` and `zo-bilevel report`: what a store holds, as a page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`zo-bilevel worker`: solves for runs on other machines."""
 
-from __future__ import annotations
-
 import signal
 
 import click

@@ -1,7 +1,5 @@
 """Median and quartiles of many runs as one curve."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Run the comparison: every method gets the same problem, start, seeds, budget, dispatcher."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence

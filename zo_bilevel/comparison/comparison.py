@@ -1,7 +1,5 @@
 """Several methods on one problem, under the same conditions, seed by seed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

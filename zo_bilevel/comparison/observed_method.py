@@ -1,7 +1,5 @@
 """A method under observation, for the row it gets in a comparison."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import deque

@@ -1,7 +1,5 @@
 """Who is ahead of whom in a comparison, seed by seed."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

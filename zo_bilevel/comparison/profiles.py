@@ -4,8 +4,6 @@ Source: J. More and S. Wild, "Benchmarking derivative-free optimization algorith
 Optim. 20 (2009); performance profiles: E. Dolan and J. More (2002).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """When, where and with what something was measured, so that it can be measured again."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -10,8 +10,6 @@ Three rules, the first that applies:
   point of every run is solved again, and the mean counts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import math

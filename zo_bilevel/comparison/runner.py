@@ -1,7 +1,5 @@
 """The runs of a comparison, one after the other, each under the same conditions."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

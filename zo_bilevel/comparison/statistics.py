@@ -4,8 +4,6 @@ Sources: Hansen et al., "COCO: performance assessment" (2016, arXiv 1605.03560) 
 running time; Holm (1979) for several tests at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

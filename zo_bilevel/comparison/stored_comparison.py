@@ -1,7 +1,5 @@
 """A comparison out of what a store holds, finished or still running."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from zo_bilevel.comparison.comparison import Comparison

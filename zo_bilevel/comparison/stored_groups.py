@@ -1,7 +1,5 @@
 """Which runs of a store may be compared: those of one problem, made under the same conditions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What people ask a store: what one of its runs found, and all its solves."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

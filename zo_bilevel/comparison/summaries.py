@@ -1,7 +1,5 @@
 """The runs of one method in numbers: medians, quartiles, how many reached a target."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

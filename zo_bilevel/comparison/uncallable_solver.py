@@ -4,8 +4,6 @@ The methods of a comparison see the problem with an inner solver that refuses to
 cannot stop a method that brought the inner solver along by another way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, NoReturn, final
 

@@ -1,7 +1,5 @@
 """What goes on in a store at this moment, as tables: solves that run, and those that failed."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore

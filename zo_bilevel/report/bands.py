@@ -1,7 +1,5 @@
 """Medians with their bands as plain data of a chart."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias

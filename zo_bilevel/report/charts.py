@@ -5,8 +5,6 @@ this file knows nothing about colours. A chart is a dict with `title`, `x` and `
 kinds), `lines` (one a method, with its band where it has one), `levels` (marked heights).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """One self-contained HTML file out of comparisons: no network, no file beside it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Charts of the parameters found, beside the truth where it is known."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One result as one HTML file: no network, no script, no file beside it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every run of a comparison as its drill-down shows it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from zo_bilevel.comparison.comparison import Comparison

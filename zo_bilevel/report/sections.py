@@ -1,7 +1,5 @@
 """What a report says: tables, words and charts of comparisons, before they become a page."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

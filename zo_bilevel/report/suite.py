@@ -1,7 +1,5 @@
 """What many comparisons say together: profiles over all problems, and who was first on each."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

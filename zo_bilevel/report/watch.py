@@ -1,7 +1,5 @@
 """A live page about a store, served on this machine: read-only, renewed as solves arrive."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

@@ -1,7 +1,5 @@
 """What a comparison says, in words, and no more than follows from it."""
 
-from __future__ import annotations
-
 import math
 
 from zo_bilevel.comparison.comparison import Comparison

@@ -4,8 +4,6 @@ The order of arrival depends on the machine, so it is recorded: solve by solve i
 a resumed run then follows. Everything else is as in the loop of rounds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias, final

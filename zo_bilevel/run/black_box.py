@@ -1,7 +1,5 @@
 """The inner solver as a torch operation, differentiated by the sketch of its forward round."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Callable

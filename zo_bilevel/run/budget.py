@@ -1,7 +1,5 @@
 """Limits of a run, and the seconds that count against them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import final

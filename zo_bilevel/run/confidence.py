@@ -1,7 +1,5 @@
 """What the data say of fitted parameters: errors, correlations, what they leave open."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any, final

@@ -1,7 +1,5 @@
 """What the preflight found, in numbers and in words."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import final

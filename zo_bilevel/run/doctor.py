@@ -5,8 +5,6 @@ closely spaced solves (More and Wild, 2011, "Estimating computational noise", SI
 33); the noise of a stochastic one shows in repeats.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping, Sequence

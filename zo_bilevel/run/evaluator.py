@@ -1,7 +1,5 @@
 """From points to evaluations: decode, seed, dispatch, judge."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Solves of `Experiments`: split into one job an experiment, and put together again."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ budget is kept back to solve the candidates again with fresh seeds; their mean i
 its standard error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -12,8 +12,6 @@ normal; weights alone are relative. With priors, which need them, the residuals 
 those of the data (`Residuals`).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import final

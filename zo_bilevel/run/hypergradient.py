@@ -1,7 +1,5 @@
 """The hypergradient at one point, with its standard error."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Mapping

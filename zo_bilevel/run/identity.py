@@ -1,7 +1,5 @@
 """What makes two runs the same run, what makes them comparable, and opening one in a store."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

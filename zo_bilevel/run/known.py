@@ -1,7 +1,5 @@
 """Solves that were made before, by whomever: none is made again, and a search begins with them."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The solves that a store holds of a problem, experiments put together again."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -1,7 +1,5 @@
 """The solves behind a layer: every row of a batch is the middle of a space of its own."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final

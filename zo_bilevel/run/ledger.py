@@ -1,7 +1,5 @@
 """The ledger that counts what a run has spent."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -1,7 +1,5 @@
 """A run in its store from its beginning to its end, whatever that end is."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The one outer loop: asks a method, runs the round, keeps the books, stops in words."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from functools import partial

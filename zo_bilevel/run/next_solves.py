@@ -8,8 +8,6 @@ Network Exploration Using Optimal Experiment Design", section 3)
     mean over z of  k(z, c)^2 / k(c, c),     k: covariance given all solves so far           (1)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

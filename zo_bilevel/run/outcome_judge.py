@@ -1,7 +1,5 @@
 """What a solve came to: checked against the structure of theta, with its loss."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, final

@@ -11,8 +11,6 @@ up to date by Broyden's rank-one secants from the solves on the way, so that fol
 costs one or two solves a step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final

@@ -1,7 +1,5 @@
 """Progress while solves arrive: a bar on a terminal, a few plain lines elsewhere."""
 
-from __future__ import annotations
-
 import math
 import time
 from abc import ABC, abstractmethod

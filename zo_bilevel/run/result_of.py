@@ -1,7 +1,5 @@
 """What a run found, once it is over."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from zo_bilevel.methods.base import Method

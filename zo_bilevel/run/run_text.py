@@ -1,7 +1,5 @@
 """A run as text that is read back without running anything, for the store."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -19,14 +17,14 @@ from zo_bilevel.support.errors import StoreError
 
 APART: Final = ("method", "seed", "phi", "improvements")
 """Fields of a run that are columns of their own, or have a form of their own."""
-_KINDS: Final = {
-    "RunStatus": (str,),
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "float | None": (float, int, type(None)),
-    "Mapping[str, int]": (dict,),
-    "Mapping[str, Any]": (dict,),
+_KINDS: Final[Mapping[Any, tuple[type, ...]]] = {
+    RunStatus: (str,),
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    float | None: (float, int, type(None)),
+    Mapping[str, int]: (dict,),
+    Mapping[str, Any]: (dict,),
 }
 
 
@@ -91,7 +89,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a parameter's value
 
 
 def _made(kind: type, facts: dict[str, Any], **own: Any) -> Any:  # noqa: ANN401 - of that kind
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    kinds = {field.name: field.type for field in dataclasses.fields(kind)}
     for name, value in facts.items():
         allowed = _KINDS[kinds[name]]
         if type(value) not in allowed:

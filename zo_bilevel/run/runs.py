@@ -1,7 +1,5 @@
 """One method on one problem with one seed: what it found, and how its best point came about."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A result in a folder: a JSON card to read and an array file; nothing in it is ever unpickled."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Standard errors of tied parameters, which follow the free ones by formulas."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 They are those that the method knew when it stopped, where it was sure of them, or differences.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

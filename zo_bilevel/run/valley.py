@@ -1,7 +1,5 @@
 """One side of a profile: along the valley to where the limit is met."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import NamedTuple, TypeAlias, final
 

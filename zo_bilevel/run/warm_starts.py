@@ -1,7 +1,5 @@
 """Answers for solvers that can begin from one: that of the nearest solved point."""
 
-from __future__ import annotations
-
 import inspect
 from collections import deque
 from collections.abc import Callable

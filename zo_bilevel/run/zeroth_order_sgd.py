@@ -5,8 +5,6 @@ Malladi et al. (2023), "Fine-Tuning Language Models with Just Forward Passes" (M
 for Language Models with Low-rank Structures" (LOZO), arXiv 2410.07698.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ Each function raises `AssertionError` with the rule that is broken. A new estima
 (`estimators.py`), store (`stores.py`), method, dispatcher, adapter or task passes its check first.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any

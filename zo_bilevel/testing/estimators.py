@@ -1,7 +1,5 @@
 """What every estimator must keep: exact in the mean, honest about errors, able to lose solves."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

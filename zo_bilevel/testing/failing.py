@@ -7,8 +7,6 @@ Example:
     >>> check_survives(DefaultMethod(), "raises")
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

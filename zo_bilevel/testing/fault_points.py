@@ -1,7 +1,5 @@
 """Which points a fault hits: decided by a hash, so that it is the same everywhere and always."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias

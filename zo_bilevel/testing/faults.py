@@ -18,8 +18,6 @@ Example:
     ['timed_out', 'ok', 'ok', 'ok', 'crashed', 'crashed', 'ok', 'timed_out']
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os

@@ -9,8 +9,6 @@ Example:
     ''
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

@@ -1,7 +1,5 @@
 """Puts back what a perverse solver does to the process that it runs in."""
 
-from __future__ import annotations
-
 import os
 import random
 import sys

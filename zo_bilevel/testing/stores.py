@@ -1,7 +1,5 @@
 """What every store must keep, for this package's own and for users'."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
