@@ -47,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": wait} if wait else {}
             text = f"refused {self.headers.get('Authorization', '')}"
             return self.send(int(code), {"error": text}, headers)
+        if name == "page":
+            style = b"<style>p { color: red }</style>"
+            return self.send(int(detail), b"<!doctype html>" + style + b"<p>Please <b>sign in</b>")
         if name == "cut-before":
             return self.cut()
         if name == "malformed-before":

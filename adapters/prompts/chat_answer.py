@@ -34,6 +34,7 @@ REASONS = {
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
 }
 REASONING = re.compile(r"\A.*</think>|\A\s*<think>.*", re.DOTALL)
+TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 TEXT_PARTS = ("text", "output_text")
 MOST_UNREAD = 0.1
 """Share of answers above which a warning says why they cannot be read."""
@@ -111,17 +112,21 @@ def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage 
         FaultError: If it may be asked for again.
         StopRunError: If every further request would be answered like this one.
     """
-    shown = hide(content.decode(errors="replace"), [key])
+    shown = hide(content.decode(errors="replace"), [key]).strip()
+    page = shown.startswith("<")
+    what = "sent HTML, not JSON" if page else "gave no JSON"
+    shown = " ".join(TAGS.sub(" ", shown).split()) if page else shown
+    shown = shown[:SHOWN_CHARACTERS].strip()
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         document = None
     fields = document if isinstance(document, dict) else {}
     if not response.is_success or ("error" in fields and not fields.get("choices")):
-        return refusal(response, fields, shown[:SHOWN_CHARACTERS].strip()), None
+        return refusal(response, fields, shown, f", {what}" if page else ""), None
     if document is None:
-        raise FaultError(f"gave no JSON: {shown[:SHOWN_CHARACTERS]!r}", may_be_charged=True)
-    return answer_of(fields, shown[:SHOWN_CHARACTERS])
+        raise FaultError(f"{what}: {shown!r}", may_be_charged=True)
+    return answer_of(fields, shown)
 
 
 def answer_of(fields: Mapping[str, Any], shown: str = "") -> tuple[Answer, Usage | None]:
@@ -135,7 +140,7 @@ def answer_of(fields: Mapping[str, Any], shown: str = "") -> tuple[Answer, Usage
         raise FaultError(what, may_be_charged=True, usage=usage) from None
 
 
-def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # noqa: ANN401
+def refusal(response: Any, fields: Mapping[str, Any], shown: str, form: str = "") -> Answer:  # noqa: ANN401
     """What a refusal means: for this example, for this moment, or for the run.
 
     Raises:
@@ -145,7 +150,7 @@ def refusal(response: Any, fields: Mapping[str, Any], shown: str) -> Answer:  # 
     """
     error, status = fields.get("error"), response.status_code
     code = error.get("code") if isinstance(error, dict) else None
-    words, what = shown.casefold(), f"answered with status {status}: {shown!r}"
+    words, what = shown.casefold(), f"answered with status {status}{form}: {shown!r}"
     if response.is_success and isinstance(code, int):
         status = code
     for name, marks in REFUSALS_OF_ONE.items():

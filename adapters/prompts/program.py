@@ -118,18 +118,28 @@ class PromptProgram(PromptTask):
     def answers(
         self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None = None
     ) -> list[Answer]:
-        """What the pipeline gives for each text; it costs what all its calls cost."""
+        """What the pipeline gives for each text; it costs what all its calls cost.
+
+        One that asked for an answer which is cut, refused or empty is counted as that.
+        """
         width = self.chat.client.max_concurrent if isinstance(self.chat, ChatModel) else 1
 
         def run(text: str) -> Answer:
-            costs = []
+            asked_for: list[Answer] = []
 
             def ask(name: str, asked: str) -> str:
                 answer = self.chat.ask_all([self.parts.part(name, phi, asked)], seed)[0]
-                costs.append(answer.cost)
+                asked_for.append(answer)
                 return answer.text
 
-            return Answer(self.pipeline(text, ask), cost=math.fsum(costs))
+            said = self.pipeline(text, ask)
+            faults = [a.unread_as for a in asked_for if a.unread_as != "unparsable"]
+            return Answer(
+                said,
+                unread_as=faults[-1] if faults else "unparsable" if said else "no_content",
+                cost=math.fsum(answer.cost for answer in asked_for),
+                is_known=all(answer.is_known for answer in asked_for),
+            )
 
         with ThreadPoolExecutor(max(1, min(width, len(texts)))) as pool:
             return list(pool.map(run, texts))

@@ -67,6 +67,8 @@ def test_a_count_of_no_tokens_is_no_count(server, chat):
         ("status:500", "answered with status 500", 0),
         ("cut-before", "broke the connection", 1),
         ("malformed-before", "gave no JSON", 1),
+        ("page:200", "sent HTML, not JSON: 'Please sign in'", 1),
+        ("page:502", "answered with status 502, sent HTML, not JSON: 'Please sign in'", 0),
         ("empty", "gave an answer without choices", 0),
         ("slow:0.6", "no answer within timeout_s=0.3|still answering", 1),
     ],

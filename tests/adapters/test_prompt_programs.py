@@ -20,7 +20,7 @@ from zo_bilevel.adapters import (
     PromptTemplate,
 )
 from zo_bilevel.adapters.prompts.metrics import exact_match
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.errors import InputError, SolveError
 
 TEXTS = [f"made in {year}" for year in range(1900, 1916)]
 YEARS = [str(year) for year in range(1900, 1916)]
@@ -64,6 +64,24 @@ def test_a_function_of_several_prompts_is_one_inner_solver(program):
     assert "(check)\n[user]\nOnly digits! {text}" in program.template.text(GOOD)
     search = PromptSearch(program, slot="draft_ask").run(max_answers=200, seed=0)
     assert (search.phi, search.score) == (GOOD, 1.0)
+
+
+def test_a_pipeline_counts_answers_that_were_cut_once(server, program):
+    def cut(body):
+        status, document = two_steps(body)
+        if "Which" in body["messages"][-1]["content"]:
+            document["choices"][0]["finish_reason"] = "length"
+            document["choices"][0]["message"]["content"] = "The year is"
+        return status, document
+
+    server.model = cut
+    with pytest.warns(UserWarning, match=r"16 of 16 answers .* cut at max_tokens \(cut_short: 16\)"):
+        with pytest.raises(SolveError, match="raise max_tokens"):
+            program(GOOD)
+    with pytest.raises(SolveError, match="raise max_tokens"):
+        program(GOOD)
+    assert program.chat.ledger.spent.cut_short == 16
+
 
 
 def test_bad_programs_are_refused_by_name(program):

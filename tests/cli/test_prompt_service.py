@@ -136,10 +136,15 @@ def test_a_limit_reached_at_the_end_keeps_what_was_found_and_the_bill_is_in_all(
     assert {(b["max_tokens"], b["temperature"]) for b in written} == {(300, 0.7)}
 
 
-def test_options_of_soft_prompts_are_not_silently_ignored(server, command):
-    answer = command("--shots", "3")
+@pytest.mark.parametrize(
+    ("option", "value", "place"),
+    [("--shots", "3", "its tables"), ("--prompt", "x", "[slots]"), ("--word", "a=b", "[template]")],
+)
+def test_options_of_soft_prompts_are_not_silently_ignored(server, command, option, value, place):
+    answer = command(option, value)
     assert answer.exit_code == 2
-    assert "--shots is for soft prompts" in answer.output
+    said = " ".join(answer.output.replace("│", "").split())
+    assert f"{option} is for soft prompts: a .toml file has {place}" in said
     assert not server.seen
 
 

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
 PLAIN, START, BEST = "no prompt", "hand-written", "found"
-ONLY_SOFT = ("model", "kind", "shots", "tokens", "latent", "template", "device", "precision")
+ONLY_SOFT = {
+    **{"model": "[model]", "words": "[slots]", "label_words": "[template]", "template": "[template]"},
+    **dict.fromkeys(("kind", "shots", "tokens", "latent", "device", "precision"), "its tables"),
+}
+"""Options of soft prompts, and where a file of settings says the same."""
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
 
@@ -229,9 +233,8 @@ def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]
         for name in ("max_calls", "methods", *ONLY_SOFT)
     }
     if ignored := next((name for name in ONLY_SOFT if is_given[name]), ""):
-        raise click.UsageError(
-            f"--{ignored} is for soft prompts: a .toml file has it in its tables"
-        )
+        flag = next(o.opts[0] for o in context.command.params if o.name == ignored)
+        raise click.UsageError(f"{flag} is for soft prompts: a .toml file has {ONLY_SOFT[ignored]}")
     names = options["methods"].split(",") if is_given["methods"] else ()
     baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
     return {"max_calls_given": is_given["max_calls"], "baselines": baselines}
