@@ -20,6 +20,13 @@ def completion(text, prompt_tokens=10, completion_tokens=1, logprobs=None):
     return {"choices": [choice], "usage": usage}
 
 
+RAW = {
+    "malformed-before": b'{"choices": [',
+    "page": b"<!doctype html><style>p { color: red }</style><p>Please <b>sign in</b>",
+}
+"""Bodies of answers that no model wrote; "page:502" has that status."""
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet: two would wait 40 ms for an acknowledgement
@@ -47,13 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": wait} if wait else {}
             text = f"refused {self.headers.get('Authorization', '')}"
             return self.send(int(code), {"error": text}, headers)
-        if name == "page":
-            style = b"<style>p { color: red }</style>"
-            return self.send(int(detail), b"<!doctype html>" + style + b"<p>Please <b>sign in</b>")
         if name == "cut-before":
             return self.cut()
-        if name == "malformed-before":
-            return self.send(200, b'{"choices": [')
+        if name in RAW:
+            return self.send(int(detail or 200), RAW[name])
         status, document = self.server.model(body)
         with self.server.lock:
             usage = document.get("usage", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tempfile
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.support.errors import StopRunError
+from zo_bilevel.support.errors import InputError, StopRunError
+from zo_bilevel.support.run_locks import lock_run, unlock_run
 
 BUSY_SECONDS = 60.0
 TABLE = "CREATE TABLE IF NOT EXISTS bills (name TEXT PRIMARY KEY, spent REAL NOT NULL)"
@@ -114,6 +116,45 @@ class Bill:
                 self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise StopRunError(f"cannot keep the bill in {self._file}: {error}") from error
+
+
+def bill_file(store: str | os.PathLike[str]) -> Path:
+    """Where bill and answers of a store are."""
+    return Path(store).resolve().with_name(f"{Path(store).name}.bill")
+
+
+def sum_of(file: Path) -> float:
+    """What stands on all bills of a file."""
+    connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'bills'").fetchone()
+        rows = connection.execute("SELECT spent FROM bills").fetchall() if known else []
+        return math.fsum(spent for (spent,) in rows)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def alone_at(store: str | os.PathLike[str] | None, place: int) -> Iterator[None]:
+    """Two searches at once on one store would each pay for what the other asks.
+
+    Args:
+        store: Of the search; `None` for none.
+        place: Of the lock: whoever holds another one keeps nobody out.
+
+    Raises:
+        InputError: If another process, or another thread, is there.
+    """
+    lock = None if store is None else bill_file(store).with_name(f"{Path(store).name}.bill.lock")
+    if lock and not lock_run(lock, place):
+        raise InputError(
+            f"another search is at work with {store}: wait for it, or take another store"
+        )
+    try:
+        yield
+    finally:
+        if lock:
+            unlock_run(lock, place)
 
 
 def opened(file: Path) -> sqlite3.Connection:

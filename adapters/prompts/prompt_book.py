@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
 
 from zo_bilevel.adapters.prompts.metrics import as_text
+from zo_bilevel.adapters.prompts.prompt_moves import Prompt
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.proposer import Failure
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import SolveError, StopRunError
-
-Prompt: TypeAlias = tuple[tuple[str, Any], ...]
-"""The choices of a template by name, as pairs."""
 
 FIRST_ROWS = 4
 """Examples of the first rung of a race; each further rung has twice as many."""
@@ -112,7 +110,7 @@ class PromptBook:
         try:
             answers = self.task.answers(dict(prompt), texts, seed=0)
             cost = math.fsum(answer.cost for answer in answers)
-            found, more = self.task.scores(texts, references, answers)
+            found, more, _ = self.task.scores(texts, references, answers)
         except StopRunError:
             raise
         except SolveError as error:

@@ -7,20 +7,16 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts.answer_form import answer_forms
+from zo_bilevel.adapters.prompts.bill import alone_at, bill_file
 from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
 from zo_bilevel.adapters.prompts.metrics import WholeSet, as_text
-from zo_bilevel.adapters.prompts.prompt_book import (
-    FIRST_ROWS,
-    NUM_BEST,
-    Prompt,
-    PromptBook,
-    SpentError,
-)
+from zo_bilevel.adapters.prompts.prompt_book import FIRST_ROWS, NUM_BEST, PromptBook, SpentError
+from zo_bilevel.adapters.prompts.prompt_moves import Prompt, changed, child, shown_anew
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.proposer import Proposer
 from zo_bilevel.support.arguments import finite_number, whole_number
@@ -29,6 +25,8 @@ from zo_bilevel.support.errors import InputError
 
 SHARE_FOR_PROPOSALS = 0.5
 """Of a generation's new prompts, where there is a proposer and a slot to fill."""
+PLACE = 2
+"""Of the lock beside a store that a search holds; the command line's own is the first."""
 PROPOSAL_LENGTH = 1500
 """Characters of a request for a wording, about, to tell whether it can be paid."""
 
@@ -134,7 +132,8 @@ class PromptSearch:
                 where it was stopped, without asking again.
 
         Raises:
-            InputError: If there is no budget, or not even enough to judge two prompts.
+            InputError: If there is no budget, not even enough to judge two prompts, or another
+                process searches with the same store.
             SolveError: If no answer can be read, or a service leaves several prompts unanswered.
         """
         if max_cost is None and max_answers is None:
@@ -148,11 +147,14 @@ class PromptSearch:
                     f"max_cost={max_cost:g} needs prices of {self.task.chat.model}, else nothing "
                     "ends the search: give prices, or max_answers"
                 )
-        if store is not None:
-            file = Path(store).resolve().with_name(f"{Path(store).name}.bill")
-            self.task.keep_books(file)
-            if self.proposer is not None:
-                self.proposer.chat.keep_books(file)
+        with alone_at(store, PLACE):
+            if store is not None:
+                self.task.keep_books(bill_file(store))
+                if self.proposer is not None:
+                    self.proposer.chat.keep_books(bill_file(store))
+            return self._found(max_cost, max_answers, seed)
+
+    def _found(self, max_cost: float | None, max_answers: int | None, seed: int) -> FoundPrompt:
         began = time.perf_counter()
         order = np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist()
         folds = [order[k :: self.folds] for k in range(self.folds)]
@@ -219,14 +221,19 @@ class PromptSearch:
             highest, pool = max(top, highest), self._next(book, best)
 
     def _first(self, book: PromptBook, start: Prompt) -> list[Prompt]:
-        """The hand-written prompt, every wording there is, and random examples."""
+        """The hand-written prompt, every wording there is, the form of answers, random examples."""
         pool = {start: None}
         for name, wordings in self.template.slots.items():
-            pool |= {_with(start, name, wording): None for wording in wordings}
+            pool |= {changed(start, name, wording): None for wording in wordings}
+        if self.proposer is not None:
+            told = [as_text(self.task.references[k]) for k in book.training]
+            plain = self.template.slots[self.slot][0]
+            for form in answer_forms(told):
+                pool[changed(start, self.slot, f"{plain} {form}".strip())] = None
         while len(pool) < self.population and self.template.num_shown:
             count = len(pool)
             base = list(pool)[int(book.rng.integers(count))]
-            pool[self._shown_anew(base, book.rng)] = None
+            pool[shown_anew(self.template, base, book.rng)] = None
             if len(pool) == count and book.rng.random() < 0.2:
                 break
         return list(pool)
@@ -237,11 +244,12 @@ class PromptSearch:
             wanted = round(SHARE_FOR_PROPOSALS * (self.population - len(best)))
             for wording in self._proposed(book, best, wanted):
                 parent = best[int(book.rng.integers(len(best)))]
-                pool[_with(parent, self.slot, wording)] = None
+                pool[changed(parent, self.slot, wording)] = None
         for _ in range(10 * self.population):
             if len(pool) >= self.population:
                 break
-            pool[self._child(best, book)] = None
+            known = [p for p in book.ranked() if dict(p)[self.slot]] if self.slot else []
+            pool[child(self.template, best, known, book.rng)] = None
         return list(pool)
 
     def _proposed(self, book: PromptBook, best: Sequence[Prompt], count: int) -> list[str]:
@@ -256,45 +264,3 @@ class PromptSearch:
         )
         book.pay(cost, count)
         return wordings
-
-    def _child(self, best: Sequence[Prompt], book: PromptBook) -> Prompt:
-        """One of the best with another wording, other examples, or both of another one."""
-        rng = book.rng
-        parent, other = (best[int(k)] for k in rng.integers(len(best), size=2))
-        known = [p for p in book.ranked() if dict(p)[self.slot]] if self.slot else []
-        if self.template.num_shown and (rng.random() < 0.6 or not self.template.slots):
-            return self._shown_anew(parent, rng)
-        if len(best) > 1 and rng.random() < 0.5:
-            names = {name for name, _ in parent if rng.random() < 0.5}
-            joined = {name: dict(other)[name] if name in names else v for name, v in parent}
-            return self._packed(joined, [joined[place] for place in self.template.places])
-        name = list(self.template.slots)[int(rng.integers(len(self.template.slots)))]
-        wordings = [dict(p)[name] for p in known] or list(self.template.slots[name])
-        return _with(parent, name, wordings[int(rng.integers(len(wordings)))])
-
-    def _shown_anew(self, prompt: Prompt, rng: np.random.Generator) -> Prompt:
-        """Show one more example, one less, another one, or the same in another order."""
-        places, values = self.template.places, dict(prompt)
-        shown = [values[name] for name in places if values[name] >= 0]
-        move = int(rng.integers(4))
-        fresh = int(rng.integers(len(self.template.examples)))
-        if move == 0 and len(shown) < len(places) and fresh not in shown:
-            shown.insert(int(rng.integers(len(shown) + 1)), fresh)
-        elif move == 1 and shown:
-            shown.pop(int(rng.integers(len(shown))))
-        elif move == 2 and shown and fresh not in shown:
-            shown[int(rng.integers(len(shown)))] = fresh
-        else:
-            rng.shuffle(shown)
-        return self._packed(values, shown)
-
-    def _packed(self, values: dict[str, Any], shown: Sequence[int]) -> Prompt:
-        """A prompt that shows each of these examples once, then none."""
-        places = self.template.places
-        once = list(dict.fromkeys(k for k in shown if k >= 0))
-        padded = [*once, *[-1] * (len(places) - len(once))]
-        return tuple({**values, **dict(zip(places, padded, strict=True))}.items())
-
-
-def _with(prompt: Prompt, name: str, value: Any) -> Prompt:  # noqa: ANN401 - a choice
-    return tuple((key, value if key == name else old) for key, old in prompt)

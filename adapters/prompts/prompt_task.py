@@ -192,7 +192,7 @@ class PromptTask:
 
     def scores(
         self, texts: Sequence[str], references: Sequence[Any], answers: Sequence[Answer]
-    ) -> tuple[FloatArray, float]:
+    ) -> tuple[FloatArray, float, float]:
         """Score answers: with classes 1 where right.
 
         Args:
@@ -201,18 +201,19 @@ class PromptTask:
             answers: What was answered.
 
         Returns:
-            One score each (one for all by a `WholeSet`), and what a judge cost.
+            One score each (one for all by a `WholeSet`), what a judge cost, and the share of
+            answers that cannot be read.
 
         Raises:
             SolveError: If a judge judges none of them.
             StopRunError: If the metric raises or gives no finite number, naming the example.
         """
-        found, cost, _ = self._graded(texts, references, answers)
+        found, cost, unread = self._graded(texts, references, answers)
         if self.metric is None:
             names = [*self.classes, None]
             right = [names[k] == r for k, r in zip(found.argmax(axis=1), references, strict=True)]
-            return np.array(right, dtype=np.float64), 0.0
-        return found, cost
+            found = np.array(right, dtype=np.float64)
+        return found, cost, len(unread) / len(answers)
 
     def logits(self, phi: Mapping[str, Any], texts: Sequence[str]) -> FloatArray:
         """Log-probabilities for other texts, held-out ones for instance: `(texts, classes + 1)`."""

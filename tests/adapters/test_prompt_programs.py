@@ -75,13 +75,12 @@ def test_a_pipeline_counts_answers_that_were_cut_once(server, program):
         return status, document
 
     server.model = cut
-    with pytest.warns(UserWarning, match=r"16 of 16 answers .* cut at max_tokens \(cut_short: 16\)"):
-        with pytest.raises(SolveError, match="raise max_tokens"):
-            program(GOOD)
+    fault = pytest.raises(SolveError, match="raise max_tokens")
+    with pytest.warns(UserWarning, match=r"16 of 16 answers .* \(cut_short: 16\)"), fault:
+        program(GOOD)
     with pytest.raises(SolveError, match="raise max_tokens"):
         program(GOOD)
     assert program.chat.ledger.spent.cut_short == 16
-
 
 
 def test_bad_programs_are_refused_by_name(program):

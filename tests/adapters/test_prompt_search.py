@@ -9,7 +9,10 @@ import chat_servers
 from chat_servers import completion
 
 from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
+from zo_bilevel.adapters.prompts.answer_form import answer_forms
+from zo_bilevel.adapters.prompts.bill import alone_at
 from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
+from zo_bilevel.adapters.prompts.prompt_search import PLACE
 from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.tasks.scoring import paired_difference
 
@@ -180,6 +183,25 @@ def test_one_wording_is_enough_with_a_proposer(make):
         PromptSearch(free).run(max_cost=1.0)
 
 
+def test_the_form_of_the_right_answers_is_a_wording_of_the_first_race(server, make):
+    server.model = lambda body: (
+        200,
+        completion(str(body["messages"][-1]["content"])[-4:] if "4 digits" in str(body) else "no"),
+    )
+    task = make()
+    found = PromptSearch(task, Proposer(task.chat)).run(max_answers=200, seed=0)
+    assert found.phi == {"ask": f"{PLAIN} Write only a number of 4 digits."}
+    assert found.score == 1.0
+
+
+def test_two_searches_on_one_store_are_not_begun(server, make, tmp_path):
+    store = tmp_path / "runs.sqlite"
+    with alone_at(store, PLACE), pytest.raises(InputError, match="another search is at work with"):
+        PromptSearch(make()).run(max_answers=200, store=store)
+    assert not server.seen
+    assert PromptSearch(make()).run(max_answers=100, store=store).answers <= 100
+
+
 def test_folds_judge_each_search_on_what_it_did_not_see(make):
     task = make(rows=12)
     found = PromptSearch(task, Proposer(task.chat), folds=4).run(max_answers=400, seed=0)
@@ -191,6 +213,24 @@ def test_folds_judge_each_search_on_what_it_did_not_see(make):
     assert plain.score >= plain.start_score
     with pytest.raises(InputError, match=r"folds must be 0 or in 2..12, the examples, got 13"):
         PromptSearch(make(rows=12), folds=13)
+
+
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [
+        (["1848", "1901", "1777"], "Write only a number of 4 digits."),
+        (["7", "12.5", "1,000"], "Write only a number."),
+        (["no", "yes"] * 3, "Write only one of these: no, yes."),
+        (["Ada Byron", "Omar Khayyam"], "Write only 2 words."),
+        (['{"a": 1, "b": [2]}'] * 1, 'a JSON object with the keys "a" (number), "b" (JSON).'),
+        (["1 + 2 = 3", "12 + 7 = 19"], "Write it exactly like this: 1 + 2 = 3"),
+        (["[1, 2]", "{"], "Write it exactly like this: {"),
+    ],
+)
+def test_the_form_of_answers_is_told_from_the_right_ones(references, words):
+    forms = answer_forms(references)
+    assert words in forms[0]
+    assert forms[-1].startswith("Write it exactly like this: ")
 
 
 def test_bad_settings_are_refused_before_anything_is_asked(server, make):

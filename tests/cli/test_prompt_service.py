@@ -24,7 +24,7 @@ def years(body):
     messages = body["messages"]
     words = messages[-1]["content"].replace(".", "").split()
     year = next((word for word in words if len(word) == 4 and word.isdecimal()), "1900")
-    only = "only" in messages[0]["content"] and messages[0]["role"] == "system"
+    only = "only the" in messages[0]["content"] and messages[0]["role"] == "system"
     return 200, completion(year if only else f"{year}.", prompt_tokens=len(str(messages)))
 
 
@@ -51,8 +51,14 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     assert first.exit_code == 0, first.output
     assert "Write only the year." in first.output
     assert "Medians of 2 seeds" in first.output
-    for start in ("no prompt     0.000", "hand-written  0.000", "found         1.000"):
-        assert any(line.startswith(start) for line in first.output.splitlines()), first.output
+    said = " ".join(first.output.split())
+    assert "each search is allowed 200 answers; 16 answers more score held-out examples" in said
+    starts = ("no prompt", "hand-written", "and the answers' form", "found")
+    for start, score in zip(starts, ("0.000", "0.000", "0.000", "1.000"), strict=True):
+        lines = [line for line in first.output.splitlines() if line.startswith(f"{start} ")]
+        assert lines, first.output
+        assert all(line.removeprefix(start).split()[0] == score for line in lines)
+        assert all(line.endswith(" 0.00") for line in lines)
     assert max(map(len, first.output.splitlines())) <= 100
     saved = load_prompt(tmp_path / "found")
     assert saved.messages("In 1848 it had 12 rooms.")[-1]["content"] == "In 1848 it had 12 rooms."
@@ -61,10 +67,17 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     sent = json.loads((tmp_path / "found" / "messages.json").read_text())
     assert sent[0] == {"role": "system", "content": "Write only the year."}
     assert sent[-1] == {"role": "user", "content": "{text}"}
+    listed = CliRunner().invoke(main, ["runs", "runs.sqlite"])
+    assert listed.exit_code == 0, listed.output
+    assert "runs.sqlite holds no runs" in listed.output
+    assert f"{len(server.seen)} answers" in listed.output
+    newest = CliRunner().invoke(main, ["show", "runs.sqlite", "--answers", "2"])
+    assert f"2 of {len(server.seen)} answers kept in runs.sqlite.bill" in newest.output
+    assert "show needs RUN" in CliRunner().invoke(main, ["show", "runs.sqlite"]).output
     asked = len(server.seen)
     again = command("--seeds", "2", "--store", "runs.sqlite", "--json")
     assert len(server.seen) == asked
-    facts = json.loads(again.output)
+    facts = json.loads(again.stdout)
     assert facts["rows"][0]["gains"]["found"]["mean"] == 1.0
     assert facts["spent"]["model"]["cost"] == 0.0
 
@@ -86,9 +99,10 @@ def test_baselines_a_judge_and_folds_come_from_the_same_file(server, command):
     words = ("--methods", "random,optuna:TPE,cma", "--json")
     answer = command(*words, text=text + judge)
     assert answer.exit_code == 0, answer.output
-    facts = json.loads(answer.output)
+    facts = json.loads(answer.stdout)
     scores = {name: score["value"] for name, score in facts["rows"][0]["scores"].items()}
-    assert list(scores) == ["no prompt", "hand-written", "random", "optuna:TPE", "cma", "found"]
+    names = ["no prompt", "hand-written", "and the answers' form", "random", "optuna:TPE", "cma"]
+    assert list(scores) == [*names, "found"]
     assert scores["no prompt"] == scores["hand-written"] == pytest.approx(0.3)
     assert scores["found"] == scores["random"] == 1.0
     assert facts["rows"][0]["found"]["score"] == 1.0
@@ -109,7 +123,7 @@ def test_a_text_that_appears_twice_is_never_tuned_on_and_held_out(server, comman
     assert answer.exit_code == 0, answer.output
     asked = [body["messages"][-1]["content"] for _, body, _ in server.seen]
     assert len(set(asked)) == 12
-    assert len(set(asked[-12:])) == 4  # three prompts on what is held out
+    assert len(set(asked[-12:])) == 4  # four prompts on what is held out
 
 
 def test_a_limit_reached_at_the_end_keeps_what_was_found_and_the_bill_is_in_all(
@@ -158,8 +172,8 @@ def test_warnings_are_one_line_without_code():
 
 def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):
     code = (
-        "import sys; from zo_bilevel.cli.prompt_settings import only_process\n"
-        "with only_process('runs.sqlite'): print('in', flush=True); sys.stdin.read()"
+        "import sys; from zo_bilevel.adapters.prompts.bill import alone_at\n"
+        "with alone_at('runs.sqlite', 1): print('in', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes) as other:
@@ -167,7 +181,7 @@ def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):
         answer = command("--store", "runs.sqlite")
         other.communicate()
     assert answer.exit_code == 2
-    assert "another process is searching with runs.sqlite" in answer.output
+    assert "another search is at work with runs.sqlite" in answer.output
     assert not server.seen
 
 
@@ -216,3 +230,43 @@ def test_folds_of_the_command_line_come_before_those_of_the_file(server, command
     assert answer.exit_code == 2, answer.output
     assert "folds must be 0 or in 2..8, the examples, got 1" in " ".join(answer.output.split())
     assert not server.seen
+
+
+def test_a_limit_reached_in_a_later_seed_keeps_the_seeds_before_it(server, command, tmp_path):
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    text = text.partition("[proposer]")[0].replace("max_answers = 200", "max_answers = 60")
+    first = command("--json", text=text)
+    cost = json.loads(first.stdout)["spent"]["model"]["cost"]
+    capped = text.replace("max_tokens = 16", f"max_tokens = 16\nmax_cost = {1.5 * cost}")
+    answer = command("--seeds", "3", "--save", "found", "--report", "page.html", text=capped)
+    assert answer.exit_code == 1, answer.output
+    said = " ".join(answer.output.split())
+    assert "seed 0" in said
+    assert "might be exceeded" in said
+    assert "run the same command again" in said
+    assert load_prompt(tmp_path / "found").card["scores"]["unreadable_found"] == 0.0
+    page = (tmp_path / "page.html").read_text()
+    for words in (
+        "might be exceeded",
+        "prompt found",
+        "Prompts raced",
+        "share",
+        "zo-bilevel prompt",
+    ):
+        assert words in page
+
+
+def test_the_share_of_answers_that_cannot_be_read_stands_beside_the_scores(server, command):
+    def model(body):
+        status, document = years(body)
+        if body["messages"][0]["role"] == "user":  # no prompt
+            document["choices"][0]["message"]["content"] = ""
+        return status, document
+
+    server.model = model
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    with pytest.warns(UserWarning, match="have no text"):
+        answer = command("--json", text=text.partition("[proposer]")[0])
+    (row,) = json.loads(answer.stdout)["rows"]
+    assert row["unread"]["no prompt"] == 1.0
+    assert row["unread"]["hand-written"] == row["unread"]["found"] == 0.0

@@ -16,8 +16,8 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.store.records import StoredRun
-from zo_bilevel.store.run_locks import lock_run, unlock_run
 from zo_bilevel.store.theta_files import LARGE_THETA_BYTES
+from zo_bilevel.support.run_locks import lock_run, unlock_run
 
 SPACE = zb.Space(a=zb.Real(0, 4))
 
@@ -182,7 +182,7 @@ def test_a_forked_child_does_not_hold_the_run_when_its_parent_is_gone(tmp_path):
     program = """
         import os, sys, time
         from pathlib import Path
-        from zo_bilevel.store.run_locks import lock_run
+        from zo_bilevel.support.run_locks import lock_run
         assert lock_run(Path(sys.argv[1]), 1)
         if os.fork():
             os._exit(0)

@@ -60,7 +60,7 @@ def prompt_command(context: click.Context, /, **options: Any) -> None:  # noqa: 
     instead: `zo-bilevel init prompt-api` writes one. Then --max-calls is a number of answers.
     """
     if (options["data"] or "").endswith(".toml"):
-        from zo_bilevel.cli.prompt_service import tune_service
+        from zo_bilevel.cli.prompt_service_view import tune_service
         from zo_bilevel.cli.prompt_settings import plain_warnings
 
         with plain_warnings():

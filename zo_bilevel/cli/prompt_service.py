@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-import click
 import numpy as np
 
 from zo_bilevel.cli.prompt_settings import (
     chat_of,
     metric_of,
-    only_process,
     read_settings,
     texts_of,
     writer_settings,
@@ -26,19 +24,16 @@ if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
     from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+    from zo_bilevel.adapters.prompts.prompt_template import Message
     from zo_bilevel.methods.base import Method
-    from zo_bilevel.support.tables import Grid
     from zo_bilevel.tasks.prompt_data import Texts
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
-PLAIN, START, BEST = "no prompt", "hand-written", "found"
-ONLY_SOFT = {
-    **{"model": "[model]", "words": "[slots]", "label_words": "[template]", "template": "[template]"},
-    **dict.fromkeys(("kind", "shots", "tokens", "latent", "device", "precision"), "its tables"),
-}
-"""Options of soft prompts, and where a file of settings says the same."""
+PLAIN, START, FORM, BEST = "no prompt", "hand-written", "and the answers' form", "found"
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
+CHARACTERS_A_TOKEN = 4
+"""Of English, to estimate what a run will cost."""
 
 
 @final
@@ -49,9 +44,10 @@ class ServiceRow:
     Args:
         seed: Of the split and of the search.
         found: The prompt.
-        scores: Mean held-out score of no prompt, of the hand-written one, of what each baseline
-            found with as many answers, and of the one found.
+        scores: Mean held-out score of no prompt, of the hand-written one, of that and the form of
+            the answers, of what each baseline found with as many answers, and of the one found.
         gains: Each minus the hand-written one, on the same examples.
+        unread: Share of the held-out answers under each that cannot be read.
         fault: Why there are no scores; empty where there are.
     """
 
@@ -59,6 +55,7 @@ class ServiceRow:
     found: FoundPrompt
     scores: dict[str, Score]
     gains: dict[str, PairedDifference]
+    unread: dict[str, float]
     fault: str = ""
 
 
@@ -125,39 +122,94 @@ class ServiceBench:
 
     def run(self, seed: int) -> tuple[PromptTask, ServiceRow]:
         """Search, and judge on held-out examples; nothing is asked before all is checked."""
-        from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
         from zo_bilevel.tasks.scoring import paired_difference, score_values
 
         task, search, held_out = self.searches(seed)
+        store = self.options["store"]
+        found = search.run(**self._limits(), seed=seed, store=store)
+        phis = self._plain_prompts(task, search)
+        for name, method in self.options["baselines"].items():
+            phis[name] = self._baseline(task, method, found, seed)
+        values, unread = {}, {}
+        for name, phi in {**phis, BEST: found.phi}.items():
+            try:
+                answers = self.chat.ask_all(_conversations(task, phi, held_out), seed=0)
+                scored = task.scores(held_out.texts, held_out.labels, answers)
+            except SolveError as error:  # what was searched for is there, and paid
+                return task, ServiceRow(seed, found, {}, {}, {}, str(error))
+            values[name], unread[name] = scored[0], scored[2]
+        scores = {name: score_values(value) for name, value in values.items()}
+        gains = {name: paired_difference(v, values[START]) for name, v in values.items()}
+        return task, ServiceRow(seed, found, scores, gains, unread)
+
+    def _limits(self) -> dict[str, Any]:
         limits = {name: self.settings.get(name) for name in ("max_cost", "max_answers")}
         if self.options["max_calls_given"]:
             limits["max_answers"] = self.options["max_calls"]
-        store = self.options["store"]
-        found = search.run(**limits, seed=seed, store=store)
-        phis = {PLAIN: None, START: task.template.start}
-        for name, method in self.options["baselines"].items():
-            phis[name] = self._baseline(task, method, found, seed)
-        values, bare = {}, PromptTemplate("{text}")
-        for name, phi in {**phis, BEST: found.phi}.items():
-            template = bare if phi is None else task.template
-            messages = [template.messages(phi or {}, text) for text in held_out.texts]
-            try:
-                answers = self.chat.ask_all(messages, seed=0)
-                values[name] = task.scores(held_out.texts, held_out.labels, answers)[0]
-            except SolveError as error:  # what was searched for is there, and paid
-                return task, ServiceRow(seed, found, {}, {}, str(error))
-        scores = {name: score_values(value) for name, value in values.items()}
-        gains = {name: paired_difference(v, values[START]) for name, v in values.items()}
-        return task, ServiceRow(seed, found, scores, gains)
+        return limits
 
-    def run_all(self, seeds: Iterable[int]) -> list[tuple[PromptTask, ServiceRow]]:
-        """Seed after seed, until held-out examples cannot be scored."""
+    def _plain_prompts(
+        self, task: PromptTask, search: PromptSearch
+    ) -> dict[str, dict[str, Any] | None]:
+        """Those that nobody has to search for; `None` is none."""
+        from zo_bilevel.adapters.prompts.answer_form import answer_forms
+        from zo_bilevel.adapters.prompts.metrics import as_text
+
+        start = task.template.start
+        if not search.slot:
+            return {PLAIN: None, START: start}
+        told = answer_forms([as_text(reference) for reference in task.references])[0]
+        wording = f"{start[search.slot]} {told}".strip()
+        return {PLAIN: None, START: start, FORM: {**start, search.slot: wording}}
+
+    def estimate(self, seeds: Sequence[int]) -> str:
+        """How many answers a run will ask for, and about what they will cost."""
+        task, search, held_out = self.searches(seeds[0])
+        limits, count = self._limits(), len(held_out)
+        phis = [*self._plain_prompts(task, search).values(), task.template.start]
+        rows = [_conversations(task, phi, held_out) for phi in phis]
+        again = 1 + len(self.options["baselines"])
+        asked = count * (len(rows) + again - 1)
+        cost = math.fsum(map(self._price, rows)) + (again - 1) * self._price(rows[-1])
+        money, answers = limits["max_cost"], limits["max_answers"]
+        search_cost = self._price(rows[-1]) / count * (answers or 0) if money is None else money
+        allowed = [f"{answers} answers"] if answers else []
+        words = " and ".join(allowed if money is None else [*allowed, f"{money:g}"])
+        times = f", {again} times with the methods compared" if again > 1 else ""
+        more = ", and as many of the judge" if task.judge else ""
+        total = len(seeds) * (again * search_cost + cost)
+        return (
+            f"Estimate for {len(seeds)} seed{'s'[: len(seeds) - 1]}: each search is allowed {words}"
+            f"{times}; {asked} answers more score held-out examples{more}. "
+            + (f"About {total:.2g} in all." if total else "There are no prices.")
+        )
+
+    def _price(self, conversations: Sequence[Sequence[Message]]) -> float:
+        """About what answers cost, by their letters."""
+        read = sum(len(m["content"]) for messages in conversations for m in messages)
+        written = len(conversations) * self.chat.ledger.max_tokens
+        return self.chat.ledger.cost_of(read // CHARACTERS_A_TOKEN, written)
+
+    def run_all(self, seeds: Iterable[int]) -> tuple[list[tuple[PromptTask, ServiceRow]], str]:
+        """Seed after seed, until a limit or the service ends it.
+
+        Returns:
+            What was found, and why not all of it was.
+
+        Raises:
+            SolveError: If not even the first search came to its end.
+        """
         rows: list[tuple[PromptTask, ServiceRow]] = []
         for seed in seeds:
-            rows.append(self.run(seed))
-            if rows[-1][1].fault:
-                break
-        return rows
+            try:
+                rows.append(self.run(seed))
+            except SolveError as error:
+                if not rows:
+                    raise
+                return rows, f"seed {seed} was not searched: {error}"
+            if fault := rows[-1][1].fault:
+                return rows, f"not scored on held-out examples: {fault}"
+        return rows, ""
 
     def _baseline(
         self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
@@ -190,112 +242,10 @@ class ServiceBench:
         return found
 
 
-def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
-    """Search for each seed, show a row each, and save what is best on its validation share."""
-    from zo_bilevel.support.json_data import to_json, to_plain
+def _conversations(
+    task: PromptTask, phi: Mapping[str, Any] | None, texts: Texts
+) -> list[list[Message]]:
+    from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
 
-    if options["report"]:
-        raise click.UsageError("--report is for soft prompts; --save writes a card in Markdown")
-    bench = ServiceBench(path, {**options, **_given(context, options)})
-    seeds = range(options["seed"], options["seed"] + options["seeds"])
-    with only_process(options["store"]):
-        rows = bench.run_all(seeds)
-    task, best = max(rows, key=lambda row: row[1].found.score)
-    bills = bench.bills(task)
-    if options["as_json"]:
-        plain = [to_plain(row) for _, row in rows]
-        spent = {name: ledger.facts() for name, ledger in bills.items()}
-        click.echo(to_json({"rows": plain, "best_seed": best.seed, "spent": spent}))
-    else:
-        for _, row in rows:
-            click.echo(_table(bench, row, bills).text())
-        if len(rows) > 1 and not rows[-1][1].fault:
-            click.echo(_medians([row for _, row in rows]).text())
-        click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
-    if options["save"]:
-        _save(options["save"], task, best)
-    task.close()
-    if fault := rows[-1][1].fault:
-        click.echo(
-            f"Not scored on held-out examples: {fault}. Mend it (or raise the limit) and run the "
-            "same command again: with --store nothing is paid twice.",
-            err=True,
-        )
-        context.exit(1)
-
-
-def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a number of answers was given, and the methods to compare with."""
-    from zo_bilevel.methods.names import method_from_name
-
-    is_given = {
-        name: context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-        for name in ("max_calls", "methods", *ONLY_SOFT)
-    }
-    if ignored := next((name for name in ONLY_SOFT if is_given[name]), ""):
-        flag = next(o.opts[0] for o in context.command.params if o.name == ignored)
-        raise click.UsageError(f"{flag} is for soft prompts: a .toml file has {ONLY_SOFT[ignored]}")
-    names = options["methods"].split(",") if is_given["methods"] else ()
-    baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
-    return {"max_calls_given": is_given["max_calls"], "baselines": baselines}
-
-
-def _save(folder: str, task: PromptTask, best: ServiceRow) -> None:
-    from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
-    from zo_bilevel.support.json_data import to_plain
-
-    held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
-    gain = {f"gain_over_{_plain(START)}": to_plain(g) for g in [best.gains.get(BEST)] if g}
-    save_prompt(folder, task, best.found, {"validation": best.found.score, **held_out, **gain})
-    click.echo(f"saved: {folder}", err=True)
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
-
-
-def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]) -> Grid:
-    from zo_bilevel.support.tables import Grid, number
-
-    cells = tuple(
-        (
-            name,
-            f"{score.value:.3f} ({score.lower:.3f} to {score.upper:.3f})",
-            "-" if name == START else _gain(row.gains[name]),
-        )
-        for name, score in row.scores.items()
-    )
-    paid = "; ".join(
-        f"{name} {ledger.spent.calls} answers, {number(ledger.spent.cost)}"
-        for name, ledger in bills.items()
-    )
-    notes = (
-        "Scores of examples that no search has seen; p by random changes of sign.",
-        f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
-        f"{row.found.stop_reason}. Paid by this run: {paid}; with earlier ones in its store: "
-        f"{number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))}.",
-    )
-    header = (
-        "prompt",
-        "score, held out\n(95 % interval)",
-        "over the hand-written\n(95 % interval)",
-    )
-    return Grid(f"{bench.chat.model}, {bench.path}, seed {row.seed}", header, cells, notes)
-
-
-def _gain(gain: PairedDifference) -> str:
-    ends = f"{gain.lower:+.3f} to {gain.upper:+.3f}"
-    return f"{gain.mean:+.3f} ({ends}, p {gain.p_value:.2g})"
-
-
-def _medians(rows: list[ServiceRow]) -> Grid:
-    from zo_bilevel.support.tables import Grid
-
-    cells = []
-    for name in rows[0].scores:
-        values = [row.scores[name].value for row in rows]
-        low, middle, high = np.percentile(values, [25, 50, 75])
-        gain = float(np.median([row.gains[name].mean for row in rows]))
-        cells.append((name, f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{gain:+.3f}"))
-    header = ("prompt", "score\n(quartiles)", "over the\nhand-written")
-    return Grid(f"Medians of {len(rows)} seeds, held out", header, tuple(cells))
+    template = PromptTemplate("{text}") if phi is None else task.template
+    return [template.messages(phi or {}, text) for text in texts.texts]

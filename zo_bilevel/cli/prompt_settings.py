@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zo_bilevel.store.run_locks import lock_run, unlock_run
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 if TYPE_CHECKING:
@@ -145,23 +144,6 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
-
-
-@contextmanager
-def only_process(store: str | None) -> Iterator[None]:
-    """Two searches at once on one store would each pay for what the other asks.
-
-    Raises:
-        InputError: If another process searches there.
-    """
-    lock = Path(f"{store}.bill.lock").resolve()
-    if store and not lock_run(lock, 1):
-        raise InputError(f"another process is searching with {store}: wait for it, or take another")
-    try:
-        yield
-    finally:
-        if store:
-            unlock_run(lock, 1)
 
 
 def writer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,22 @@ def _open(path: str) -> AbstractStore:
     return open_store(path, read_only=True)
 
 
+def _bill_only(store: str) -> str:
+    """What the bill says where a search of prompts left nothing else; empty otherwise."""
+    from zo_bilevel.adapters.prompts.answer_store import kept_answers
+    from zo_bilevel.adapters.prompts.bill import bill_file, sum_of
+    from zo_bilevel.support.tables import number
+
+    if "://" in store or Path(store).exists() or not (file := bill_file(store)).is_file():
+        return ""
+    count = sum(1 for _ in kept_answers(file))
+    return (
+        f"{store} holds no runs: a search of prompts keeps its answers beside it. {store}.bill has "
+        f"{count} answers, which cost {number(sum_of(file))}; "
+        f"zo-bilevel show {shlex.quote(store)} --answers 10 shows the newest"
+    )
+
+
 @click.command("runs")
 @store_argument
 @json_option
@@ -46,6 +62,9 @@ def runs_command(store: str, as_json: bool) -> None:
     from zo_bilevel.support.json_data import to_json
     from zo_bilevel.support.tables import Grid
 
+    if bill := _bill_only(store):
+        click.echo(to_json([]) if as_json else bill)
+        return
     with _open(store) as opened:
         runs, records = opened.runs(), opened.records()
     if as_json:
@@ -76,7 +95,7 @@ def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 @click.command("show")
 @store_argument
-@run_argument
+@click.argument("run", metavar="RUN", type=int, required=False)
 @json_option
 @click.option(
     "--answers",
@@ -84,12 +103,17 @@ def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
     type=click.IntRange(min=1),
     help="Show the newest raw answers of a chat model that are kept beside STORE.",
 )
-def show_command(store: str, run: int, as_json: bool, num_answers: int | None) -> None:
-    """Show one run of STORE and the best point that it found."""
+def show_command(store: str, run: int | None, as_json: bool, num_answers: int | None) -> None:
+    """Show one run of STORE and the best point that it found, or only --answers."""
     from zo_bilevel.comparison.stored_runs import found_by, quoted_failures
     from zo_bilevel.store.listing import summary_of
     from zo_bilevel.support.json_data import to_json
 
+    if run is None:
+        if as_json or not num_answers:
+            raise click.UsageError("show needs RUN, or --answers alone: zo-bilevel runs STORE")
+        click.echo(_answers(store, num_answers))
+        return
     with _open(store) as opened:
         stored = opened.find_run(run)
         facts, found = summary_of(opened, stored), found_by(opened, stored)
@@ -112,9 +136,13 @@ def _answers(store: str, count: int) -> str:
     from collections import deque
 
     from zo_bilevel.adapters.prompts.answer_store import kept_answers
+    from zo_bilevel.adapters.prompts.bill import bill_file
+    from zo_bilevel.support.errors import InputError
 
+    if not (file := bill_file(store)).is_file():
+        raise InputError(f"there are no answers: {file} does not exist")
     lines, total = deque[str](maxlen=count), 0
-    for request, answer in kept_answers(Path(f"{store}.bill")):
+    for request, answer in kept_answers(file):
         total += 1
         question = str(request["messages"][-1]["content"])[-MOST_ERROR:]
         said = answer.text or f"({answer.unread_as})"

@@ -1,6 +1,7 @@
 """One result as one HTML file: no network, no script, no file beside it."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,47 @@ def write_result_page(
 ) -> Path:
     """Write the page; see `Result.to_html`."""
     file = check_result_page(path)
-    template = environment().get_template("result.html")
     known = known_uncertainty(result) if uncertainty is None else uncertainty
-    page: str = template.render(
+    return write_page(
+        file,
         title=f"{result.method}, seed {result.seed}",
         warnings=result.warnings,
         tables=[_parameters(result, known), *_correlations(known), _facts(result)],
         picture=drawn_result(result, x=x, uncertainty=known),
     )
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    warnings: Sequence[str],
+    tables: Sequence[Grid],
+    texts: Mapping[str, str] | None = None,
+    picture: str = "",
+) -> Path:
+    """Write a page of tables, the first one on top.
+
+    Args:
+        path: Where to.
+        title: Heading.
+        warnings: What a reader must know first.
+        tables: At least one.
+        texts: Texts to show as they stand, by their headings.
+        picture: An SVG file in base64, below the first table.
+    """
+    file, template = Path(path), environment().get_template("result.html")
+    page = template.render(
+        title=title, warnings=warnings, tables=tables, texts=texts or {}, picture=picture
+    )
     file.write_text(page, encoding="utf-8")
+    return file
+
+
+def check_page(path: str | os.PathLike[str]) -> Path:
+    """Refuse a page without a picture that could not be written; raises as the next one."""
+    file = check_page_path(os.fspath(path))
+    environment()
     return file
 
 
@@ -41,9 +74,8 @@ def check_result_page(path: str | os.PathLike[str]) -> Path:
         MissingPackageError: If matplotlib or jinja2 is not installed.
         InputError: If it does not end in .html, or its folder does not exist.
     """
-    file = check_page_path(os.fspath(path))
+    file = check_page(path)
     check_plot_path(file.with_suffix(".svg"))
-    environment()
     return file
 
 

@@ -17,11 +17,11 @@ from typing import Any, Final, final
 from zo_bilevel.store import sql
 from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.store.rows import Value
-from zo_bilevel.store.run_locks import lock_run, unlock_run
 from zo_bilevel.store.sql_store import SQLStore
 from zo_bilevel.store.sqlite_file import explained, open_file
 from zo_bilevel.store.theta_files import LARGE_THETA_BYTES, read_theta_file, write_theta_file
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.run_locks import lock_run, unlock_run
 
 CLOCK: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 

@@ -1,0 +1,187 @@
+"""What `zo-bilevel prompt FILE.toml` shows and writes of a search: tables, a card, a page."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from zo_bilevel.cli.command_line_words import words_to_store
+from zo_bilevel.cli.prompt_service import BEST, START, ServiceBench, ServiceRow
+
+if TYPE_CHECKING:
+    from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
+    from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
+    from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+    from zo_bilevel.support.tables import Grid
+    from zo_bilevel.tasks.scoring import PairedDifference
+
+MOST_TRIED = 10
+"""Prompts of a race that the page shows."""
+ONLY_SOFT = {
+    **{
+        "model": "[model]",
+        "words": "[slots]",
+        "label_words": "[template]",
+        "template": "[template]",
+    },
+    **dict.fromkeys(("kind", "shots", "tokens", "latent", "device", "precision"), "its tables"),
+}
+"""Options of soft prompts, and where a file of settings says the same."""
+
+
+def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
+    """Search for each seed, show a row each, and save what is best on its validation share."""
+    from zo_bilevel.adapters.prompts.bill import alone_at
+    from zo_bilevel.report.result_page import check_page, write_page
+    from zo_bilevel.support.tables import wrapped
+
+    if options["report"]:
+        check_page(options["report"])
+    bench = ServiceBench(path, {**options, **_given(context, options)})
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
+    click.echo("\n".join(wrapped(bench.estimate(seeds))), err=True)
+    with alone_at(options["store"], 1):
+        rows, fault = bench.run_all(seeds)
+    task, best = max(rows, key=lambda row: row[1].found.score)
+    bills = bench.bills(task)
+    grids = [_table(bench, row, bills) for _, row in rows]
+    if sum(bool(row.scores) for _, row in rows) > 1:
+        grids.append(_medians([row for _, row in rows if row.scores]))
+    if options["as_json"]:
+        click.echo(_json([row for _, row in rows], best, bills))
+    else:
+        for grid in grids:
+            click.echo(grid.text())
+        click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
+    if options["save"]:
+        _save(options["save"], task, best)
+    if options["report"]:
+        texts = {"prompt found": best.found.text, START: task.template.text(task.template.start)}
+        texts["command"] = shlex.join(["zo-bilevel", *words_to_store(context)])
+        page = write_page(
+            options["report"],
+            title=f"Prompt for {bench.chat.model}",
+            warnings=[fault] if fault else [],
+            tables=[*grids[::-1], _tried(best.found)],
+            texts=texts,
+        )
+        click.echo(f"report: {page}", err=True)
+    task.close()
+    if fault:
+        click.echo(
+            f"{fault[:1].upper()}{fault[1:]}. Mend it (or raise the limit) and run the same "
+            "command again: with --store nothing is paid twice.",
+            err=True,
+        )
+        context.exit(1)
+
+
+def _json(rows: list[ServiceRow], best: ServiceRow, bills: Mapping[str, ChatLedger]) -> str:
+    from zo_bilevel.support.json_data import to_json, to_plain
+
+    spent = {name: ledger.facts() for name, ledger in bills.items()}
+    return to_json({"rows": to_plain(rows), "best_seed": best.seed, "spent": spent})
+
+
+def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a number of answers was given, and the methods to compare with."""
+    from zo_bilevel.methods.names import method_from_name
+
+    is_given = {
+        name: context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        for name in ("max_calls", "methods", *ONLY_SOFT)
+    }
+    if ignored := next((name for name in ONLY_SOFT if is_given[name]), ""):
+        flag = next(o.opts[0] for o in context.command.params if o.name == ignored)
+        raise click.UsageError(f"{flag} is for soft prompts: a .toml file has {ONLY_SOFT[ignored]}")
+    names = options["methods"].split(",") if is_given["methods"] else ()
+    baselines = {name: method_from_name(name) for name in map(str.strip, names) if name}
+    return {"max_calls_given": is_given["max_calls"], "baselines": baselines}
+
+
+def _save(folder: str, task: PromptTask, best: ServiceRow) -> None:
+    from zo_bilevel.adapters.prompts.saved_prompt import save_prompt
+    from zo_bilevel.support.json_data import to_plain
+
+    held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
+    gain = {f"gain_over_{_plain(START)}": to_plain(g) for g in [best.gains.get(BEST)] if g}
+    unread = {f"unreadable_{_plain(name)}": share for name, share in best.unread.items()}
+    scores = {"validation": best.found.score, **held_out, **gain, **unread}
+    save_prompt(folder, task, best.found, scores)
+    click.echo(f"saved: {folder}", err=True)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]) -> Grid:
+    from zo_bilevel.support.tables import Grid, number
+
+    cells = tuple(
+        (
+            name,
+            f"{score.value:.3f} ({score.lower:.3f} to {score.upper:.3f})",
+            "-" if name == START else _gain(row.gains[name]),
+            f"{row.unread[name]:.2f}",
+        )
+        for name, score in row.scores.items()
+    )
+    paid = "; ".join(
+        f"{name} {ledger.spent.calls} answers, {number(ledger.spent.cost)}"
+        for name, ledger in bills.items()
+    )
+    notes = (
+        "Scores of examples that no search has seen; p by random changes of sign.",
+        f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
+        f"{row.found.stop_reason}. Paid by this run: {paid}; with earlier ones in its store: "
+        f"{number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))}.",
+    )
+    header = (
+        "prompt",
+        "score, held out\n(95 % interval)",
+        "over the hand-written\n(95 % interval)",
+        "share\nunread",
+    )
+    return Grid(f"{bench.chat.model}, {bench.path}, seed {row.seed}", header, cells, notes)
+
+
+def _gain(gain: PairedDifference) -> str:
+    ends = f"{gain.lower:+.3f} to {gain.upper:+.3f}"
+    return f"{gain.mean:+.3f} ({ends}, p {gain.p_value:.2g})"
+
+
+def _tried(found: FoundPrompt) -> Grid:
+    from zo_bilevel.support.parameter_text import shown
+    from zo_bilevel.support.tables import Grid
+
+    rows = tuple(
+        ("; ".join(f"{name} {shown(v)}" for name, v in phi.items()), f"{mean:.3f}", str(count))
+        for phi, mean, count in found.tried[:MOST_TRIED]
+    )
+    notes = (f"{len(found.tried)} prompts were measured; examples are counted from 0, -1 is none.",)
+    return Grid(
+        "Prompts raced, those that came farthest first",
+        ("prompt", "mean score", "examples"),
+        rows,
+        notes,
+    )
+
+
+def _medians(rows: list[ServiceRow]) -> Grid:
+    from zo_bilevel.support.tables import Grid
+
+    cells = []
+    for name in rows[0].scores:
+        values = [row.scores[name].value for row in rows]
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        gain = float(np.median([row.gains[name].mean for row in rows]))
+        lost = f"{np.median([row.unread[name] for row in rows]):.2f}"
+        cells.append((name, f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{gain:+.3f}", lost))
+    header = ("prompt", "score\n(quartiles)", "over the\nhand-written", "share\nunread")
+    return Grid(f"Medians of {len(rows)} seeds, held out", header, tuple(cells))
