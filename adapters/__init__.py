@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from zo_bilevel.adapters.prompts.proposer import Proposer as Proposer
     from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt as SoftPrompt
+    from zo_bilevel.adapters.prompts.tuned_prompt import tuned_prompt as tuned_prompt
     from zo_bilevel.adapters.sklearn import SklearnEstimator as SklearnEstimator
     from zo_bilevel.adapters.torch_unroll.functional_training import (
         FunctionalAdam as FunctionalAdam,

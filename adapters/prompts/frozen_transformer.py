@@ -71,7 +71,7 @@ class FrozenTransformer:
         max_rows: int | None = None,
     ) -> None:
         words = check_examples(texts, labels, words)
-        self.classes = tuple(words)
+        self.given, self.classes = (tuple(texts), tuple(labels)), tuple(words)
         self._labels = np.array([self.classes.index(label) for label in labels])
         self._members = self._by_class(examples_per_class)
         self.examples_per_class = examples_per_class
@@ -163,6 +163,24 @@ class FrozenTransformer:
         rng, count = np.random.default_rng(seed), self.examples_per_class or 0
         drawn = [rng.choice(rows, count, replace=False) for rows in self._members]
         return [int(row) for rows in drawn for row in np.sort(rows)]
+
+    def taken(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
+        """Some of the texts, and their labels."""
+        texts, labels = ([column[row] for row in rows] for column in self.given)
+        return texts, labels
+
+    def part(self, rows: Sequence[int]) -> FrozenTransformer:
+        """The same with some of the examples only."""
+        head = self.reader.head
+        return FrozenTransformer(
+            self.model,
+            *self.taken(rows),
+            head.words,
+            prompt=self.prompt,
+            template=head.template,
+            scale=head.scale,
+            max_rows=self.reader.max_rows,
+        )
 
     def prompted(self, phi: Mapping[str, Any] | None = None) -> PromptedTransformer:
         """The model with one soft prompt put in: predicts texts, can be saved.

@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
-from zo_bilevel.adapters import FrozenTransformer, PromptTemplate
+from zo_bilevel.adapters import FrozenTransformer, PromptTemplate, SoftPrompt, tuned_prompt
 from zo_bilevel.cli.main import main
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.tasks import prompts
 from zo_bilevel.tasks.docstrings import TOPICS, docstring_rows
 from zo_bilevel.tasks.prompt_data import Texts, from_rows, read_candidates, read_texts, split_shots
 from zo_bilevel.tasks.scoring import macro_f1, score_classes, score_logits
@@ -364,11 +365,44 @@ def test_folds_choose_how_long_two_shots_are_tuned(tiny, monkeypatch):
     row = document["methods"][-1]
     assert (document["validation"], document["folds"]) == (0, 2)
     assert 20 <= row["calls"] <= 30
-    monkeypatch.setattr("zo_bilevel.cli.prompt_bench.best_length", lambda *_: (0, 0.0))
+    monkeypatch.setattr("zo_bilevel.adapters.prompts.tuned_prompt.best_length", lambda *_: (0, 0.0))
     document = json.loads(CliRunner().invoke(main, prompt_arguments(tiny, *words)).stdout)
     start, row = document["methods"][0], document["methods"][-1]
     assert (row["calls"], row["scores"]) == (20, start["scores"])
     assert row["train_loss"] == pytest.approx(start["train_loss"], rel=1e-5)
+
+
+def test_validation_and_folds_keep_the_same_from_python(tiny):
+    words = ("--max-calls", "30", "--methods", "gauss-newton", "--json", "--shots", "2")
+    model, data = tiny
+    split = split_shots(read_texts(data), 2, 0)
+    labels = {"files": "file", "numbers": "number"}
+    prompt = SoftPrompt("the topic", latent_size=6)
+
+    def tune(solver, calls, callback):
+        method, dispatcher = zb.GaussNewton(), zb.Batched()
+        options = {"max_solves": calls, "callback": callback, "dispatcher": dispatcher}
+        return zb.minimize(solver.problem(), method, seed=0, round_width=1, **options)
+
+    def solver(texts):
+        return FrozenTransformer(model, texts.texts, texts.labels, labels, prompt=prompt)
+
+    def found(*more):
+        done = CliRunner().invoke(main, prompt_arguments(tiny, *words, *more))
+        document = json.loads(done.stdout)
+        return document["methods"][-1]["scores"]["cross_entropy"]["value"]
+
+    ours = solver(split.train)
+    phi = tuned_prompt(ours, tune, 30, folds=2)
+    score = prompts.held_out(ours, phi, split.test)
+    assert score.cross_entropy.value == pytest.approx(found("--folds", "2"), rel=1e-9)
+    parts = split_shots(split.train, 1, 0)
+    ours = solver(parts.train)
+    phi = tuned_prompt(ours, tune, 30, validation=(parts.test.texts, parts.test.labels))
+    score = prompts.held_out(ours, phi, split.test)
+    assert score.cross_entropy.value == pytest.approx(found("--validation", "0.5"), rel=1e-9)
+    with pytest.raises(InputError, match="calls must be > folds, got 2 for 2"):
+        tuned_prompt(solver(split.train), tune, 2, folds=2)
 
 
 def test_a_probe_of_a_frozen_encoder_is_a_row_and_wins_where_it_is_better():
@@ -387,7 +421,7 @@ def test_the_command_refuses_in_one_line(tiny, tmp_path):
         "validation must be a share": prompt_arguments(tiny, "--validation", "0.1"),
         "folds must be 0 or in 2..2, the shots, got 3": prompt_arguments(tiny, "--folds", "3"),
         "folds must be 0 or in 2..2, the shots, got 1": prompt_arguments(tiny, "--folds", "1"),
-        "max_calls must be > folds": prompt_arguments(tiny, "--folds", "2", "--max-calls", "2"),
+        "calls must be > folds": prompt_arguments(tiny, "--folds", "2", "--max-calls", "2"),
         "give validation or folds": prompt_arguments(tiny, "--folds", "2", "--validation", "0.5"),
         "--store is for the answers": prompt_arguments(tiny, "--store", "a.sqlite"),
         "class 'files' has 5 examples, shots is 6": prompt_arguments(tiny, "--shots", "6"),

@@ -159,7 +159,7 @@ def _json(benches: list[SoftPromptBench], found: list[list[Found]]) -> str:
             "classes": bench.ours.classes,
             "shots": bench.options["shots"],
             "validation": 0 if bench.validation is None else len(bench.validation),
-            "folds": len(bench.folds),
+            "folds": bench.folds,
             "seed": bench.seed,
             "held_out": len(bench.split.test),
             "truncated": bench.ours.truncated,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.cli.prompt_folds import Path, best_length, folded
-from zo_bilevel.cli.prompt_selection import Phi, Selection
 from zo_bilevel.cli.prompt_table import PROBE
 from zo_bilevel.comparison.observed_method import ObservedMethod
 from zo_bilevel.run.loop import minimize
@@ -22,16 +20,13 @@ from zo_bilevel.support.errors import InputError
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
     from zo_bilevel.adapters.prompts.language_model import LanguageModel
+    from zo_bilevel.adapters.prompts.prompt_selection import Selection
     from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
     from zo_bilevel.cli.prompt_table import Found
     from zo_bilevel.methods.base import Method
     from zo_bilevel.run.result import Record, Result
     from zo_bilevel.run.runs import Run
-    from zo_bilevel.tasks.prompt_data import Split, Texts
-
-    Tune: TypeAlias = Callable[
-        [FrozenTransformer, int, Callable[[Record], None]], tuple[Run, Result]
-    ]
+    from zo_bilevel.tasks.prompt_data import Split
 
 OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
 POPULATION = 20
@@ -48,6 +43,7 @@ class SoftPromptBench:
     def __init__(
         self, options: Mapping[str, Any], seed: int, model: LanguageModel | None = None
     ) -> None:
+        from zo_bilevel.adapters.prompts.prompt_folds import folded
         from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
         from zo_bilevel.cli.loading import parse_settings
         from zo_bilevel.tasks import prompts
@@ -73,11 +69,12 @@ class SoftPromptBench:
                 f"{share} of {options['shots']}"
             )
         self.train, self.validation = self.split.train, None
-        self.folds: list[tuple[Texts, Texts]] = []
-        if options["folds"]:
+        self.folds = options["folds"] or 0
+        if self.folds:
             if share is not None:
-                raise InputError("give validation or folds: each part of the folds is such a share")
-            self.folds, count = folded(self.train, options["folds"], options["shots"]), 0
+                raise InputError("give validation or folds: each part is such a share")
+            folded(self.train.labels, self.folds)
+            count = 0
         if count:
             parts = split_shots(self.split.train, options["shots"] - count, seed)
             self.train, self.validation = parts.train, parts.test
@@ -91,11 +88,11 @@ class SoftPromptBench:
         asked = {name: self.options[name] for name in ("device", "precision")}
         return LanguageModel(source, self.options["kind"], **asked)
 
-    def solver(self, prompt: SoftPrompt, train: Texts | None = None) -> FrozenTransformer:
-        """The examples, or some of them, under a soft prompt of these settings."""
+    def solver(self, prompt: SoftPrompt) -> FrozenTransformer:
+        """The examples under a soft prompt of these settings."""
         from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
 
-        train, template = train or self.train, self.options["template"]
+        train, template = self.train, self.options["template"]
         return FrozenTransformer(
             self.model, train.texts, train.labels, self.words, prompt=prompt, template=template
         )
@@ -188,27 +185,34 @@ class SoftPromptBench:
 
     def selection(self, solver: FrozenTransformer, calls: int) -> Selection:
         """Keeps the prompt that is best on the validation share."""
+        from zo_bilevel.adapters.prompts.prompt_selection import Selection
+        from zo_bilevel.adapters.prompts.tuned_prompt import judge_of
+
         known = self.validation
-        return Selection(None if known is None else _judge(solver, known), calls)
+        judge = None if known is None else judge_of(solver, known.texts, known.labels)
+        return Selection(judge, calls)
 
     def run(self, name: str, method: Method, progress: Progress, place: int, count: int) -> Found:
         """One method, on the same examples and calls as the others."""
+        from zo_bilevel.adapters.prompts.tuned_prompt import judge_of, tuned_prompt
         from zo_bilevel.tasks.prompts import DRAWN_BOUND
 
-        calls, spent = self.options["max_calls"], [0, 0.0]
+        calls = self.options["max_calls"]
+        runs: list[Run] = []
+        results: list[Result] = []
         drawn = dataclasses.replace(self.prompt, bound=DRAWN_BOUND)
         prompt = self.prompt if name == OURS else drawn
         width = 1 if name == OURS else POPULATION
 
         def tune(
             solver: FrozenTransformer, calls_here: int, see: Callable[[Record], None]
-        ) -> tuple[Run, Result]:
+        ) -> Result:
             traced = ObservedMethod(method, name)
 
             def observe(record: Record) -> None:
                 traced.observe(record)
                 see(record)
-                done = int(spent[0]) + record.solve
+                done = sum(run.solves for run in runs) + record.solve
                 words = f"{name}: {done} of {calls} calls"
                 progress.update((place + done / calls) / count, words, record.best_loss)
 
@@ -221,46 +225,23 @@ class SoftPromptBench:
                 round_width=width,
                 callback=observe,
             )
-            run = traced.finished(result)
-            spent[0] += run.solves
-            spent[1] += run.seconds
-            return dataclasses.replace(run, solves=int(spent[0]), seconds=spent[1]), result
+            runs.append(traced.finished(result))
+            results.append(result)
+            return result
 
         solver = self.ours if name == OURS else self.solver(prompt)
-        if self.folds:
-            run, result, phi = self._cross_validated(prompt, solver, tune)
-            loss = _judge(solver, self.train)(phi)  # the last run may have been one on a part
+        own = self.validation
+        known = None if own is None else (own.texts, own.labels)
+        phi = tuned_prompt(solver, tune, calls, validation=known, folds=self.folds)
+        result, solves = results[-1], sum(run.solves for run in runs)
+        seconds = sum(run.seconds for run in runs)
+        run = dataclasses.replace(runs[-1], solves=solves, seconds=seconds)
+        if self.folds:  # the last run may have been one on a part
+            loss = judge_of(solver, self.train.texts, self.train.labels)(phi)
             run = dataclasses.replace(run, loss=loss)
             result = dataclasses.replace(result, loss=loss)
-        else:
-            selection = self.selection(solver, calls)
-            run, result = tune(solver, calls, selection.see)
-            phi = selection.best()[1]
         kept = dataclasses.replace(result, phi=self.ours_start() if phi is None else dict(phi))
         return self._found(run, self._logits(phi, solver), kept)
-
-    def _cross_validated(
-        self, prompt: SoftPrompt, whole: FrozenTransformer, tune: Tune
-    ) -> tuple[Run, Result, Phi | None]:
-        """A run without each part chooses how long the run on all examples is."""
-        calls = self.options["max_calls"] // (len(self.folds) + 1)
-        if not calls:
-            raise InputError(
-                f"max_calls must be > folds, got {self.options['max_calls']} for {len(self.folds)}"
-            )
-        paths, judges = [], []
-        for train, own in self.folds:
-            solver = self.solver(prompt, train)
-            paths.append(Path())
-            judges.append(_judge(solver, own))
-            run, result = tune(solver, calls, paths[-1].see)
-            if run.status == "interrupted":
-                return run, result, None
-        length, share = best_length(paths, judges, calls)
-        path = Path()
-        if length:
-            run, result = tune(whole, length, path.see)
-        return run, result, path.after(length, share)
 
     def ours_start(self) -> dict[str, Any]:
         """The latent numbers of the hand-written prompt."""
@@ -274,16 +255,3 @@ class SoftPromptBench:
             if row.run.method == OURS and row.result is not None:
                 scores = to_plain({"train_loss": row.run.loss, "held_out": row.scores})
                 self.ours.prompted(row.result.phi).save(folder, row.result, scores)
-
-
-def _judge(solver: FrozenTransformer, known: Texts) -> Callable[[Phi | None], float]:
-    """Cross-entropy of texts under a prompt of a solver."""
-    from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
-
-    outer = CrossEntropy([solver.classes.index(label) for label in known.labels])
-
-    def judge(phi: Phi | None) -> float:
-        logits = solver.prompted(phi).logits(known.texts)
-        return float(outer.loss(np.asarray(logits, dtype=np.float64).ravel()))
-
-    return judge

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import final
 
 import numpy as np
 
-from zo_bilevel.cli.prompt_selection import SHRINKAGE
+from zo_bilevel.adapters.prompts.prompt_selection import SHRINKAGE, Phi, Record
 from zo_bilevel.support.errors import InputError
-from zo_bilevel.tasks.prompt_data import Texts
 
-if TYPE_CHECKING:
-    from zo_bilevel.run.result import Record
-
-Phi: TypeAlias = Mapping[str, Any]
 CHECKPOINTS = 10
 """Lengths of a run that are compared, the whole one included."""
 
 
-def folded(texts: Texts, folds: int, shots: int) -> list[tuple[Texts, Texts]]:
-    """For each part of the examples: all others, and the part.
+def folded(labels: Sequence[str], folds: int) -> list[tuple[list[int], list[int]]]:
+    """For each part of the examples: the places of all others, and its own.
 
     Args:
-        texts: `shots` of each class, class by class.
+        labels: The class of each example.
         folds: Parts; each has examples of every class.
-        shots: Examples of each class.
 
     Raises:
-        InputError: If there are fewer shots than parts, or a single part.
+        InputError: If a class has fewer examples than there are parts, or there is a single part.
     """
-    if not 2 <= folds <= shots:
-        raise InputError(f"folds must be 0 or in 2..{shots}, the shots, got {folds}")
-    part = np.arange(len(texts)) % shots % folds
-    sides = [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(folds)]
-    return [(texts.take(others.tolist()), texts.take(own.tolist())) for others, own in sides]
+    most = min(labels.count(name) for name in set(labels))
+    if not 2 <= folds <= most:
+        raise InputError(f"folds must be 0 or in 2..{most}, the shots, got {folds}")
+    part = [labels[:place].count(name) % folds for place, name in enumerate(labels)]
+    sides = [
+        (np.flatnonzero(np.not_equal(part, k)), np.flatnonzero(np.equal(part, k)))
+        for k in range(folds)
+    ]
+    return [(others.tolist(), own.tolist()) for others, own in sides]
 
 
 @final

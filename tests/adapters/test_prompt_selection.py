@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zo_bilevel.cli.prompt_folds import Path, best_length, folded
-from zo_bilevel.cli.prompt_selection import LEAST_CALLS, Selection
-from zo_bilevel.tasks.prompt_data import Texts
+from zo_bilevel.adapters.prompts.prompt_folds import Path, best_length, folded
+from zo_bilevel.adapters.prompts.prompt_selection import LEAST_CALLS, Selection
 
 
 def records(count, losses=None):
@@ -58,10 +57,10 @@ def test_a_run_ends_when_validation_gets_no_better():
 
 
 def test_each_part_has_every_class_and_each_example_is_in_one():
-    texts = Texts(tuple("abcdef"), tuple("xxxyyy"))
-    parts = folded(texts, 2, 3)
-    assert [own.texts for _, own in parts] == [("a", "c", "d", "f"), ("b", "e")]
-    assert [others.texts for others, _ in parts] == [("b", "e"), ("a", "c", "d", "f")]
+    parts = folded("xxxyyy", 2)
+    assert [own for _, own in parts] == [[0, 2, 3, 5], [1, 4]]
+    assert [others for others, _ in parts] == [[1, 4], [0, 2, 3, 5]]
+    assert [own for _, own in folded("xyyxyx", 2)] == [[0, 1, 4, 5], [2, 3]]
 
 
 def test_the_mean_over_parts_chooses_calls_and_share():

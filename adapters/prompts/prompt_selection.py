@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from zo_bilevel.run.result import Record
-
 Phi: TypeAlias = Mapping[str, Any]
+Record: TypeAlias = Any
+"""A `zb.Record`: what a run tells its callback of a solve."""
 MOST_JUDGED = 30
 """Prompts on the way that are judged."""
 SHRINKAGE = (0.25, 0.5, 0.75)
