@@ -22,6 +22,8 @@ SAME_POINT = 1e-3
 """Points nearer than this share of the bounds are one point."""
 ROUNDING = 1e-12
 """A function that varies by no more than this share of its values is constant."""
+MOST_SPREAD = 1e4
+"""Over which SLSQP's line search still finds its way; far larger values end it at once."""
 FEASIBLE = 1e-7
 """Constraints may be violated by this much: the accuracy of the local solver."""
 
@@ -94,6 +96,7 @@ class NonlinearProgram:
             raise InputError(f"lower must be <= upper, got {lower!r} and {upper!r}")
         self.objective, self.constraints, self.leader = objective, constraints, leader
         self.lower, self.upper, self.ties = low, high, ties
+        self._width = np.where(high > low, high - low, 1.0)
         count = whole_number("num_starts", num_starts, least=1)
         self._starts = self._spread(count)
 
@@ -138,15 +141,16 @@ class NonlinearProgram:
         return self._chosen(best, objective, least, phi)
 
     def _scaled(self, function: Function, phi: Mapping[str, Any]) -> Function:
-        """The function in units in which it varies by 1 or more: tolerances are absolute."""
+        """The function varying by 1 to `MOST_SPREAD`: the tolerances are absolute."""
         with np.errstate(all="ignore"):
             points = [self.lower, self.upper, *self._starts]
             values = np.array([float(function(y, phi)) for y in points])
         values = values[np.isfinite(values)]
         spread = float(np.ptp(values)) if values.size else 0.0
-        if spread >= 1.0 or spread <= ROUNDING * float(np.abs(values).max(initial=0.0)):
+        if spread <= ROUNDING * float(np.abs(values).max(initial=0.0)):
             return function
-        return lambda y, phi: float(function(y, phi)) / spread
+        unit = spread / min(max(spread, 1.0), MOST_SPREAD)
+        return lambda y, phi: float(function(y, phi)) / unit
 
     def _chosen(
         self, best: list[FloatArray], objective: Function, least: float, phi: Mapping[str, Any]
@@ -175,8 +179,7 @@ class NonlinearProgram:
         return min(best, key=lambda y: pays(y, phi))
 
     def _is_elsewhere(self, y: FloatArray, other: FloatArray) -> bool:
-        width = np.maximum(self.upper - self.lower, np.finfo(float).tiny)
-        return bool((np.abs(y - other) / width).max() > SAME_POINT)
+        return bool((np.abs(y - other) / self._width).max() > SAME_POINT)
 
     def _search(
         self,
@@ -186,6 +189,11 @@ class NonlinearProgram:
         at_most: tuple[Function, float] | None = None,
     ) -> FloatArray | None:
         """A local minimum, `at_most` bounding another function; None if infeasible."""
+        width = self._width
+
+        def placed(shares: FloatArray) -> FloatArray:
+            y: FloatArray = np.clip(self.lower + width * shares, self.lower, self.upper)
+            return y
 
         def room(y: FloatArray) -> FloatArray:
             """What must be >= 0."""
@@ -198,15 +206,20 @@ class NonlinearProgram:
         bounded = self.constraints is not None or at_most is not None
         with np.errstate(all="ignore"):  # a line search may look where the functions overflow
             answer = scipy.optimize.minimize(
-                lambda y: float(objective(y, phi)),
-                start,
+                lambda shares: float(objective(placed(shares), phi)),
+                (start - self.lower) / width,
                 method="SLSQP",
                 jac="3-point",
-                bounds=np.column_stack([self.lower, self.upper]),
-                constraints=[{"type": "ineq", "fun": room}] if bounded else [],
+                bounds=[
+                    (0.0, float(high > low))
+                    for low, high in zip(self.lower, self.upper, strict=True)
+                ],
+                constraints=[{"type": "ineq", "fun": lambda shares: room(placed(shares))}]
+                if bounded
+                else [],
                 options={"ftol": 1e-15, "maxiter": 500},
             )
-            y = np.clip(answer.x, self.lower, self.upper)
+            y = placed(answer.x)
             slack = TIE_TOLERANCE * max(1.0, abs(at_most[1])) if at_most else 0.0
             kept = not bounded or (room(y) >= -FEASIBLE - slack).all()
         return y if np.isfinite(y).all() and kept else None

@@ -46,8 +46,8 @@ def test_a_convex_quadratic_program_has_its_projection():
         np.testing.assert_allclose(follower({"a": a}), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("unit", [1e-20, 1e-9, 1e-3])
-def test_a_small_unit_of_the_objective_does_not_change_the_answer(unit):
+@pytest.mark.parametrize("unit", [1e-20, 1e-9, 1e-3, 1e6, 1e12])
+def test_the_unit_of_the_objective_does_not_change_the_answer(unit):
     follower = NonlinearProgram(lambda y, phi: unit * (y[0] - 0.3) ** 2, [-2.0], [2.0])
     assert follower({"x": 0})[0] == pytest.approx(0.3, abs=1e-6)
     # of two wells the deeper one, not the nearer; least distance on the line a + 2 b = 1
@@ -63,6 +63,32 @@ def test_a_small_unit_of_the_objective_does_not_change_the_answer(unit):
         ties="optimistic",
     )
     np.testing.assert_allclose(best({"x": 1.0}), [0.44, 0.28], atol=1e-4)
+
+
+@pytest.mark.parametrize("leader_unit", [1.0, 1e6, 1e9])
+@pytest.mark.parametrize("unit", [1.0, 1e6, 1e9])
+def test_units_of_leader_and_follower_may_be_far_apart(unit, leader_unit):
+    for ties, expected in (("optimistic", [0.44, 0.28]), ("pessimistic", [-1.0, 1.0])):
+        follower = NonlinearProgram(
+            lambda y, phi: unit * line(y, phi),
+            [-1, -1],
+            [1, 1],
+            leader=lambda y, phi: leader_unit * distance(y, phi),
+            ties=ties,
+        )
+        np.testing.assert_allclose(follower({"x": 1.0}), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [1e-6, 1e3, 1e6])
+def test_units_of_the_answers_do_not_change_them(width):
+    # the projection of (0.3, -0.2) on a + b <= 0
+    follower = NonlinearProgram(
+        lambda y, phi: 1e6 * np.sum((y - width * np.array([0.3, -0.2])) ** 2),
+        [-2 * width] * 2,
+        [2 * width] * 2,
+        constraints=lambda y, phi: np.sum(y) / width,
+    )
+    np.testing.assert_allclose(follower({}) / width, [0.25, -0.25], atol=1e-7)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
