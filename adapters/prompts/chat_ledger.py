@@ -63,6 +63,11 @@ class Spent:
     too_long: int = 0
     cached: int = 0
 
+    @property
+    def answers(self) -> int:
+        """Answers that were paid for, with a count of tokens or without."""
+        return self.calls + self.unmetered
+
 
 @final
 class ChatLedger:

@@ -88,7 +88,7 @@ def save_prompt(
 
 def _page(task: PromptTask, result: RunFacts, scores: Mapping[str, Any]) -> str:
     facts, ledgers = run_facts(result), _ledgers(task)
-    calls = sum(ledger.spent.calls for ledger in ledgers)
+    calls = sum(ledger.spent.answers for ledger in ledgers)
     cost = math.fsum(ledger.spent.cost for ledger in ledgers)
     rows = [f"| {name.replace('_', ' ')} | {_score(value)} |" for name, value in scores.items()]
     shown = [

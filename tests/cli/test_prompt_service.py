@@ -53,9 +53,9 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     assert "Medians of 2 seeds" in first.output
     said = " ".join(first.output.split())
     assert "each search is allowed 200 answers; 16 answers more score held-out examples" in said
-    starts = ("no prompt", "hand-written", "and the answers' form", "found")
+    starts = ("no prompt", "hand-written", "hand-written with form", "found")
     for start, score in zip(starts, ("0.000", "0.000", "0.000", "1.000"), strict=True):
-        lines = [line for line in first.output.splitlines() if line.startswith(f"{start} ")]
+        lines = [line for line in first.output.splitlines() if line.startswith(f"{start}  ")]
         assert lines, first.output
         assert all(line.removeprefix(start).split()[0] == score for line in lines)
         assert all(line.endswith(" 0.00") for line in lines)
@@ -101,7 +101,7 @@ def test_baselines_a_judge_and_folds_come_from_the_same_file(server, command):
     assert answer.exit_code == 0, answer.output
     facts = json.loads(answer.stdout)
     scores = {name: score["value"] for name, score in facts["rows"][0]["scores"].items()}
-    names = ["no prompt", "hand-written", "and the answers' form", "random", "optuna:TPE", "cma"]
+    names = ["no prompt", "hand-written", "hand-written with form", "random", "optuna:TPE", "cma"]
     assert list(scores) == [*names, "found"]
     assert scores["no prompt"] == scores["hand-written"] == pytest.approx(0.3)
     assert scores["found"] == scores["random"] == 1.0

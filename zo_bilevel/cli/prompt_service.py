@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zo_bilevel.tasks.prompt_data import Texts
     from zo_bilevel.tasks.scoring import PairedDifference, Score
 
-PLAIN, START, FORM, BEST = "no prompt", "hand-written", "and the answers' form", "found"
+PLAIN, START, FORM, BEST = "no prompt", "hand-written", "hand-written with form", "found"
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
 CHARACTERS_A_TOKEN = 4
@@ -75,6 +75,7 @@ class ServiceBench:
         self.chat = chat_of(self.settings["model"])
         self.metric = metric_of(self.settings, self.chat)
         self._writer: Chat | None = None
+        self.form = ""
         if "proposer" in self.settings:
             other = self.settings["proposer"].get("model")
             is_here = not other and "local" in self.settings["model"]  # loaded once, greedy
@@ -158,8 +159,8 @@ class ServiceBench:
         start = task.template.start
         if not search.slot:
             return {PLAIN: None, START: start}
-        told = answer_forms([as_text(reference) for reference in task.references])[0]
-        wording = f"{start[search.slot]} {told}".strip()
+        self.form = answer_forms([as_text(reference) for reference in task.references])[0]
+        wording = f"{start[search.slot]} {self.form}".strip()
         return {PLAIN: None, START: start, FORM: {**start, search.slot: wording}}
 
     def estimate(self, seeds: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from zo_bilevel.cli.command_line_words import words_to_store
-from zo_bilevel.cli.prompt_service import BEST, START, ServiceBench, ServiceRow
+from zo_bilevel.cli.prompt_service import BEST, FORM, START, ServiceBench, ServiceRow
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
@@ -133,14 +133,19 @@ def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]
         for name, score in row.scores.items()
     )
     paid = "; ".join(
-        f"{name} {ledger.spent.calls} answers, {number(ledger.spent.cost)}"
+        f"{name} {ledger.spent.answers} answers, {number(ledger.spent.cost)}"
         for name, ledger in bills.items()
     )
+    total = number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))
+    more = f"; with earlier ones in its store: {total}" if bench.options["store"] else ""
+    unmetered = sum(ledger.spent.unmetered for ledger in bills.values())
+    booked = f"{unmetered} answers without a count of tokens are booked at the most they can cost."
     notes = (
         "Scores of examples that no search has seen; p by random changes of sign.",
+        *[f"Form, told from the examples tuned on: {bench.form}"] * (FORM in row.scores),
         f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
-        f"{row.found.stop_reason}. Paid by this run: {paid}; with earlier ones in its store: "
-        f"{number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))}.",
+        f"{row.found.stop_reason}. Paid by this run: {paid}{more}.",
+        *[booked] * bool(unmetered),
     )
     header = (
         "prompt",
@@ -164,7 +169,9 @@ def _tried(found: FoundPrompt) -> Grid:
         ("; ".join(f"{name} {shown(v)}" for name, v in phi.items()), f"{mean:.3f}", str(count))
         for phi, mean, count in found.tried[:MOST_TRIED]
     )
-    notes = (f"{len(found.tried)} prompts were measured; examples are counted from 0, -1 is none.",)
+    shown_ones = "; shown_1 is the number of an example, from 0, or -1 for none"
+    is_shown = any(name.startswith("shown_") for name in found.phi)
+    notes = (f"{len(found.tried)} prompts were measured{shown_ones * is_shown}.",)
     return Grid(
         "Prompts raced, those that came farthest first",
         ("prompt", "mean score", "examples"),
