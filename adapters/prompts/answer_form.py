@@ -21,7 +21,7 @@ def answer_forms(references: Sequence[str]) -> list[str]:
         references: Right answers, as texts.
 
     Returns:
-        At least one; the last is an example.
+        At least one; the last is an example, but for classes.
 
     Example:
         >>> answer_forms(["1848", "1901"])
@@ -35,8 +35,8 @@ def answer_forms(references: Sequence[str]) -> list[str]:
     distinct = sorted(set(texts))
     found = []
     if len(distinct) <= min(MOST_CLASSES, len(texts) // 2):
-        found.append(f"Write only one of these: {', '.join(distinct)}.")
-    elif keys := _keys(texts):
+        return [f"Write only one of these: {', '.join(distinct)}."]
+    if keys := _keys(texts):
         found.append(f"Write only a JSON object with the keys {keys}.")
     elif all(re.fullmatch(r"-?\d+([.,]\d+)*", text) for text in texts):
         sizes = {len(text) if text.isdecimal() else 0 for text in texts}

@@ -226,7 +226,8 @@ class PromptSearch:
         for name, wordings in self.template.slots.items():
             pool |= {changed(start, name, wording): None for wording in wordings}
         if self.proposer is not None:
-            told = [as_text(self.task.references[k]) for k in book.training]
+            seen = [as_text(self.task.references[k]) for k in book.training]
+            told = [*self.task.classes] * 2 or seen
             plain = self.template.slots[self.slot][0]
             for form in answer_forms(told):
                 pool[changed(start, self.slot, f"{plain} {form}".strip())] = None

@@ -230,7 +230,7 @@ def test_folds_judge_each_search_on_what_it_did_not_see(make):
 def test_the_form_of_answers_is_told_from_the_right_ones(references, words):
     forms = answer_forms(references)
     assert words in forms[0]
-    assert forms[-1].startswith("Write it exactly like this: ")
+    assert forms[-1].startswith("Write it exactly like this: ") != (references[0] == "no")
 
 
 def test_bad_settings_are_refused_before_anything_is_asked(server, make):

@@ -159,7 +159,8 @@ class ServiceBench:
         start = task.template.start
         if not search.slot:
             return {PLAIN: None, START: start}
-        self.form = answer_forms([as_text(reference) for reference in task.references])[0]
+        told = [*task.classes] * 2 or [as_text(reference) for reference in task.references]
+        self.form = answer_forms(told)[0]
         wording = f"{start[search.slot]} {self.form}".strip()
         return {PLAIN: None, START: start, FORM: {**start, search.slot: wording}}
 
