@@ -384,10 +384,10 @@ def test_time_that_runs_out_in_a_round_gives_up_the_rest_of_it():
     import time
 
     def slow(phi):
-        time.sleep(0.02)
+        time.sleep(0.2)
         return solver(phi)
 
-    result = zb.minimize(problem(slow), zb.RandomSearch(), max_seconds=0.2, round_width=1000)
-    assert result.rounds == 2
+    result = zb.minimize(problem(slow), zb.RandomSearch(), max_seconds=2, round_width=1000)
+    assert result.rounds == 2  # a busy machine has two seconds for the first solve
     assert result.solves < 20
-    assert result.stop_reason == "budget of 0.2 seconds spent"
+    assert result.stop_reason == "budget of 2 seconds spent"
