@@ -52,7 +52,7 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     assert "Write only the year." in first.output
     assert "Medians of 2 seeds" in first.output
     said = " ".join(first.output.split())
-    assert "each search is allowed 200 answers; 16 answers more score held-out examples" in said
+    assert "each of 2 seeds, a search within 200 answers, and 16 answers to held-out" in said
     starts = ("no prompt", "hand-written", "hand-written with form", "found")
     for start, score in zip(starts, ("0.000", "0.000", "0.000", "1.000"), strict=True):
         lines = [line for line in first.output.splitlines() if line.startswith(f"{start}  ")]

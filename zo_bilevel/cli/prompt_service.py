@@ -177,12 +177,13 @@ class ServiceBench:
         search_cost = self._price(rows[-1]) / count * (answers or 0) if money is None else money
         allowed = [f"{answers} answers"] if answers else []
         words = " and ".join(allowed if money is None else [*allowed, f"{money:g}"])
-        times = f", {again} times with the methods compared" if again > 1 else ""
-        more = ", and as many of the judge" if task.judge else ""
+        times = f", as much for each of {again - 1} methods compared" if again > 1 else ""
+        more = ", each judged by a model" if task.judge else ""
         total = len(seeds) * (again * search_cost + cost)
         return (
-            f"Estimate for {len(seeds)} seed{'s'[: len(seeds) - 1]}: each search is allowed {words}"
-            f"{times}; {asked} answers more score held-out examples{more}. "
+            f"Estimate: for {'each of ' * (len(seeds) > 1)}{len(seeds)} seed"
+            f"{'s'[: len(seeds) - 1]}, a search within {words}{times}, and {asked} answers to "
+            f"held-out examples{more}. "
             + (f"About {total:.2g} in all." if total else "There are no prices.")
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shlex
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import click
 import numpy as np
 
 from zo_bilevel.cli.command_line_words import words_to_store
-from zo_bilevel.cli.prompt_service import BEST, FORM, START, ServiceBench, ServiceRow
+from zo_bilevel.cli.prompt_service import BEST, FORM, PLAIN, START, ServiceBench, ServiceRow
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
@@ -49,9 +50,11 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
         rows, fault = bench.run_all(seeds)
     task, best = max(rows, key=lambda row: row[1].found.score)
     bills = bench.bills(task)
-    grids = [_table(bench, row, bills) for _, row in rows]
-    if sum(bool(row.scores) for _, row in rows) > 1:
-        grids.append(_medians([row for _, row in rows if row.scores]))
+    grids, scored = [_table(bench, row) for _, row in rows], [row for _, row in rows if row.scores]
+    if len(scored) > 1:
+        grids.append(_medians(scored))
+    more = (*grids[-1].notes, *_better(scored), *_paid(bills, in_store=bool(options["store"])))
+    grids[-1] = dataclasses.replace(grids[-1], notes=more)
     if options["as_json"]:
         click.echo(_json([row for _, row in rows], best, bills))
     else:
@@ -67,7 +70,7 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
             options["report"],
             title=f"Prompt for {bench.chat.model}",
             warnings=[fault] if fault else [],
-            tables=[*grids[::-1], _tried(best.found)],
+            tables=[grids[-1], *grids[:-1], _tried(best.found)],
             texts=texts,
         )
         click.echo(f"report: {page}", err=True)
@@ -120,7 +123,7 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]) -> Grid:
+def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
     from zo_bilevel.support.tables import Grid, number
 
     cells = tuple(
@@ -132,20 +135,11 @@ def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]
         )
         for name, score in row.scores.items()
     )
-    paid = "; ".join(
-        f"{name} {ledger.spent.answers} answers, {number(ledger.spent.cost)}"
-        for name, ledger in bills.items()
-    )
-    total = number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))
-    more = f"; with earlier ones in its store: {total}" if bench.options["store"] else ""
-    unmetered = sum(ledger.spent.unmetered for ledger in bills.values())
-    booked = f"{unmetered} answers without a count of tokens are booked at the most they can cost."
     notes = (
         "Scores of examples that no search has seen; p by random changes of sign.",
         *[f"Form, told from the examples tuned on: {bench.form}"] * (FORM in row.scores),
         f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
-        f"{row.found.stop_reason}. Paid by this run: {paid}{more}.",
-        *[booked] * bool(unmetered),
+        f"{row.found.stop_reason}.",
     )
     header = (
         "prompt",
@@ -154,6 +148,34 @@ def _table(bench: ServiceBench, row: ServiceRow, bills: Mapping[str, ChatLedger]
         "share\nunread",
     )
     return Grid(f"{bench.chat.model}, {bench.path}, seed {row.seed}", header, cells, notes)
+
+
+def _paid(bills: Mapping[str, ChatLedger], *, in_store: bool) -> list[str]:
+    from zo_bilevel.support.tables import number
+
+    paid = "; ".join(
+        f"{name} {ledger.spent.answers} answers, {number(ledger.spent.cost)}"
+        for name, ledger in bills.items()
+    )
+    total = number(math.fsum({id(k.bill): k.bill.total for k in bills.values()}.values()))
+    more = f"; with earlier ones in its store: {total}" if in_store else ""
+    unmetered = sum(ledger.spent.unmetered for ledger in bills.values())
+    booked = f"{unmetered} answers without a count of tokens are booked at the most they can cost."
+    return [f"Paid by this run: {paid}{more}.", *[booked] * bool(unmetered)]
+
+
+def _better(rows: list[ServiceRow]) -> list[str]:
+    """Say where a prompt that needs no search is better."""
+    means = {
+        name: float(np.median([row.scores[name].value for row in rows]))
+        for name in (PLAIN, START, FORM)
+        if rows and name in rows[0].scores
+    }
+    found = np.median([row.scores[BEST].value for row in rows]) if rows else 1.0
+    best = max(means, key=lambda name: means[name], default="")
+    if not best or means[best] <= found:
+        return []
+    return [f"{best} is better here ({means[best]:.3f}) than what was found: use that instead."]
 
 
 def _gain(gain: PairedDifference) -> str:
