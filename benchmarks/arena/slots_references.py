@@ -1,23 +1,25 @@
-"""What is known to work on prompt slots: they choose how many examples to ask, which no solve does.
+"""Prompt slots where the method chooses how many examples to ask: the default and what is known.
 
-python -m benchmarks.arena.slots_references        # a minute; share of the possible gain
+python -m benchmarks.arena.slots_references        # share of the possible gain
+python -m benchmarks.arena.slots_references --calls 640 --kinds pairs --seeds 100 101
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import get_args
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+import zo_bilevel as zb
 from benchmarks.arena.slots_problems import CALLS, NAMES, lost_share
 from benchmarks.arena.slots_worlds import EXAMPLES, OPTIONS, SLOTS, Kind, World, make_world
 
 Picks = tuple[int, ...]
-SEEDS = 20
 RUNGS = (8, 16, 32, 64)
 CALLS_A_CANDIDATE = 20
 """What a candidate of successive halving costs, over all rungs."""
@@ -99,11 +101,27 @@ def additive_thompson(answers: Answers, calls: int, rng: np.random.Generator) ->
     return max(finalists, key=lambda p: answers.ask(p, examples) / each + _row(p) @ mean)
 
 
+def default_method(answers: Answers, calls: int, rng: np.random.Generator) -> Picks:
+    """`zb.minimize`, told that a solve may ask 4 to 64 examples."""
+
+    def wrong(phi: Mapping[str, Any], *, seed: int) -> zb.WithCost:
+        draw = np.random.default_rng(seed).choice(EXAMPLES, phi["examples"], replace=False)
+        right = answers.ask(tuple(phi[name] for name in NAMES), draw)
+        return zb.WithCost(1 - right / len(draw), len(draw))
+
+    space = zb.Space({name: zb.Choice(tuple(range(OPTIONS))) for name in NAMES})
+    problem = zb.Problem(space, wrong, fidelity=zb.Fidelity("examples", BATCH, EXAMPLES))
+    start, seed = dict.fromkeys(NAMES, 0), int(rng.integers(2**31))
+    found = zb.minimize(problem, max_cost=calls, initial=start, seed=seed).phi
+    return tuple(found[name] for name in NAMES)
+
+
 def _row(picks: Picks) -> NDArray[np.float64]:
     return np.concatenate([[1.0], np.eye(OPTIONS)[list(picks)].ravel()])
 
 
 REFERENCES: dict[str, Callable[[Answers, int, np.random.Generator], Picks]] = {
+    "default": default_method,
     "halving": successive_halving,
     "additive Thompson": additive_thompson,
 }
@@ -120,17 +138,22 @@ def share_gained(
 
 def main() -> None:
     """Print a table of all references on all kinds."""
-    kinds = get_args(Kind)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arena.slots_references")
+    parser.add_argument("--calls", type=int, nargs="*", default=CALLS)
+    parser.add_argument("--kinds", nargs="*", default=get_args(Kind), choices=get_args(Kind))
+    parser.add_argument("--seeds", type=int, nargs="*", default=range(20))
+    parser.add_argument("--only", nargs="*", default=list(REFERENCES), choices=list(REFERENCES))
+    options = parser.parse_args()
+    kinds = options.kinds
     table = Table("reference", "answers", "calls", *kinds, title="share of the possible gain")
-    for reference in REFERENCES:
+    for reference in options.only:
         for is_noisy in (False, True):
-            for calls in CALLS:
-                shares = [
-                    np.mean(
-                        [share_gained(reference, k, is_noisy, calls, s)[0] for s in range(SEEDS)]
-                    )
+            for calls in options.calls:
+                found = [
+                    [share_gained(reference, k, is_noisy, calls, s)[0] for s in options.seeds]
                     for k in kinds
                 ]
+                shares = [float(np.mean(each)) for each in found]
                 words = "noisy" if is_noisy else "fixed"
                 table.add_row(reference, words, str(calls), *(f"{share:.3f}" for share in shares))
     Console().print(table)

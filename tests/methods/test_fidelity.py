@@ -160,3 +160,34 @@ def test_bad_input_is_refused_by_name():
         zb.minimize(decay(inner=lambda phi: euler(phi).theta), max_solves=20)
     with pytest.raises(zb.InputError, match="'steps' must cost less at 20 than at 400"):
         zb.minimize(decay(inner=lambda phi: zb.WithCost(euler(phi).theta, 1.0)), max_solves=20)
+
+
+def answered(asked, chances):
+    """A share of wrong answers to examples drawn anew, so many as the level says."""
+
+    def inner(phi, *, seed):
+        asked.append((phi["k"], phi["examples"]))
+        draws = np.random.default_rng(seed).random(phi["examples"])
+        return zb.WithCost(float(np.mean(draws > chances[phi["k"]])), float(phi["examples"]))
+
+    return inner
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_settings_are_raced_on_few_examples_and_the_best_is_judged_on_all(width):
+    chances = np.random.default_rng(3).random(12) * 0.6
+    chances[7] = 0.95
+    asked = []
+    space = zb.Space(k=zb.Choice(list(range(12))))
+    fidelity = zb.Fidelity("examples", 4, 64)
+    problem = zb.Problem(space, answered(asked, chances), name="answers", fidelity=fidelity)
+    result = zb.minimize(problem, max_cost=640, round_width=width)
+    assert result.phi["k"] == 7
+    assert 640 - 64 < result.cost <= 640
+    levels = [level for _, level in asked]
+    assert (levels[0], levels[-1], asked[-1][0]) == (64, 64, 7)
+    assert levels.count(64) <= 3
+    assert levels.count(4) > 100
+    times = [asked.count((option, 4)) for option in range(12)]
+    assert times[7] == max(times) > 3 * np.median(times)
+    assert result.loss == result.history[-1].loss  # on all examples, drawn afresh

@@ -31,8 +31,9 @@ class Order:
         self.solves = solves
 
 
-def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0):
-    point = Point(np.zeros(1), role=role, derivative=Order(more) if more else None)
+def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0, level=None):
+    order = Order(more) if more else None
+    point = Point(np.zeros(1), role=role, derivative=order, level=level)
     found = loss if status == "ok" else math.inf
     return Evaluation(point, status, np.zeros(1), found, 0.0, cost, error)
 
@@ -87,7 +88,7 @@ def test_every_solve_is_booked_and_the_best_is_the_lowest_that_is_ok():
     assert books.charge(solved(1.0, role="confirm")).best_loss == 2.0
     assert books.charge(solved(status="failed", error="broken")).best_loss == 2.0
     assert books.charge(solved(0.5, more=4)).best_loss == 0.5
-    assert (books.solves, books.cost, books.num_priced, books.highest_price) == (10, 0.75, 2, 0.5)
+    assert (books.solves, books.cost, books.highest_price) == (10, 0.75, 0.5)
     assert books.failures == {"failed": 1}
     assert [r.solve for r in books.history] == [1, 2, 3, 4, 5, 10]
 
@@ -263,6 +264,21 @@ class TestRoom:
             rooms.append(books.room(99))
             books.charge(solved())
         assert rooms == [1] * 8 + [2] * 4
+
+    def test_cheap_solves_go_on_where_a_full_one_would_cost_too_much(self):
+        books = ledger(max_cost=100.0)
+        books.charge(solved(cost=64.0))
+        for _ in range(2):
+            books.charge(solved(cost=4.0, role="cheap", level=4))
+        assert books.room(3) == 0  # 28 left
+        assert books.room(3, 4) == 2  # as many as prices of that level were seen
+        assert books.room(3, 8) == 0  # none was
+        cheap, full = Point(np.zeros(1), level=4), Point(np.zeros(1))
+        assert books.affordable([cheap, cheap]) == 2
+        assert books.affordable([cheap, full]) == 0
+        for _ in range(7):
+            books.charge(solved(cost=4.0, role="cheap", level=4))
+        assert books.room(1, 4) == 0
 
     def test_money_that_is_exactly_enough_is_enough(self):
         books = ledger(max_cost=0.3)

@@ -47,6 +47,7 @@ class Search:
         watch: Told each hypergradient by methods that have one, shape `(N,)`, scaled.
         max_solves: How many solves the run may spend, for methods that plan ahead, or `None`
             when that is not known. A hint: the loop alone enforces budgets.
+        max_cost: What it may cost, likewise.
         notes: What the method tells the loop.
         stream: Random numbers of its solves: another one when only that lets the start solve.
         rules: When the run ends before its budget is spent.
@@ -60,6 +61,7 @@ class Search:
     round_width: int = 1
     watch: Callable[[FloatArray], None] | None = None
     max_solves: int | None = None
+    max_cost: float | None = None
     notes: Notes = field(default_factory=Notes)
     stream: tuple[int, ...] = (0,)
     rules: StopRules = field(default_factory=StopRules)
@@ -199,6 +201,7 @@ class Method(ABC):
         initial: Mapping[str, Any] | None = None,
         round_width: int = 1,
         max_solves: int | None = None,
+        max_cost: float | None = None,
         rules: StopRules | None = None,
         asynchronous: bool = False,
         known: Sequence[Evaluation] = (),
@@ -211,6 +214,7 @@ class Method(ABC):
             initial: Start by name; missing names take the middle of their range.
             round_width: Solves that may run at once, >= 1.
             max_solves: How many solves will be spent, >= 1, for methods that plan ahead.
+            max_cost: What they may cost, likewise.
             rules: When the run ends before that.
             asynchronous: Whether it will be told answers one by one, as they arrive.
             known: Solves made before, all ok.
@@ -236,6 +240,7 @@ class Method(ABC):
             seed,
             round_width,
             max_solves=max_solves,
+            max_cost=max_cost,
             rules=rules,
             is_asynchronous=asynchronous,
             known=known,

@@ -12,7 +12,9 @@ from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.starts import NO_START, find_start
 from zo_bilevel.methods.shared.whole_rounds import whole
+from zo_bilevel.methods.trust_region.racing_search import RacingSearch
 from zo_bilevel.methods.trust_region.trust_region import TrustRegion
+from zo_bilevel.solve.dispatch.base import takes_seed
 
 
 @final
@@ -26,7 +28,7 @@ class DefaultMethod(Method):
     the vertices of a linear program do, has no useful differences: then the trust region goes on.
 
     Where the problem has a fidelity, vectors are searched on two levels first, and everything else
-    by races.
+    by races; integers and choices draw by draw where a solve takes a seed.
     """
 
     name = "default"
@@ -44,6 +46,9 @@ class DefaultMethod(Method):
         is_vector = not discrete.all() and not is_penalized and search.bind(first).is_vector
         if search.problem.fidelity is not None:
             part = dataclasses.replace(search, is_asynchronous=False)
+            if discrete.any() and takes_seed(search.problem.inner):
+                racing = RacingSearch(part, first, search.problem.fidelity)
+                return (yield from whole(search, racing.rounds()))
             if not is_vector or discrete.any():
                 return (yield from whole(search, race(part, first)))
             first = yield from whole(search, descend_on_two_levels(part, first))

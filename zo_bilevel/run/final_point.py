@@ -83,6 +83,8 @@ def confirm(
     wanted = keep_back(ledger)
     ledger.reserve, ledger.cost_reserve = 0, 0.0
     repeats = ledger.room(wanted) // len(candidates)
+    if repeats < 1 and ledger.room(1):  # enough for one: for what rests on more than luck
+        candidates, repeats = candidates[-1:], 1
     if repeats < 1:
         return None
     points = [

@@ -11,6 +11,7 @@ from zo_bilevel.methods.notes import LAST_SOLVES
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.budget import Budget, PaidTime
+from zo_bilevel.run.prices import Prices
 from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
@@ -22,10 +23,6 @@ USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_T
 """A first solve that ends so is the user's mistake: further points would only repeat it."""
 MIN_SOLVES_TO_JUDGE_FAILURES = 20
 MIN_SOLVES_TO_JUDGE_PRICES = 100
-PRICE_SAFETY_FACTOR = 2.0
-"""Times their mean that prices may turn out to be, where several solves run at once."""
-PRICE_DEVIATIONS = 3.0
-"""Standard deviations above their mean that the prices of a round may add up to."""
 
 
 @final
@@ -50,9 +47,8 @@ class Ledger:
         self.solves = 0
         self.rounds = 0
         self.cost = 0.0
-        self.highest_price = 0.0
-        self.num_priced = 0
-        self._squared_prices = 0.0
+        self._prices = Prices()
+        self._cheap_prices: dict[float, Prices] = {}
         self.failures: Counter[str] = Counter()
         self.incomplete: list[str] = []
         self._best = BestSoFar()
@@ -69,6 +65,11 @@ class Ledger:
     def best(self) -> Evaluation | None:
         """The best solve, those that judge the final point apart."""
         return self._best.evaluation
+
+    @property
+    def highest_price(self) -> float:
+        """Of the solves so far."""
+        return self._prices.highest
 
     @property
     def best_loss(self) -> float:
@@ -108,8 +109,13 @@ class Ledger:
         self.time.before += left if 0.0 < left < math.inf else 0.0
         return self.spent_reason()
 
-    def room(self, wanted: int) -> int:
-        """How many of the solves wanted may still be started without overrunning a limit."""
+    def room(self, wanted: int, level: float | None = None) -> int:
+        """How many of the solves wanted may still be started without overrunning a limit.
+
+        Args:
+            wanted: >= 0.
+            level: Of all of them, where it is below the full one.
+        """
         limits = self.budget
         if limits.max_solves is not None:
             wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
@@ -118,35 +124,25 @@ class Ledger:
         if self.seconds_left() <= 0:
             return 0
         if limits.max_cost is not None:
-            wanted = min(
-                wanted, self._payable(wanted, limits.max_cost - self.cost_reserve - self.cost)
-            )
+            left = limits.max_cost - self.cost_reserve - self.cost
+            wanted = min(wanted, self._payable(wanted, left, level))
         return max(wanted, 0)
 
-    def _payable(self, wanted: int, left: float) -> int:
+    def _payable(self, wanted: int, left: float, level: float | None) -> int:
         """How many solves may run at once on so much money; no more than have had a price."""
         if self.highest_price == 0.0:
             return max(1, len(self.history) // 4)
-        count = min(wanted, self.num_priced)
-        while count > 0 and self._set_aside(count) > left * (1 + 1e-12):
+        prices = self._prices if level is None else self._cheap_prices.get(level, self._prices)
+        count = min(wanted, prices.count)
+        while count > 0 and prices.set_aside(count) > left * (1 + 1e-12):
             count -= 1
         return count
 
-    def _set_aside(self, count: int) -> float:
-        """What so many solves at once may cost, by the prices seen.
-
-        One at the highest price and the others at their mean, with a margin for how much they vary;
-        and no less than twice the mean for each, as those seen may not be typical.
-        """
-        others, mean = count - 1, self.cost / self.num_priced
-        variance = max(self._squared_prices / self.num_priced - mean**2, 0.0)
-        margin = PRICE_DEVIATIONS * math.sqrt(others * variance)
-        several = PRICE_SAFETY_FACTOR * mean * count if others else 0.0
-        return max(self.highest_price + others * mean + margin, several)
-
     def affordable(self, points: Sequence[Point]) -> int:
         """How many points of a round, from the first, may be started."""
-        count, limit = self.room(len(points)), self.budget.max_solves
+        levels = {point.level for point in points}
+        level = levels.pop() if len(levels) == 1 else None
+        count, limit = self.room(len(points), level), self.budget.max_solves
         left = math.inf if limit is None else limit - self.reserve - self.solves
         while count and sum(point.solves for point in points[:count]) > left:
             count -= 1
@@ -170,9 +166,9 @@ class Ledger:
         """Book one solve; `evaluation`: in the order of its round."""
         self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
-        self.num_priced += evaluation.cost > 0.0
-        self._squared_prices += evaluation.cost**2
-        self.highest_price = max(self.highest_price, evaluation.cost)
+        self._prices.see(evaluation.cost)
+        if evaluation.point.level is not None:
+            self._cheap_prices.setdefault(evaluation.point.level, Prices()).see(evaluation.cost)
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"

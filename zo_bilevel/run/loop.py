@@ -161,6 +161,7 @@ def minimize(
             initial=start,
             round_width=round_width,
             max_solves=ledger.budget.max_solves or None,
+            max_cost=ledger.budget.max_cost,
             rules=rules,
             asynchronous=asynchronous,
             known=warm.evaluations,

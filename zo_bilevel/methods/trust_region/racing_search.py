@@ -1,9 +1,9 @@
 """Integers and choices where solves draw random numbers: settings are raced, draw by draw.
 
-A solve is one draw, a mini-batch of examples for instance; how many a setting gets is decided
-here. A draw of all losses that the model deems possible proposes the next setting (Thompson
-sampling): new ones at first, those that may still be the best more and more often, at last a few
-finalists on the same draws.
+A solve is one draw, a mini-batch of examples for instance, at the cheapest level where there are
+levels; how many a setting gets is decided here. A draw of all losses that the model deems possible
+proposes the next setting (Thompson sampling): new ones at first, those that may still be the best
+more and more often, at last a few finalists on the same draws.
 
 Source: Thompson (1933); common random numbers: Law, Kelton (2000), "Simulation Modeling and
 Analysis", chapter 11.
@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.fidelity.levels import at_level, full_price
 from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
 from zo_bilevel.methods.trust_region.features import Features
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
 from zo_bilevel.methods.trust_region.setting_draws import SettingDraws
+from zo_bilevel.problem.fidelity import Fidelity
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import MIXED_STREAM
 from zo_bilevel.support.arrays import FloatArray
@@ -35,36 +37,58 @@ CERTAINTY_DRAWS = 2000
 
 @final
 class RacingSearch:
-    """The search over spaces with integers or choices, where a solve takes a seed."""
+    """The search over spaces with integers or choices, where a solve takes a seed.
 
-    def __init__(self, search: Search, first: Evaluation) -> None:
+    Args:
+        search: Problem, seed, round width, budget.
+        first: The solved start.
+        fidelity: Of the problem, if draws shall be cheap ones.
+    """
+
+    def __init__(self, search: Search, first: Evaluation, fidelity: Fidelity | None = None) -> None:
         self._search, self._features = search, Features(search.space)
         self._rng = search.rng(7)
         self._candidates = Candidates(self._features, self._rng)
         self._model = MixedModel(self._features.is_option, is_noisy=True)
-        self._draws = SettingDraws()
-        self._draws.add(self._features.row(first.point.x), first.loss)
-        self._solves, self._round = 1, 0
+        self._draws, self._first, self._fidelity = SettingDraws(), first, fidelity
+        self._solves, self._cost, self._round = 0, 0.0, 0
         self._final_draws: dict[bytes, int] = {}
 
     def rounds(self) -> Rounds:
         """Rounds for ever: more draws always tell more."""
+        drawn = [self._first]
+        if self._fidelity is not None:
+            self._cost = self._first.cost
+            drawn = yield [at_level(self._first.point, self._fidelity.cheap, self._fidelity)]
+            if drawn[0].ok:
+                full_price(self._fidelity, drawn[0], self._first)
+        self._learn(drawn)
         asked = self._on_fresh_draws(
             self._candidates.first(self._search.max_solves, self._search.round_width)
         )
         while True:
-            for evaluation in (yield asked):
-                loss = evaluation.loss if evaluation.ok else np.inf
-                self._draws.add(self._features.row(evaluation.point.x), loss)
-            self._solves += len(asked)
+            self._learn((yield asked))
             asked = self._propose()
+
+    def _learn(self, drawn: list[Evaluation]) -> None:
+        for evaluation in drawn:
+            loss = evaluation.loss if evaluation.ok else np.inf
+            self._draws.add(self._features.row(evaluation.point.x), loss)
+            self._cost += evaluation.cost
+        self._solves += len(drawn)
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether only the last share of the budget is left."""
+        search = self._search
+        spent = [(self._solves, search.max_solves), (self._cost, search.max_cost)]
+        return any(limit and part >= (1.0 - FINAL_SHARE) * limit for part, limit in spent)
 
     def _propose(self) -> list[Point]:
         rows, means, counts, squares = self._draws.data()
         self._model.learn(rows, means, counts, squares)
         order = np.argsort(self._model.predict(rows)[0], kind="stable")
-        width, limit = self._search.round_width, self._search.max_solves
-        is_final = limit is not None and self._solves >= (1.0 - FINAL_SHARE) * limit
+        width, is_final = self._search.round_width, self._is_final
         self._recommend(rows, order, is_final=is_final)
         if is_final:
             finalists = rows[order[:FINALISTS]]
@@ -98,14 +122,18 @@ class RacingSearch:
         for row in rows:
             again = seen[row.tobytes()] = seen.get(row.tobytes(), -1) + 1
             stream = (MIXED_STREAM, self._round, *(again,) * (again > 0))
-            points.append(Point(self._features.point(row), stream, "trial"))
+            points.append(self._point(row, stream))
         return points
 
     def _on_common_draw(self, row: FloatArray) -> Point:
         """The same draws for each finalist, in order."""
         key = row.tobytes()
         count = self._final_draws[key] = self._final_draws.get(key, 0) + 1
-        return Point(self._features.point(row), (MIXED_STREAM, 0, count), "trial")
+        return self._point(row, (MIXED_STREAM, 0, count))
+
+    def _point(self, row: FloatArray, stream: tuple[int, ...]) -> Point:
+        point, fidelity = Point(self._features.point(row), stream, "trial"), self._fidelity
+        return point if fidelity is None else at_level(point, fidelity.cheap, fidelity)
 
     def _recommend(self, rows: FloatArray, order: NDArray[np.intp], *, is_final: bool) -> None:
         """The solved setting of lowest modelled loss."""
