@@ -13,6 +13,7 @@ from zo_bilevel.methods.trust_region.bracket import BracketSearch
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_model import NoisyModel
+from zo_bilevel.methods.trust_region.paused import Paused
 from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
 from zo_bilevel.methods.trust_region.trust_step import ball_step
 from zo_bilevel.problem.theta import flatten_theta
@@ -493,3 +494,46 @@ def test_a_narrow_valley_across_all_parameters_is_followed(seed):
         return float(curvatures @ bent**2)
 
     assert zb.minimize(zb.Problem(reals(5), loss), METHOD, max_solves=500, seed=seed).loss < 0.5
+
+
+def test_a_population_takes_over_where_a_loss_jumps_from_draw_to_draw():
+    """A slope leads away from where it falls in steps: a descent follows it to -3.6 to -10.4."""
+    planes = np.random.default_rng(0).normal(size=(40, 12))
+
+    def falls(phi, *, seed):
+        limits = 4.5 + 0.2 * np.random.default_rng(seed).normal(size=40)
+        return 0.1 * float(np.sum(phi["x"] ** 2)) - float(np.sum(planes @ phi["x"] > limits))
+
+    problem = zb.Problem(reals(12, -3.0, 3.0), falls)
+    start = {"x": np.full(12, 0.3)}
+    for seed in (0, 1):
+        assert zb.minimize(problem, max_solves=200, seed=seed, initial=start).loss < -14.0
+
+
+def test_a_search_in_parts_asks_what_it_asks_in_one():
+    search = Search(sample_problem(), np.zeros(sample_problem().space.size))
+    first = Evaluation(search.point(search.start), "ok", np.zeros(1), 5.0)
+
+    def asked(limits):
+        part = ContinuousPart(search, first)
+        evolution = Evolution(part, part.start, 1.0, 6, np.random.default_rng(0))
+        paused, found = Paused(evolution, part), []
+        for limit in limits:
+            rounds = paused.until(limit).rounds()
+            points = next(rounds, None)
+            while points is not None:
+                found += [point.x for point in points]
+                told = [
+                    Evaluation(p, "ok", np.zeros(1), float(np.sum((p.x - 1.0) ** 2)))
+                    for p in points
+                ]
+                try:
+                    points = rounds.send(told)
+                except StopIteration:
+                    break
+        return found, paused.has_ended
+
+    (whole, has_ended), (parts, parts_ended) = asked([10**6]), asked([7, 7, 20, 10**6, 10**6])
+    np.testing.assert_array_equal(whole, parts)
+    assert has_ended
+    assert parts_ended

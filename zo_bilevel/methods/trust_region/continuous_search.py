@@ -24,12 +24,14 @@ from zo_bilevel.methods.trust_region.continuous_part import (
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
 from zo_bilevel.methods.trust_region.noisy_region import noisy_region
+from zo_bilevel.methods.trust_region.paused import Paused
 from zo_bilevel.methods.trust_region.region_arrivals import RegionArrivals
 from zo_bilevel.methods.trust_region.region_search import (
     MOST_DIRECTIONS,
     SMALLEST_RADIUS,
     RegionSearch,
 )
+from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.solve.streams import OTHER_SEED_STREAM
 from zo_bilevel.support.arrays import FloatArray
@@ -50,6 +52,9 @@ SEEDS_RADIUS = 0.3
 MOST_SEEDS = 200
 UNMOVED_DISTANCE = 1e-4
 """Minima of two seeds this close in scaled units are the same."""
+FEWEST_RACED, SLOW_GAIN, RUGGED_SIGMA = 10, 0.03, 1.0
+"""Parameters from which a descent takes turns with a population where solves draw random numbers;
+scaled step at which the population ends."""
 SAME_BASIN_DISTANCE = 0.2
 """Scaled distance from the end of an earlier descent within which none is begun again."""
 
@@ -71,6 +76,17 @@ class ContinuousSearch:
         self._may_restart = may_restart
         self._has_correlation = search.space.has_correlation
         self._minima: list[FloatArray] = []
+        self._races = (
+            may_restart
+            and len(self._part.start) >= FEWEST_RACED
+            and not self._part.is_asynchronous
+            and takes_seed(search.problem.inner)
+        )
+
+    @property
+    def _fewest(self) -> int:
+        """The smallest population."""
+        return max(self._part.width, 4 + int(3 * np.log(len(self._part.start))))
 
     @property
     def best(self) -> Evaluation:
@@ -125,8 +141,7 @@ class ContinuousSearch:
         narrow basins need the small.
         """
         part, rng = self._part, self._rng
-        fewest = max(part.width, 4 + int(3 * np.log(len(part.start))))
-        population = fewest * (2 ** (count // 2) if count % 2 == 0 else 1)
+        population = self._fewest * (2 ** (count // 2) if count % 2 == 0 else 1)
         rival, mean = part.best.loss, rng.uniform(*part.box)
         evolution = Evolution(part, mean, EVOLUTION_SIGMA, population, rng)
         yield evolution
@@ -167,7 +182,11 @@ class ContinuousSearch:
         part = self._part
         many = len(start) >= MANY_PARAMETERS and not self._has_correlation
         local = self._region(start, value, radius, leaves=many, rival=rival)
-        yield local
+        if self._races and not self._minima:
+            if not (yield from self._leads(local)):
+                return
+        else:
+            yield local
         too_many = len(start) > MOST_DIRECTIONS
         if local.is_plain or (too_many and (many or not local.drowned)):
             left = yield from self._in_blocks(radius, local.model.noise)
@@ -179,6 +198,27 @@ class ContinuousSearch:
         if local.drowned:
             source = islice(part.directions(), local.model.size, None)
             yield noisy_region(part, local, source, self._rng)
+
+    def _leads(self, local: RegionSearch) -> Generator[LocalSearch, None, bool]:
+        """A descent and a population in turns: whether the descent ends first.
+
+        No model foresees a loss that jumps from draw to draw; a wide population bears it, and is
+        soon below there. Whichever has gained more in its last turn has the next.
+        """
+        part, self._races = self._part, False
+        evolution = Evolution(part, part.start, RUGGED_SIGMA, self._fewest, self._rng)
+        both = Paused(local, part), Paused(evolution, part)
+        first, gains, turn = part.best.loss, [np.inf, np.inf], 1
+        while not any(search.has_ended for search in both):
+            turn = int(gains[1] > gains[0]) if gains[0] != gains[1] else 1 - turn
+            before = part.best.loss
+            yield both[turn].until(part.solves + len(part.start) + 1)
+            gain = before - part.best.loss
+            gains[turn] = gain if gain > SLOW_GAIN * (first - part.best.loss) else 0.0
+        if both[0].has_ended:
+            return True
+        yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
+        return False
 
     def _region(
         self,
