@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from zo_bilevel.methods.base import Method as Method
     from zo_bilevel.methods.baselines.bobyqa import BOBYQA as BOBYQA
     from zo_bilevel.methods.baselines.botorch import BoTorch as BoTorch
+    from zo_bilevel.methods.baselines.botorch import TuRBO as TuRBO
     from zo_bilevel.methods.baselines.cma import CMA as CMA
+    from zo_bilevel.methods.baselines.cma import LqCMA as LqCMA
     from zo_bilevel.methods.baselines.dfols import DFOLS as DFOLS
     from zo_bilevel.methods.baselines.esmda import ESMDA as ESMDA
-    from zo_bilevel.methods.baselines.lq_cma import LqCMA as LqCMA
     from zo_bilevel.methods.baselines.nevergrad import Nevergrad as Nevergrad
     from zo_bilevel.methods.baselines.optuna import Optuna as Optuna
-    from zo_bilevel.methods.baselines.optuna_hyperband import OptunaHyperband as OptunaHyperband
+    from zo_bilevel.methods.baselines.optuna import OptunaHyperband as OptunaHyperband
     from zo_bilevel.methods.baselines.pounders import POUNDERS as POUNDERS
     from zo_bilevel.methods.baselines.random_search import RandomSearch as RandomSearch
     from zo_bilevel.methods.baselines.scipy import Scipy as Scipy
     from zo_bilevel.methods.baselines.smac import SMAC as SMAC
-    from zo_bilevel.methods.baselines.turbo import TuRBO as TuRBO
     from zo_bilevel.methods.default import DefaultMethod as DefaultMethod
     from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton as GaussNewton
     from zo_bilevel.methods.gradient import GradientMethod as GradientMethod

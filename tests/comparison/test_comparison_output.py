@@ -14,7 +14,7 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.comparison.summaries import Reached, quantile, summarize
-from zo_bilevel.methods.baselines.missing import MissingMethod
+from zo_bilevel.methods.names import MissingMethod
 from zo_bilevel.report.figures import comparison_figure
 from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import InputError, MissingPackageError

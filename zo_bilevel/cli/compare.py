@@ -84,8 +84,7 @@ def methods_from_names(names: str) -> dict[str, Method]:
     Raises:
         InputError: If there is no name, one is unknown, or one comes twice.
     """
-    from zo_bilevel.methods.baselines.missing import MissingMethod
-    from zo_bilevel.methods.names import method_from_name
+    from zo_bilevel.methods.names import MissingMethod, method_from_name
     from zo_bilevel.support.errors import InputError, MissingPackageError
 
     methods: dict[str, Method] = {}

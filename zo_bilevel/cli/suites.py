@@ -10,8 +10,7 @@ from typing import TypeAlias, final
 from zo_bilevel.comparison.compare import compare
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.methods.base import Method
-from zo_bilevel.methods.baselines.missing import MissingMethod
-from zo_bilevel.methods.names import method_from_name
+from zo_bilevel.methods.names import MissingMethod, method_from_name
 from zo_bilevel.problem.task import Task
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.errors import InputError, MissingPackageError, unknown_name_message

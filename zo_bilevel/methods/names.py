@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, final
 
-from zo_bilevel.methods.base import Method
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.methods.base import Method, Rounds, Search
+from zo_bilevel.support.errors import InputError, MissingPackageError, unknown_name_message
 
 
 def _make(place: str, *options: Any, **more: Any) -> Method:  # noqa: ANN401 - the method's own
@@ -33,7 +33,7 @@ def _scipy(member: str) -> Method:
 def _optuna(member: str) -> Method:
     """Optuna's samplers TPE, GP (a Gaussian process) and CMA; Hyperband on levels of fidelity."""
     if member == "Hyperband":
-        return _make("baselines.optuna_hyperband.OptunaHyperband")
+        return _make("baselines.optuna.OptunaHyperband")
     return _make("baselines.optuna.Optuna", member)
 
 
@@ -57,10 +57,10 @@ METHOD_FACTORIES: dict[str, Callable[[], Method]] = {
     "bobyqa": partial(_make, "baselines.bobyqa.BOBYQA"),
     "bobyqa:prior": partial(_make, "baselines.bobyqa.BOBYQA", "prior"),
     "bobyqa:restarts": partial(_make, "baselines.bobyqa.BOBYQA", restarts=True),
-    "lq-cma": partial(_make, "baselines.lq_cma.LqCMA"),
-    "lq-cma:prior": partial(_make, "baselines.lq_cma.LqCMA", "prior"),
+    "lq-cma": partial(_make, "baselines.cma.LqCMA"),
+    "lq-cma:prior": partial(_make, "baselines.cma.LqCMA", "prior"),
     "botorch": partial(_make, "baselines.botorch.BoTorch"),
-    "turbo": partial(_make, "baselines.turbo.TuRBO"),
+    "turbo": partial(_make, "baselines.botorch.TuRBO"),
     "smac": partial(_make, "baselines.smac.SMAC"),
     "esmda": partial(_make, "baselines.esmda.ESMDA"),
 }
@@ -88,3 +88,21 @@ def method_from_name(name: str) -> Method:
         return METHOD_FACTORIES[name]()
     known = [*METHOD_FACTORIES, *(f"{family}:NAME" for family in METHOD_FAMILIES)]
     raise InputError(unknown_name_message("method", name, known))
+
+
+@final
+class MissingMethod(Method):
+    """Stands in a comparison for one whose package is not installed: it refuses every problem."""
+
+    def __init__(self, name: str, error: MissingPackageError) -> None:
+        self._name, self._error = name, error
+
+    @property
+    def name(self) -> str:
+        """Name of the method that is missing."""
+        return self._name
+
+    def rounds(self, search: Search) -> Rounds:  # noqa: ARG002 - there is nothing to search
+        """Refuse with `MissingPackageError`."""
+        raise self._error
+        yield []

@@ -10,7 +10,6 @@ from zo_bilevel.methods.baselines.limits import restarted
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.packages import import_optional
 
 MANY_SOLVES = 10**5
 
@@ -43,6 +42,8 @@ class BOBYQA(Baseline):
         model-based derivative-free optimization solvers", ACM TOMS 45(3).
     """
 
+    package = "pybobyqa", "baselines"
+
     def __init__(
         self,
         coordinates: str = "scaled",
@@ -55,7 +56,6 @@ class BOBYQA(Baseline):
         self.radius = finite_number("radius", radius, "> 0")
         self.noisy = noisy
         self.restarts = restarts
-        import_optional("pybobyqa", "BOBYQA", "baselines")
 
     @property
     def label(self) -> str:
@@ -64,7 +64,7 @@ class BOBYQA(Baseline):
 
     def drive(self, solves: Solves) -> str:
         """Run Py-BOBYQA to its end."""
-        place, library = solves.coordinates, import_optional("pybobyqa", "BOBYQA", "baselines")
+        place, library = solves.coordinates, self.library()
 
         def run(start: FloatArray) -> str:
             solution = library.solve(

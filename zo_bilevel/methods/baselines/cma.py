@@ -1,4 +1,4 @@
-"""CMA-ES by pycma, restarted with twice the population whenever it stops."""
+"""CMA-ES by pycma, plain and behind a quadratic model, restarted with twice the population."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
-from zo_bilevel.support.packages import import_optional
+
+PACKAGE = "cma", "baselines"
 
 
 @final
@@ -36,16 +37,12 @@ class CMA(Baseline):
         Hansen, "The CMA evolution strategy: a tutorial"; restarts: Auger and Hansen (2005).
     """
 
-    label = "cma"
-
-    def __init__(self, coordinates: str = "scaled") -> None:
-        super().__init__(coordinates)
-        import_optional("cma", "CMA", "baselines")
+    label, package = "cma", PACKAGE
 
     def drive(self, solves: Solves) -> str:
         """Generations, restarts, for as long as there are solves."""
         waiting = [solves.coordinates.start]
-        for strategy in strategies(solves):
+        for strategy in strategies(self.library(), solves):
             while not strategy.stop():
                 rows = strategy.ask()
                 losses = solves.losses([*waiting, *rows])
@@ -54,10 +51,52 @@ class CMA(Baseline):
         raise AssertionError("restarts do not end")
 
 
-def strategies(solves: Solves) -> Iterator[Any]:
+@final
+class LqCMA(Baseline):
+    """CMA-ES that asks a quadratic model first, as pycma's `fmin_lq_surr2`; one solve a round.
+
+    The start is solved first and belongs to the model. When pycma stops before the budget it
+    begins anew at a random place with twice the population and another model.
+
+    Args:
+        coordinates: "scaled", or "prior" for white coordinates of the prior.
+
+    Raises:
+        MissingPackageError: If pycma is not installed.
+
+    Example:
+        >>> from zo_bilevel import Problem, Real, Space, minimize
+        >>> problem = Problem(Space(a=Real(-1, 1), b=Real(-1, 1)), lambda p: p["a"]**2 + p["b"]**2)
+        >>> minimize(problem, LqCMA(), max_solves=60).loss < 1e-6
+        True
+
+    Source:
+        Hansen (2019), "A global surrogate assisted CMA-ES", GECCO.
+    """
+
+    label, package = "lq-cma", PACKAGE
+
+    def drive(self, solves: Solves) -> str:
+        """Generations, restarts, for as long as there are solves."""
+        models = self.library("cma.fitness_models")
+        start = solves.coordinates.start
+        first: float | None = solves.loss(start)
+        for strategy in strategies(self.library(), solves):
+            surrogate = models.SurrogatePopulation(solves.loss)
+            if first is not None:
+                surrogate.model.add_data_row(start, first)
+                first = None
+            while not strategy.stop():
+                rows = strategy.ask()
+                strategy.tell(rows, surrogate(rows))
+                strategy.inject([surrogate.model.xopt])
+        raise AssertionError("restarts do not end")
+
+
+def strategies(library: Any, solves: Solves) -> Iterator[Any]:  # noqa: ANN401 - no types
     """Strategies of pycma, each after the first at a random place with twice the population."""
-    library, place = import_optional("cma", "CMA", "baselines"), solves.coordinates
-    rng, mean = solves.search.rng(1), place.start
+    place, rng = solves.coordinates, solves.search.rng(1)
+    mean = place.start
     size = max(4 + int(3 * math.log(place.size)), solves.search.round_width)
     while True:
         options = {

@@ -6,12 +6,10 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.packages import import_optional
 
 MANY_SOLVES = 10**5  # DFO-LS fills lists of this length: 10**9 takes a minute and gigabytes
 GROW_ABOVE = 50
@@ -46,7 +44,7 @@ class DFOLS(Baseline):
         model-based derivative-free optimization solvers", ACM TOMS 45(3).
     """
 
-    label = "dfols"
+    label, package, needs_residuals = "dfols", ("dfols", "baselines"), True
 
     def __init__(
         self,
@@ -58,19 +56,10 @@ class DFOLS(Baseline):
         super().__init__(coordinates)
         self.growing = None if growing is None else whole_number("growing", growing, least=1)
         self.radius = None if radius is None else finite_number("radius", radius, "> 0")
-        import_optional("dfols", "DFOLS", "baselines")
-
-    def refuse(self, search: Search) -> None:
-        """Raise unless there are residuals.
-
-        Raises:
-            UnsupportedProblemError: If the problem is scalar or has another objective.
-        """
-        residuals_of(search, "DFO-LS")
 
     def drive(self, solves: Solves) -> str:
         """Run DFO-LS to its end."""
-        place, outer = solves.coordinates, residuals_of(solves.search, "DFO-LS")
+        place, outer = solves.coordinates, residuals_of(solves.search, self.label)
 
         def residuals(row: FloatArray) -> FloatArray:
             return solves.rule.residuals(solves.evaluate([row]), outer)[0]
@@ -81,7 +70,7 @@ class DFOLS(Baseline):
             directions = GROWING_DIRECTIONS
         if directions is not None:
             options["growing.ndirs_initial"] = min(directions, place.size)
-        solution = import_optional("dfols", "DFOLS", "baselines").solve(
+        solution = self.library().solve(
             residuals,
             place.start,
             bounds=None if place.is_white else (place.lower, place.upper),

@@ -6,12 +6,11 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
-from zo_bilevel.methods.baselines.threaded import Baseline, GiveUpError, Solves
+from zo_bilevel.methods.baselines.limits import GiveUpError
+from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.packages import import_optional
 
 SIZE_WITHOUT_BUDGET = 50
 SMALLEST_ENSEMBLE = 4
@@ -50,7 +49,8 @@ class ESMDA(Baseline):
         Computers & Geosciences 55.
     """
 
-    label = "esmda"
+    label, needs_residuals = "esmda", True
+    package = "iterative_ensemble_smoother", "baselines"
 
     def __init__(
         self,
@@ -65,15 +65,6 @@ class ESMDA(Baseline):
         self.ensemble_size = ensemble_size
         self.num_assimilations = whole_number("num_assimilations", num_assimilations, least=1)
         self.observation_error = finite_number("observation_error", observation_error, "> 0")
-        import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
-
-    def refuse(self, search: Search) -> None:
-        """Raise unless there are residuals.
-
-        Raises:
-            UnsupportedProblemError: If the problem is scalar or has another objective.
-        """
-        residuals_of(search, "ES-MDA")
 
     def _size(self, max_solves: int | None) -> int:
         if self.ensemble_size is not None:
@@ -103,7 +94,7 @@ class ESMDA(Baseline):
     def _solve(self, members: FloatArray, solves: Solves) -> tuple[FloatArray, FloatArray]:
         members = np.stack([solves.coordinates.to_x(member) for member in members.T], axis=1)
         evaluations = solves.evaluate(list(members.T))
-        outer = residuals_of(solves.search, "ES-MDA")
+        outer = residuals_of(solves.search, self.label)
         kept = [place for place, evaluation in enumerate(evaluations) if evaluation.ok]
         if len(kept) < 2:
             raise GiveUpError(f"esmda: {len(kept)} of {len(evaluations)} members left, 2 needed")
@@ -114,6 +105,7 @@ class ESMDA(Baseline):
         count = len(residuals)
         variance = float(np.median((residuals**2).sum(axis=0))) / count
         error = max(self.observation_error**2 * variance, np.finfo(float).tiny)
-        library = import_optional("iterative_ensemble_smoother", "ESMDA", "baselines")
         inflations = INFLATION_FALL ** -np.arange(self.num_assimilations, dtype=np.float64)
-        return library.ESMDA(np.full(count, error), np.zeros(count), alpha=inflations, seed=rng)
+        return self.library().ESMDA(
+            np.full(count, error), np.zeros(count), alpha=inflations, seed=rng
+        )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.baselines.threaded import GiveUpError, Solves
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError
+
+if TYPE_CHECKING:
+    from zo_bilevel.methods.baselines.threaded import Solves
+
+
+class GiveUpError(Exception):
+    """Raised by a baseline that cannot go on; the message becomes the reason to stop."""
 
 
 def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bool = False) -> None:

@@ -8,12 +8,13 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.base import Search
-from zo_bilevel.methods.baselines.nevergrad_parameters import NevergradParameters
+from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline, Solves
+from zo_bilevel.problem.parameters import Choice, Integer
+from zo_bilevel.problem.space import HALF_RANGE, Block, Space
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
-from zo_bilevel.support.packages import import_optional
 
 
 @final
@@ -41,7 +42,7 @@ class Nevergrad(Baseline):
         True
     """
 
-    is_asynchronous = True
+    is_asynchronous, package = True, ("nevergrad", "baselines")
 
     def __init__(
         self, optimizer: str, coordinates: str = "scaled", *, budget: int | None = None
@@ -49,7 +50,7 @@ class Nevergrad(Baseline):
         super().__init__(coordinates)
         if budget is not None:
             budget = whole_number("budget", budget, least=1)
-        registry = import_optional("nevergrad", "Nevergrad", "baselines").optimizers.registry
+        registry = self.library().optimizers.registry
         if optimizer not in registry:
             raise InputError(unknown_name_message("Nevergrad optimizer", optimizer, registry))
         self.optimizer = optimizer
@@ -73,10 +74,10 @@ class Nevergrad(Baseline):
                 f'{np.__version__}: pip install "numpy<2.4"'
             )
 
-    def _make(self, solves: Solves, random: int) -> tuple[Any, NevergradParameters]:
-        library, search = import_optional("nevergrad", "Nevergrad", "baselines"), solves.search
+    def _make(self, solves: Solves, random: int) -> tuple[Any, _Parameters]:
+        library, search = self.library(), solves.search
         factory = library.optimizers.registry[self.optimizer]
-        parameters = NevergradParameters(library, search.space, solves.coordinates)
+        parameters = _Parameters(library, search.space, solves.coordinates)
         parametrization = parameters.parametrization
         parametrization.random_state = np.random.RandomState(random)
         budget = search.max_solves if self.budget is None else self.budget
@@ -115,6 +116,91 @@ class Nevergrad(Baseline):
             _end_threads(optimizer)
 
 
+@final
+class _Parameters:
+    """What a Nevergrad user would write for a space.
+
+    Numbers are arrays in the coordinates of every method, with a mutation step of 1; integers are
+    arrays with integer casting, and choices `Choice`, one for each, so that the discrete
+    optimizers see what they are made for.
+
+    Args:
+        library: Nevergrad.
+        space: The space.
+        place: Coordinates of the search; those of a prior are numbers throughout.
+    """
+
+    def __init__(self, library: Any, space: Space, place: Coordinates) -> None:  # noqa: ANN401
+        self._space, self._place = space, place
+        self._is_native = bool(space.discrete.any()) and not place.is_white
+        if self._is_native:
+            parts = {}
+            for block in space.blocks:
+                parts.update(self._parts(library.p, block))
+            self.parametrization: Any = library.p.Dict(**parts)
+        else:
+            self.parametrization = self._array(library.p, slice(0, space.size))
+
+    def _array(self, kinds: Any, section: slice) -> Any:  # noqa: ANN401
+        array = kinds.Array(init=self._place.start[section]).set_mutation(sigma=1.0)
+        if not self._place.is_white:
+            array.set_bounds(self._place.lower[section], self._place.upper[section])
+        return array
+
+    def _parts(self, kinds: Any, block: Block) -> dict[str, Any]:  # noqa: ANN401
+        parameter = block.parameter
+        if isinstance(parameter, Choice):
+            count = len(parameter.options)
+            places = range((block.stop - block.start) // count)
+            return {_part(block, k): kinds.Choice(list(range(count))) for k in places}
+        if isinstance(parameter, Integer):
+            values = self._space.values(self._place.start)[block.section]
+            array = kinds.Array(init=values)
+            array.set_mutation(sigma=(parameter.upper - parameter.lower + 1) / (2 * HALF_RANGE))
+            array.set_bounds(float(parameter.lower), float(parameter.upper))
+            return {block.name: array.set_integer_casting()}
+        return {block.name: self._array(kinds, block.section)}
+
+    def row(self, value: Any) -> FloatArray:  # noqa: ANN401 - an array, or values by name
+        """Coordinates of a candidate: shape `(N,)`."""
+        if not self._is_native:
+            return np.asarray(value, dtype=np.float64)
+        row = self._place.start.copy()
+        for block in self._space.blocks:
+            parameter = block.parameter
+            if isinstance(parameter, Choice):
+                row[block.section] = self._scores(block, len(parameter.options), value)
+            elif isinstance(parameter, Integer):
+                found = np.asarray(value[block.name]).reshape(parameter.shape)
+                row[block.section] = self._space.encode({block.name: found})[block.section]
+            else:
+                row[block.section] = value[block.name]
+        return row
+
+    def _scores(self, block: Block, count: int, value: dict[str, Any]) -> FloatArray:
+        places = range((block.stop - block.start) // count)
+        picks = [int(value[_part(block, k)]) for k in places]
+        scores: FloatArray = np.eye(count)[picks].ravel()
+        return scores
+
+    def start(self) -> Any:  # noqa: ANN401 - an array, or values by name
+        """The value of the start, to suggest it."""
+        x = self._place.start
+        if not self._is_native:
+            return x
+        value: dict[str, Any] = {}
+        for block in self._space.blocks:
+            parameter = block.parameter
+            if isinstance(parameter, Choice):
+                picks = x[block.section].reshape(-1, len(parameter.options)).argmax(axis=1)
+                value |= {_part(block, k): int(pick) for k, pick in enumerate(picks)}
+            elif isinstance(parameter, Integer):
+                value[block.name] = self._space.values(x)[block.section]
+            else:
+                value[block.name] = x[block.section]
+        return value
+
+
 def _is_sequential(factory: Any) -> bool:  # noqa: ANN401 - a class without types
     return bool(getattr(factory, "no_parallelization", False))
 
@@ -133,3 +219,7 @@ def _end_threads(optimizer: Any) -> None:  # noqa: ANN401 - a class without type
                 if hasattr(inner, "ask") and hasattr(inner, "tell") and id(inner) not in seen:
                     seen.add(id(inner))
                     waiting.append(inner)
+
+
+def _part(block: Block, index: int) -> str:
+    return f"{block.name}[{index}]"

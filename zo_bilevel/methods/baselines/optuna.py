@@ -1,4 +1,4 @@
-"""Optuna's samplers, told integers and choices as what they are."""
+"""Optuna's samplers, told integers and choices as what they are, and its Hyperband."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
-from zo_bilevel.methods.base import Search
+import numpy as np
+
+from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.baselines.limits import refuse_discrete, refuse_many_solves, stop_at
 from zo_bilevel.methods.baselines.single_values import Item, SingleValues
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.fidelity.levels import at_level
+from zo_bilevel.methods.fidelity.race import FACTOR
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError, unknown_name_message
+from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 
+PACKAGE = "optuna", "optuna"
 SAMPLERS = {"TPE": "TPESampler", "GP": "GPSampler", "CMA": "CmaEsSampler"}
 GP_SOLVES = 500
 """The most solves of the Gaussian process: its own time grows with their cube."""
@@ -42,16 +47,15 @@ class Optuna(Baseline):
         Akiba et al. (2019), "Optuna: a next-generation hyperparameter optimization framework".
     """
 
-    is_asynchronous = True
+    is_asynchronous, package = True, PACKAGE
 
     def __init__(self, sampler: str = "TPE", **options: Any) -> None:  # noqa: ANN401 - to Optuna
         super().__init__()
         if sampler not in SAMPLERS:
             raise InputError(unknown_name_message("Optuna sampler", sampler, SAMPLERS))
         self.sampler, self.options = sampler, options
-        import_optional("optuna", "Optuna", "optuna")
         if sampler == "CMA":
-            import_optional("cmaes", "Optuna('CMA')", "optuna")
+            self.library("cmaes")
 
     @property
     def label(self) -> str:
@@ -72,9 +76,9 @@ class Optuna(Baseline):
 
     def drive(self, solves: Solves) -> str:
         """Ask and tell for as long as there are solves."""
-        library = import_optional("optuna", "Optuna", "optuna")
+        library = self.library()
         values = SingleValues(solves.search.space)
-        kinds = distributions_of(library, values)
+        kinds = _distributions(library, values)
         study = self._study(library, solves)
         study.enqueue_trial(values.of(solves.coordinates.start))
 
@@ -92,12 +96,64 @@ class Optuna(Baseline):
         if self.sampler == "CMA":
             options.setdefault("warn_independent_sampling", False)
         sampler = getattr(library.samplers, SAMPLERS[self.sampler])(**options)
-        with quietly(library):
+        with _quietly(library):
             return library.create_study(sampler=sampler)
 
 
+@final
+class OptunaHyperband(Method):
+    """TPE with Hyperband's pruner, on a problem with a fidelity.
+
+    A trial is solved at each level from the cheap one on, from its beginning, until the pruner
+    ends it or the full level is reached.
+
+    Raises:
+        MissingPackageError: If Optuna is not installed.
+
+    Source:
+        Li et al. (2018), "Hyperband"; Falkner et al. (2018), "BOHB".
+    """
+
+    name = "optuna:Hyperband"
+
+    def __init__(self) -> None:
+        import_optional("optuna", "OptunaHyperband", "optuna")
+
+    def rounds(self, search: Search) -> Rounds:
+        """One trial after the other, the start first.
+
+        Raises:
+            UnsupportedProblemError: If the problem has no fidelity.
+        """
+        fidelity = search.problem.fidelity
+        if fidelity is None:
+            raise UnsupportedProblemError(f"{self.name} needs a problem with a zb.Fidelity")
+        library: Any = import_optional("optuna", "OptunaHyperband", "optuna")
+        values = SingleValues(search.space)
+        kinds = _distributions(library, values)
+        levels = fidelity.levels(FACTOR)
+        pruner = library.pruners.HyperbandPruner(1, FACTOR ** (len(levels) - 1), FACTOR)
+        with _quietly(library):
+            sampler = library.samplers.TPESampler(seed=int(search.rng(1).integers(2**32)))
+            study = library.create_study(sampler=sampler, pruner=pruner)
+        study.enqueue_trial(values.of(search.start))
+        while True:
+            with _quietly(library):
+                trial = study.ask(kinds)
+            point = search.point(values.row(trial.params))
+            for rung, level in enumerate(levels):
+                (solved,) = yield [at_level(point, level, fidelity)]
+                loss = solved.loss if np.isfinite(solved.loss) else float(np.finfo(float).max)
+                trial.report(loss, FACTOR**rung)
+                if level < fidelity.full and trial.should_prune():
+                    study.tell(trial, state=library.trial.TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, loss)
+
+
 @contextmanager
-def quietly(library: Any) -> Iterator[None]:  # noqa: ANN401 - no types needed
+def _quietly(library: Any) -> Iterator[None]:  # noqa: ANN401 - no types needed
     """Without Optuna's messages."""
     loudness = library.logging.get_verbosity()
     library.logging.set_verbosity(library.logging.ERROR)
@@ -107,7 +163,7 @@ def quietly(library: Any) -> Iterator[None]:  # noqa: ANN401 - no types needed
         library.logging.set_verbosity(loudness)
 
 
-def distributions_of(library: Any, values: SingleValues) -> dict[str, Any]:  # noqa: ANN401
+def _distributions(library: Any, values: SingleValues) -> dict[str, Any]:  # noqa: ANN401
     """A space as Optuna names it."""
     return {item.name: _distribution(library, item) for item in values.items}
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.failure_values import residuals_of
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.packages import import_optional
 
 # POUNDERS allocates every point and residual of the budget at once
 SOLVES_WITHOUT_BUDGET: Final = 1000
@@ -42,30 +40,20 @@ class POUNDERS(Baseline):
         Advances and Trends in Optimization with Engineering Applications, SIAM.
     """
 
-    label = "pounders"
+    label, package, needs_residuals = "pounders", ("ibcdfo", "pounders"), True
 
     def __init__(self, coordinates: str = "scaled", *, radius: float = 1.0) -> None:
         super().__init__(coordinates)
         self.radius = finite_number("radius", radius, "> 0")
-        import_optional("ibcdfo", "POUNDERS", "pounders")
-
-    def refuse(self, search: Search) -> None:
-        """Raise unless there are residuals.
-
-        Raises:
-            UnsupportedProblemError: If the problem is scalar or has another objective.
-        """
-        residuals_of(search, "POUNDERS")
 
     def drive(self, solves: Solves) -> str:
         """Run POUNDERS to its end."""
-        place, outer = solves.coordinates, residuals_of(solves.search, "POUNDERS")
+        place, outer = solves.coordinates, residuals_of(solves.search, self.label)
 
         def residuals(row: FloatArray) -> FloatArray:
             return solves.rule.residuals(solves.evaluate([row]), outer)[0]
 
-        library = import_optional("ibcdfo.pounders.pounders", "POUNDERS", "pounders")
-        *_, flag, _ = library.pounders(
+        *_, flag, _ = self.library("ibcdfo.pounders.pounders").pounders(
             residuals,
             place.start[None],
             place.size,

@@ -9,7 +9,6 @@ from typing import Any, final
 from zo_bilevel.methods.baselines.single_values import SingleValues
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.packages import import_optional
 
 SILENT = 60  # above every level of Python's logging
 
@@ -33,18 +32,18 @@ class SMAC(Baseline):
         hyperparameter optimization", JMLR 23.
     """
 
-    label = "smac"
+    label, package = "smac", ("smac", "smac")
 
     def __init__(self) -> None:
         super().__init__()
-        import_optional("smac", "SMAC", "smac")
 
     def drive(self, solves: Solves) -> str:
         """Ask and tell for as long as there are solves."""
-        kinds = import_optional("smac.runhistory.dataclasses", "SMAC", "smac")
+        kinds = self.library("smac.runhistory.dataclasses")
         values, start = SingleValues(solves.search.space), solves.coordinates.start
         with tempfile.TemporaryDirectory() as folder:
-            space = _space(values, start, int(solves.search.rng(1).integers(2**31)))
+            seed = int(solves.search.rng(1).integers(2**31))
+            space = _space(self.library("ConfigSpace"), values, start, seed)
             facade = self._facade(solves, space, folder)
             trial, row = kinds.TrialInfo(space.get_default_configuration(), seed=0), start
             while True:
@@ -57,7 +56,7 @@ class SMAC(Baseline):
                 row = values.row(found)
 
     def _facade(self, solves: Solves, space: Any, folder: str) -> Any:  # noqa: ANN401 - no types
-        library = import_optional("smac", "SMAC", "smac")
+        library = self.library()
         scenario = library.Scenario(
             space,
             deterministic=True,
@@ -69,9 +68,9 @@ class SMAC(Baseline):
         return facade(scenario, _unused, overwrite=True, logging_level=SILENT)
 
 
-def _space(values: SingleValues, start: FloatArray, seed: int) -> Any:  # noqa: ANN401 - no types
+def _space(spaces: Any, values: SingleValues, start: FloatArray, seed: int) -> Any:  # noqa: ANN401
     """SMAC's space, its default the start; names of its own, since it forbids some."""
-    spaces, first = import_optional("ConfigSpace", "SMAC", "smac"), values.of(start)
+    first = values.of(start)
     space = spaces.ConfigurationSpace(seed=seed)
     for index, item in enumerate(values.items):
         name, default = f"p{index}", first[item.name]

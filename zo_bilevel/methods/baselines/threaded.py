@@ -1,4 +1,4 @@
-"""What every baseline library runs behind: its import, its thread, its silence.
+"""What every baseline library runs behind: its import, its limits, its thread, its silence.
 
 A library runs in a thread of its own, because many can only call back. The thread and its caller
 take turns, never at the same time, so that runs are deterministic. While the library has its
@@ -18,24 +18,26 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import NoReturn, TextIO, TypeVar, final
+from typing import Any, ClassVar, NoReturn, TextIO, TypeVar, final
 
 import numpy as np
 
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates, CoordinatesName, check_coordinates
-from zo_bilevel.methods.baselines.failure_values import FailureRule
+from zo_bilevel.methods.baselines.failure_values import FailureRule, residuals_of
+from zo_bilevel.methods.baselines.limits import (
+    GiveUpError,
+    refuse_discrete,
+    refuse_many_solves,
+)
 from zo_bilevel.methods.shared.starts import find_start
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError, ZoBilevelError
+from zo_bilevel.support.packages import import_optional
 
 CLOSING_SECONDS = 10.0
 Candidate = TypeVar("Candidate")
-
-
-class GiveUpError(Exception):
-    """Raised by a baseline that cannot go on; the message becomes the reason to stop."""
 
 
 class _ClosedError(BaseException):
@@ -132,13 +134,28 @@ class Baseline(Method):
 
     Raises:
         InputError: If it is neither.
+        MissingPackageError: If the library is not installed.
     """
 
-    is_asynchronous = False
+    package: ClassVar[tuple[str, str]] = ("scipy", "")
+    """What is imported, and the extra that brings it."""
+    is_asynchronous: ClassVar[bool] = False
     """Whether `drive` does nothing but `serve`, which needs no rounds."""
+    needs_residuals: ClassVar[bool] = False
+    why_no_discrete: ClassVar[str] = ""
+    """Why there may be no integers or choices, in words; empty where there may."""
+    most_solves: ClassVar[int | None] = None
+    """That its Gaussian process can carry."""
 
     def __init__(self, coordinates: str = "scaled") -> None:
         self.coordinates: CoordinatesName = check_coordinates(coordinates)
+        self.library()
+
+    @final
+    def library(self, module: str = "") -> Any:  # noqa: ANN401 - a module without types
+        """The package, or one of its modules; `MissingPackageError` if it is not installed."""
+        name, extra = self.package
+        return import_optional(module or name, type(self).__name__, extra)
 
     @property
     @abstractmethod
@@ -162,6 +179,12 @@ class Baseline(Method):
         Raises:
             UnsupportedProblemError: With the reason.
         """
+        if self.needs_residuals:
+            residuals_of(search, self.label)
+        if self.why_no_discrete:
+            refuse_discrete(search, self.label, self.why_no_discrete)
+        if self.most_solves is not None:
+            refuse_many_solves(search, self.label, self.most_solves)
 
     @abstractmethod
     def drive(self, solves: Solves) -> str:
