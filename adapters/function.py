@@ -7,11 +7,11 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import numpy as np
 
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import takes_seed
+from zo_bilevel.support.arguments import refuse_unknown
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, unknown_name_message
 

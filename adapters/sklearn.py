@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import numpy as np
 
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import refuse_unknown
 from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from zo_bilevel.comparison.comparison import Comparison as Comparison
     from zo_bilevel.estimators.fg2u import FG2U as FG2U
     from zo_bilevel.estimators.fg2u_zo import FG2UZO as FG2UZO
-    from zo_bilevel.estimators.implicit import ConjugateGradient as ConjugateGradient
-    from zo_bilevel.estimators.implicit import HessianFree as HessianFree
-    from zo_bilevel.estimators.implicit import Implicit as Implicit
-    from zo_bilevel.estimators.implicit import Neumann as Neumann
+    from zo_bilevel.estimators.reverse import ConjugateGradient as ConjugateGradient
+    from zo_bilevel.estimators.reverse import HessianFree as HessianFree
+    from zo_bilevel.estimators.reverse import Implicit as Implicit
+    from zo_bilevel.estimators.reverse import Neumann as Neumann
+    from zo_bilevel.estimators.reverse import ReverseUnroll as ReverseUnroll
+    from zo_bilevel.estimators.reverse import TruncatedUnroll as TruncatedUnroll
     from zo_bilevel.estimators.sketch import Hypergradient as Hypergradient
     from zo_bilevel.estimators.sketch import Sketch as Sketch
     from zo_bilevel.estimators.sparse_zo import SparseZO as SparseZO
-    from zo_bilevel.estimators.unroll import ReverseUnroll as ReverseUnroll
-    from zo_bilevel.estimators.unroll import TruncatedUnroll as TruncatedUnroll
     from zo_bilevel.methods.base import Method as Method
     from zo_bilevel.methods.baselines.bobyqa import BOBYQA as BOBYQA
     from zo_bilevel.methods.baselines.botorch import BoTorch as BoTorch

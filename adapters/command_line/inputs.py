@@ -19,9 +19,9 @@ from zo_bilevel.adapters.command_line.fields import (
     inside,
     written,
 )
-from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import refuse_unknown, refuse_unused
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError
 

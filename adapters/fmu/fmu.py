@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zo_bilevel.adapters.fmu.archive import FMUArchive, folder_kept
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Parameter
 from zo_bilevel.problem.space import Space
-from zo_bilevel.support.arguments import finite_number, one_of
+from zo_bilevel.support.arguments import finite_number, one_of, refuse_unknown
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError, WrongShapeError
 from zo_bilevel.support.packages import import_optional

@@ -12,9 +12,8 @@ import numpy as np
 from zo_bilevel.adapters.command_line.json_output import theta_at
 from zo_bilevel.adapters.http.connection import SHOWN_CHARACTERS, Connection
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.space import Space
-from zo_bilevel.support.arguments import finite_number, whole_number
+from zo_bilevel.support.arguments import finite_number, refuse_unknown, refuse_unused, whole_number
 from zo_bilevel.support.errors import InputError, SolveError
 from zo_bilevel.support.packages import import_optional
 from zo_bilevel.support.redaction import hide

@@ -6,9 +6,9 @@ from typing import Any, final
 import numpy as np
 import scipy.sparse
 
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space
+from zo_bilevel.support.arguments import refuse_unknown
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from zo_bilevel.adapters.linear_program.affine import AffineVector
 from zo_bilevel.adapters.linear_program.highs import Answer, Program, solve_program
-from zo_bilevel.problem.names import refuse_unused
 from zo_bilevel.problem.space import Space
-from zo_bilevel.support.arguments import finite_number
+from zo_bilevel.support.arguments import finite_number, refuse_unused
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, unknown_name_message
 from zo_bilevel.support.packages import import_optional

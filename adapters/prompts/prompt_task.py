@@ -20,13 +20,12 @@ from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade, mean_loss
 from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
-from zo_bilevel.problem.names import refuse_unknown, refuse_unused
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import WithCost
-from zo_bilevel.support.arguments import whole_number
+from zo_bilevel.support.arguments import refuse_unknown, refuse_unused, whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, SolveError, StopRunError
 

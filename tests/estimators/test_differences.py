@@ -5,7 +5,7 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.estimators.differences import Differences
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.solve.evaluation import Evaluation
 
 MATRIX = np.array([[1.0, 2.0], [0.0, 3.0], [4.0, -1.0]])

@@ -11,7 +11,7 @@ import zo_bilevel as zb
 from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import frame_correction
-from zo_bilevel.estimators.push import contracted, fitting
+from zo_bilevel.estimators.orders import contracted, fitting
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.run.evaluator import Evaluator
 

@@ -17,7 +17,7 @@ from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.failure_values import FailureRule
 from zo_bilevel.methods.names import method_from_name
-from zo_bilevel.problem.residuals import Residuals
+from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.solve.dispatch.serial import Serial
 

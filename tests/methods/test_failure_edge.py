@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.methods.constrained.failure_edge import FailureEdge
+from zo_bilevel.methods.constrained.known_points import FailureEdge
 
 
 def test_the_plane_is_the_farthest_that_has_all_failures_beyond():

@@ -10,7 +10,7 @@ import zo_bilevel as zb
 from zo_bilevel.methods.trust_region.features import Features
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
 from zo_bilevel.methods.trust_region.mixed_search import _compressed, _log_improvement
-from zo_bilevel.methods.trust_region.setting_draws import SettingDraws
+from zo_bilevel.methods.trust_region.racing_search import SettingDraws
 
 SLOTS = 5
 OPTIONS = 6

@@ -7,7 +7,7 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.problem.constraints import FeasibleSet
-from zo_bilevel.problem.inequality import Inequality
+from zo_bilevel.problem.expression import Inequality
 from zo_bilevel.problem.theta import flatten_theta
 
 SPACE = zb.Space(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.run.identity import open_recorder
 from zo_bilevel.solve.evaluation import Outcome, Point

@@ -15,7 +15,7 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.comparison.stored_runs import found_by, settings_of
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 from zo_bilevel.run.identity import objective_text
 from zo_bilevel.solve.evaluation import Point

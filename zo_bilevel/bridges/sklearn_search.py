@@ -7,12 +7,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.support.arguments import whole_number
+from zo_bilevel.support.arguments import refuse_unknown, whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.packages import import_optional
 

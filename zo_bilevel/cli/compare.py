@@ -156,8 +156,7 @@ def follow(
 def best_point(comparison: Comparison) -> str:
     """The best point of all runs in one sentence."""
     from zo_bilevel.comparison.summaries import level
-    from zo_bilevel.support.parameter_text import shown
-    from zo_bilevel.support.tables import number, wrapped
+    from zo_bilevel.support.tables import number, shown, wrapped
 
     if not any(run.phi for run in comparison.runs):
         return "no run found anything"

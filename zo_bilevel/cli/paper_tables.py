@@ -12,8 +12,7 @@ from zo_bilevel import tasks
 from zo_bilevel.estimators.base import GradientEstimator
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.estimators.implicit import HessianFree, Neumann
-from zo_bilevel.estimators.unroll import ReverseUnroll, TruncatedUnroll
+from zo_bilevel.estimators.reverse import HessianFree, Neumann, ReverseUnroll, TruncatedUnroll
 from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.gradient import GradientMethod

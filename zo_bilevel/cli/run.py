@@ -146,8 +146,7 @@ def report(
 
 
 def _parameters(task: Task, phi: Mapping[str, Any], errors: Mapping[str, Any]) -> Grid:
-    from zo_bilevel.support.parameter_text import deviation, shown
-    from zo_bilevel.support.tables import Grid, number
+    from zo_bilevel.support.tables import Grid, deviation, number, shown
 
     truth = task.truth or {}
     has_truth = any(name in truth for name in phi)

@@ -194,8 +194,7 @@ def _judged_loss(found: Run) -> str:
 
 
 def _best_point(number: int, phi: Mapping[str, Any]) -> str:
-    from zo_bilevel.support.parameter_text import shown
-    from zo_bilevel.support.tables import Grid
+    from zo_bilevel.support.tables import Grid, shown
 
     rows = tuple((name, shown(value)) for name, value in list(phi.items())[:MOST_PARAMETERS])
     left_out = len(phi) - len(rows)

@@ -1,7 +1,7 @@
 """Exact derivatives of an inner solver that has them, asked for like any other solve.
 
 A point may carry an order; on its way to a worker the order is bound to the problem and becomes
-a job's derivative (`push.py`, `pull.py`). So directions are split over workers, time limits hold
+a job's derivative (`orders.py`). So directions are split over workers, time limits hold
 and failures are values, as for plain solves.
 """
 

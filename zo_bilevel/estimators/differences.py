@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray

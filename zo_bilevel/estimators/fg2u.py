@@ -20,7 +20,7 @@ from zo_bilevel.estimators.derivatives import require_gradient
 from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space

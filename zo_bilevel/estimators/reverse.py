@@ -1,21 +1,34 @@
-"""What reverse estimators share: one point, one gradient pulled back to phi."""
+"""Estimators by reverse mode: back through the loop (RGU), its end (TRGU), or a fixed point.
+
+Sources: arXiv 2406.14095, section 2.2; truncation: Shaban et al. (2019), "Truncated
+Back-propagation for Bilevel Optimization", arXiv 1810.10667.
+
+With `theta = step(theta, phi)` at the end, `dtheta/dphi = (I - A)^-1 B`, where `A` and `B` are the
+step's derivatives. The implicit estimators differ in how they solve that linear system: not at all
+(Hessian-free), by a series (Lorraine, Vicol, Duvenaud 2020, "Optimizing Millions of
+Hyperparameters by Implicit Differentiation", arXiv 1911.02590), by conjugate gradients (Pedregosa
+2016, "Hyperparameter optimization with approximate gradient", arXiv 1602.02355) or by GMRES.
+All are biased as far as the loop has not converged.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 
 from zo_bilevel.estimators.base import SketchPlan
-from zo_bilevel.estimators.pull import Pull
+from zo_bilevel.estimators.derivatives import FixedPointSolver
+from zo_bilevel.estimators.orders import Pull
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InnerSolverError, UnsupportedProblemError
+from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedProblemError
 
 
 @final
@@ -89,3 +102,170 @@ class ReverseEstimator(ABC):
                 "estimators"
             )
         return PulledGradient(plan.x, evaluations[0].theta, evaluations[0].derivative.ravel())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReverseUnroll(ReverseEstimator):
+    """RGU: the exact hypergradient of the unrolled loop.
+
+    Args:
+        memory: "all" keeps every step: fastest, memory O(T). "sqrt" keeps sqrt(T) states and runs
+            the steps between them once more, memory O(sqrt(T)). A number of bytes keeps as much
+            as fits, and runs steps again as seldom as that allows.
+
+    Raises:
+        InputError: If memory is none of these.
+
+    Example:
+        >>> ReverseUnroll(memory="sqrt")
+        ReverseUnroll(memory='sqrt')
+    """
+
+    memory: Literal["all", "sqrt"] | int = "all"
+
+    def __post_init__(self) -> None:
+        is_bytes = isinstance(self.memory, int) and not isinstance(self.memory, bool)
+        if self.memory not in ("all", "sqrt") and not (is_bytes and int(self.memory) > 0):
+            raise InputError(
+                f"memory must be 'all', 'sqrt' or a number of bytes > 0, got {self.memory!r}"
+            )
+
+    @property
+    def order(self) -> Pull:
+        """Back through all of it."""
+        return Pull("trajectory", (("memory", self.memory),))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TruncatedUnroll(ReverseEstimator):
+    """TRGU: back through the last k steps only; biased, memory O(k).
+
+    Args:
+        num_steps: k, >= 1. With all T steps it equals `ReverseUnroll`.
+
+    Raises:
+        InputError: If `num_steps < 1`.
+
+    Example:
+        >>> TruncatedUnroll(5).num_steps
+        5
+    """
+
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_steps", whole_number("num_steps", self.num_steps, least=1))
+
+    @property
+    def order(self) -> Pull:
+        """Back through its end."""
+        return Pull("trajectory", (("last_steps", self.num_steps),))
+
+
+@dataclass(frozen=True, slots=True)
+class _FixedPoint(ReverseEstimator):
+    solver: ClassVar[FixedPointSolver]
+
+    terms: int
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", whole_number("terms", self.terms, least=1))
+        finite_number("tolerance", self.tolerance, ">= 0")
+
+    @property
+    def order(self) -> Pull:
+        """Products at the end of the loop."""
+        return _order(self.solver, self.terms, self.tolerance)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Neumann(_FixedPoint):
+    """By a Neumann series `sum_k A^k B`, for steps that contract.
+
+    Args:
+        terms: Terms of the series at the most, >= 1.
+        tolerance: The series ends when a term is smaller than this times the first; >= 0.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> Neumann(10).terms
+        10
+    """
+
+    solver = "neumann"
+
+    terms: int = 20
+    tolerance: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConjugateGradient(_FixedPoint):
+    """By conjugate gradients, for plain gradient descent that ends at a minimum.
+
+    Args:
+        terms: Products at the most, >= 1.
+        tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> ConjugateGradient(tolerance=1e-8).terms
+        100
+    """
+
+    solver = "conjugate_gradient"
+
+    terms: int = 100
+    tolerance: float = 1e-6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Implicit(_FixedPoint):
+    """By GMRES, for any inner solver that ends at a fixed point or an optimum.
+
+    Args:
+        terms: Products at the most, >= 1; each keeps one more vector of theta's size.
+        tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
+
+    Raises:
+        InputError: If an argument breaks its rule.
+
+    Example:
+        >>> Implicit().tolerance
+        1e-08
+    """
+
+    solver = "gmres"
+
+    terms: int = 100
+    tolerance: float = 1e-8
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HessianFree(ReverseEstimator):
+    """First term of the Neumann series: cheapest, most biased, memory of one step.
+
+    Example:
+        >>> HessianFree()
+        HessianFree()
+    """
+
+    @property
+    def order(self) -> Pull:
+        """One product at the end of the loop."""
+        return _order("neumann", 1, 0.0)
+
+
+def _order(solver: FixedPointSolver, terms: int, tolerance: float) -> Pull:
+    options = (("solver", solver), ("terms", terms), ("tolerance", tolerance))
+    return Pull("fixed_point", options)

@@ -13,9 +13,8 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.methods.notes import Notes
 from zo_bilevel.methods.penalty import penalized, penalized_arrivals
-from zo_bilevel.methods.state import State
+from zo_bilevel.methods.state import Notes, State
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.problem import Problem

@@ -6,7 +6,7 @@ import dataclasses
 from typing import final
 
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
-from zo_bilevel.methods.fidelity.race import race
+from zo_bilevel.methods.fidelity.levels import race
 from zo_bilevel.methods.fidelity.two_levels import descend_on_two_levels
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.methods.notes import Minimum, Notes
+from zo_bilevel.methods.state import Minimum, Notes
 from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import PHASE_KEY, solve_seed

@@ -13,7 +13,7 @@ import numpy as np
 
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO, FORWARD_RADIUS
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gradient import GradientMethod
 from zo_bilevel.methods.switches import (

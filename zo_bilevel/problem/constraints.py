@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.problem.inequality import Inequality
+from zo_bilevel.problem.expression import Inequality
 from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.space import Space

@@ -27,8 +27,7 @@ from zo_bilevel.problem.prior_term import prior_share
 from zo_bilevel.problem.solver_identity import solver_name
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.space_values import by_name
-from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
-from zo_bilevel.problem.unmeasured import Unmeasured
+from zo_bilevel.problem.theta import ThetaLayout, Unmeasured, flatten_theta
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError, InputError, described, shown

@@ -20,7 +20,6 @@ from zo_bilevel.problem.dependent import (
     without_prior,
 )
 from zo_bilevel.problem.far_bounds import Placements, placement_at
-from zo_bilevel.problem.names import refuse_unknown
 from zo_bilevel.problem.parameters import Choice, Integer, Log, Parameter, Real
 from zo_bilevel.problem.prior import Prior
 from zo_bilevel.problem.space_values import (
@@ -32,6 +31,7 @@ from zo_bilevel.problem.space_values import (
     whole_numbers,
 )
 from zo_bilevel.problem.tied_start import at_tied_values
+from zo_bilevel.support.arguments import refuse_unknown
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 

@@ -10,8 +10,7 @@ from zo_bilevel.report.page import check_page_path, environment
 from zo_bilevel.report.result_figure import MOST_BARS, drawn_result, known_uncertainty
 from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.result import Result
-from zo_bilevel.support.parameter_text import shown
-from zo_bilevel.support.tables import Grid, number
+from zo_bilevel.support.tables import Grid, number, shown
 
 
 def write_result_page(

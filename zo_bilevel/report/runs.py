@@ -28,7 +28,7 @@ def groups_of(
 
 
 def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
-    from zo_bilevel.support.parameter_text import deviation, shown
+    from zo_bilevel.support.tables import deviation, shown
 
     truth = comparison.truth or {}
     step = None if comparison.target is None else run.first_at(comparison.target)

@@ -13,7 +13,7 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.notes import Notes
+from zo_bilevel.methods.state import Notes
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Record

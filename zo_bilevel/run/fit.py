@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from zo_bilevel.methods.notes import Slopes
+from zo_bilevel.methods.state import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.residuals import Residuals
+from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.confidence import Uncertainty, block_names, describe_direction, flat_names
 from zo_bilevel.run.tied_errors import tied_errors

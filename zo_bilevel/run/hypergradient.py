@@ -9,7 +9,7 @@ import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.estimators.push import Push
+from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem

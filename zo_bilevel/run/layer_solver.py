@@ -10,7 +10,7 @@ from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
 from zo_bilevel.estimators.derivatives import ForwardDifferentiable
 from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
-from zo_bilevel.estimators.pull import Pull
+from zo_bilevel.estimators.orders import Pull
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.base import ThetaObjective

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from zo_bilevel.methods.notes import LAST_SOLVES
+from zo_bilevel.methods.state import LAST_SOLVES
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import WRONG_TYPE
 from zo_bilevel.run.budget import Budget, PaidTime

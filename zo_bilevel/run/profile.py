@@ -18,8 +18,8 @@ from typing import Any, final
 import numpy as np
 from scipy.special import stdtrit
 
+from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.problem.problem import Problem
-from zo_bilevel.problem.residuals import Residuals
 from zo_bilevel.run.confidence import flat_names, interval_text
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.fit import ROUNDING

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from zo_bilevel.methods.notes import Minimum, Slopes
+from zo_bilevel.methods.state import Minimum, Slopes
 from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError

@@ -3,7 +3,7 @@
 import numpy as np
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.methods.notes import Notes
+from zo_bilevel.methods.state import Notes
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
-from zo_bilevel.methods.notes import Slopes
+from zo_bilevel.methods.state import Slopes
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem

@@ -1,4 +1,4 @@
-"""Tables as plain text of a bounded width, and as Markdown."""
+"""Tables as plain text of a bounded width, and as Markdown; numbers and values for their cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import final
+from typing import Any, final
+
+import numpy as np
 
 from zo_bilevel.support.printable import printable
 
@@ -164,3 +166,30 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return ", ".join(names[:most]) + f", ... ({len(names)})"
+
+
+def shown(value: Any) -> str:  # noqa: ANN401 - any parameter value
+    """A parameter's value for a cell."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    array = np.asarray(value)
+    if array.shape and array.dtype.kind in "fiu":
+        return f"{array.size} values in {array.min():.4g}..{array.max():.4g}"
+    return str(value)
+
+
+def deviation(found: Any, truth: Any) -> str:  # noqa: ANN401 - any parameter value
+    """How far a parameter is from its true value, for a cell.
+
+    Args:
+        found: The value found.
+        truth: The true value.
+
+    Returns:
+        The relative error, of the Euclidean norm for arrays; the difference where the truth is 0.
+    """
+    one, other = np.asarray(found), np.asarray(truth)
+    if one.dtype.kind not in "fiu" or other.dtype.kind not in "fiu" or one.shape != other.shape:
+        return "same" if np.array_equal(one, other) else "differs"
+    distance, size = float(np.linalg.norm(one - other)), float(np.linalg.norm(other))
+    return percent(distance / size) if size > 0 else number(distance)

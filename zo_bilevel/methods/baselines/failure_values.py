@@ -9,7 +9,7 @@ import numpy as np
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.residuals import Residuals
+from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import UnsupportedProblemError

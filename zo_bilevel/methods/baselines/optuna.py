@@ -12,8 +12,7 @@ from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.baselines.limits import refuse_discrete, refuse_many_solves, stop_at
 from zo_bilevel.methods.baselines.single_values import Item, SingleValues
 from zo_bilevel.methods.baselines.threaded import Baseline, Solves
-from zo_bilevel.methods.fidelity.levels import at_level
-from zo_bilevel.methods.fidelity.race import FACTOR
+from zo_bilevel.methods.fidelity.levels import FACTOR, at_level
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.support.packages import import_optional

@@ -18,8 +18,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.constrained.failure_edge import SHARE, FailureEdge
-from zo_bilevel.methods.constrained.known_points import KnownPoints
+from zo_bilevel.methods.constrained.known_points import SHARE, FailureEdge, KnownPoints
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
 from zo_bilevel.methods.constrained.smooth_model import SmoothModel
 from zo_bilevel.methods.trust_region.continuous_part import RoundsThen

@@ -26,7 +26,7 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.fidelity.levels import at_level, fidelity_of, full_price
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
-from zo_bilevel.methods.notes import Notes
+from zo_bilevel.methods.state import Notes
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.solve.evaluation import Evaluation, Point

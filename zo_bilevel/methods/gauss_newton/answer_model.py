@@ -18,8 +18,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from zo_bilevel.methods.gauss_newton.observed_rows import ObservedRows
-from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
-from zo_bilevel.methods.gauss_newton.quadratic import Quadratic
+from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, Quadratic
 from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray

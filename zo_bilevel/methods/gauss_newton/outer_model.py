@@ -1,4 +1,4 @@
-"""The outer objective as Gauss-Newton sees it: value, slope and curvature in what is modelled.
+"""The outer objective as Gauss-Newton sees it, and the quadratic that the loss is taken for.
 
 What is modelled is the inner solution, scaled by the square roots of the weights when the
 objective is a weighted squared error, so that all components count the same. With a covariance or
@@ -7,6 +7,7 @@ priors it is the vector of all residuals in standard deviations, so that the pri
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -15,9 +16,38 @@ from scipy.linalg.lapack import dpotrf
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
-from zo_bilevel.problem.residuals import Residuals
+from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Quadratic:
+    """gradient . s + s . hessian s / 2, and what doubt about the slopes adds to the Hessian.
+
+    Args:
+        gradient: Shape `(b,)`.
+        hessian: Shape `(b, b)`.
+        doubt: Shape `(b, b)`.
+        ignorance: What the doubt about a direction would be if nothing were known of it.
+    """
+
+    gradient: FloatArray
+    hessian: FloatArray
+    doubt: FloatArray
+    ignorance: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it is."""
+        parts = self.gradient.sum() + self.hessian.sum() + self.doubt.sum() + self.ignorance
+        return bool(np.isfinite(parts))
+
+    def change(self, step: FloatArray, *, doubt: bool = False) -> float:
+        """Of the loss, along a step."""
+        matrix = self.hessian + self.doubt if doubt else self.hessian
+        return float(step @ (self.gradient + 0.5 * (matrix @ step)))
 
 
 @final

@@ -16,9 +16,9 @@ from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
-from zo_bilevel.methods.notes import Slopes
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.exploration import candidate_directions
+from zo_bilevel.methods.state import Slopes
 from zo_bilevel.problem.theta import UNMEASURED
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray

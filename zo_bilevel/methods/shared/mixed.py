@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator
 from typing import Protocol, TypeAlias
 
+import numpy as np
+
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.shared.discrete import neighbours
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
+from zo_bilevel.problem.parameters import Choice, Integer
+from zo_bilevel.problem.space import HALF_RANGE, Block, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
 
 Descent: TypeAlias = Generator[list[Point], list[Evaluation], Evaluation]
 
 MOST_DETOURS = 8
 """Settings descended into without gain before the search ends."""
+MOST_NEIGHBOURS = 64
 
 
 class Descend(Protocol):
@@ -74,3 +80,125 @@ def _setting(search: Search, evaluation: Evaluation) -> bytes:
     values = space.decode(evaluation.point.x)
     names = [b.name for b in space.blocks if space.discrete[b.start]]
     return repr([(name, values[name]) for name in names]).encode()
+
+
+def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
+    """Points that differ from `x` in one integer, by 1, 2, 4, ... units, or in one choice.
+
+    Args:
+        space: The space.
+        x: Scaled point, shape `(N,)`.
+        rng: Draws a sample when there are more than 64.
+
+    When all settings of the integers and choices together are at most 64, all others are given:
+    no step at a time can miss a pair that only pays together.
+
+    Returns:
+        Scaled points within the bounds.
+
+    Example:
+        >>> from zo_bilevel import Real
+        >>> scheme = Choice(["a", "b", "c"])
+        >>> space = Space(k=Integer(0, 99), scheme=scheme, r=Real(0, 1))
+        >>> start = space.encode({"k": 0, "scheme": "b"})
+        >>> found = neighbours(space, start, np.random.default_rng(0))
+        >>> [(p["k"], p["scheme"]) for p in map(space.decode, found[:4])]
+        [(1, 'b'), (2, 'b'), (4, 'b'), (8, 'b')]
+    """
+    every = _all_settings(space, x)
+    if every:
+        return every
+    moves: list[FloatArray] = []
+    for block in space.blocks:
+        if isinstance(block.parameter, Integer):
+            moves += _integer_moves(space, x, block.start, block.stop)
+        elif isinstance(block.parameter, Choice):
+            moves += _choice_moves(x, block.start, block.stop, len(block.parameter.options))
+    if len(moves) > MOST_NEIGHBOURS:
+        picked = sorted(rng.choice(len(moves), MOST_NEIGHBOURS, replace=False))
+        moves = [moves[index] for index in picked]
+    return moves
+
+
+def _all_settings(space: Space, x: FloatArray) -> list[FloatArray]:
+    """Every other setting of the integers and choices, when there are few."""
+    groups: list[list[tuple[slice, FloatArray]]] = []
+    count = 1
+    for block in space.blocks:
+        group = _block_settings(block)
+        for place in group:
+            count *= len(place)
+            if count > MOST_NEIGHBOURS:
+                return []
+        groups += group
+    points = []
+    for setting in itertools.product(*groups):
+        point = x.copy()
+        for section, values in setting:
+            point[section] = values
+        points.append(point)
+    here = space.steps(x)[space.is_integer], _choices(space, x)
+    return [
+        point
+        for point in points
+        if not np.array_equal(space.steps(point)[space.is_integer], here[0])
+        or _choices(space, point) != here[1]
+    ]
+
+
+def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
+    """For every single integer or choice of a block, its places in the vector and values."""
+    parameter = block.parameter
+    if isinstance(parameter, Integer):
+        count = parameter.upper - parameter.lower + 1
+        shown = min(count, MOST_NEIGHBOURS + 1)  # of more, it only matters that they are too many
+        share = (np.arange(shown, dtype=np.float64) + 0.5) / float(count)
+        levels = share * 2 * HALF_RANGE - HALF_RANGE
+        return [
+            [(slice(i, i + 1), levels[k : k + 1]) for k in range(shown)]
+            for i in range(block.start, block.stop)
+        ]
+    if isinstance(parameter, Choice):
+        count = len(parameter.options)
+        return [
+            [(slice(i, i + count), row) for row in np.eye(count)]
+            for i in range(block.start, block.stop, count)
+        ]
+    return []
+
+
+def _choices(space: Space, x: FloatArray) -> list[int]:
+    """The chosen option of every choice."""
+    chosen = []
+    for block in space.blocks:
+        if isinstance(block.parameter, Choice):
+            scores = x[block.section].reshape(-1, len(block.parameter.options))
+            chosen += [int(pick) for pick in np.argmax(scores, axis=1)]
+    return chosen
+
+
+def _integer_moves(space: Space, x: FloatArray, start: int, stop: int) -> list[FloatArray]:
+    moves = []
+    for index in range(start, stop):
+        stride = 1.0 / space.unit[index]
+        while stride < 2 * HALF_RANGE:
+            for moved_to in (x[index] - stride, x[index] + stride):
+                if abs(moved_to) < HALF_RANGE:
+                    moved = x.copy()
+                    moved[index] = moved_to
+                    moves.append(moved)
+            stride *= 2.0
+    return moves
+
+
+def _choice_moves(x: FloatArray, start: int, stop: int, count: int) -> list[FloatArray]:
+    moves = []
+    for first in range(start, stop, count):
+        chosen = int(np.argmax(x[first : first + count]))
+        for option in range(count):
+            if option != chosen:
+                moved = x.copy()
+                moved[first : first + count] = 0.0
+                moved[first + option] = 1.0
+                moves.append(moved)
+    return moves

@@ -1,4 +1,4 @@
-"""Mixed settings as rows of features: scaled numbers, and the index of each choice's option."""
+"""Mixed settings as rows of features, scaled numbers and indices of options; and draws of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ NARROWEST_MOVE, WIDEST_MOVE = -2.5, -0.3
 """Decimal logarithms of moves, in shares of a range."""
 MEAN_CHANGES = 1.5
 """Features changed by one move, in the mean, beside the one that always is."""
+MOVED_SETTINGS, FRESH_SETTINGS = 400, 100
+"""Moves from the best settings, and settings drawn from anywhere, that are compared at first."""
+NARROWING_ROUNDS = 3
+"""Rounds of moves from the best of them."""
+PARENTS = 8
+"""Settings that moves start from."""
+FEWEST_RANDOM_SETTINGS = 4
+"""Drawn before there is a model; one more than there are features, if that is more."""
+RANDOM_SHARE = 0.15
+"""They are at most this share of the budget."""
 
 
 @final
@@ -98,3 +108,29 @@ class Features:
         index = np.clip(index, 0, np.maximum(levels - 1, 0))
         on_level = ((index + 0.5) / np.maximum(levels, 1) - 0.5) * 2 * HALF_RANGE
         return np.asarray(np.where(levels > 0, on_level, rows))
+
+
+@final
+class Candidates:
+    """Draws settings to be compared."""
+
+    def __init__(self, features: Features, rng: np.random.Generator) -> None:
+        self._features, self._rng = features, rng
+
+    def first(self, max_solves: int | None, width: int) -> FloatArray:
+        """Settings to solve before there is a model, shape `(count, d)`."""
+        count = max(FEWEST_RANDOM_SETTINGS, self._features.size + 1)
+        if max_solves is not None:
+            count = min(count, int(RANDOM_SHARE * max_solves))
+        return self._features.draw(max(1, count, width), self._rng)
+
+    def around(self, rows: FloatArray, order: NDArray[np.intp]) -> FloatArray:
+        """Moves from the first rows of an order, and rows anywhere."""
+        parents = rows[order[:PARENTS]]
+        picked = np.minimum(self._rng.geometric(0.4, MOVED_SETTINGS) - 1, len(parents) - 1)
+        fresh = self._features.draw(FRESH_SETTINGS, self._rng)
+        return np.vstack([self.moves(parents[picked]), fresh])
+
+    def moves(self, rows: FloatArray) -> FloatArray:
+        """One move from each row."""
+        return self._features.moves(rows, self._rng)

@@ -16,9 +16,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
-from zo_bilevel.methods.trust_region.features import Features
+from zo_bilevel.methods.trust_region.features import NARROWING_ROUNDS, PARENTS, Candidates, Features
 from zo_bilevel.methods.trust_region.mixed_model import MOST_POINTS, MixedModel
 from zo_bilevel.methods.trust_region.region_search import SMALLEST_RADIUS, RegionSearch
 from zo_bilevel.solve.evaluation import Evaluation

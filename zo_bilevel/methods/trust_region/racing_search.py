@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.fidelity.levels import at_level, full_price
-from zo_bilevel.methods.trust_region.candidates import NARROWING_ROUNDS, PARENTS, Candidates
-from zo_bilevel.methods.trust_region.features import Features
+from zo_bilevel.methods.trust_region.features import NARROWING_ROUNDS, PARENTS, Candidates, Features
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
-from zo_bilevel.methods.trust_region.setting_draws import SettingDraws
 from zo_bilevel.problem.fidelity import Fidelity
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import MIXED_STREAM
@@ -33,6 +31,10 @@ COMPARED_SETTINGS = 100
 """Those that may be the best, from which the next moves start."""
 CERTAINTY_DRAWS = 2000
 """Of the losses of all settings solved, that show how often the one recommended is the best."""
+MOST_SETTINGS = 300
+"""The model is fitted to so many: half of them the best, half the latest."""
+COMPRESSED_SHARE = 0.1
+"""Of all losses, the highest: brought nearer, so that penalties do not hide the rest."""
 
 
 @final
@@ -142,3 +144,46 @@ class RacingSearch:
         if is_final:
             draws = self._model.samples(rows[order[: 2 * FINALISTS]], CERTAINTY_DRAWS, self._rng)
             notes.certainty = float(np.mean(draws.argmin(axis=1) == 0))
+
+
+@final
+class SettingDraws:
+    """Every loss seen, by setting."""
+
+    def __init__(self) -> None:
+        self._index: dict[bytes, int] = {}
+        self._rows: list[FloatArray] = []
+        self._of: list[int] = []
+        self._losses: list[float] = []
+
+    def add(self, row: FloatArray, loss: float) -> None:
+        """Take in one solve; the loss is infinite where it failed."""
+        key = row.tobytes()
+        if key not in self._index:
+            self._index[key] = len(self._rows)
+            self._rows.append(row)
+        self._of.append(self._index[key])
+        self._losses.append(loss)
+
+    def data(self) -> tuple[FloatArray, FloatArray, NDArray[np.intp], float]:
+        """Settings `(m, d)`, mean losses `(m,)`, draws of each, and their squares around the means.
+
+        Losses among the highest are compressed: the logarithm of how far they lie above the others.
+        """
+        losses, of = np.array(self._losses), np.array(self._of)
+        finite = np.isfinite(losses)
+        losses = np.where(finite, losses, losses[finite].max())
+        best, high = float(losses.min()), float(np.quantile(losses, 1 - COMPRESSED_SHARE))
+        if high > best:
+            height = (losses - best) / (high - best)
+            losses = np.where(height > 1.0, 1.0 + np.log(np.maximum(height, 1.0)), height)
+        counts = np.bincount(of)
+        means = np.bincount(of, losses) / counts
+        kept = np.arange(len(counts))
+        if len(counts) > MOST_SETTINGS:
+            careful = (counts * means + losses.mean()) / (counts + 1)
+            best_half = np.argsort(careful, kind="stable")[: MOST_SETTINGS // 2]
+            kept = np.unique(np.concatenate([best_half, kept[-MOST_SETTINGS // 2 :]]))
+        squares = np.bincount(of, np.square(losses - means[of]))
+        rows = np.array(self._rows)[kept]
+        return rows, means[kept], counts[kept], float(squares[kept].sum())

@@ -16,8 +16,7 @@ from zo_bilevel.problem.objectives.alignment import (
 )
 from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.objectives.covariance import covariance_factor
-from zo_bilevel.problem.theta import ThetaLayout, flatten_theta
-from zo_bilevel.problem.unmeasured import Unmeasured
+from zo_bilevel.problem.theta import ThetaLayout, Unmeasured, flatten_theta
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
 

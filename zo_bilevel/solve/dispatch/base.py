@@ -15,8 +15,7 @@ import numpy as np
 from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import solver_identity, solver_name
-from zo_bilevel.problem.theta import flatten_theta
-from zo_bilevel.problem.unmeasured import Unmeasured
+from zo_bilevel.problem.theta import Unmeasured, flatten_theta
 from zo_bilevel.solve.derivative import WithDerivative
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.arguments import finite_number
