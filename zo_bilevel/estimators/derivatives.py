@@ -112,11 +112,7 @@ def needs_solver(problem: Problem, who: str, method: str) -> str:
 
 
 def refuse_discrete(space: Space) -> None:
-    """Refuse a space with a parameter that has no derivative.
-
-    Raises:
-        UnsupportedProblemError: Naming it.
-    """
+    """Refuse a space with a parameter that has no derivative, naming it."""
     for name, parameter in space.parameters.items():
         if type(parameter).__name__ in ("Integer", "Choice"):
             raise UnsupportedProblemError(

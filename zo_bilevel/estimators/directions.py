@@ -96,16 +96,14 @@ def _in_frames(size: int, count: int, draw: Callable[[int], FloatArray]) -> Floa
         block = min(count, size)
         blocks.append(draw(block))
         count -= block
-    frames: FloatArray = np.concatenate(blocks, axis=1)
-    return frames
+    return np.asarray(np.concatenate(blocks, axis=1))
 
 
 def _orthonormal(size: int, count: int, rng: np.random.Generator) -> FloatArray:
     q, r = np.linalg.qr(rng.standard_normal((size, count)))
     # signs of r's diagonal make the frame uniform (Mezzadri 2007, "How to generate random
     # matrices from the classical compact groups")
-    uniform: FloatArray = q * np.where(np.diag(r) < 0, -1.0, 1.0) * np.sqrt(size)
-    return uniform
+    return np.asarray(q * np.where(np.diag(r) < 0, -1.0, 1.0) * np.sqrt(size))
 
 
 def _axes(size: int, count: int, rng: np.random.Generator) -> FloatArray:

@@ -150,10 +150,6 @@ def _warn_of_rounding(differences: FloatArray, base: FloatArray, dtype: str, rad
 def coordinate_stretch(space: Space, step: float) -> FloatArray:
     """How much farther than `step` each coordinate is probed: integers and choices are coarse.
 
-    Args:
-        space: The space.
-        step: Radius of continuous coordinates, scaled.
-
     Returns:
         Shape `(N,)`, >= 1: one for continuous coordinates, one whole unit for integers, one
         scaled unit of score for choices.
@@ -161,5 +157,4 @@ def coordinate_stretch(space: Space, step: float) -> FloatArray:
     reach = np.full(space.size, step)
     reach[space.is_integer] = np.maximum(step, 1.0 / space.unit[space.is_integer])
     reach[space.is_choice] = max(step, CHOICE_RADIUS)
-    stretch: FloatArray = reach / step
-    return stretch
+    return np.asarray(reach / step)

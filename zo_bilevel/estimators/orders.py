@@ -189,8 +189,7 @@ def contracted(parts: list[Any], gradient: FloatArray) -> FloatArray:
             totals = totals + np.array(
                 [np.asarray(row, dtype=np.float64) @ weights for row in rows]
             )
-    found: FloatArray = totals.cpu().numpy() if hasattr(totals, "cpu") else np.asarray(totals)
-    return found
+    return np.asarray(totals.cpu().numpy() if hasattr(totals, "cpu") else totals)
 
 
 def _whole(chunks: Iterator[tuple[Any, Any, Any]]) -> WithDerivative:
@@ -234,11 +233,7 @@ class Pull:
         return repr(self).encode()
 
     def bind(self, problem: Problem, x: FloatArray) -> Derivative:
-        """Check that the inner solver can be pulled through.
-
-        Raises:
-            UnsupportedProblemError: Naming the solver or the parameter that has no derivative.
-        """
+        """Check that the inner solver can be pulled through."""
         refuse_discrete(problem.space)
         if not isinstance(problem.inner, ReverseDifferentiable):
             message = needs_solver(problem, "a reverse estimator", "pull_trajectory")

@@ -50,11 +50,7 @@ class PulledGradient:
     pulled: FloatArray
 
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
-        """`pulled + df/dx`, and a standard error of zero.
-
-        Returns:
-            Gradient and standard error per scaled unit, both `(N,)`.
-        """
+        """`pulled + df/dx`, and a standard error of zero."""
         gradient = self.pulled + bound.gradient(self.theta, self.x)[1]
         return gradient, np.zeros_like(gradient)
 

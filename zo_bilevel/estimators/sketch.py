@@ -76,27 +76,16 @@ class Sketch:
         """Derivative of the loss along each direction, explicit dependence on phi included.
 
         `w_k = <df/dtheta, JV_k> + <df/dx, v_k>`
-
-        Args:
-            bound: The problem.
-
-        Returns:
-            Shape `(b,)`.
         """
         if not bound.is_vector:
-            scalar_slopes: FloatArray = self.JV[0].copy()
-            return scalar_slopes
+            return np.asarray(self.JV[0].copy())
         theta_part, x_part = bound.gradient(self.theta, self.x)
-        slopes: FloatArray = theta_part @ self.JV + x_part @ self.V
-        return slopes
+        return np.asarray(theta_part @ self.JV + x_part @ self.V)
 
     def hypergradient(self, bound: BoundProblem) -> tuple[FloatArray, FloatArray]:
         """Unbiased estimate of the hypergradient and its standard error.
 
         `g = (1/b) sum_k w_k u_k`
-
-        Args:
-            bound: The problem.
 
         Returns:
             Estimate and standard error per scaled unit, both `(N,)`. The standard error is that of
@@ -138,9 +127,6 @@ class Sketch:
         """Gradient and generalised Gauss-Newton Hessian in the span of the directions.
 
         `H = [JV; V]' (hessian f) [JV; V]`
-
-        Args:
-            bound: The problem, vector-valued.
 
         Returns:
             Gradient `(b,)` and Hessian `(b, b)` in the coefficients of V.

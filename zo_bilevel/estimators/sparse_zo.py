@@ -106,12 +106,6 @@ class SparseZO:
     ) -> SketchPlan:
         """Choose the solves around `x`.
 
-        Args:
-            space: The space of `x`.
-            x: Scaled point, shape `(N,)`; near a bound the base point moves inside.
-            rng: Source of the direction of the check.
-            stream: Random stream shared by all solves of the sketch.
-
         Returns:
             The base point, one probe a group, and the check.
 
@@ -135,11 +129,6 @@ class SparseZO:
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> Sketch:
         """The whole Jacobian, checked.
-
-        Args:
-            plan: What was asked.
-            evaluations: The solves in the order of the plan.
-            bound: The problem.
 
         Raises:
             InputError: If the pattern does not fit the inner solution, or is not its own.

@@ -18,11 +18,6 @@ from zo_bilevel.support.arrays import FloatArray
 def named_tangents(space: Space, x: FloatArray, directions: Any) -> dict[str, Any]:  # noqa: ANN401
     """Turn scaled directions into tangents of the named values.
 
-    Args:
-        space: Of reals and logs only, and what is fixed or tied to them.
-        x: Scaled point, shape `(N,)`.
-        directions: Shape `(N, c)`, an array or a tensor.
-
     Returns:
         Per name, but for fixed ones, an array or tensor of shape `(c, *shape)`, in the user's
         units.
@@ -68,13 +63,7 @@ def tie_rates(space: Space, x: FloatArray) -> dict[str, FloatArray]:
 
 
 def scaled_gradient(space: Space, x: FloatArray, named: Mapping[str, FloatArray]) -> FloatArray:
-    """Turn a gradient by name into one in the scaled vector: shape `(N,)`.
-
-    Args:
-        space: Of reals and logs only, and what is fixed or tied to them.
-        x: Scaled point, shape `(N,)`.
-        named: Per name an array of the parameter's shape, per unit of the user.
-    """
+    """Turn a gradient by name into one in the scaled vector: shape `(N,)`."""
     gradient = np.concatenate([np.ravel(named[block.name]) for block in space.blocks])
     gradient = gradient * space.rates(x)
     for name, rates in tie_rates(space, x).items():

@@ -175,9 +175,6 @@ class Method(ABC):
     def kept_rounds(self, search: Search) -> Rounds:
         """The search, with a penalty where the method itself knows of no constraints.
 
-        Args:
-            search: Problem, start, seed, round width, whether answers arrive one by one.
-
         Raises:
             UnsupportedProblemError: If the method can keep none, or needs whole rounds.
         """

@@ -170,8 +170,7 @@ class _Descent:
     @property
     def x(self) -> FloatArray:
         """Scaled point, shape `(N,)`."""
-        x: FloatArray = self._position.detach().numpy().copy()
-        return x
+        return np.asarray(self._position.detach().numpy().copy())
 
     def keep(self) -> None:
         """Remember this point as one where the inner solver works."""

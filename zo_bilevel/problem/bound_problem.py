@@ -14,14 +14,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 @final
 class BoundProblem:
-    """A problem whose outer objective and structure of theta are known: pure numbers.
-
-    Args:
-        space: The meta-parameters.
-        outer: The resolved objective.
-        context: The space and theta's structure.
-        is_scalar: Whether methods may see only the loss.
-    """
+    """A problem whose outer objective and structure of theta are known: pure numbers."""
 
     def __init__(
         self, space: Space, outer: OuterObjective, context: OuterContext, is_scalar: bool

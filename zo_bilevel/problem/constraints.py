@@ -127,10 +127,6 @@ Constraint: TypeAlias = str | Linear | Output | Callable[[dict[str, Any]], Any]
 class FeasibleSet:
     """Where the constraints of a problem hold, in scaled coordinates.
 
-    Args:
-        space: The meta-parameters.
-        constraints: In any order.
-
     Raises:
         InputError: If one is of no kind there is, names what there is not, or cannot be computed.
 

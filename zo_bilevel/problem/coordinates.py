@@ -177,11 +177,7 @@ class Coordinates:
         return torch.where(torch.as_tensor(self.is_far), far, raw)
 
     def check_reach(self, wanted: FloatArray) -> None:
-        """Refuse values that lie further away than is searched.
-
-        Raises:
-            InputError: Naming the parameter and how far that is.
-        """
+        """Refuse values further away than is searched, naming the parameter and how far that is."""
         outside = self.is_far & ((wanted < self._low) | (wanted > self._high))
         for block in self.blocks if outside.any() else ():
             places = np.flatnonzero(outside[block.section]) + block.start

@@ -81,9 +81,6 @@ def as_dependent(value: Any) -> Any:  # noqa: ANN401 - whatever a space is given
 class Dependents:
     """The fixed and tied parameters of a space, added to the free ones in the declared order.
 
-    Args:
-        declared: All parameters by name.
-
     Raises:
         InputError: If a formula names no parameter, or formulas go round in a circle.
     """

@@ -57,14 +57,12 @@ def shrunk(g: FloatArray) -> FloatArray:
 
 def growth_rate(v: FloatArray) -> FloatArray:
     """Derivative of g."""
-    rate: FloatArray = np.cosh(GROWTH * _beyond(v, LAST))
-    return rate
+    return np.asarray(np.cosh(GROWTH * _beyond(v, LAST)))
 
 
 def _beyond(v: FloatArray, end: float) -> FloatArray:
     """How far beyond 1, at most up to an end: other parameters' numbers are of any size."""
-    beyond: FloatArray = np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end)
-    return beyond
+    return np.asarray(np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end))
 
 
 SMALLEST_SIZE = 1e-280
@@ -74,12 +72,7 @@ SMALLEST_SIZE = 1e-280
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """Where a parameter is searched, and in steps of which size.
-
-    Args:
-        center: Flat, of the parameter's size.
-        scale: Likewise, > 0.
-    """
+    """Where a parameter is searched, and in steps of which size > 0: flat, of its size."""
 
     center: FloatArray
     scale: FloatArray

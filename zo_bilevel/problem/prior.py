@@ -35,8 +35,7 @@ def cosine_spectrum(shape: tuple[int, ...], correlation_length: float) -> FloatA
     frequencies = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in shape], indexing="ij")
     squared = sum((np.pi * k * correlation_length) ** 2 for k in frequencies)
     weights: FloatArray = 1.0 / (1.0 + np.asarray(squared))
-    normalised: FloatArray = weights / np.sqrt(np.mean(weights**2))
-    return normalised
+    return np.asarray(weights / np.sqrt(np.mean(weights**2)))
 
 
 @final

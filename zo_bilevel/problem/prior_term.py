@@ -126,12 +126,7 @@ class Residuals:
         return self.prior is None and not self.objective.has_covariance
 
     def at(self, theta: FloatArray, x: FloatArray) -> FloatArray:
-        """The residuals of the data that are there, then those of the priors.
-
-        Args:
-            theta: Flat inner solution, shape `(m,)`.
-            x: Where it was solved, scaled, shape `(N,)`.
-        """
+        """The residuals of the data that are there, then those of the priors."""
         return self._joined(self.objective.whiten(theta - self.objective.target), x)
 
     def normalised(self, theta: FloatArray, x: FloatArray) -> FloatArray:
@@ -156,13 +151,7 @@ class Residuals:
         return target
 
     def slopes(self, derivative: FloatArray, x: FloatArray, directions: FloatArray) -> FloatArray:
-        """Derivatives of the residuals, shape `(size, b)`.
-
-        Args:
-            derivative: Of theta along the directions, shape `(m, b)`.
-            x: Where, scaled, shape `(N,)`.
-            directions: Shape `(N, b)`.
-        """
+        """Derivatives of the residuals, shape `(size, b)`."""
         rows = self.objective.whiten(derivative)
         if self.prior is None:
             return rows

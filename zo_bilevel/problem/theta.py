@@ -177,12 +177,7 @@ def _to_numpy(part: Any) -> NDArray[Any]:  # noqa: ANN401 - the user's value
 @final
 @dataclass(frozen=True, eq=False, slots=True)
 class Unmeasured:
-    """Where a target is missing, so that an inner solution may be NaN.
-
-    Args:
-        layout: Structure of the target.
-        is_missing: Shape `(m,)`, in its order.
-    """
+    """Where a target is missing, so that an inner solution may be NaN."""
 
     layout: ThetaLayout
     is_missing: NDArray[np.bool_]

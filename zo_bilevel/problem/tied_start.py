@@ -24,15 +24,7 @@ def at_tied_values(
     phi: Mapping[str, Any],
     x: FloatArray,
 ) -> FloatArray:
-    """Move the numbers that nobody gave to where tied parameters have the values given.
-
-    Args:
-        space: The free parameters.
-        decode: From a scaled vector to all values by name.
-        tied: Names of the tied parameters.
-        phi: Values given by name.
-        x: The start so far, scaled, shape `(N,)`.
-    """
+    """Move the numbers that nobody gave to where tied parameters have the values given."""
     try:
         wanted = {name: np.asarray(phi[name], np.float64) for name in tied if name in phi}
     except (TypeError, ValueError):

@@ -33,9 +33,6 @@ def own(value: Any) -> Any:  # noqa: ANN401 - the user's own value
 
     Other objects are handed on as they are, so that `phi["model"] is MODEL` stays true.
 
-    Args:
-        value: Any value.
-
     Example:
         >>> option = {"sizes": [1, 2]}
         >>> copy = own(option)

@@ -12,12 +12,7 @@ from typing import final
 @final
 @dataclass(slots=True)
 class Position:
-    """How many draws a repeatable run has made.
-
-    Args:
-        seed: Of the run.
-        draws: So far; set back by whoever runs some steps again.
-    """
+    """How many draws a repeatable run has made."""
 
     seed: int
     draws: int = 0

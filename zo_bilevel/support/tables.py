@@ -181,10 +181,6 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any parameter value
 def deviation(found: Any, truth: Any) -> str:  # noqa: ANN401 - any parameter value
     """How far a parameter is from its true value, for a cell.
 
-    Args:
-        found: The value found.
-        truth: The true value.
-
     Returns:
         The relative error, of the Euclidean norm for arrays; the difference where the truth is 0.
     """

@@ -133,11 +133,7 @@ class TuRBO(Baseline):
 
 @final
 class _UnitData:
-    """The solves of a run as a model wants them: points in the unit cube, values to maximize.
-
-    Args:
-        solves: The run; its coordinates have bounds.
-    """
+    """The solves of a run as a model wants them: points in the unit cube, values to maximize."""
 
     def __init__(self, solves: Solves) -> None:
         place = solves.coordinates

@@ -30,11 +30,6 @@ class Coordinates:
       bounds and 0 at the start; the coordinates of a field are the amplitudes of its modes, the
       smoothest first. Without a correlated field this is "scaled".
 
-    Args:
-        space: The space.
-        start: Scaled start, shape `(N,)`.
-        name: Which of the two.
-
     Example:
         >>> from zo_bilevel import Real
         >>> space = Space(a=Real(-1, 1))
@@ -61,15 +56,10 @@ class Coordinates:
         z = np.asarray(z, dtype=np.float64).reshape(self.size)
         x = self._start + self._prior.from_modes(z) if self.is_white else z
         x = np.where(np.isnan(x), self._start, x)
-        clipped: FloatArray = np.clip(x, self._space.lower, self._space.upper)
-        return clipped
+        return np.asarray(np.clip(x, self._space.lower, self._space.upper))
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
-        """A random place to start anew: uniform in the box, or a draw from the prior.
-
-        Returns:
-            Shape `(N,)`.
-        """
+        """A random place to start anew, `(N,)`: uniform in the box, or a draw from the prior."""
         if self.is_white:
             return rng.standard_normal(self.size)
         return rng.uniform(self.lower, self.upper)

@@ -61,11 +61,7 @@ class FailureRule:
     def residuals(
         self, evaluations: Sequence[Evaluation], residuals: Residuals
     ) -> list[FloatArray]:
-        """Residuals of one round, scaled so that their squares add up to the loss.
-
-        Returns:
-            Vectors of shape `(size,)`, in order.
-        """
+        """Residuals of one round, scaled so that their squares add up to the loss."""
         found = [
             None if e.theta is None else residuals.normalised(e.theta, e.point.x)
             for e in evaluations

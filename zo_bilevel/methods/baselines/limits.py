@@ -18,11 +18,7 @@ class GiveUpError(Exception):
 
 
 def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bool = False) -> None:
-    """Refuse integers and choices, or choices alone.
-
-    Raises:
-        UnsupportedProblemError: With how many coordinates are discrete.
-    """
+    """Refuse integers and choices, or choices alone, with how many coordinates they are."""
     space = search.space
     found = int((space.is_choice if only_choices else space.discrete).sum())
     if found:
@@ -33,11 +29,7 @@ def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bo
 
 
 def refuse_many_solves(search: Search, label: str, limit: int) -> None:
-    """Refuse more solves than a Gaussian process on all of them can carry.
-
-    Raises:
-        UnsupportedProblemError: With both numbers.
-    """
+    """Refuse more solves than a Gaussian process on all of them can carry."""
     if search.max_solves is not None and search.max_solves > limit:
         raise UnsupportedProblemError(
             f"{label} fits a Gaussian process to all solves, at a cost of their cube: max_solves "
@@ -46,22 +38,13 @@ def refuse_many_solves(search: Search, label: str, limit: int) -> None:
 
 
 def stop_at(solves: Solves, label: str, limit: int) -> None:
-    """End a run that was not told its budget once it has as many solves as can be carried.
-
-    Raises:
-        GiveUpError: When they are spent.
-    """
+    """End a run that was not told its budget once it has as many solves as can be carried."""
     if solves.count >= limit:
         raise GiveUpError(f"{label}: {limit} solves are all that its Gaussian process can carry")
 
 
 def restarted(solves: Solves, run: Callable[[FloatArray], str], *, is_endless: bool) -> str:
     """Run a local solver from the start and, if so wished, from random places for ever.
-
-    Args:
-        solves: The run.
-        run: From a start in the run's coordinates, shape `(N,)`, to the solver's last words.
-        is_endless: Whether to start anew; otherwise the solver runs once.
 
     Returns:
         The last words of a solver that runs once, or of one that no longer asks for anything.

@@ -123,11 +123,6 @@ class _Parameters:
     Numbers are arrays in the coordinates of every method, with a mutation step of 1; integers are
     arrays with integer casting, and choices `Choice`, one for each, so that the discrete
     optimizers see what they are made for.
-
-    Args:
-        library: Nevergrad.
-        space: The space.
-        place: Coordinates of the search; those of a prior are numbers throughout.
     """
 
     def __init__(self, library: Any, space: Space, place: Coordinates) -> None:  # noqa: ANN401
@@ -180,8 +175,7 @@ class _Parameters:
     def _scores(self, block: Block, count: int, value: dict[str, Any]) -> FloatArray:
         places = range((block.stop - block.start) // count)
         picks = [int(value[_part(block, k)]) for k in places]
-        scores: FloatArray = np.eye(count)[picks].ravel()
-        return scores
+        return np.asarray(np.eye(count)[picks].ravel())
 
     def start(self) -> Any:  # noqa: ANN401 - an array, or values by name
         """The value of the start, to suggest it."""

@@ -54,12 +54,7 @@ class _NoStartError(Exception):
 
 @final
 class Solves:
-    """What a library sees of the run, from its own thread: points in, evaluations out.
-
-    Args:
-        search: What the method starts from.
-        coordinates: Where the library searches.
-    """
+    """What a library sees of the run, from its own thread: points in, evaluations out."""
 
     def __init__(self, search: Search, coordinates: Coordinates) -> None:
         self.search = search
@@ -192,11 +187,7 @@ class Baseline(Method):
 
     @final
     def rounds(self, search: Search) -> Rounds:
-        """Each call of the library is a round.
-
-        Raises:
-            UnsupportedProblemError: If the library cannot work on this problem.
-        """
+        """Each call of the library is a round."""
         self.refuse(search)
         try:
             return (yield from self._coroutine(search, must_start=True))
@@ -208,12 +199,7 @@ class Baseline(Method):
 
     @final
     def arrivals(self, search: Search) -> Arrivals:
-        """The library's candidates, each told when it arrives.
-
-        Raises:
-            UnsupportedProblemError: If the library needs whole rounds, or cannot work on this
-                problem.
-        """
+        """The library's candidates, each told when it arrives."""
         if not self.is_asynchronous:
             return super().arrivals(search)
         self.refuse(search)

@@ -227,8 +227,7 @@ class ConstrainedSearch:
         return self._known.center.point.x
 
     def _within(self, step: FloatArray) -> FloatArray:
-        clipped: FloatArray = np.clip(self._x + step, self._space.lower, self._space.upper)
-        return clipped
+        return np.asarray(np.clip(self._x + step, self._space.lower, self._space.upper))
 
     def _inside(self, step: FloatArray) -> FloatArray:
         """A step, cut until it keeps what is known before a solve."""

@@ -27,12 +27,7 @@ SOLVED = 1e-9
 
 @final
 class KnownPoints:
-    """The points that solved since a start; one of them is the center.
-
-    Args:
-        feasible: The constraints.
-        is_vector: Whether the inner solution is modelled, rather than the loss alone.
-    """
+    """The points that solved since a start; one of them is the center."""
 
     def __init__(self, feasible: FeasibleSet, *, is_vector: bool) -> None:
         self._feasible, self._is_vector = feasible, is_vector
@@ -169,5 +164,4 @@ def _least(rows: FloatArray, count: int) -> FloatArray | None:
     residual = system @ nnls(system, aim)[0] - aim
     if -residual[-1] < SOLVED:
         return None
-    found: FloatArray = -residual[:-1] / residual[-1]
-    return found
+    return np.asarray(-residual[:-1] / residual[-1])

@@ -148,8 +148,7 @@ class ModelStep:
             constraints=rules,
             options={"maxiter": MOST_ITERATIONS, "ftol": ACCURACY},
         )
-        step: FloatArray = np.clip(found.x, low, high) if np.isfinite(found.x).all() else start
-        return step
+        return np.asarray(np.clip(found.x, low, high) if np.isfinite(found.x).all() else start)
 
     def _at(self, step: FloatArray) -> Prediction:
         key = step.tobytes()

@@ -73,13 +73,11 @@ class SmoothModel:
     def values(self, step: FloatArray) -> FloatArray:
         """At center + step, shape `(q,)`."""
         changes = self._rows.covariance_with(step, self.length) @ self._weights
-        found: FloatArray = self._values + changes
-        return found
+        return np.asarray(self._values + changes)
 
     def slopes(self, step: FloatArray) -> FloatArray:
         """Derivatives at center + step, shape `(q, n)`."""
         places, inverse = self._rows.places, self.length**-2.0
         product = places @ step
         factor = 1.0 + product * inverse * (1.0 + 0.5 * product * inverse)
-        slopes: FloatArray = self._weights.T @ (places * (factor / self._rows.norms)[:, None])
-        return slopes
+        return np.asarray(self._weights.T @ (places * (factor / self._rows.norms)[:, None]))

@@ -69,11 +69,7 @@ def full_price(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> float
 
 
 def race(search: Search, first: Evaluation) -> Rounds:
-    """Race after race, until the budget is spent.
-
-    Raises:
-        InputError: If the solver's levels have no price.
-    """
+    """Race after race, until the budget is spent."""
     fidelity = fidelity_of(search)
     levels = fidelity.levels(FACTOR)[-MOST_RUNGS - 1 :]
     levels = (fidelity.cheap, *levels[1:])

@@ -53,11 +53,7 @@ LEAST_GAIN = 0.5
 
 
 def descend_on_two_levels(search: Search, first: Evaluation) -> Solves:
-    """Descend while cheap solves lead to better full ones.
-
-    Raises:
-        InputError: If the solver's levels have no price.
-    """
+    """Descend while cheap solves lead to better full ones."""
     fidelity, bound = fidelity_of(search), search.bind(first)
     (cheap,) = yield [at_level(first.point, fidelity.cheap, fidelity)]
     if not cheap.ok:
@@ -118,8 +114,7 @@ class _Model:
     def theta(self, cheap: FloatArray) -> FloatArray:
         """Of the full level, from that of the cheap one."""
         moved = cheap - self.center.cheap
-        theta: FloatArray = self.center.exact + moved + self._gaps @ (self._inverse @ moved)
-        return theta
+        return np.asarray(self.center.exact + moved + self._gaps @ (self._inverse @ moved))
 
     def told(self, point: Point, solved: Evaluation) -> Evaluation:
         """A cheap solve as one of the full level at the point that was asked for."""

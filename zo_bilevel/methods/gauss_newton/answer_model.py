@@ -47,11 +47,6 @@ SHORTEST_VALUE = 1e-3
 class AnswerModel:
     """The inner solution around the best point so far.
 
-    Args:
-        outer: The outer objective.
-        center: Shape `(N,)`.
-        theta: The answer there, shape `(m,)`.
-
     Attributes:
         center: The best point, shape `(N,)`.
         theta: The answer there.
@@ -167,8 +162,7 @@ class AnswerModel:
             length = math.sqrt(rest @ rest)
             if length > NEW_DIRECTION * whole:
                 self._basis = np.asfortranarray(np.column_stack([self._basis, rest / length]))
-        found: FloatArray = self._basis.T @ displacement
-        return found
+        return np.asarray(self._basis.T @ displacement)
 
     # ---- the model ---------------------------------------------------------------------------
 
@@ -318,5 +312,4 @@ class AnswerModel:
 
 def _solved(factor: FloatArray, right: FloatArray) -> FloatArray:
     """`right`, of shape `(p,)` or `(p, k)`, solved by the lower Cholesky factor `(p, p)`."""
-    found: FloatArray = dpotrs(factor, right, lower=1)[0]
-    return found
+    return np.asarray(dpotrs(factor, right, lower=1)[0])

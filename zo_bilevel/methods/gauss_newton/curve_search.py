@@ -40,11 +40,6 @@ NEAREST = 1e-7
 class Curve:
     """What is known of a theta that one parameter moves.
 
-    Args:
-        low: Lower end of the range.
-        high: Upper end.
-        target: What theta should be, shape `(m,)`.
-
     Attributes:
         bound: How close theta may come to the target where it was asked for last, at best.
     """

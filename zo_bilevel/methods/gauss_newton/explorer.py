@@ -81,15 +81,10 @@ class Explorer:
 
     def clip(self, point: FloatArray) -> FloatArray:
         """The nearest point within the bounds."""
-        clipped: FloatArray = np.minimum(np.maximum(point, self.lower), self.upper)
-        return clipped
+        return np.asarray(np.minimum(np.maximum(point, self.lower), self.upper))
 
     def inside(self, unit: FloatArray, origin: FloatArray, radius: float) -> FloatArray | None:
-        """The longer of the two displacements `+-radius * unit` that the bounds leave.
-
-        Returns:
-            The displacement, or `None` when the bounds leave next to nothing.
-        """
+        """The longer of `+-radius * unit` that the bounds leave; `None` for next to nothing."""
         forward = self.clip(origin + radius * unit) - origin
         length = math.sqrt(forward @ forward)
         if length < 0.99 * radius:
@@ -103,12 +98,6 @@ class Explorer:
         self, count: int, basis: FloatArray, origin: FloatArray, radius: float
     ) -> list[tuple[FloatArray, FloatArray]]:
         """Up to `count` new directions and displacements along them.
-
-        Args:
-            count: How many are wanted.
-            basis: What is known already, orthonormal, shape `(N, b)`.
-            origin: Where the displacements begin.
-            radius: Their length.
 
         Returns:
             Pairs of a unit vector orthogonal to the basis and to each other, and a displacement.

@@ -111,13 +111,7 @@ class GaussNewton(Method):
     def continue_from(
         self, search: Search, first: Evaluation, detector: DiscontinuityDetector | None = None
     ) -> Rounds:
-        """The same, from a start that is solved.
-
-        Args:
-            search: Problem, start, seed, round width.
-            first: The solved start, ok, of a vector problem.
-            detector: Ends the search by a `DiscontinuityError` when answers jump.
-        """
+        """The same from a solved start; ends by `DiscontinuityError` where answers jump."""
         bound, feasible = search.bind(first), search.problem.feasible
         if isinstance(self.estimator, SparseZO) and (feasible or search.space.discrete.any()):
             raise UnsupportedProblemError(

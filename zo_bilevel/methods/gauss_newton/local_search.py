@@ -48,13 +48,7 @@ SURE = 3.0
 
 @final
 class LocalSearch:
-    """From one start until nothing is left to gain.
-
-    Args:
-        probing: Turns plans into rounds of points.
-        center: The start, shape `(N,)`.
-        theta: Modelled vector there, shape `(m,)`.
-    """
+    """From one start until nothing is left to gain."""
 
     def __init__(self, probing: Probing, center: FloatArray, theta: FloatArray) -> None:
         outer, self._probing = probing.outer, probing

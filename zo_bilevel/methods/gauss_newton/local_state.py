@@ -29,11 +29,6 @@ DROWNED = 0.01
 class LocalState:
     """State of one local search.
 
-    Args:
-        model: Of the inner solution, around the best point.
-        noise: Noise, and the length of differences.
-        explorer: Directions left, and the bounds.
-
     Attributes:
         trust: How far the model is trusted.
         differences: Since the last trial step.

@@ -108,9 +108,6 @@ class NoiseWatch:
 
         While no difference has moved a single component, each that does not is asked for again
         with a larger radius; what moves then shows how large it must be.
-
-        Args:
-            change: Of the modelled vector along the first differences, shape `(m,)`.
         """
         if np.any(change):
             self._has_moved, self._before = True, None
@@ -147,8 +144,7 @@ class NoiseWatch:
     def nearby(self, center: FloatArray) -> FloatArray:
         """A point so close to the center that only noise can tell them apart."""
         distance = self._repeat_distance / math.sqrt(center.size)
-        nearby: FloatArray = center + np.where(center > 0.0, -distance, distance)
-        return nearby
+        return np.asarray(center + np.where(center > 0.0, -distance, distance))
 
     def measure(self, model: AnswerModel, theta: FloatArray | None) -> bool:
         """Compare the solve next to the center with the center.

@@ -54,10 +54,6 @@ class Quadratic:
 class OuterModel:
     """A function of the modelled vector and the continuous coordinates.
 
-    Args:
-        bound: The problem, vector-valued.
-        first: A solve: the discrete coordinates, and whether the objective depends on phi itself.
-
     Attributes:
         is_quadratic: Whether the loss is `constant / 2 |theta - target|^2`.
         target: That target, shape `(m,)`; empty where there is none.
@@ -235,8 +231,7 @@ def nearest_convex(hessian: FloatArray) -> FloatArray:
     if not failed:
         return hessian
     values, vectors = np.linalg.eigh(hessian)
-    clipped: FloatArray = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    return clipped
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 
 
 def _depends_on_phi(bound: BoundProblem, theta: FloatArray, x: FloatArray) -> bool:

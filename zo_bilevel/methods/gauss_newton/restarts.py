@@ -27,14 +27,7 @@ UNEXPLAINED_SHARE = 1e-2
 
 @final
 class Restarts:
-    """Sobol points not yet used as a start, best first.
-
-    Args:
-        lower: Lower bounds, shape `(N,)`.
-        upper: Upper bounds.
-        seed: Of the Sobol sequence.
-        width: How many solves may run at once.
-    """
+    """Sobol points not yet used as a start, best first."""
 
     def __init__(self, lower: FloatArray, upper: FloatArray, seed: int, width: int) -> None:
         self._lower, self._upper, self._width = lower, upper, width
@@ -82,8 +75,7 @@ class Restarts:
 
             rng = np.random.default_rng(self._seed)
             self._sobol = qmc.Sobol(self._lower.size, scramble=True, rng=rng)
-        points: FloatArray = self._lower + (self._upper - self._lower) * self._sobol.random(count)
-        return points
+        return np.asarray(self._lower + (self._upper - self._lower) * self._sobol.random(count))
 
     def _best_waiting(self) -> tuple[float, FloatArray, FloatArray] | None:
         far = [

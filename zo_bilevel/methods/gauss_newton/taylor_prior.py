@@ -110,17 +110,11 @@ class Observations:
         return np.where(self.is_derivative, 0.0, 1.0 / self.norms)
 
     def second_order(self, weights: FloatArray, length: float) -> FloatArray:
-        """Second derivative at the center of `sum_i weights_i k(s_i, .)`, shape `(b, b)`.
-
-        Args:
-            weights: Shape `(p,)`.
-            length: `l` of (1).
-        """
+        """Second derivative at the center of `sum_i weights_i k(s_i, .)`, shape `(b, b)`."""
         values = np.where(self.is_derivative, 0.0, weights / self.norms)
         matrix: FloatArray = (self.places.T * values) @ self.places
         half = (self.ways.T * weights) @ self.places
-        found: FloatArray = np.asarray(matrix + half + half.T) / length**2
-        return found
+        return np.asarray((matrix + half + half.T) / length**2)
 
     def covariance_with(self, step: FloatArray, length: float) -> FloatArray:
         """Covariance of the rows with the change from the center to a step, shape `(p,)`."""
@@ -128,5 +122,4 @@ class Observations:
         product = self.places @ step
         value = product * (1.0 + product * inverse * (0.5 + product * (inverse / 6.0)))
         slope = (self.ways @ step) * (1.0 + product * inverse * (1.0 + product * (0.5 * inverse)))
-        found: FloatArray = np.where(self.is_derivative, slope, value) / self.norms
-        return found
+        return np.asarray(np.where(self.is_derivative, slope, value) / self.norms)

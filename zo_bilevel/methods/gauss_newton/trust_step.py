@@ -34,11 +34,7 @@ SINGULAR = 1e-14
 @final
 @dataclass(slots=True)
 class Trust:
-    """How far the model is trusted.
-
-    Args:
-        radius: Longest step, scaled.
-    """
+    """How far the model is trusted: the longest step, scaled."""
 
     radius: float
 

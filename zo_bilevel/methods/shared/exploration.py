@@ -69,8 +69,7 @@ def _roughness(shape: tuple[int, ...], length: float | None) -> FloatArray:
     axes = [np.arange(count, dtype=np.float64) for count in shape]
     squared = sum(k**2 for k in np.meshgrid(*axes, indexing="ij"))
     scale = np.pi * (DEFAULT_LENGTH if length is None else length)
-    rough: FloatArray = np.asarray(squared, dtype=np.float64).ravel() * scale**2
-    return rough
+    return np.asarray(squared, dtype=np.float64).ravel() * scale**2
 
 
 def orthogonal_part(direction: FloatArray, basis: FloatArray) -> FloatArray:

@@ -85,11 +85,6 @@ def _setting(search: Search, evaluation: Evaluation) -> bytes:
 def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
     """Points that differ from `x` in one integer, by 1, 2, 4, ... units, or in one choice.
 
-    Args:
-        space: The space.
-        x: Scaled point, shape `(N,)`.
-        rng: Draws a sample when there are more than 64.
-
     When all settings of the integers and choices together are at most 64, all others are given:
     no step at a time can miss a pair that only pays together.
 

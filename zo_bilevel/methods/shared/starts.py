@@ -67,5 +67,4 @@ def _around(search: Search, count: int, step: int) -> FloatArray:
     white = search.rng(4, step).standard_normal((space.size, count))
     scales = np.resize(np.array(LOOK_SCALES), count)
     points = search.start[:, None] + space.prior.apply_sqrt(white) * scales
-    clipped: FloatArray = np.clip(points.T, space.lower, space.upper)
-    return clipped
+    return np.asarray(np.clip(points.T, space.lower, space.upper))

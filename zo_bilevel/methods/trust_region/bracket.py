@@ -107,12 +107,7 @@ class BracketSearch:
 
 @final
 class Known:
-    """The points solved so far, in order.
-
-    Args:
-        low: Lower bound.
-        high: Upper bound.
-    """
+    """The points solved so far, in order."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high

@@ -38,10 +38,6 @@ class EdgeError(Exception):
 class ContinuousPart:
     """The continuous coordinates at one setting of the discrete ones.
 
-    Args:
-        search: Problem, seed, round width, notes.
-        start: A solve that is ok; its integers and choices are held.
-
     Attributes:
         best: The best solve so far.
         box: Lower and upper bounds, shape `(n,)` each.

@@ -24,13 +24,6 @@ SMALLEST_STEP = 0.2
 class Evolution:
     """CMA-ES.
 
-    Args:
-        part: The coordinates.
-        start: First mean, shape `(n,)`.
-        sigma: First step size.
-        population: Points a generation.
-        rng: Random numbers.
-
     Attributes:
         best: The best point so far, shape `(N,)`.
         lowest: Its loss, infinite before any solve was ok.

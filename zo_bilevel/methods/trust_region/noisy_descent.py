@@ -43,13 +43,6 @@ class _Good(NamedTuple):
 class NoisyDescent:
     """One local search; goes on as long as it is asked.
 
-    Args:
-        part: The coordinates.
-        start: Shape `(N,)`.
-        value: Its loss, as far as known.
-        noise: Standard deviation of a loss, > 0, as far as known.
-        directions: In blocks.
-
     Attributes:
         recommended: The center, shape `(N,)`.
         level: Its loss, estimated from all pairs around it.

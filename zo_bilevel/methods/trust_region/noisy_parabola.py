@@ -22,12 +22,6 @@ NARROWEST_WINDOW = 1e-4
 class NoisyParabola:
     """Asks for points at both ends of the window and moves it to the parabola's minimum.
 
-    Args:
-        centre: First middle of the window.
-        noise: Standard deviation of a loss, > 0.
-        low: Lower bound.
-        high: Upper bound.
-
     Attributes:
         centre: The minimum as far as is known.
     """

@@ -26,13 +26,7 @@ foresees nothing; less by the square of the share that it missed of the last ste
 
 @final
 class RegionModel:
-    """Coordinates and models; knows nothing of radii beyond those it is told.
-
-    Args:
-        start: The first point, shape `(N,)`.
-        value: Its loss.
-        box: Lower and upper bounds.
-    """
+    """Coordinates and models; knows nothing of radii beyond those it is told."""
 
     def __init__(self, start: FloatArray, value: float, box: Box) -> None:
         self.base = start.copy()

@@ -20,9 +20,6 @@ whose best loss is the luckiest of many."""
 class RegionNoise:
     """Asks for solves beside the best point, and judges what they say.
 
-    Args:
-        model: What is known; its `noise` is set here.
-
     Attributes:
         failed_shrinks: Looks closer since the last good step, where there is noise.
     """

@@ -62,12 +62,7 @@ class TrustRegion(Method):
         return self.rounds(dataclasses.replace(search, is_asynchronous=True))
 
     def continue_from(self, search: Search, first: Evaluation) -> Rounds:
-        """The same, from a start that is solved already.
-
-        Args:
-            search: Problem, start, seed, round width.
-            first: The solved start.
-        """
+        """The same, from a start that is solved already."""
         feasible, is_mixed = search.problem.feasible, bool(search.space.discrete.any())
         if not feasible and not is_mixed:
             return ContinuousSearch(search, first, 1, may_restart=search.rules.restarts).rounds()

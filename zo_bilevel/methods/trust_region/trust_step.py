@@ -23,12 +23,6 @@ def ball_step(
 ) -> FloatArray:
     """Minimise `g.s + s.H.s / 2` over `|s| <= radius`: the step, shape `(p,)`.
 
-    Args:
-        gradient: Gradient g, shape `(p,)`.
-        product: Multiplies a vector by H.
-        radius: Of the ball, > 0.
-        hessian: H itself where it is small, shape `(p, p)`, for the exact solution.
-
     Example:
         >>> step = ball_step(np.array([1.0, 0.0]), lambda v: v, 0.5, np.eye(2))
         >>> [round(float(s), 1) for s in abs(step)]  # to 1 %
@@ -110,14 +104,6 @@ def box_step(
     hessian: FloatArray | None,
 ) -> FloatArray:
     """The same with `low <= frame @ s <= high`: what leaves the box is held, the rest redone.
-
-    Args:
-        gradient: Shape `(p,)`.
-        product: Multiplies a vector by H.
-        radius: Of the ball, > 0.
-        frame: Maps steps to coordinates, shape `(N, p)`.
-        box: Lowest and highest move of each coordinate, shape `(N,)` each.
-        hessian: H where it is small, else `None`.
 
     Returns:
         The step, shape `(p,)`; rounding may leave it outside by 1e-12.

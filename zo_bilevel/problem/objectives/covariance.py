@@ -24,11 +24,6 @@ def covariance_factor(
 ) -> tuple[FloatArray, FloatArray]:
     """The lower Cholesky factor of the covariance of the numbers that are there.
 
-    Args:
-        covariance: Of all numbers of the target, or of each part by name.
-        layout: Of the target.
-        rows: Of the numbers that are there.
-
     Returns:
         The factor, `(count, count)`, and the standard deviations, `(m,)`, 1 where not known.
 

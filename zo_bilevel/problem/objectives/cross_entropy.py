@@ -70,8 +70,7 @@ class CrossEntropy(ThetaObjective):
 
     def _probabilities(self, theta: FloatArray) -> FloatArray:
         logits, total = self._shifted(theta)
-        probabilities: FloatArray = np.exp(logits - total[:, None])
-        return probabilities
+        return np.asarray(np.exp(logits - total[:, None]))
 
     def theta_value(self, theta: FloatArray) -> float:
         """The loss."""

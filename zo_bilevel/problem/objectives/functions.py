@@ -156,11 +156,7 @@ def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tupl
 
 @final
 class PythonObjective:
-    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar.
-
-    Args:
-        function: Called with numpy arrays in the user's structure and phi by name.
-    """
+    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar."""
 
     is_vector = False
 
@@ -207,12 +203,6 @@ def resolve_callable(
     function: Callable[[Any, Any], Any], theta: FloatArray, x: FloatArray, context: OuterContext
 ) -> TorchObjective | PythonObjective:
     """Find out whether a user's function is a torch function or a plain one.
-
-    Args:
-        function: `f(theta, phi)`.
-        theta: A first inner solution, shape `(m,)`.
-        x: Where it was solved, shape `(N,)`.
-        context: The space and theta's structure.
 
     Returns:
         A `TorchObjective` when autograd reaches theta through it, else a `PythonObjective`.

@@ -239,8 +239,7 @@ class SquaredError(ThetaObjective):
         if self._factor is not None:
             from scipy.linalg import solve_triangular
 
-            found: FloatArray = solve_triangular(self._factor, there, lower=True)
-            return found
+            return np.asarray(solve_triangular(self._factor, there, lower=True))
         roots = np.sqrt(self.weights[self.rows] * (self.rows.size / self.target.size))
         return roots * there if there.ndim == 1 else roots[:, None] * there
 
