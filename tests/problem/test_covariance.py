@@ -58,7 +58,7 @@ def test_gradient_and_hessian_agree_with_differences_of_the_loss():
     ]
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-9)
     assert in_x.tolist() == [0.0]
-    hessian, _ = objective.hessian_product(theta, x, np.eye(7), np.zeros((1, 7)), None)
+    hessian, _ = objective.hessian_product((theta, x), (np.eye(7), np.zeros((1, 7))), None)
     ahead = [objective.gradient(theta + e, x, None)[0] - slope for e in np.eye(7)]
     np.testing.assert_allclose(hessian, np.stack(ahead, axis=1), atol=1e-10)
 

@@ -172,7 +172,7 @@ class TestRobustError:
         assert gradient[2] == 0.0  # missing
         assert not explicit.any()
         product, _ = objective.hessian_product(
-            theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None
+            (theta, np.zeros(2)), (np.eye(5), np.zeros((2, 5))), None
         )
         assert (np.diag(product) >= 0).all()
         np.testing.assert_array_equal(product, np.diag(np.diag(product)))
@@ -183,8 +183,8 @@ class TestRobustError:
         robust = zb.RobustError(self.TARGET, "squared", sigma=0.7)
         assert robust.value(theta, np.zeros(2), None) == pytest.approx(plain.loss(theta))
         for one, other in zip(
-            robust.hessian_product(theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None),
-            plain.hessian_product(theta, np.zeros(2), np.eye(5), np.zeros((2, 5)), None),
+            robust.hessian_product((theta, np.zeros(2)), (np.eye(5), np.zeros((2, 5))), None),
+            plain.hessian_product((theta, np.zeros(2)), (np.eye(5), np.zeros((2, 5))), None),
             strict=True,
         ):
             np.testing.assert_allclose(one, other)

@@ -68,7 +68,8 @@ class BoundProblem:
         x_tangents: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """Hessian of f applied to tangents `(m, b)`, `(N, b)`: its parts in theta and x."""
-        found = self.outer.hessian_product(theta, x, theta_tangents, x_tangents, self.context)
+        tangents = theta_tangents, x_tangents
+        found = self.outer.hessian_product((theta, x), tangents, self.context)
         if self.prior is None:
             return found
         bent = self.prior.pulled(x, self.prior.tangents(x, x_tangents))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import numpy as np
-from scipy.linalg import cho_solve
-from scipy.linalg.lapack import dpotrf
 
-from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
+from zo_bilevel.methods.gauss_newton.taylor_prior import Observations, solved
 from zo_bilevel.support.arrays import FloatArray
 
 FIRST_LENGTH, SHORTEST, LONGEST = 10.0, 0.05, 1e3
@@ -51,24 +48,10 @@ class SmoothModel:
         units = np.sqrt(np.mean(changes**2, axis=0))
         units[units == 0.0] = 1.0
         products = (changes / units) @ (changes / units).T
-        tried = {k: self._score(products, length * LENGTH_FACTOR**k) for k in (-1, 0, 1)}
-        best = min(tried, key=lambda k: tried[k][0])
-        self.length = float(np.clip(length * LENGTH_FACTOR**best, SHORTEST, LONGEST))
-        self._weights = cho_solve((tried[best][1], True), changes)
-
-    def _score(self, products: FloatArray, length: float) -> tuple[float, FloatArray]:
-        """Minus twice the log likelihood a number, and the factor of the covariance."""
-        length = float(np.clip(length, SHORTEST, LONGEST))
-        matrix = self._rows.covariance(length, 0.0)
-        factor, failed = dpotrf(matrix, lower=1)
-        if failed:
-            matrix[np.diag_indices_from(matrix)] += 1e-9 * np.trace(matrix) / len(matrix)
-            factor, failed = dpotrf(matrix, lower=1)
-            if failed:
-                return np.inf, np.diag(np.sqrt(matrix.diagonal()))
-        scale = float(np.trace(cho_solve((factor, True), products))) / len(matrix)
-        logarithm = 2.0 * float(np.log(factor.diagonal()).sum())
-        return logarithm + len(matrix) * math.log(scale + 1e-300), factor
+        lengths = np.clip(length * LENGTH_FACTOR ** np.arange(-1.0, 2.0), SHORTEST, LONGEST)
+        tried = [self._rows.likelihood(products, 1, each, 0.0) for each in lengths.tolist()]
+        best = min(tried, key=lambda found: found.score)
+        self.length, self._weights = best.length, solved(best.factor, changes)
 
     def values(self, step: FloatArray) -> FloatArray:
         """At center + step, shape `(q,)`."""

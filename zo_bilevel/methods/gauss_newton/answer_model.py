@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
 
 from zo_bilevel.methods.gauss_newton.observed_rows import ObservedRows
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, Quadratic
-from zo_bilevel.methods.gauss_newton.taylor_prior import Observations
+from zo_bilevel.methods.gauss_newton.taylor_prior import Likelihood, Observations, solved
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray
 
@@ -198,7 +197,7 @@ class AnswerModel:
         if bend == 0.0 or quadratic.ignorance == 0.0:
             return 1.0
         known = observations.covariance_with(step, self.length)
-        known_share = float(known @ _solved(self._factor, known))
+        known_share = float(known @ solved(self._factor, known))
         slope = float(step @ quadratic.doubt @ step) / quadratic.ignorance
         third = square**3 / (6.0 * self.length**4)
         left = square + bend + third - known_share - slope
@@ -217,7 +216,7 @@ class AnswerModel:
                 self._fitted = observations, changes, quadratic
                 return self._fitted
             factor = self._choose_length(observations, changes)
-            weights = _solved(factor, changes)  # (2)
+            weights = solved(factor, changes)  # (2)
             if self.is_noisy:
                 share = self._noise_ratio
                 self.smooth_theta = self.theta + share * (observations.center_shares @ weights)
@@ -255,44 +254,28 @@ class AnswerModel:
         products = changes @ changes.T
         if self.scale == 0.0:
             self.scale = float(np.trace(products)) / changes.size + 1e-300
-        best = self._likelihood(observations, products, changes.shape[1], self.length)
+
+        def tried(length: float) -> Likelihood:
+            return observations.likelihood(products, changes.shape[1], length, self._noise_ratio)
+
+        best, noise = tried(self.length), self.noise
         if self._is_length_due:
             self._is_length_due = False
-            outputs, length, noise = changes.shape[1], self.length, self.noise
-            for factor in (1.0 / LENGTH_FACTOR, LENGTH_FACTOR):
-                best = min(
-                    best,
-                    self._likelihood(observations, products, outputs, factor * length),
-                    key=lambda tried: tried[0],
-                )
-            self.length = best[1]
+            lengths = self.length / LENGTH_FACTOR, LENGTH_FACTOR * self.length
+            best = min(best, *map(tried, lengths), key=lambda found: found.score)
+            self.length = best.length
             for factor in (1.0 / NOISE_FACTOR, NOISE_FACTOR):
                 self.noise = max(factor * noise, self.least_noise)
                 if self.noise == noise or self._noise_ratio * observations.errors.max() < EPS:
                     continue
-                tried = self._likelihood(observations, products, outputs, self.length)
-                if tried[0] < best[0]:
-                    best, noise = tried, self.noise
+                found = tried(self.length)
+                if found.score < best.score:
+                    best, noise = found, self.noise
             self.noise = noise
-        _, self.length, self.scale, cholesky = best
-        return cholesky
-
-    def _likelihood(
-        self, observations: Observations, products: FloatArray, outputs: int, length: float
-    ) -> tuple[float, float, float, FloatArray]:
-        """Minus twice the log likelihood of the rows, the scale that makes it least, the factor."""
-        matrix = observations.covariance(length, self._noise_ratio)
-        cholesky, failed = dpotrf(matrix, lower=1)
-        if failed:
-            jitter = 1e-9 * np.trace(matrix) / len(matrix)
-            cholesky, failed = dpotrf(matrix + jitter * np.eye(len(matrix)), lower=1)
-            if failed:
-                return np.inf, length, self.scale, np.diag(np.sqrt(matrix.diagonal()))
-        scale = float(_solved(cholesky, products).trace())
-        scale = scale / (outputs * len(matrix)) + 1e-300
-        logarithm = 2.0 * float(np.log(cholesky.diagonal()).sum())
-        score = outputs * (logarithm + len(matrix) * math.log(scale))
-        return score, length, scale, cholesky
+        if np.isfinite(best.score):
+            self.scale = best.scale
+        self.length = best.length
+        return best.factor
 
     def _quadratic(
         self, observations: Observations, weights: FloatArray, factor: FloatArray
@@ -304,12 +287,7 @@ class AnswerModel:
         gradient = jacobian.T @ in_theta + self._basis.T @ in_x
         hessian = outer.curvature(theta, self.center, jacobian, self._basis)
         hessian = hessian + observations.second_order(weights @ in_theta, self.length)  # (3)
-        known = slopes.T @ _solved(factor, slopes)
+        known = slopes.T @ solved(factor, slopes)
         doubt = np.eye(self.size) - 0.5 * (known + known.T)
         ignorance = outer.trace(theta, self.center) * self.scale
         return Quadratic(gradient, hessian, ignorance * doubt, ignorance)
-
-
-def _solved(factor: FloatArray, right: FloatArray) -> FloatArray:
-    """`right`, of shape `(p,)` or `(p, k)`, solved by the lower Cholesky factor `(p, p)`."""
-    return np.asarray(dpotrs(factor, right, lower=1)[0])

@@ -11,17 +11,40 @@ the next term of the series, so that what was solved far away is believed less.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from zo_bilevel.support.arrays import FloatArray
 
 LEAST_ERROR = 1e-11
 """Variance of an observation, in variances of a slope: keeps the covariance positive definite."""
+
+
+class Likelihood(NamedTuple):
+    """Of rows at one length.
+
+    Args:
+        score: Minus twice its logarithm.
+        length: That of (1).
+        scale: Variance of a slope that makes the score least.
+        factor: Lower Cholesky factor of the rows' covariance, `(p, p)`.
+    """
+
+    score: float
+    length: float
+    scale: float
+    factor: FloatArray
+
+
+def solved(factor: FloatArray, right: FloatArray) -> FloatArray:
+    """`right`, of shape `(p,)` or `(p, k)`, solved by the lower Cholesky factor `(p, p)`."""
+    return np.asarray(dpotrs(factor, right, lower=1)[0])
 
 
 @final
@@ -123,3 +146,19 @@ class Observations:
         value = product * (1.0 + product * inverse * (0.5 + product * (inverse / 6.0)))
         slope = (self.ways @ step) * (1.0 + product * inverse * (1.0 + product * (0.5 * inverse)))
         return np.asarray(np.where(self.is_derivative, slope, value) / self.norms)
+
+    def likelihood(
+        self, products: FloatArray, outputs: int, length: float, noise: float
+    ) -> Likelihood:
+        """Of rows whose products, summed over so many outputs, are given, `(p, p)`."""
+        matrix = self.covariance(length, noise)
+        factor, failed = dpotrf(matrix, lower=1)
+        if failed:
+            matrix.ravel()[:: len(matrix) + 1] += 1e-9 * np.trace(matrix) / len(matrix)
+            factor, failed = dpotrf(matrix, lower=1)
+            if failed:
+                return Likelihood(np.inf, length, np.nan, np.diag(np.sqrt(matrix.diagonal())))
+        scale = float(solved(factor, products).trace()) / (outputs * len(matrix)) + 1e-300
+        logarithm = 2.0 * float(np.log(factor.diagonal()).sum())
+        score = outputs * (logarithm + len(matrix) * math.log(scale))
+        return Likelihood(score, length, scale, factor)

@@ -40,16 +40,16 @@ def mixed_search(
         return _why_it_ended(search.notes.unseen, search.notes.returns)
     if not discrete.all():
         best = yield from descend(best, may_restart=False)
-    tried = {_setting(search, best)}
+    tried = {_setting(search.space, best.point.x)}
     while True:
         moves = neighbours(search.space, best.point.x, search.rng(7, len(tried)))
         neighbourhood = [search.point(x, "neighbour") for x in moves]
         polled = yield from whole(search, one_round(neighbourhood))
         usable = sorted((e for e in polled if e.ok), key=lambda e: e.loss)
-        fresh = [e for e in usable if _setting(search, e) not in tried][:MOST_DETOURS]
+        fresh = [e for e in usable if _setting(search.space, e.point.x) not in tried][:MOST_DETOURS]
         improved = False
         for candidate in fresh:
-            tried.add(_setting(search, candidate))
+            tried.add(_setting(search.space, candidate.point.x))
             found = candidate
             if not discrete.all():
                 found = yield from descend(candidate, may_restart=False)
@@ -74,12 +74,10 @@ def _why_it_ended(unseen: int, returns: int) -> str:
     )
 
 
-def _setting(search: Search, evaluation: Evaluation) -> bytes:
+def _setting(space: Space, x: FloatArray) -> str:
     """Which integers and choices a point stands for."""
-    space = search.space
-    values = space.decode(evaluation.point.x)
-    names = [b.name for b in space.blocks if space.discrete[b.start]]
-    return repr([(name, values[name]) for name in names]).encode()
+    values = space.decode(x)
+    return repr([(b.name, values[b.name]) for b in space.blocks if space.discrete[b.start]])
 
 
 def neighbours(space: Space, x: FloatArray, rng: np.random.Generator) -> list[FloatArray]:
@@ -132,13 +130,8 @@ def _all_settings(space: Space, x: FloatArray) -> list[FloatArray]:
         for section, values in setting:
             point[section] = values
         points.append(point)
-    here = space.steps(x)[space.is_integer], _choices(space, x)
-    return [
-        point
-        for point in points
-        if not np.array_equal(space.steps(point)[space.is_integer], here[0])
-        or _choices(space, point) != here[1]
-    ]
+    here = _setting(space, x)
+    return [point for point in points if _setting(space, point) != here]
 
 
 def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
@@ -160,16 +153,6 @@ def _block_settings(block: Block) -> list[list[tuple[slice, FloatArray]]]:
             for i in range(block.start, block.stop, count)
         ]
     return []
-
-
-def _choices(space: Space, x: FloatArray) -> list[int]:
-    """The chosen option of every choice."""
-    chosen = []
-    for block in space.blocks:
-        if isinstance(block.parameter, Choice):
-            scores = x[block.section].reshape(-1, len(block.parameter.options))
-            chosen += [int(pick) for pick in np.argmax(scores, axis=1)]
-    return chosen
 
 
 def _integer_moves(space: Space, x: FloatArray, start: int, stop: int) -> list[FloatArray]:

@@ -8,7 +8,7 @@ model. `x` is the flat scaled vector of the space.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol, final
+from typing import TypeAlias, final
 
 import numpy as np
 
@@ -16,36 +16,31 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.support.arrays import FloatArray
 
+Pair: TypeAlias = tuple[FloatArray, FloatArray]
+"""Of theta and of x."""
+NO_DERIVATIVE = "this objective has no derivative; use problem.scalar"
 
-class OuterObjective(Protocol):
+
+class OuterObjective(ABC):
     """The outer objective `f(theta, phi)` of one problem.
 
     `is_vector` tells whether its derivatives in theta are known: then methods look at the whole
     inner solution, otherwise only at the loss.
     """
 
-    is_vector: bool
+    is_vector = False
 
+    @abstractmethod
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
         """The loss, a finite number or NaN."""
-        ...
 
-    def gradient(
-        self, theta: FloatArray, x: FloatArray, context: OuterContext
-    ) -> tuple[FloatArray, FloatArray]:
+    def gradient(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> Pair:
         """Derivatives in theta, shape `(m,)`, and explicitly in x, shape `(N,)`."""
-        ...
+        raise NotImplementedError(NO_DERIVATIVE)
 
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Hessian of f applied to b tangents `(m, b)` and `(N, b)`: its parts in theta and x."""
-        ...
+    def hessian_product(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
+        """Hessian of f at (theta, x) applied to b tangents `(m, b)` and `(N, b)`: both parts."""
+        raise NotImplementedError(NO_DERIVATIVE)
 
 
 @final
@@ -59,7 +54,7 @@ class OuterContext:
         self.layout = layout
 
 
-class ThetaObjective(ABC):
+class ThetaObjective(OuterObjective):
     """An outer objective of theta alone: nothing depends on x but through it."""
 
     is_vector = True
@@ -82,42 +77,20 @@ class ThetaObjective(ABC):
         return self.theta_value(theta)
 
     @final
-    def gradient(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
+    def gradient(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> Pair:  # noqa: ARG002
         """The derivative in theta, and zero explicitly in x."""
         return self.theta_gradient(theta), np.zeros(x.size)
 
     @final
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,  # noqa: ARG002
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,  # noqa: ARG002
-    ) -> tuple[FloatArray, FloatArray]:
+    def hessian_product(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:  # noqa: ARG002
         """The Hessian product in theta, and zero in x."""
-        return self.theta_hessian_product(theta, theta_tangents), np.zeros_like(x_tangents)
+        return self.theta_hessian_product(at[0], tangents[0]), np.zeros_like(tangents[1])
 
 
 @final
-class Identity(ThetaObjective):
+class Identity(OuterObjective):
     """The inner solution is the loss: a scalar black box."""
 
-    is_vector = False
-
-    def theta_value(self, theta: FloatArray) -> float:
+    def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:  # noqa: ARG002
         """The inner solution itself."""
         return float(theta[0])
-
-    def theta_gradient(self, theta: FloatArray) -> FloatArray:  # noqa: ARG002 - always the same
-        """One."""
-        return np.ones(1)
-
-    def theta_hessian_product(self, theta: FloatArray, tangents: FloatArray) -> FloatArray:  # noqa: ARG002
-        """Zero."""
-        return np.zeros_like(tangents)

@@ -6,16 +6,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.problem.objectives.base import OuterContext
+from zo_bilevel.problem.objectives.base import OuterContext, OuterObjective, Pair
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, described
-
-Pair: TypeAlias = tuple[FloatArray, FloatArray]
-"""Of theta and of x."""
 
 NUMERICAL_ERRORS = (ArithmeticError, np.linalg.LinAlgError)
 """What a function that is right may raise at some points."""
@@ -33,7 +30,7 @@ def gradients_on() -> Iterator[None]:
 
 
 @final
-class TorchObjective:
+class TorchObjective(OuterObjective):
     """A scalar torch function `f(theta, phi)`, differentiated by autograd.
 
     Args:
@@ -60,9 +57,7 @@ class TorchObjective:
             tensors = torch.tensor(theta), torch.tensor(x)
             return float(self._scalar(*tensors, x, context))
 
-    def gradient(
-        self, theta: FloatArray, x: FloatArray, context: OuterContext
-    ) -> tuple[FloatArray, FloatArray]:
+    def gradient(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> Pair:
         """First derivatives by reverse mode."""
         import torch
 
@@ -75,19 +70,11 @@ class TorchObjective:
         ]
         return out[0], out[1]
 
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,
-    ) -> tuple[FloatArray, FloatArray]:
+    def hessian_product(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
         """Reverse over reverse mode; the Hessian is symmetric.
 
         Central differences of the gradient where an operation has no second derivative.
         """
-        at, tangents = (theta, x), (theta_tangents, x_tangents)
         try:
             with gradients_on():
                 return self._differentiated_twice(at, tangents, context)
@@ -155,10 +142,8 @@ def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tupl
 
 
 @final
-class PythonObjective:
+class PythonObjective(OuterObjective):
     """Any Python function `f(theta, phi)` that returns a number; the problem is scalar."""
-
-    is_vector = False
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
@@ -167,23 +152,6 @@ class PythonObjective:
         """The function's value."""
         mine = context.layout.pack(theta.copy())  # the function may work in place
         return float(_one_number(self.function(mine, context.space.decode(x))))
-
-    def gradient(
-        self, theta: FloatArray, x: FloatArray, context: OuterContext
-    ) -> tuple[FloatArray, FloatArray]:
-        """Not known; methods treat the loss itself as the inner solution."""
-        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
-
-    def hessian_product(
-        self,
-        theta: FloatArray,
-        x: FloatArray,
-        theta_tangents: FloatArray,
-        x_tangents: FloatArray,
-        context: OuterContext,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Not known, as for `gradient`."""
-        raise NotImplementedError("a Python function has no derivative; use problem.scalar")
 
 
 def _one_number(value: Any) -> Any:  # noqa: ANN401 - what a user's function returned

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
@@ -14,6 +13,7 @@ import numpy as np
 from zo_bilevel.solve.dispatch.base import (
     Solve,
     Stream,
+    Waiting,
     WithBlock,
     WithCost,
     failed_outcome,
@@ -93,7 +93,7 @@ class Batched(WithBlock):
             InputError: If the inner solver has no `solve_batch`.
         """
         self.run(solve, [])  # refuses what cannot work
-        return _Waiting(self, solve)
+        return Waiting(lambda jobs: self.run(solve, jobs))
 
     def close(self) -> None:
         """Nothing to let go of; the batch size that fitted memory is forgotten."""
@@ -168,29 +168,6 @@ class Batched(WithBlock):
             return array
         torch = importlib.import_module("torch")
         return torch.as_tensor(array, dtype=torch.float64, device=self.device)
-
-
-@final
-class _Waiting:
-    """Solves that wait for an answer; asked for one, all that wait are made."""
-
-    def __init__(self, batched: Batched, solve: Solve) -> None:
-        self._batched, self._solve = batched, solve
-        self._jobs: list[Job] = []
-        self._answers: deque[tuple[int, Outcome]] = deque()
-
-    def submit(self, job: Job) -> None:
-        self._jobs.append(job)
-
-    def next(self, seconds: float) -> tuple[int, Outcome] | None:  # noqa: ARG002 - as in Batched
-        if not self._answers:
-            jobs, self._jobs = self._jobs, []
-            self._answers.extend(self._batched.run(self._solve, jobs))
-        return self._answers.popleft() if self._answers else None
-
-    def close(self) -> None:
-        self._jobs.clear()
-        self._answers.clear()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

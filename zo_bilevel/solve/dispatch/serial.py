@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import final
 
-from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, Waiting, WithBlock
 from zo_bilevel.solve.evaluation import Job, Outcome
 
 
@@ -28,27 +27,10 @@ class Serial(WithBlock):
 
     def stream(self, solve: Solve) -> Stream:
         """Run solves one by one, each when its answer is asked for."""
-        return _InOrder(solve)
+        return Waiting(lambda jobs: self.run(solve, jobs))
 
     def close(self) -> None:
         """Nothing to let go of."""
 
     def __repr__(self) -> str:
         return "Serial()"
-
-
-@final
-class _InOrder:
-    def __init__(self, solve: Solve) -> None:
-        self._solve = solve
-        self._waiting: deque[Job] = deque()
-
-    def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-
-    def next(self, seconds: float) -> tuple[int, Outcome] | None:  # noqa: ARG002 - no way to stop
-        job = self._waiting.popleft()
-        return job.index, self._solve(job)
-
-    def close(self) -> None:
-        self._waiting.clear()
