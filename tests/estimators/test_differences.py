@@ -107,7 +107,7 @@ def test_at_a_bound_the_displacement_says_where_the_solve_was():
 
 
 def test_exact_differences_are_one_solve_with_tangents():
-    differences = zb.FG2U(1).differences(BASE, WAYS, SPACE)
+    differences = Differences("exact", BASE, WAYS, SPACE)
     (point,) = differences.points((4,), "trial")
     assert isinstance(point.derivative, Push)
     assert (point.role, point.stream, point.solves) == ("trial", (4,), 4)

@@ -9,6 +9,7 @@ from unrolled import SmallNetwork, quadratic_loop
 
 import zo_bilevel as zb
 from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
+from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import frame_correction
 from zo_bilevel.estimators.orders import contracted, fitting
@@ -172,7 +173,7 @@ def test_slopes_give_what_whole_tangents_give(monkeypatch, network, family, seed
         V, U = (np.concatenate(part, axis=1) for part in zip(*drawn, strict=True))
     else:
         V, U = plan.V, plan.U
-    whole = zb.FG2U(1, keep_tangents=True).differences(x, V, network.space)
+    whole = Differences("exact", x, V, network.space)
     JV = evaluator.evaluate(whole.points((0,)))[0].derivative
     correction = frame_correction(family, V.shape[1], x.size)
     same = Sketch(x, sketch.theta, V, JV, U, correction)

@@ -297,9 +297,9 @@ def test_an_empty_round_is_no_round(pool):
     [
         ({"n_jobs": 0}, "n_jobs must be a whole number > 0, or < 0 for all cores, got 0"),
         ({"n_jobs": 1.5}, "n_jobs must be a whole number"),
-        ({"timeout_s": -1}, "timeout_s must be > 0, got -1"),
-        ({"timeout_s": 0}, "timeout_s must be > 0, got 0"),
-        ({"timeout_s": float("nan")}, "timeout_s must be > 0, got nan"),
+        ({"timeout_s": -1}, "timeout_s must be finite and > 0, got -1"),
+        ({"timeout_s": 0}, "timeout_s must be finite and > 0, got 0"),
+        ({"timeout_s": float("nan")}, "timeout_s must be finite and > 0, got nan"),
         ({"retries": -2}, "retries must be a whole number >= 0, got -2"),
         ({"quorum": 0}, r"quorum must be in \(0, 1\], got 0"),
         ({"quorum": 1.5}, r"quorum must be in \(0, 1\], got 1.5"),

@@ -8,8 +8,6 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
-from zo_bilevel.estimators.differences import Differences
-from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -75,19 +73,4 @@ class GradientEstimator(Protocol):
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
     ) -> GradientEstimate:
         """Reduce the solves, in the order of the plan; failed ones drop out."""
-        ...
-
-
-@runtime_checkable
-class Estimator(GradientEstimator, Protocol):
-    """Makes sketches of an inner solver, and measures changes along displacements one chooses."""
-
-    def sketch(
-        self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
-    ) -> Sketch:
-        """Reduce the solves to a sketch."""
-        ...
-
-    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
-        """The solves that tell how the inner solution changes along displacements `(N, c)`."""
         ...

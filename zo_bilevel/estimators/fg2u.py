@@ -17,7 +17,6 @@ import numpy as np
 
 from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.derivatives import require_gradient
-from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
 from zo_bilevel.estimators.orders import Push
@@ -104,10 +103,6 @@ class FG2U:
         if self.keep_tangents:
             orders = [Push(part) for part in drawn]
         return SketchPlan([Point(x, stream, "sketch", order) for order in orders], x, V, U, 0.0)
-
-    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
-        """Exact derivatives along displacements `(N, c)`, in one solve."""
-        return Differences("exact", base, displacements, space)
 
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem

@@ -99,12 +99,8 @@ class FG2UZO:
         V, U = V * stretch[:, None], U / stretch[:, None]
         reach = np.minimum(step * np.abs(V).max(axis=1), HALF_RANGE)
         base = np.clip(x, space.lower + reach, space.upper - reach)
-        probes = self.differences(base, step * V, space).points(stream)
+        probes = Differences(self.difference, base, step * V, space).points(stream)
         return SketchPlan([Point(base, stream, "sketch"), *probes], base, V, U, step)
-
-    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
-        """Forward or central differences along displacements `(N, c)`."""
-        return Differences(self.difference, base, displacements, space)
 
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem
@@ -122,7 +118,7 @@ class FG2UZO:
             raise InnerSolverError("the base solve of the sketch failed")
         view = Observed(bound)
         base = view.observe(evaluations[0])
-        differences = self.differences(plan.x, plan.step * plan.V, bound.space)
+        differences = Differences(self.difference, plan.x, plan.step * plan.V, bound.space)
         changes = differences.changes(evaluations[1:], base, view)
         kept = [k for k, change in enumerate(changes) if change is not None]
         columns = [change.change / plan.step for change in changes if change is not None]

@@ -118,12 +118,8 @@ class SparseZO:
             raise UnsupportedProblemError("SparseZO needs parameters that vary continuously")
         base = np.clip(x, space.lower + 2.0 * self.radius, space.upper - 2.0 * self.radius)
         ways = self.ways(rng, space.size)
-        probes = self.differences(base, self.radius * ways, space).points(stream)
+        probes = Differences("forward", base, self.radius * ways, space).points(stream)
         return SketchPlan([Point(base, stream, "sketch"), *probes], base, ways, ways, self.radius)
-
-    def differences(self, base: FloatArray, displacements: FloatArray, space: Space) -> Differences:
-        """Forward differences along displacements `(N, c)`."""
-        return Differences("forward", base, displacements, space)
 
     def sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem

@@ -62,11 +62,7 @@ class Nevergrad(Baseline):
         return f"nevergrad:{self.optimizer}"
 
     def refuse(self, search: Search) -> None:  # noqa: ARG002 - the problem does not matter
-        """Raise where Nevergrad is known to break.
-
-        Raises:
-            UnsupportedProblemError: For NGOpt with numpy 2.4 or later.
-        """
+        """Raise for NGOpt with numpy 2.4 or later, where it is known to break."""
         version = tuple(int(part) for part in np.__version__.split(".")[:2])
         if self.optimizer.startswith("NGOpt") and version >= (2, 4):
             raise UnsupportedProblemError(

@@ -62,12 +62,7 @@ class Optuna(Baseline):
         return f"optuna:{self.sampler}"
 
     def refuse(self, search: Search) -> None:
-        """Raise where the sampler cannot work.
-
-        Raises:
-            UnsupportedProblemError: For choices with CMA, or more solves than the Gaussian
-                process can carry.
-        """
+        """Raise for choices with CMA, or more solves than the Gaussian process can carry."""
         if self.sampler == "CMA":
             refuse_discrete(search, self.label, "draws numbers", only_choices=True)
         if self.sampler == "GP":

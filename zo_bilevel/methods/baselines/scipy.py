@@ -132,11 +132,7 @@ class Scipy(Baseline):
         return "kept in the end" if SOLVERS[self.solver].has_constraints else "penalized"
 
     def refuse(self, search: Search) -> None:
-        """Raise where the solver cannot work.
-
-        Raises:
-            UnsupportedProblemError: If it needs residuals or derivatives that there are not.
-        """
+        """Raise where the solver needs residuals or derivatives that there are not."""
         if self.solver in RESIDUAL_SOLVERS:
             numbers = residuals_of(search, self.label).size
             if self.solver == "lm" and numbers < search.space.size:

@@ -99,11 +99,7 @@ class GaussNewton(Method):
         return (yield from self.continue_from(search, first))
 
     def arrivals(self, search: Search) -> Arrivals:
-        """The same, told each answer as it arrives.
-
-        Raises:
-            UnsupportedProblemError: With exact derivatives, which need whole rounds.
-        """
+        """The same, told each answer as it arrives; exact derivatives need whole rounds."""
         if isinstance(self.estimator, FG2U):
             return super().arrivals(search)
         return self.rounds(dataclasses.replace(search, is_asynchronous=True))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import numbers
 import os
 import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeGuard, final
+from typing import Any, final
 
 import cloudpickle
 import joblib
-import numpy as np
 
 from zo_bilevel.problem.module_values import module_values
 from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
@@ -29,7 +27,7 @@ from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
 from zo_bilevel.solve.dispatch.processes.worker import guarded
 from zo_bilevel.solve.dispatch.unpicklable import unpicklable_message
 from zo_bilevel.solve.evaluation import Job, Outcome
-from zo_bilevel.support.arguments import whole_number
+from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 BACKENDS = ("loky", "threading", "dask", "ray")
@@ -208,16 +206,14 @@ def _run_in_thread(
 def _check(
     n_jobs: object, backend: object, timeout_s: object, retries: object, quorum: object
 ) -> None:
-    """Refuse what cannot work, by name and value."""
-    is_whole = isinstance(n_jobs, numbers.Integral) and not isinstance(n_jobs, bool)
-    if not is_whole or n_jobs == 0:
-        raise InputError(f"n_jobs must be a whole number > 0, or < 0 for all cores, got {n_jobs!r}")
+    if whole_number("n_jobs", n_jobs) == 0:
+        raise InputError("n_jobs must be a whole number > 0, or < 0 for all cores, got 0")
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise InputError(unknown_name_message("backend", str(backend), BACKENDS))
-    if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < math.inf):
-        raise InputError(f"timeout_s must be > 0, got {timeout_s!r}")
+    if timeout_s is not None:
+        finite_number("timeout_s", timeout_s, "> 0")
     whole_number("retries", retries, least=0)
-    if quorum is not None and not (_is_number(quorum) and 0 < quorum <= 1):
+    if quorum is not None and not 0 < finite_number("quorum", quorum) <= 1:
         raise InputError(f"quorum must be in (0, 1], got {quorum!r}")
     _check_backend(backend, {"timeout_s": timeout_s, "quorum": quorum})
 
@@ -231,7 +227,3 @@ def _check_backend(backend: str, limits: dict[str, object]) -> None:
                 f"{name} needs processes: a thread cannot be killed; got {name}={value!r} with "
                 "backend='threading' (use backend='loky')"
             )
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)

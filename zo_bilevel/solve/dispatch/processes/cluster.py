@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import queue
 import time
@@ -19,7 +18,8 @@ from zo_bilevel.solve.dispatch.processes.cluster_side import (
 from zo_bilevel.solve.dispatch.processes.pool import Limits
 from zo_bilevel.solve.dispatch.processes.supervisor import Shipment
 from zo_bilevel.solve.evaluation import Job, Outcome
-from zo_bilevel.support.errors import InputError, MissingPackageError, ZoBilevelError
+from zo_bilevel.support.errors import InputError, ZoBilevelError
+from zo_bilevel.support.packages import import_optional
 
 ATTEMPTS = 3
 """How often a solve that the cluster lost with a machine is sent."""
@@ -138,12 +138,7 @@ class _Dask:
     """The cluster of the current client, which spreads solves over its workers by itself."""
 
     def __init__(self) -> None:
-        try:
-            distributed = importlib.import_module("distributed")
-        except ImportError as error:
-            raise MissingPackageError(
-                "backend='dask' needs Dask: pip install 'zo-bilevel[dask]'"
-            ) from error
+        distributed = import_optional("distributed", "backend='dask'", "dask")
         try:
             self._client = distributed.get_client()
         except ValueError as error:
@@ -191,12 +186,7 @@ class _Ray:
     """As many actors as solves run at once."""
 
     def __init__(self, n_jobs: int) -> None:
-        try:
-            self._ray = importlib.import_module("ray")
-        except ImportError as error:
-            raise MissingPackageError(
-                "backend='ray' needs Ray: pip install 'zo-bilevel[ray]'"
-            ) from error
+        self._ray = import_optional("ray", "backend='ray'", "ray")
         if not self._ray.is_initialized():
             raise InputError("backend='ray' needs a cluster: call ray.init(...) before the run")
         cores = int(self._ray.cluster_resources().get("CPU", 1))
