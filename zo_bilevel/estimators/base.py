@@ -1,7 +1,5 @@
 """The estimator protocol: which solves make a sketch, and the sketch they make."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable

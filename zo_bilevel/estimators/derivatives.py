@@ -5,8 +5,6 @@ a job's derivative (`orders.py`). So directions are split over workers, time lim
 and failures are values, as for plain solves.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable

@@ -5,8 +5,6 @@ and `base - d`: half their difference has no second-order error. Exactly, it is 
 `base` with all displacements as tangents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, final

@@ -5,8 +5,6 @@ is carried along: a chunk of a million-parameter sketch is drawn where it is pus
 where it is weighted, at a cost proportional to its size.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, final

@@ -4,8 +4,6 @@ Every family comes with duals `U` such that `E[u v'] = I`; `(1/b) sum_k (g . v_k
 unbiased estimate of a gradient `g`. For all families but "prior", `U = V`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 

@@ -5,8 +5,6 @@ arXiv 2406.14095, eq. 16. The inner solution is differenced, not the loss; the o
 exact derivatives do the rest.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ number: neither memory nor what travels between processes grows with theta (arXi
 Algorithm 1).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, final

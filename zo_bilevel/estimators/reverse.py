@@ -11,8 +11,6 @@ Hyperparameters by Implicit Differentiation", arXiv 1911.02590), by conjugate gr
 All are biased as far as the loop has not converged.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 solve (arXiv 2406.14095, section 3.1 and eq. 16, with theta differenced in place of h).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, final
 

@@ -4,8 +4,6 @@
 parameter moves with those that it follows; a fixed one has no tangent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

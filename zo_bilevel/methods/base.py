@@ -4,8 +4,6 @@ A method is written as a coroutine, `rounds(search)`, that yields a round of poi
 their evaluations in the same order. `start`, `ask` and `tell` are the same for all of them.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The method people get when they name none."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import final
 

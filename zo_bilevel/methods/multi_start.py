@@ -1,7 +1,5 @@
 """One method from several starts, and the minima that it ends in."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import final
 

@@ -1,7 +1,5 @@
 """Methods by name, for the command line: the one place that turns names into methods."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module

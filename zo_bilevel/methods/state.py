@@ -1,7 +1,5 @@
 """Where a method stands, and what it tells the loop beside the points it asks for."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """When a run ends before its budget is spent: the rules that people give, all in one place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

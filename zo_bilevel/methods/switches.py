@@ -1,7 +1,5 @@
 """When a phase is over: rules that look at its losses, its hypergradients, or their bias."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, final, runtime_checkable

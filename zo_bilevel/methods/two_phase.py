@@ -3,8 +3,6 @@
 Source: arXiv 2406.14095, section 3.3: a cheap biased estimator first, then (FG)2U.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Generator, Sequence
 from typing import Literal, TypeAlias, final

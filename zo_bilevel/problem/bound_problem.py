@@ -1,7 +1,5 @@
 """A problem once its outer objective and the structure of theta are known."""
 
-from __future__ import annotations
-
 from typing import final
 
 from zo_bilevel.problem.objectives.base import OuterContext, OuterObjective

@@ -1,7 +1,5 @@
 """What must hold beside the bounds: among parameters, and in what the solver returns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, final

@@ -6,8 +6,6 @@ and of installed packages counts by its name, what it holds by its content. What
 (an open file, a generator, a handle of a C library) is never guessed.
 """
 
-from __future__ import annotations
-
 import builtins
 import copyreg
 import functools

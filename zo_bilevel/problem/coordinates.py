@@ -5,8 +5,6 @@ range, the step size that Nevergrad gives a bounded variable by default, so that
 ours and the baselines, starts with the same notion of a step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

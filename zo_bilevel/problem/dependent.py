@@ -1,7 +1,5 @@
 """Parameters that are not searched: fixed ones, and ones that follow others."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, final

@@ -1,7 +1,5 @@
 """One solve as several runs of a simulator, under conditions that are known."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final

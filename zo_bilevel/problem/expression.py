@@ -1,7 +1,5 @@
 """Formulas and inequalities of parameters as text: read once, nothing else is run."""
 
-from __future__ import annotations
-
 import ast
 import operator
 from collections.abc import Callable, Mapping

@@ -9,8 +9,6 @@ million scales away is as near as any other and the steps of methods stay those 
 with two continuous derivatives. It ends at the bound, or where v is 3, `REACH * CORE` scales away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final

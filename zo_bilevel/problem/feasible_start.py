@@ -1,7 +1,5 @@
 """Where to begin when constraints forbid the start: the nearest point that keeps them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How exactly an inner solver solves: a level that costs less where it is lower."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

@@ -1,7 +1,5 @@
 """Labels of tables, series and labelled arrays, as short texts that can be compared and stored."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """Numbers and arrays in modules of the user's own, which another process imports afresh."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Collection, Mapping
 from types import ModuleType

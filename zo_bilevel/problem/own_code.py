@@ -4,8 +4,6 @@ Imports inside a function are read from its code. A look-up by a text that is ma
 cannot be: it is found, so that it can be refused by name.
 """
 
-from __future__ import annotations
-
 import builtins
 import dis
 import importlib

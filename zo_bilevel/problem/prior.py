@@ -6,8 +6,6 @@ large, rough ones small. Products with the square root cost one fast cosine tran
 no N x N matrix is ever made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeAlias, final
 

@@ -5,8 +5,6 @@ twice the negative logarithm of the posterior: `(value - mean) / std` of a `Real
 logarithm of a `Log`, and for a field the amplitudes of its smooth modes (`Prior.whiten`).
 """
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np

@@ -4,8 +4,6 @@ Two solvers that differ must not be taken for one, or one would be given the oth
 The other way round costs solves and nothing else.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 from types import FunctionType

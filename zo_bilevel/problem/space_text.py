@@ -1,7 +1,5 @@
 """A space as text that can be read back without running anything, for the store."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Single values of a space: checked, and to and from the numbers of the flat vector."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A task: a problem with known facts, to measure against."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final

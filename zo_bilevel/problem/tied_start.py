@@ -1,7 +1,5 @@
 """A start given by the values of tied parameters: what the free ones must be then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The best solve so far: one tracker for runs, phases and bridges."""
 
-from __future__ import annotations
-
 import math
 from typing import final
 

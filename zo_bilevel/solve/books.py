@@ -1,7 +1,5 @@
 """What an inner solver that pays for its answers can ask of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """What a point may ask for beside theta: exact derivatives, of an inner solver that has them."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol, final
 
 from zo_bilevel.problem.problem import Problem

@@ -1,7 +1,5 @@
 """What one solve is asked for and what comes back: points, jobs, outcomes, evaluations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

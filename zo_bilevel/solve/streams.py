@@ -5,8 +5,6 @@ drawn in a run comes from a generator of the run's seed and a key, `generator`. 
 below `START_STREAM` are a method's own.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 START_STREAM = 1 << 15

@@ -1,7 +1,5 @@
 """Checks of arguments, one for each kind, so that every refusal reads alike."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The array type of the whole package, and who owns an array."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np

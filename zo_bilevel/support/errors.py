@@ -4,8 +4,6 @@ Errors of the user's making are raised at once and are also `ValueError`; a fail
 never an exception but an `Evaluation` with a status.
 """
 
-from __future__ import annotations
-
 import difflib
 import sysconfig
 import traceback

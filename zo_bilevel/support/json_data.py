@@ -1,7 +1,5 @@
 """Values as plain JSON data."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

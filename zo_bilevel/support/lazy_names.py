@@ -1,7 +1,5 @@
 """Names of a package that are imported on first use."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

@@ -3,8 +3,6 @@
 A process never gives its peak back, so one function is measured in a child process of its own.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import importlib

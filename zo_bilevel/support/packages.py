@@ -1,7 +1,5 @@
 """Optional packages, imported on first use."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

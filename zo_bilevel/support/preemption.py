@@ -1,7 +1,5 @@
 """A queue that takes its machine back says so by a signal: the run then ends as by Ctrl-C."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Text from elsewhere on its way to a terminal."""
 
-from __future__ import annotations
-
 import re
 
 _UNSAFE = re.compile(

@@ -1,7 +1,5 @@
 """Processes below a process: found, killed. Standard library only, as those who use it are."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Keeps secrets out of messages and logs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 

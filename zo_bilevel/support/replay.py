@@ -1,7 +1,5 @@
 """Where a program that runs the same steps again stands, so that they draw the same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -6,8 +6,6 @@ not keep out another thread of the same process, and closing any handle of the f
 all, so this process opens it once and keeps its own list.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

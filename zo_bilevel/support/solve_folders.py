@@ -3,8 +3,6 @@
 Standard library only, as the guard of a worker is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Tables as plain text of a bounded width, and as Markdown; numbers and values for their cells."""
 
-from __future__ import annotations
-
 import math
 import re
 import textwrap

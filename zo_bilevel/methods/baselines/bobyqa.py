@@ -1,7 +1,5 @@
 """Py-BOBYQA: quadratic models of the loss in a trust region, with bounds."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

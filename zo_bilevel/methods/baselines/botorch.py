@@ -1,7 +1,5 @@
 """Gaussian processes by BoTorch: expected improvement everywhere, and in a moving trust region."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """CMA-ES by pycma, plain and behind a quadratic model, restarted with twice the population."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any, final

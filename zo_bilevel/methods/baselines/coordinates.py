@@ -1,7 +1,5 @@
 """The coordinates a baseline searches in: the scaled box, or white coordinates of the prior."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DFO-LS: derivative-free Gauss-Newton on interpolated residuals."""
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """ES-MDA: an ensemble smoother that assimilates the same target several times."""
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np

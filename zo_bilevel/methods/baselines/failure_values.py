@@ -1,7 +1,5 @@
 """The finite numbers that baseline libraries see: losses, residuals, and the failure rule."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import final
 

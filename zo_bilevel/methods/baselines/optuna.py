@@ -1,7 +1,5 @@
 """Optuna's samplers, told integers and choices as what they are, and its Hyperband."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final

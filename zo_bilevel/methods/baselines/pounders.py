@@ -1,7 +1,5 @@
 """POUNDERS: a quadratic model of each residual, interpolated at up to 2 N + 1 points."""
 
-from __future__ import annotations
-
 from typing import Final, final
 
 from zo_bilevel.methods.baselines.failure_values import residuals_of

@@ -1,7 +1,5 @@
 """Random search: the floor under every comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import count, islice
 from typing import final

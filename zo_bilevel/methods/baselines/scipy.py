@@ -1,7 +1,5 @@
 """scipy's optimizers, with finite differences taken a whole gradient a round."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

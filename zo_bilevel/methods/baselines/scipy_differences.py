@@ -1,7 +1,5 @@
 """What scipy's optimizers are given in place of functions: a whole gradient is one round."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, final
 

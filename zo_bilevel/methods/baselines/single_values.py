@@ -1,7 +1,5 @@
 """A space as single numbers and options, for libraries that know integers and choices."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

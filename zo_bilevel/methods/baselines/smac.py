@@ -1,7 +1,5 @@
 """SMAC: a random forest of the loss and expected improvement, over numbers and choices."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from typing import Any, final

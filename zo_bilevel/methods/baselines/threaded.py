@@ -6,8 +6,6 @@ turn, and only then, warnings and prints are silenced and numpy's global random 
 run's own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import itertools

@@ -10,8 +10,6 @@ direct search optimization method that models the objective and constraint funct
 interpolation". The models and the step are this project's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import final
 

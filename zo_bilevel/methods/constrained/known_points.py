@@ -1,7 +1,5 @@
 """What a search that keeps constraints has seen: what points are worth, and where solves fail."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

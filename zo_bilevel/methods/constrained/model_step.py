@@ -1,7 +1,5 @@
 """The best step of a model within a box, constraints and all; it costs no solve."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, final
 

@@ -1,7 +1,5 @@
 """A smooth model of several numbers at once, through the nearest of the points solved."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

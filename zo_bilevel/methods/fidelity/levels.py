@@ -6,8 +6,6 @@ Source: Jamieson, Talwalkar (2016), "Non-stochastic best arm identification"; Li
 "Hyperband": brackets that begin at different levels guard against cheap levels that mislead.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

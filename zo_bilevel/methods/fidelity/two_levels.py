@@ -14,8 +14,6 @@ Source: manifold mapping, Echeverria, Hemker (2005), "Space mapping and defect c
 order model management, Alexandrov, Lewis (2001).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Generator

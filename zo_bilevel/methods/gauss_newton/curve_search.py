@@ -5,8 +5,6 @@ target, by the most optimistic reading of its doubt, is solved next. Source: Ast
 (2019), "Bayesian optimization of composite functions"; confidence bounds: Srinivas et al. (2010).
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import final
 

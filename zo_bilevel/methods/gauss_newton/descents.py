@@ -1,7 +1,5 @@
 """Local searches one after the other: the start's, then those of restarts while loss is left."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 
 import numpy as np

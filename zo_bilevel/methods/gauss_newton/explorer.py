@@ -1,7 +1,5 @@
 """Which directions are differenced next, and how far along them the bounds allow to go."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from itertools import chain

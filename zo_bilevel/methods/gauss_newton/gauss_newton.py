@@ -1,7 +1,5 @@
 """Gauss-Newton on a model of the inner solution: the default for vector problems."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import final
 

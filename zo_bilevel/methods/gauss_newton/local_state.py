@@ -1,7 +1,5 @@
 """What one local search knows and how far it trusts it; the steps and differences it can take."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import final

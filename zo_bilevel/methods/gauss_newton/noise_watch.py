@@ -1,7 +1,5 @@
 """Noise of the solves, and the radius of differences that goes with it."""
 
-from __future__ import annotations
-
 import math
 from typing import final
 

@@ -5,8 +5,6 @@ objective is a weighted squared error, so that all components count the same. Wi
 priors it is the vector of all residuals in standard deviations, so that the priors count exactly.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

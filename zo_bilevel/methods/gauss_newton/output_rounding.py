@@ -1,7 +1,5 @@
 """How coarsely a solver rounds its answers: programs that print a few digits are common."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

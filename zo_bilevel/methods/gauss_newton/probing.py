@@ -1,7 +1,5 @@
 """Between a local search, which thinks in continuous coordinates, and the rounds of a method."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 

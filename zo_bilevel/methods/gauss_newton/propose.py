@@ -1,7 +1,5 @@
 """What to solve next: a trial step as soon as the model promises enough, until then differences."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

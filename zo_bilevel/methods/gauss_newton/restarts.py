@@ -1,7 +1,5 @@
 """Where to begin again when a local search ends above zero: the best of a space-filling round."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np

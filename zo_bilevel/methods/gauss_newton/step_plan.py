@@ -1,7 +1,5 @@
 """What a local search asks for in one round, and what it is told."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import final
 

@@ -9,8 +9,6 @@ slopes at a distance `l`, the length. What (1) leaves out counts as an error of 
 the next term of the series, so that what was solved far away is believed less.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The step: least of a quadratic model in a ball, inside the bounds."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import TypeAlias, final

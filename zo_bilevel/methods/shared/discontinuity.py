@@ -1,7 +1,5 @@
 """Tells answers that jump from answers that bend: the vertex of a program, a count, a class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import final
 

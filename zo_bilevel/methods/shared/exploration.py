@@ -6,8 +6,6 @@ as any other rotation. A correlation length sets how fast the modes of one array
 of another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

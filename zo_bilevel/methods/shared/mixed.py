@@ -1,7 +1,5 @@
 """Mixed spaces: a continuous search at one setting of the integers and choices, then the next."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Generator
 from typing import Protocol, TypeAlias

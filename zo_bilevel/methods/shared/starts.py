@@ -1,7 +1,5 @@
 """A point that solves, for methods whose start does not."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Generator
 

@@ -1,7 +1,5 @@
 """Parts of a search that need whole rounds, also where answers arrive one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import TypeVar
 

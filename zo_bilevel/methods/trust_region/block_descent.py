@@ -10,8 +10,6 @@ huge-scale optimization problems"; pattern moves: Hooke, Jeeves (1961), "Direct 
 numerical and statistical problems".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple, final
 

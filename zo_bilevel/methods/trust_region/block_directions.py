@@ -1,7 +1,5 @@
 """Directions in blocks, cycle after cycle, within the bounds that hold."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TypeAlias, final

@@ -4,8 +4,6 @@ Source: the safeguards around a parabola or cubic: Brent (1973), "Algorithms for
 without Derivatives", chapter 5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import final
 

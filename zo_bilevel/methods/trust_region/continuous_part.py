@@ -1,7 +1,5 @@
 """Where local searches of a scalar loss meet the loop: plain coordinates out, losses in."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator, Sequence
 from typing import Protocol, TypeAlias, TypeVar, final
 

@@ -1,7 +1,5 @@
 """The search over continuous coordinates: which local search comes after which."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import TypeAlias, final

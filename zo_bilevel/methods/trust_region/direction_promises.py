@@ -1,7 +1,5 @@
 """What each direction promised when it was taken up, which says what the next may promise."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

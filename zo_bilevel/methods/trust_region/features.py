@@ -1,7 +1,5 @@
 """Mixed settings as rows of features, scaled numbers and indices of options; and draws of them."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

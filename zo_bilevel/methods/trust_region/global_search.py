@@ -5,8 +5,6 @@ diagonal: Ros, Hansen (2008), "A simple modification in CMA-ES achieving linear 
 complexity".
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

@@ -10,8 +10,6 @@ Source: Rasmussen, Williams (2006), "Gaussian Processes for Machine Learning", c
 additive kernels: Duvenaud, Nickisch, Rasmussen (2011), "Additive Gaussian processes".
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

@@ -8,8 +8,6 @@ Source: expected improvement: Jones, Schonlau, Welch (1998), "Efficient global o
 expensive black-box functions".
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

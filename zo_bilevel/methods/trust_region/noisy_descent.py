@@ -7,8 +7,6 @@ rather than walk at random. The mean curvature is filtered from all blocks.
 Source: shrinking: James, Stein (1961), "Estimation with quadratic loss".
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple, final
 
 import numpy as np

@@ -7,8 +7,6 @@ in proportion to d^3. All scales are learnt by maximum likelihood, one step of o
 Source: Rasmussen, Williams (2006), "Gaussian Processes for Machine Learning", chapters 2 and 5.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple, final
 
 import numpy as np

@@ -4,8 +4,6 @@ The window is as wide as makes the loss rise by a few times the noise towards it
 windows see noise alone, wider ones see what is no parabola.
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

@@ -4,8 +4,6 @@ Steps to the model's minimum take turns with points that tell most about it. How
 follows from the noise: near ones see noise alone, far ones what is no quadratic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import final
 

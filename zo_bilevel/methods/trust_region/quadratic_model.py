@@ -11,8 +11,6 @@ Equation numbers: docs/methods/trust-region.md.
 Source: Powell (2006), "The NEWUOA software for unconstrained optimization without derivatives".
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

@@ -9,8 +9,6 @@ Source: Thompson (1933); common random numbers: Law, Kelton (2000), "Simulation 
 Analysis", chapter 11.
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

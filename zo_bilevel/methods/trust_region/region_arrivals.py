@@ -5,8 +5,6 @@ The other workers take up directions, try steps of other lengths, and solve wher
 least. A decision that takes much longer than other solves is not waited for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import final
 

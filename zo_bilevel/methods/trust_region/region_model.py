@@ -5,8 +5,6 @@ metric learnt from the curvature. Of two models, one of the nearest points and o
 the one that foresaw the steps better is used. Equation numbers: docs/methods/trust-region.md.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias, final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether losses are noisy, and whether the noise drowns the steps of a trust region."""
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Points worth solving in the scalar trust region: steps, geometry, exploration, probes."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, final
 
 import numpy as np

@@ -8,8 +8,6 @@ Source: geometry rules and the two radii: Powell (2006), "The NEWUOA software fo
 optimization without derivatives".
 """
 
-from __future__ import annotations
-
 from typing import final
 
 import numpy as np

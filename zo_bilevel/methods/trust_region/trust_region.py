@@ -1,7 +1,5 @@
 """The default method for scalar losses: a growing trust region, then global restarts."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import final
 

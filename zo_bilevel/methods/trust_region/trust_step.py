@@ -1,7 +1,5 @@
 """The step that minimises a quadratic model within a ball, and within a ball and a box."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 

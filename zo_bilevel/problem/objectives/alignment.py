@@ -1,7 +1,5 @@
 """Whether numbers line up with a target, part by part."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The covariance of measurements: checked, rows of missing values left out, factored once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

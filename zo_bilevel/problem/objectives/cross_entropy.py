@@ -1,7 +1,5 @@
 """Cross-entropy of logits against labels."""
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """User functions as outer objectives: torch functions by autograd, others by value only."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ rho(s) is near s for small s and grows more slowly for large s. The second deriv
 2 rho'(z^2), never negative, as in iteratively reweighted least squares (Holland and Welsch, 1977).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final
 

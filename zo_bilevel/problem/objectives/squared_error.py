@@ -1,7 +1,5 @@
 """Weighted mean squared error against a target."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, final
 

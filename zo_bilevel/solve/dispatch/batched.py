@@ -1,7 +1,5 @@
 """Whole rounds in one call of a vectorised inner solver, in chunks that fit memory."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import time

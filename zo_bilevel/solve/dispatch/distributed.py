@@ -1,7 +1,5 @@
 """Rounds split over the ranks of a `torch.distributed` process group."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, final

@@ -1,7 +1,5 @@
 """Rounds on all cores or on a cluster, by joblib's names for where the work runs."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Solves one after the other, in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import final
 

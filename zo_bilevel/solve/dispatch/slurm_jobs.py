@@ -1,7 +1,5 @@
 """One solve as a job of a cluster that queues it, and what became of that job."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import math

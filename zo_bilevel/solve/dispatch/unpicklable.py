@@ -1,7 +1,5 @@
 """Says which part of an inner solver cannot travel to another process."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections.abc import Callable, Iterator, Mapping

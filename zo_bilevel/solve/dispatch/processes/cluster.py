@@ -1,7 +1,5 @@
 """Solves on a Dask or Ray cluster, one by one."""
 
-from __future__ import annotations
-
 import math
 import queue
 import time

@@ -3,8 +3,6 @@
 A solve that crashes must not take the cluster's worker, and the other solves there, with it.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections import deque

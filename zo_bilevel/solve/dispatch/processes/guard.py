@@ -11,8 +11,6 @@ or whose parent died still descends from the guard, and is found and killed. Els
 worker's own process group is.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

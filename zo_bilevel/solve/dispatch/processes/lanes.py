@@ -1,7 +1,5 @@
 """Jobs on lanes: as many threads as workers, each running one job after the other."""
 
-from __future__ import annotations
-
 import math
 import queue
 import threading

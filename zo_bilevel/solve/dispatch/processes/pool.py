@@ -1,7 +1,5 @@
 """A pool of supervised workers: lends them out, runs a job with its retries, replaces the dead."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -9,8 +9,6 @@ the guard end the tree. `subprocess` starts everything: nothing is forked from t
 memory, so threads, OpenMP and CUDA state here are safe, and a script needs no `__main__` guard.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pickle

@@ -5,8 +5,6 @@ between this package's own processes, over pipes that nobody else can open; the 
 print, and may write to standard output and error from C, without touching them.
 """
 
-from __future__ import annotations
-
 import ctypes
 import io
 import os
