@@ -15,9 +15,8 @@ from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
-from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import propose
-from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.names import method_from_name
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.estimators.tangents import named_tangents, scaled_gradient
+from zo_bilevel.estimators.derivatives import named_tangents, scaled_gradient
 from zo_bilevel.problem.expression import Expression
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 

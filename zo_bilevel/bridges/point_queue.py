@@ -12,9 +12,8 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.solve.best import BestSoFar
 from zo_bilevel.solve.dispatch.serial import Serial
-from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
+from zo_bilevel.solve.evaluation import BestSoFar, Evaluation, Outcome, Point
 from zo_bilevel.solve.streams import LOOP_KEY, generator
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError

@@ -184,7 +184,7 @@ def _gain(gain: PairedDifference) -> str:
 
 
 def _tried(found: FoundPrompt) -> Grid:
-    from zo_bilevel.support.parameter_text import shown
+    from zo_bilevel.support.tables import shown
     from zo_bilevel.support.tables import Grid
 
     rows = tuple(

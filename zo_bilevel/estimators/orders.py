@@ -14,12 +14,13 @@ import numpy as np
 from zo_bilevel.estimators.derivatives import (
     ForwardDifferentiable,
     ReverseDifferentiable,
+    named_tangents,
     needs_gradient,
     needs_solver,
     refuse_discrete,
+    scaled_gradient,
 )
 from zo_bilevel.estimators.direction_block import DirectionBlock
-from zo_bilevel.estimators.tangents import named_tangents, scaled_gradient
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space

@@ -7,8 +7,7 @@ import numpy as np
 
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.state import Minimum, Notes
-from zo_bilevel.solve.best import BestSoFar
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.evaluation import BestSoFar, Evaluation, Point
 from zo_bilevel.solve.streams import PHASE_KEY, solve_seed
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray

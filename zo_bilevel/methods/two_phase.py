@@ -22,8 +22,7 @@ from zo_bilevel.methods.switches import (
     Switch,
     check_solves,
 )
-from zo_bilevel.solve.best import BestSoFar
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.evaluation import BestSoFar, Evaluation, Point
 from zo_bilevel.solve.streams import PHASE_KEY, solve_seed
 from zo_bilevel.support.arguments import one_of
 from zo_bilevel.support.arrays import FloatArray

@@ -15,8 +15,7 @@ from zo_bilevel.run.prices import Prices
 from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
-from zo_bilevel.solve.best import BestSoFar
-from zo_bilevel.solve.evaluation import NEVER_BEST, Evaluation, Point
+from zo_bilevel.solve.evaluation import NEVER_BEST, BestSoFar, Evaluation, Point
 from zo_bilevel.support.errors import InputError
 
 USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")

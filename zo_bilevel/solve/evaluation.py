@@ -1,4 +1,4 @@
-"""What one solve is asked for and what comes back: points, jobs, outcomes, evaluations."""
+"""What one solve is asked for, what comes back, and the best of all."""
 
 import math
 from collections.abc import Sequence
@@ -187,3 +187,50 @@ class Evaluation:
     def is_invalid(self) -> bool:
         """Whether the solver answered, but with nothing usable, whatever the reason."""
         return self.status in ("invalid", "wrong_shape", "rejected")
+
+
+@final
+class BestSoFar:
+    """Keeps the solve of lowest loss, of equal ones the first.
+
+    One that keeps all constraints is better than any that breaks one; of those that do, the one
+    that breaks them least.
+
+    Example:
+        >>> from zo_bilevel.solve.evaluation import Point
+        >>> best = BestSoFar()
+        >>> solves = [Evaluation(Point([x]), "ok", [x], x**2) for x in (2.0, -1.0, 1.0)]
+        >>> [best.see(solve) for solve in solves], best.loss
+        ([True, True, False], 1.0)
+    """
+
+    __slots__ = ("_number", "evaluation")
+
+    def __init__(self) -> None:
+        self.evaluation: Evaluation | None = None
+        self._number = 0
+
+    @property
+    def loss(self) -> float:
+        """Its loss; infinity before any solve was ok."""
+        return math.inf if self.evaluation is None else self.evaluation.loss
+
+    @property
+    def x(self) -> FloatArray | None:
+        """Its point, or `None`."""
+        return None if self.evaluation is None else self.evaluation.point.x
+
+    def see(self, evaluation: Evaluation, number: int = 0) -> bool:
+        """Look at one more solve.
+
+        Args:
+            evaluation: Any solve; one that is not ok is no candidate.
+            number: Of two equal ones the lower is the first, where solves come out of order.
+        """
+        if not evaluation.ok:
+            return False
+        best = self.evaluation
+        if best is None or (*evaluation.rank, number) < (*best.rank, self._number):
+            self.evaluation, self._number = evaluation, number
+            return True
+        return False

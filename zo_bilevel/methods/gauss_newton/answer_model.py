@@ -16,9 +16,13 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.gauss_newton.observed_rows import ObservedRows
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, Quadratic
-from zo_bilevel.methods.gauss_newton.taylor_prior import Likelihood, Observations, solved
+from zo_bilevel.methods.gauss_newton.taylor_prior import (
+    Likelihood,
+    Observations,
+    ObservedRows,
+    solved,
+)
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray
 
@@ -48,6 +52,7 @@ class AnswerModel:
 
     Attributes:
         center: The best point, shape `(N,)`.
+        basis: Orthonormal directions, shape `(N, b)`.
         theta: The answer there.
         smooth_theta: The same, freed of noise by its neighbours.
         loss: At `smooth_theta`.
@@ -65,7 +70,7 @@ class AnswerModel:
         self.is_noisy = False
         self.length = FIRST_LENGTH * math.sqrt(center.size)
         self._origin = center
-        self._basis = np.empty((center.size, 0), order="F")
+        self.basis = np.empty((center.size, 0), order="F")
         self._place = np.empty(0)
         self._rows = ObservedRows()
         self._rows.add(self._place, None, theta, 1.0)
@@ -74,14 +79,9 @@ class AnswerModel:
         self._factor = np.zeros((0, 0))
 
     @property
-    def basis(self) -> FloatArray:
-        """Orthonormal directions, shape `(N, b)`."""
-        return self._basis
-
-    @property
     def size(self) -> int:
         """How many directions are known."""
-        return self._basis.shape[1]
+        return self.basis.shape[1]
 
     # ---- observations ------------------------------------------------------------------------
 
@@ -118,9 +118,9 @@ class AnswerModel:
         """Drop all derivatives, and with `values` the answers away from the center too."""
         rows, table = self._rows, self._rows.table(self.size)
         kept = [row for row, way in enumerate(table.is_derivative) if not (values or way)]
-        points = [self._origin + self._basis @ table.places[row] for row in kept]
+        points = [self._origin + self.basis @ table.places[row] for row in kept]
         self.length, self.scale = FIRST_LENGTH * math.sqrt(self.center.size), 0.0
-        self._origin, self._basis = self.center, np.empty((self.center.size, 0), order="F")
+        self._origin, self.basis = self.center, np.empty((self.center.size, 0), order="F")
         self._place = np.empty(0)
         self._rows, self._fitted = ObservedRows(), None
         self._rows.add(self._place, None, self.theta, 1.0)
@@ -151,17 +151,17 @@ class AnswerModel:
         return other
 
     def _predicted(self, point: FloatArray) -> FloatArray:
-        return self.predict(self._basis.T @ (point - self.center))
+        return self.predict(self.basis.T @ (point - self.center))
 
     def _coordinates(self, displacement: FloatArray) -> FloatArray:
         """Coordinates in the basis, which grows when the displacement needs it."""
         whole = math.sqrt(displacement @ displacement)
         if self.size < displacement.size and whole > 0.0:
-            rest = orthogonal_part(displacement, self._basis)
+            rest = orthogonal_part(displacement, self.basis)
             length = math.sqrt(rest @ rest)
             if length > NEW_DIRECTION * whole:
-                self._basis = np.asfortranarray(np.column_stack([self._basis, rest / length]))
-        return np.asarray(self._basis.T @ displacement)
+                self.basis = np.asfortranarray(np.column_stack([self.basis, rest / length]))
+        return np.asarray(self.basis.T @ displacement)
 
     # ---- the model ---------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class AnswerModel:
     def slopes(self) -> tuple[FloatArray, FloatArray]:
         """The likeliest derivatives at the center, `(m, N)`, and the covariance of an output's."""
         observations, weights, quadratic = self._fit()
-        basis, ignorance = self._basis, max(quadratic.ignorance, 1e-300)
+        basis, ignorance = self.basis, max(quadratic.ignorance, 1e-300)
         known = np.eye(self.size) - quadratic.doubt / ignorance
         doubt = self.scale * (np.eye(self.center.size) - basis @ known @ basis.T)
         return weights.T @ (observations.slopes @ basis.T), doubt
@@ -284,8 +284,8 @@ class AnswerModel:
         slopes = observations.slopes
         jacobian = weights.T @ slopes  # (2)
         in_theta, in_x = outer.gradient(theta, self.center)
-        gradient = jacobian.T @ in_theta + self._basis.T @ in_x
-        hessian = outer.curvature(theta, self.center, jacobian, self._basis)
+        gradient = jacobian.T @ in_theta + self.basis.T @ in_x
+        hessian = outer.curvature(theta, self.center, jacobian, self.basis)
         hessian = hessian + observations.second_order(weights @ in_theta, self.length)  # (3)
         known = slopes.T @ solved(factor, slopes)
         doubt = np.eye(self.size) - 0.5 * (known + known.T)

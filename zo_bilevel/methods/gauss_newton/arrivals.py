@@ -20,14 +20,13 @@ from zo_bilevel.methods.gauss_newton.local_state import (
     CAUTION_IN_WIDE_ROUNDS,
     LocalState,
 )
-from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import (
     STEP_SCALES,
     UNSURE,
     doubtful_directions,
     propose,
 )
-from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
@@ -117,7 +116,7 @@ class Arrivals:
 
     def _propose(self) -> list[_Unit]:
         local, real = self._local, self._local.state
-        if local.wants_repeat and not any(unit.is_repeat for unit in self._running):
+        if local.noise.wants_repeat and not any(unit.is_repeat for unit in self._running):
             return [self._unit(local.repeat(), real, is_repeat=True)]
         if not self._running:
             return self._units(propose(real, 1), real)

@@ -11,9 +11,8 @@ from typing import final
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE, Start
-from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray

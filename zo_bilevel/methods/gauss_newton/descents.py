@@ -9,9 +9,8 @@ from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
 from zo_bilevel.methods.gauss_newton.curve_search import look_along
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
-from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
-from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
 from zo_bilevel.methods.shared.mixed import Descent
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.methods.state import Notes

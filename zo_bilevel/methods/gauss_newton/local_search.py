@@ -18,9 +18,8 @@ from zo_bilevel.methods.gauss_newton.answer_model import (
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
-from zo_bilevel.methods.gauss_newton.probing import Probing
+from zo_bilevel.methods.gauss_newton.probing import Answers, Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import BASIS_SHARE, MOST_IDLE, propose
-from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
 from zo_bilevel.methods.gauss_newton.trust_step import POOR
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
@@ -85,7 +84,7 @@ class LocalSearch:
         probing, model = self._probing, self.model
         try:
             while not self.is_solved and not self.is_at_edge:
-                repeat = self.wants_repeat
+                repeat = self.noise.wants_repeat
                 plan = self.repeat() if repeat else propose(self.state, probing.width)
                 if self.is_finished or not plan.points + plan.probes:
                     if not self.goes_on():
@@ -126,11 +125,6 @@ class LocalSearch:
             in_theta, in_x = model.outer.gradient(theta, model.center)
             return not (in_theta.any() or in_x.any())
         return model.loss <= SOLVED * (1e-300 + float(theta @ theta) / theta.size)
-
-    @property
-    def wants_repeat(self) -> bool:
-        """Whether the noise is to be measured before anything else."""
-        return self.noise.wants_repeat
 
     @property
     def is_finished(self) -> bool:
@@ -263,9 +257,8 @@ class LocalSearch:
         if accepted:
             model.move(point, theta)
         state.trust.adapt(agreement, length, accepted=accepted)
-        self._probing.judge_step(
-            (center, point), (before, after), agreement, knows_all=not state.explorer.left
-        )
+        if not state.explorer.left:
+            self._probing.judge_step(center, point, before, after, agreement)
         self._judge_trust(before, after, agreement)
 
     def _judge_trust(self, before: float, after: float, agreement: float) -> None:

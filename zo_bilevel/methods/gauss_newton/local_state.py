@@ -10,7 +10,7 @@ from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
 from zo_bilevel.methods.gauss_newton.outer_model import Quadratic
-from zo_bilevel.methods.gauss_newton.step_plan import StepPlan
+from zo_bilevel.methods.gauss_newton.probing import StepPlan
 from zo_bilevel.methods.gauss_newton.trust_step import FIRST_RADIUS, TrialSteps, Trust
 from zo_bilevel.support.arrays import FloatArray
 

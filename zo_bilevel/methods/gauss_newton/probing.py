@@ -1,6 +1,7 @@
 """Between a local search, which thinks in continuous coordinates, and the rounds of a method."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -13,7 +14,6 @@ from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
-from zo_bilevel.methods.gauss_newton.step_plan import Answers, StepPlan
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.exploration import candidate_directions
 from zo_bilevel.methods.state import Slopes
@@ -28,6 +28,42 @@ SAME_SLOPES = 1e-4
 there, and one of them may have the lowest loss."""
 ROUNDING = 0.3
 """Standard deviation of rounding, in units of the type's resolution."""
+
+
+@final
+@dataclass(slots=True)
+class StepPlan:
+    """One round: points to solve, then differences.
+
+    Args:
+        points: Solved as they are, each of shape `(N,)`.
+        role: What they are for, for the history.
+        base: Where differences are taken, shape `(N,)`: the center, or the first of the points.
+        probes: Displacements from the base, each of shape `(N,)`.
+        differences: What the probes became as solves, once they were asked for.
+    """
+
+    points: list[FloatArray] = field(default_factory=list)
+    role: str = "trial"
+    base: FloatArray | None = None
+    probes: list[FloatArray] = field(default_factory=list)
+    differences: Differences | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of a plan; `None` stands for a failure.
+
+    Args:
+        thetas: Modelled vectors at the points, in order.
+        changes: Along the probes, in order.
+        nearby: Every solve of a difference that came back: its point `(N,)` and modelled vector.
+    """
+
+    thetas: list[FloatArray | None]
+    changes: list[Change | None] = field(default_factory=list)
+    nearby: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
 
 
 @final
@@ -113,17 +149,11 @@ class Probing:
         self.search.notes.recommended = self.outer.embed(center)
 
     def judge_step(
-        self,
-        places: tuple[FloatArray, FloatArray],
-        losses: tuple[float, float],
-        agreement: float,
-        *,
-        knows_all: bool,
+        self, x: FloatArray, moved_to: FloatArray, before: float, after: float, agreement: float
     ) -> None:
         """`Search.judge_step`, of continuous coordinates, once every direction is known."""
-        if knows_all:
-            center, point = (self.outer.embed(place) for place in places)
-            self.search.judge_step(center, point, *losses, agreement)
+        places = self.outer.embed(x), self.outer.embed(moved_to)
+        self.search.judge_step(*places, before, after, agreement)
 
     def note_slopes(self, model: AnswerModel) -> None:
         """Leave the model's slopes to the loop where they are those of the point to report.

@@ -1,4 +1,4 @@
-"""What is expected of an inner solution before it is solved: a smooth function, as a series.
+"""What is expected of an inner solution, a smooth function, and what was observed of it.
 
 Around a center, every component of theta is a draw from the same Gaussian process, of covariance
 
@@ -9,6 +9,9 @@ slopes at a distance `l`, the length. What (1) leaves out counts as an error of 
 the next term of the series, so that what was solved far away is believed less.
 """
 
+from __future__ import annotations
+
+import copy
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +25,66 @@ from zo_bilevel.support.arrays import FloatArray
 
 LEAST_ERROR = 1e-11
 """Variance of an observation, in variances of a slope: keeps the covariance positive definite."""
+
+
+class RowTable(NamedTuple):
+    """Where each row was observed, `(rows, b)`, and how.
+
+    Args:
+        places: Of values and derivatives, `(rows, b)`.
+        ways: Of derivatives, `(rows, b)`; zero for values.
+        is_derivative: Which are derivatives, `(rows,)`.
+        errors: Variance of each from noise, in variances of one solve, `(rows,)`.
+    """
+
+    places: FloatArray
+    ways: FloatArray
+    is_derivative: NDArray[np.bool_]
+    errors: FloatArray
+
+
+@final
+class ObservedRows:
+    """Rows in the coordinates of a basis that grows: shorter ones end in zeros.
+
+    Attributes:
+        values: Theta at a point, or its derivative there, each of shape `(m,)`.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[FloatArray] = []
+        none = np.zeros((0, 0))
+        self._table = RowTable(none, none, np.zeros(0, dtype=bool), np.zeros(0))
+        self._new: list[tuple[FloatArray, FloatArray | None, float]] = []
+
+    def add(
+        self, place: FloatArray, way: FloatArray | None, values: FloatArray, error: float
+    ) -> None:
+        """Take in theta at a place, `(b,)`, or its derivative along a way, `(b,)`."""
+        self.values.append(values)
+        self._new.append((place, way, error))
+
+    def copy(self) -> ObservedRows:
+        """The same rows, to be added to."""
+        other = copy.copy(self)
+        other.values, other._new = list(self.values), list(self._new)
+        return other
+
+    def table(self, size: int) -> RowTable:
+        """All but the values, in so many coordinates: not to be written to."""
+        known, width = self._table.places.shape
+        if self._new or width < size:
+            places, ways = np.zeros((2, len(self.values), size))
+            places[:known, :width], ways[:known, :width] = self._table.places, self._table.ways
+            for row, (place, way, _) in enumerate(self._new, known):
+                places[row, : place.size] = place
+                if way is not None:
+                    ways[row, : way.size] = way
+            kinds = [way is not None for _, way, _ in self._new]
+            is_derivative = np.append(self._table.is_derivative, np.array(kinds, dtype=bool))
+            errors = np.append(self._table.errors, [error for *_, error in self._new])
+            self._table, self._new = RowTable(places, ways, is_derivative, errors), []
+        return self._table
 
 
 class Likelihood(NamedTuple):

@@ -51,6 +51,7 @@ class RegionSearch:
 
     Attributes:
         model: What is known.
+        radius: The trust radius.
         width: Solves that it asks for at once.
         drowned: Whether the search ended because noise drowns its steps.
     """
@@ -72,7 +73,7 @@ class RegionSearch:
         self._leaves, self._smallest_radius, self._rival = leaves, smallest_radius, rival
         self.model = RegionModel(start, value, part.box)
         self._proposals = Proposals(self.model, rng)
-        self._radius = self._floor = radius
+        self.radius = self._floor = radius
         self._open = self._may_grow = True
         self._promises = DirectionPromises()
         self._steps: list[FloatArray] = []
@@ -82,11 +83,6 @@ class RegionSearch:
         self._noise = RegionNoise(self.model)
         self.drowned = self._looked_between = False
         self._missed_curvature = np.inf
-
-    @property
-    def radius(self) -> float:
-        """The trust radius."""
-        return self._radius
 
     def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
@@ -116,7 +112,7 @@ class RegionSearch:
         size = self.model.size
         if size == 0:
             return self._grow(self.width)
-        step = self._proposals.step(self._radius)
+        step = self._proposals.step(self.radius)
         if not self._mend and self._wants_growth(step):
             self._may_grow = False
             fresh = self._grow(max(1, self.width - 1))
@@ -128,16 +124,16 @@ class RegionSearch:
         self._since_metric += 1
         if self._since_metric >= size:
             self._since_metric = 0
-            self.model.learn_metric(self._steps, self._radius)
-            step = self._proposals.step(self._radius)
+            self.model.learn_metric(self._steps, self.radius)
+            step = self._proposals.step(self.radius)
         if self.width < WIDE_ROUND:
-            return [step, *self._proposals.beside(step, self.width - 1, self._radius, self._floor)]
+            return [step, *self._proposals.beside(step, self.width - 1, self.radius, self._floor)]
         if self._noise.drowns(step, is_wide=True):
             self.drowned, self._floor = True, 0.0
             return []
         lead = [self._proposals.probe()] if self._noise.joins_round() else []
         left = self.width - 1 - len(lead)
-        return [*lead, step, *self._proposals.beside(step, left, self._radius, self._floor)]
+        return [*lead, step, *self._proposals.beside(step, left, self.radius, self._floor)]
 
     def grow_if_wanted(self) -> list[Trial]:
         """A point along a new direction, where that promises more than a step."""
@@ -146,11 +142,11 @@ class RegionSearch:
 
     def step(self, scale: float = 1.0) -> Trial:
         """The best step within a multiple of the radius."""
-        return self._proposals.step(scale * self._radius)
+        return self._proposals.step(scale * self.radius)
 
     def explore(self) -> Trial:
         """A point of which little is known, around the best step."""
-        return self._proposals.explore(1, self.step().y, self._radius)[0]
+        return self._proposals.explore(1, self.step().y, self.radius)[0]
 
     def _grow(self, count: int) -> list[Trial]:
         """Take up to `count` new directions, one point along each."""
@@ -161,7 +157,7 @@ class RegionSearch:
                 self._open = False
                 break
             self.model.take(unit)
-            trials.append(self._proposals.along_newest(self._radius))
+            trials.append(self._proposals.along_newest(self.radius))
         return [self._proposals.padded(trial) for trial in trials]
 
     def _worth(self, step: Trial) -> bool:
@@ -176,13 +172,13 @@ class RegionSearch:
         """After a bad step: replace far points; without any, look closer."""
         if self.model.is_flat:
             return self._doubt_flatness()
-        small = max(self._last_length, self._radius) <= self._floor
+        small = max(self._last_length, self.radius) <= self._floor
         settled = self._mend and self._last_ratio <= 0 and small
         self._mend = False
         lowest = self.model.curvature_range()[0]
         if not self._worth(step) and self._missed_curvature <= FORESEEN_SHARE * lowest:
             return self._shrink(step)
-        far = self._proposals.replacements(self.width, self._radius, self._floor)
+        far = self._proposals.replacements(self.width, self.radius, self._floor)
         if far:
             return far
         if settled or not self._worth(step):
@@ -195,7 +191,7 @@ class RegionSearch:
         if not fresh and not self._looked_between:
             self._looked_between = True
             fresh = self._proposals.explore(
-                self.width, self.model.centre()[0], BETWEEN_SHARE * self._radius
+                self.width, self.model.centre()[0], BETWEEN_SHARE * self.radius
             )
         if not fresh:
             self._floor = 0.0
@@ -213,7 +209,7 @@ class RegionSearch:
         if region.curvature_range()[1] * self._floor**2 <= ROUNDING * abs(region.centre()[1]):
             self._floor = 0.0
             return []
-        self._radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
+        self.radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
         return []
 
     # ---- learning
@@ -233,7 +229,7 @@ class RegionSearch:
                 value = None
             if trial.kind == "probe":
                 if value is not None and self._noise.judge(trial, value, self._proposals):
-                    region.rebuild(self._radius)
+                    region.rebuild(self.radius)
                 continue
             if move is not None:
                 tried.append((np.inf if value is None else value, trial))
@@ -265,7 +261,7 @@ class RegionSearch:
     def _absorb_one(self, trial: Trial, value: float | None) -> None:
         region = self.model
         if trial.kind == "geometry":
-            far = self._proposals.far(self._radius)
+            far = self._proposals.far(self.radius)
             if len(far) and region.local.count > region.size + 1:
                 region.local.drop(int(far[0]))
         if value is None:
@@ -275,9 +271,9 @@ class RegionSearch:
             region.judge_foresight(y, value)
         elif trial.kind == "grow":
             region.presume_curvature(y, value)
-        region.learn(y, value, self._radius)
+        region.learn(y, value, self.radius)
         if trial.kind == "grow":
-            self._promises.note(region, self._radius)
+            self._promises.note(region, self.radius)
 
     def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
@@ -288,11 +284,11 @@ class RegionSearch:
         if ratio > 0.1:
             self._noise.failed_shrinks = 0
         if ratio > 0.7:  # (eq. 5)
-            self._radius = max(self._radius, 2 * length)
+            self.radius = max(self.radius, 2 * length)
         elif ratio > 0.1:
-            self._radius = max(0.5 * self._radius, length)
+            self.radius = max(0.5 * self.radius, length)
         else:
-            self._radius = 0.5 * min(length, self._radius)
-        if self._radius <= 1.5 * self._floor:
-            self._radius = self._floor
+            self.radius = 0.5 * min(length, self.radius)
+        if self.radius <= 1.5 * self._floor:
+            self.radius = self._floor
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length

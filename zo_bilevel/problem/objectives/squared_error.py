@@ -5,15 +5,15 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.problem.objectives.alignment import (
+from zo_bilevel.problem.objectives.base import ThetaObjective
+from zo_bilevel.problem.objectives.measurements import (
     check_weights,
+    covariance_factor,
     essential,
     fitted,
     is_shorter,
     names_of,
 )
-from zo_bilevel.problem.objectives.base import ThetaObjective
-from zo_bilevel.problem.objectives.covariance import covariance_factor
 from zo_bilevel.problem.theta import ThetaLayout, Unmeasured, flatten_theta
 from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InnerSolverError, InputError, WrongShapeError
