@@ -145,6 +145,8 @@ def test_hyperband_of_optuna_prunes_cheap_trials():
     result = zb.minimize(training(), zb.OptunaHyperband(), max_cost=81.0 * 10)
     roles = [record.role for record in result.history]
     assert roles.count("cheap") > 2 * (len(roles) - roles.count("cheap"))
+    again = zb.minimize(training(), zb.OptunaHyperband(), max_cost=81.0 * 10)
+    assert [record.loss for record in again.history] == [record.loss for record in result.history]
     with pytest.raises(zb.UnsupportedProblemError, match=r"needs a problem with a zb\.Fidelity"):
         zb.minimize(zb.Problem(SPACE, lambda phi: 0.0), zb.OptunaHyperband())
 

@@ -127,7 +127,8 @@ class OptunaHyperband(Method):
         pruner = library.pruners.HyperbandPruner(1, FACTOR ** (len(levels) - 1), FACTOR)
         with _quietly(library):
             sampler = library.samplers.TPESampler(seed=int(search.rng(1).integers(2**32)))
-            study = library.create_study(sampler=sampler, pruner=pruner)
+            # the pruner draws its brackets by the name, which would be another one each time
+            study = library.create_study(sampler=sampler, pruner=pruner, study_name="zo-bilevel")
         study.enqueue_trial(values.of(search.start))
         while True:
             with _quietly(library):
