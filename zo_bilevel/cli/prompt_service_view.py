@@ -184,8 +184,7 @@ def _gain(gain: PairedDifference) -> str:
 
 
 def _tried(found: FoundPrompt) -> Grid:
-    from zo_bilevel.support.tables import shown
-    from zo_bilevel.support.tables import Grid
+    from zo_bilevel.support.tables import Grid, shown
 
     rows = tuple(
         ("; ".join(f"{name} {shown(v)}" for name, v in phi.items()), f"{mean:.3f}", str(count))

@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, TypeAlias
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from zo_bilevel.methods.base import Method
 from zo_bilevel.run.budget import Budget
@@ -13,7 +14,6 @@ from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.run_text import run_to_text
 from zo_bilevel.run.runs import Improvement, Run, RunStatus
-from zo_bilevel.solve.books import KeepsBooks
 from zo_bilevel.store.abstract import AbstractStore
 from zo_bilevel.store.arrays import pack_array
 from zo_bilevel.store.places import open_store
@@ -96,6 +96,15 @@ def begin(recorder: Recorder, ledger: Ledger) -> None:
     if recorder.on_record:
         ledger.time.replay(recorder.spent)
         recorder.takes_others = not ledger.has_ended
+
+
+@runtime_checkable
+class KeepsBooks(Protocol):
+    """An inner solver whose limit on money holds across restarts and processes."""
+
+    def keep_books(self, file: Path) -> None:
+        """Write from now on into a file what is paid, and go on from what stands there."""
+        ...
 
 
 def keep_books(store: AbstractStore, inner: object) -> None:

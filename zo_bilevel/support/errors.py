@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
+from zo_bilevel.support.printable import printable
+
 FOREIGN = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "site-packages", "<frozen")
 """Marks of code that is not the user's."""
 LONGEST_MESSAGE = 10_000
@@ -116,10 +118,7 @@ def shown(error: BaseException) -> str:
         return "(its message cannot be shown)"
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[:LONGEST_MESSAGE]}... ({len(text)} characters)"
-    if text.isprintable():
-        return text
-    kept = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
-    return "".join(kept)
+    return printable(text)
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
