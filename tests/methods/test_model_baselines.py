@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
-from zo_bilevel.methods.baselines.limits import GiveUpError, stop_at
 from zo_bilevel.methods.baselines.single_values import SingleValues
+from zo_bilevel.methods.baselines.solves import GiveUpError, stop_at
 from zo_bilevel.methods.names import method_from_name
 
 MIXED = zb.Space(

@@ -4,8 +4,8 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.baselines.limits import restarted
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves, restarted
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 

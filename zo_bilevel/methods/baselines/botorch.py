@@ -8,8 +8,8 @@ from typing import Any, final
 import numpy as np
 from scipy.stats import qmc
 
-from zo_bilevel.methods.baselines.limits import stop_at
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves, stop_at
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.packages import import_optional
 

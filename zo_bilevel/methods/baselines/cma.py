@@ -6,7 +6,8 @@ from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves
+from zo_bilevel.methods.baselines.threaded import Baseline
 
 PACKAGE = "cma", "baselines"
 

@@ -5,8 +5,8 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.baselines.failure_values import residuals_of
-from zo_bilevel.methods.baselines.limits import GiveUpError
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import GiveUpError, Solves
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
 

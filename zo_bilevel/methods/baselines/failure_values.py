@@ -1,4 +1,4 @@
-"""The finite numbers that baseline libraries see: losses, residuals, and the failure rule."""
+"""What baseline libraries cannot see, refused by name, and the finite numbers that they see."""
 
 from collections.abc import Sequence
 from typing import final
@@ -33,6 +33,26 @@ def residuals_of(search: Search, method: str) -> Residuals:
     if search.problem.feasible:
         raise UnsupportedProblemError(f"{method} cannot keep constraints")
     return Residuals(search.space, outer)
+
+
+def refuse_discrete(search: Search, label: str, reason: str, *, only_choices: bool = False) -> None:
+    """Refuse integers and choices, or choices alone, with how many coordinates they are."""
+    space = search.space
+    found = int((space.is_choice if only_choices else space.discrete).sum())
+    if found:
+        kinds = "choices" if only_choices else "integers or choices"
+        raise UnsupportedProblemError(
+            f"{label} {reason}, but {found} of {space.size} coordinates are {kinds}"
+        )
+
+
+def refuse_many_solves(search: Search, label: str, limit: int) -> None:
+    """Refuse more solves than a Gaussian process on all of them can carry."""
+    if search.max_solves is not None and search.max_solves > limit:
+        raise UnsupportedProblemError(
+            f"{label} fits a Gaussian process to all solves, at a cost of their cube: max_solves "
+            f"must be <= {limit}, got {search.max_solves}"
+        )
 
 
 @final

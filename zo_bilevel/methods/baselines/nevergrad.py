@@ -9,7 +9,8 @@ import numpy as np
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
-from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves
+from zo_bilevel.methods.baselines.threaded import CLOSING_SECONDS, Baseline
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.space import HALF_RANGE, Block, Space
 from zo_bilevel.support.arguments import whole_number

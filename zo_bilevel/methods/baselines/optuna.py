@@ -7,9 +7,10 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.methods.base import Method, Rounds, Search
-from zo_bilevel.methods.baselines.limits import refuse_discrete, refuse_many_solves, stop_at
+from zo_bilevel.methods.baselines.failure_values import refuse_discrete, refuse_many_solves
 from zo_bilevel.methods.baselines.single_values import Item, SingleValues
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves, stop_at
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.methods.fidelity.levels import FACTOR, at_level
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message

@@ -3,7 +3,8 @@
 from typing import Final, final
 
 from zo_bilevel.methods.baselines.failure_values import residuals_of
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 

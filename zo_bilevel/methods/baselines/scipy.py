@@ -11,10 +11,10 @@ from scipy import optimize
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
-from zo_bilevel.methods.baselines.failure_values import residuals_of
-from zo_bilevel.methods.baselines.limits import refuse_discrete, restarted
+from zo_bilevel.methods.baselines.failure_values import refuse_discrete, residuals_of
 from zo_bilevel.methods.baselines.scipy_differences import Differences, LimitedLoss
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves, restarted
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message

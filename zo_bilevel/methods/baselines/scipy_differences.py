@@ -7,8 +7,7 @@ import numpy as np
 from scipy import optimize
 
 from zo_bilevel.methods.baselines.coordinates import Coordinates
-from zo_bilevel.methods.baselines.limits import GiveUpError
-from zo_bilevel.methods.baselines.threaded import Solves
+from zo_bilevel.methods.baselines.solves import GiveUpError, Solves
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 

@@ -5,7 +5,8 @@ import tempfile
 from typing import Any, final
 
 from zo_bilevel.methods.baselines.single_values import SingleValues
-from zo_bilevel.methods.baselines.threaded import Baseline, Solves
+from zo_bilevel.methods.baselines.solves import Solves
+from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arrays import FloatArray
 
 SILENT = 60  # above every level of Python's logging

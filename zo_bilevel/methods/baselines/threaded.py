@@ -8,38 +8,30 @@ run's own.
 
 import dataclasses
 import io
-import itertools
-import queue
 import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, ClassVar, NoReturn, TextIO, TypeVar, final
+from typing import Any, ClassVar, TextIO, final
 
 import numpy as np
 
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates, CoordinatesName, check_coordinates
-from zo_bilevel.methods.baselines.failure_values import FailureRule, residuals_of
-from zo_bilevel.methods.baselines.limits import (
-    GiveUpError,
+from zo_bilevel.methods.baselines.failure_values import (
     refuse_discrete,
     refuse_many_solves,
+    residuals_of,
 )
+from zo_bilevel.methods.baselines.solves import ClosedError, GiveUpError, Solves
 from zo_bilevel.methods.shared.starts import find_start
-from zo_bilevel.solve.evaluation import Evaluation, Point
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.errors import UnsupportedProblemError, ZoBilevelError
 from zo_bilevel.support.packages import import_optional
 
 CLOSING_SECONDS = 10.0
-Candidate = TypeVar("Candidate")
-
-
-class _ClosedError(BaseException):
-    """Raised in the library's thread when the run is over; no library may catch it."""
 
 
 class _NoStartError(Exception):
@@ -48,75 +40,6 @@ class _NoStartError(Exception):
     def __init__(self, evaluation: Evaluation) -> None:
         super().__init__(evaluation.error)
         self.evaluation = evaluation
-
-
-@final
-class Solves:
-    """What a library sees of the run, from its own thread: points in, evaluations out."""
-
-    def __init__(self, search: Search, coordinates: Coordinates) -> None:
-        self.search = search
-        self.coordinates = coordinates
-        self.rule = FailureRule()
-        self.count = 0
-        self._streams = itertools.count()
-        self.asked: queue.SimpleQueue[list[Point] | Exception | str] = queue.SimpleQueue()
-        self.answers: queue.SimpleQueue[list[Evaluation] | None] = queue.SimpleQueue()
-
-    def evaluate(
-        self, rows: Sequence[FloatArray], *, role: str = "trial", stream: int | None = None
-    ) -> list[Evaluation]:
-        """Solve one round: evaluations in the same order.
-
-        Args:
-            rows: Points in the library's coordinates, shape `(N,)` each.
-            role: What they are for; the first of all is the start.
-            stream: Random numbers that they share, as differences do; `None` for each its own.
-        """
-        return self._exchange([self._point(row, role, stream) for row in rows])
-
-    def _point(self, row: FloatArray, role: str = "trial", stream: int | None = None) -> Point:
-        own = self.new_stream() if stream is None else stream
-        role = "start" if self.count == 0 else role
-        self.count += 1
-        return Point(self.coordinates.to_x(row), (own,), role)
-
-    def _exchange(self, points: list[Point]) -> list[Evaluation]:
-        self.asked.put(points)
-        answer = self.answers.get()
-        if answer is None:
-            raise _ClosedError
-        return answer
-
-    def serve(
-        self,
-        ask: Callable[[], tuple[Candidate, FloatArray]],
-        tell: Callable[[Candidate, float], object],
-        width: int,
-    ) -> NoReturn:
-        """Solve a library's candidates for ever: in rounds, or each as soon as one has arrived."""
-        open_ones: list[tuple[Point, Candidate]] = []
-        while True:
-            fresh = [ask() for _ in range(width - len(open_ones))]
-            points = [self._point(row) for _, row in fresh]
-            open_ones += [(p, candidate) for p, (candidate, _) in zip(points, fresh, strict=True)]
-            evaluations = self._exchange(points)
-            for evaluation, loss in zip(evaluations, self.rule.losses(evaluations), strict=True):
-                asked = evaluation.point
-                place = next(k for k, (point, _) in enumerate(open_ones) if point is asked)
-                tell(open_ones.pop(place)[1], loss)
-
-    def new_stream(self) -> int:
-        """Random numbers that no solve had yet."""
-        return next(self._streams)
-
-    def losses(self, rows: Sequence[FloatArray]) -> list[float]:
-        """Solve one round, see finite losses only."""
-        return self.rule.losses(self.evaluate(rows))
-
-    def loss(self, row: FloatArray) -> float:
-        """Solve one point, see a finite loss only."""
-        return self.losses([row])[0]
 
 
 class Baseline(Method):
@@ -244,7 +167,7 @@ def _work(method: Baseline, solves: Solves) -> None:
         solves.asked.put(" ".join(method.drive(solves).split()))
     except GiveUpError as error:
         solves.asked.put(str(error))
-    except _ClosedError:
+    except ClosedError:
         return
     except Exception as error:  # noqa: BLE001 - the library's own; the run ends with its words
         solves.asked.put(error)

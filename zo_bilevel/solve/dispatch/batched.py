@@ -11,12 +11,12 @@ import numpy as np
 from zo_bilevel.solve.dispatch.base import (
     Solve,
     Stream,
-    Waiting,
     WithBlock,
     WithCost,
     failed_outcome,
     outcome_of,
 )
+from zo_bilevel.solve.dispatch.serial import Waiting
 from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import own

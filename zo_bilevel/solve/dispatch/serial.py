@@ -1,9 +1,9 @@
 """Solves one after the other, in this process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from zo_bilevel.solve.dispatch.base import Solve, Stream, Waiting, WithBlock
+from zo_bilevel.solve.dispatch.base import Solve, Stream, WithBlock
 from zo_bilevel.solve.evaluation import Job, Outcome
 
 
@@ -32,3 +32,29 @@ class Serial(WithBlock):
 
     def __repr__(self) -> str:
         return "Serial()"
+
+
+@final
+class Waiting:
+    """Solves of a dispatcher that only runs rounds: asked for an answer, it runs all that wait."""
+
+    def __init__(self, run: Callable[[Sequence[Job]], Iterator[tuple[int, Outcome]]]) -> None:
+        self._run, self._jobs = run, list[Job]()
+        self._answers: Iterator[tuple[int, Outcome]] = iter(())
+
+    def submit(self, job: Job) -> None:
+        """Have a job wait."""
+        self._jobs.append(job)
+
+    def next(self, seconds: float) -> tuple[int, Outcome] | None:  # noqa: ARG002 - no way to stop
+        """The next answer; none when nothing waits."""
+        answer = next(self._answers, None)
+        if answer is None:
+            jobs, self._jobs = self._jobs, []
+            self._answers = self._run(jobs)
+            answer = next(self._answers, None)
+        return answer
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._jobs, self._answers = [], iter(())
