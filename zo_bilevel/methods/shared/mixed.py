@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Generator
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,18 +20,11 @@ MOST_DETOURS = 8
 MOST_NEIGHBOURS = 64
 
 
-class Descend(Protocol):
-    """Searches the continuous coordinates around one discrete setting."""
+def mixed_search(search: Search, first: Evaluation, descend: Callable[..., Descent]) -> Rounds:
+    """Descend, then poll the neighbouring settings and descend into the most promising ones.
 
-    def __call__(self, start: Evaluation, *, may_restart: bool) -> Descent:
-        """Give back the best solve found; `may_restart` allows space-filling restarts."""
-        ...
-
-
-def mixed_search(
-    search: Search, first: Evaluation, descend: Descend | Callable[..., Descent]
-) -> Rounds:
-    """Descend, then poll the neighbouring settings and descend into the most promising ones."""
+    `descend(start, may_restart=...)` searches the continuous coordinates at one setting.
+    """
     discrete, best = search.space.discrete, first
     if not discrete.any():
         yield from descend(best, may_restart=True)
