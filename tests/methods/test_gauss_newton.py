@@ -637,3 +637,25 @@ def test_answers_of_any_size_end_within_the_budget(bounds: tuple[float, ...]) ->
         result = zb.minimize(problem, initial={"a": 0.0, "k": 0.0}, max_solves=60, seed=seed)
         assert result.solves <= 60
         assert result.stop_reason.startswith(("converged", "budget")), result
+
+
+def chebyquad(x):
+    low, middle, means = np.ones_like(x), 2 * x - 1, []
+    for order in range(1, x.size + 1):
+        means.append(middle.mean() + (0.0 if order % 2 else 1.0 / (order**2 - 1)))
+        low, middle = middle, 2 * (2 * x - 1) * middle - low
+    return np.array(means)
+
+
+@pytest.mark.parametrize("unit", [7e-6, 7e-5])
+@pytest.mark.parametrize("size", [6, 7])
+def test_rounded_answers_in_wide_bounds_are_not_differenced_for_ever(size, unit):
+    problem = zb.Problem(
+        zb.Space(x=zb.Real(-10, 10, (size,))),
+        lambda phi: np.round(chebyquad(phi["x"]) / unit) * unit,
+        zb.SquaredError(np.zeros(size)),
+        name="chebyquad",
+    )
+    start = {"x": np.arange(1, size + 1) / (size + 1)}
+    result = zb.minimize(problem, initial=start, max_solves=60)
+    assert result.loss <= unit**2  # of 5e-3 at the start; nine tenths were left

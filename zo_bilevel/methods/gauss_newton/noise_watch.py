@@ -59,16 +59,14 @@ class NoiseWatch:
         self.variance = 0.0
         self._is_given = radius is not None
         self._finest = max(FINEST_RADIUS, math.sqrt(input_rounding))
-        chosen = max(self._finest, best_radius(rounding, spread))
-        self._least = chosen if radius is None else radius
+        self._rounding, self._steepness = rounding, 0.0
+        self._least = self._shortest(spread) if radius is None else radius
         self.radius = self._least
-        self._rounding = rounding
         self._before: float | None = None
         self._has_moved = False
         self.wants_repeat = False
         self._is_measured = False
         self._has_looked = False
-        self._steepness = 0.0
         self.is_coarse = False
 
     @property
@@ -86,19 +84,23 @@ class NoiseWatch:
         self._has_moved = True
 
     def follow(self, rounding: float, model: AnswerModel) -> None:
-        """Choose the radius anew when more is known of how answers are rounded."""
+        """Choose noise and radius anew when more is known of how answers are rounded."""
         is_news = not 0.5 * self._rounding < rounding < 2.0 * self._rounding
         if not is_news or self._is_given:
             return
         self._rounding, spread = rounding, model.outer.spread(model.theta)
-        self._least = max(self._finest, best_radius(rounding, spread))
+        model.noise = max(self.variance, rounding**2)
+        self._least = self._shortest(spread)
         self.radius = max(self._least, best_radius(math.sqrt(self.variance), spread))
 
     def fit(self, model: AnswerModel) -> None:
-        """Balance noise with curvature as the model has found them."""
-        if self.found and not self._is_given:
-            bend = model.steepness / model.length + 1e-300
-            best = math.sqrt(2.0 * math.sqrt(model.noise) / bend)
+        """Balance noise or rounding with curvature as the model has found them."""
+        steepness = model.steepness
+        if self._is_given or steepness == 0.0:
+            return
+        noise = math.sqrt(model.noise) if self.found else self._rounding
+        best = math.sqrt(2.0 * noise * model.length / steepness)
+        if self.found or best > self._least:
             self.radius = min(max(best, self._least), LARGEST_RADIUS)
 
     def is_too_short(self, change: FloatArray) -> bool:
@@ -167,15 +169,19 @@ class NoiseWatch:
             self.variance = variance
             self.radius = max(self.radius, best_radius(math.sqrt(variance), spread))
             return True
-        return self._shorten()
+        return not self._is_given and self._shorten(spread)
 
-    def _shorten(self) -> bool:
-        """Where the solution is smooth but steep, as in bounds far too wide."""
-        if self._steepness <= SUSPICIOUS or self._is_given or self._finest > FINEST_RADIUS:
-            return False
-        is_bent = self.radius * self._steepness > BENT
-        self._least = max(self.radius / self._steepness, SHORTEST_RADIUS)
-        self.radius = self._least
+    def _shortest(self, spread: float) -> float:
+        """The radius as rounding has it; less where the solution is steep, as in wide bounds."""
+        radius = max(self._finest, best_radius(self._rounding, spread))
+        is_steep = self._steepness > SUSPICIOUS and self._finest <= FINEST_RADIUS
+        return max(radius / self._steepness, SHORTEST_RADIUS) if is_steep else radius
+
+    def _shorten(self, spread: float) -> bool:
+        """Whether differences were too long where the solution is smooth but steep."""
+        before, self._least = self._least, self._shortest(spread)
+        is_bent = self.radius * self._steepness > BENT and self._least < 0.5 * before
+        self.radius = min(self.radius, self._least)
         if is_bent:
             self._has_looked = self._is_measured = False
         return is_bent
@@ -187,8 +193,7 @@ class NoiseWatch:
         if self._finest > FINEST_RADIUS:  # the solver says which steps it does not see
             return False
         moved = model.steepness * self._repeat_distance
-        least = FROZEN * float(np.finfo(float).eps) * float(np.sqrt(np.mean(theta**2)))
-        return moved > least and np.array_equal(theta, model.theta)
+        return moved > FROZEN * self._rounding and np.array_equal(theta, model.theta)
 
 
 def best_radius(noise: float, spread: float) -> float:
