@@ -143,8 +143,10 @@ def alone_at(store: str | os.PathLike[str] | None, place: int) -> Iterator[None]
         place: Of the lock: whoever holds another one keeps nobody out.
 
     Raises:
-        InputError: If another process, or another thread, is there.
+        InputError: If another process, or another thread, is there, or the store has no folder.
     """
+    if store is not None and not bill_file(store).parent.is_dir():
+        raise InputError(f"store must lie in a directory that exists, got {store}")
     lock = None if store is None else bill_file(store).with_name(f"{Path(store).name}.bill.lock")
     if lock and not lock_run(lock, place):
         raise InputError(

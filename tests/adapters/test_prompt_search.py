@@ -198,6 +198,8 @@ def test_two_searches_on_one_store_are_not_begun(server, make, tmp_path):
     store = tmp_path / "runs.sqlite"
     with alone_at(store, PLACE), pytest.raises(InputError, match="another search is at work with"):
         PromptSearch(make()).run(max_answers=200, store=store)
+    with pytest.raises(InputError, match="store must lie in a directory that exists, got"):
+        PromptSearch(make()).run(max_answers=200, store=tmp_path / "none" / "runs.sqlite")
     assert not server.seen
     assert PromptSearch(make()).run(max_answers=100, store=store).answers <= 100
 
