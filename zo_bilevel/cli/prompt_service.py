@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 PLAIN, START, FORM, BEST = "no prompt", "hand-written", "hand-written with form", "found"
 MOST_HELD_OUT = 100
 """Held-out examples unless `--max-test` says else: their answers cost money too."""
-CHARACTERS_A_TOKEN = 4
-"""Of English, to estimate what a run will cost."""
+CHARACTERS_A_TOKEN, TOKENS_A_MESSAGE = 4, 5
+"""Of English, and around each message: to estimate what a run will cost."""
 
 
 @final
@@ -189,9 +189,10 @@ class ServiceBench:
 
     def _price(self, conversations: Sequence[Sequence[Message]]) -> float:
         """About what answers cost, by their letters."""
-        read = sum(len(m["content"]) for messages in conversations for m in messages)
+        sent = [message for messages in conversations for message in messages]
+        read = sum(len(message["content"]) for message in sent) // CHARACTERS_A_TOKEN
         written = len(conversations) * self.chat.ledger.max_tokens
-        return self.chat.ledger.cost_of(read // CHARACTERS_A_TOKEN, written)
+        return self.chat.ledger.cost_of(read + TOKENS_A_MESSAGE * len(sent), written)
 
     def run_all(self, seeds: Iterable[int]) -> tuple[list[tuple[PromptTask, ServiceRow]], str]:
         """Seed after seed, until a limit or the service ends it.

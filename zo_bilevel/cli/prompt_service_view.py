@@ -165,7 +165,7 @@ def _paid(bills: Mapping[str, ChatLedger], *, in_store: bool) -> list[str]:
 
 
 def _better(rows: list[ServiceRow]) -> list[str]:
-    """Say where a prompt that needs no search is better."""
+    """Say where a prompt that needs no search scores higher."""
     means = {
         name: float(np.median([row.scores[name].value for row in rows]))
         for name in (PLAIN, START, FORM)
@@ -175,7 +175,7 @@ def _better(rows: list[ServiceRow]) -> list[str]:
     best = max(means, key=lambda name: means[name], default="")
     if not best or means[best] <= found:
         return []
-    return [f"{best} is better here ({means[best]:.3f}) than what was found: use that instead."]
+    return [f"{best} needs no search and scores {means[best]:.3f}, what was found {found:.3f}."]
 
 
 def _gain(gain: PairedDifference) -> str:

@@ -42,16 +42,17 @@ def _bill_only(store: str) -> str:
     """What the bill says where a search of prompts left nothing else; empty otherwise."""
     from zo_bilevel.adapters.prompts.answer_store import kept_answers
     from zo_bilevel.adapters.prompts.bill import bill_file, sum_of
-    from zo_bilevel.support.tables import number
+    from zo_bilevel.support.tables import number, wrapped
 
     if "://" in store or Path(store).exists() or not (file := bill_file(store)).is_file():
         return ""
     count = sum(1 for _ in kept_answers(file))
-    return (
+    said = (
         f"{store} holds no runs: a search of prompts keeps its answers beside it. {store}.bill has "
         f"{count} answers, which cost {number(sum_of(file))}; "
         f"zo-bilevel show {shlex.quote(store)} --answers 10 shows the newest"
     )
+    return "\n".join(wrapped(said))
 
 
 @click.command("runs")
