@@ -5,7 +5,7 @@ their evaluations in the same order. `start`, `ask` and `tell` are the same for 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from zo_bilevel.methods.penalty import penalized, penalized_arrivals
 from zo_bilevel.methods.state import Notes, State
+from zo_bilevel.methods.state import Rounds as Rounds
 from zo_bilevel.methods.stopping import StopRules
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.problem import Problem
@@ -24,8 +25,6 @@ from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
-Rounds: TypeAlias = Generator[list[Point], list[Evaluation], str]
-"""Yields rounds, receives evaluations, returns the reason to stop."""
 Arrivals: TypeAlias = Rounds
 """Yields points to start now, receives the one evaluation that arrives next, and so on."""
 

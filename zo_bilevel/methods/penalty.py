@@ -1,16 +1,12 @@
 """Constraints for methods that know of none: no solve where one is broken, a penalty after it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from zo_bilevel.methods.state import Rounds
 from zo_bilevel.problem.constraints import FeasibleSet
 from zo_bilevel.solve.evaluation import Evaluation, Point
-
-if TYPE_CHECKING:
-    from zo_bilevel.methods.base import Rounds
 
 PENALTY = 100.0
 """For a violation of one scale, in sizes of the first loss: it replaces the loss, so that feasible

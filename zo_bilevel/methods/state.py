@@ -3,12 +3,17 @@
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, TypeAlias, TypeVar, final
 
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
+Found = TypeVar("Found")
+RoundsThen: TypeAlias = Generator[list[Point], list[Evaluation], Found]
+"""Yields rounds, receives their evaluations in the same order, returns what it found."""
+Rounds: TypeAlias = RoundsThen[str]
+"""The same, and returns the reason to stop."""
 LAST_SOLVES = 10
 """When half of so many at the end failed, a search ended at the edge of failures."""
 
@@ -101,7 +106,7 @@ class State:
 
     def __init__(
         self,
-        rounds: Generator[list[Point], list[Evaluation], str],
+        rounds: Rounds,
         notes: Notes | None = None,
         *,
         is_asynchronous: bool = False,

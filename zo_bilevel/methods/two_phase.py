@@ -4,7 +4,7 @@ Source: arXiv 2406.14095, section 3.3: a cheap biased estimator first, then (FG)
 """
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, final
 
 import numpy as np
@@ -14,6 +14,7 @@ from zo_bilevel.estimators.fg2u_zo import FG2UZO, FORWARD_RADIUS
 from zo_bilevel.estimators.orders import Push
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.gradient import GradientMethod
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.switches import (
     BiasSeen,
     Plateau,
@@ -192,9 +193,7 @@ class _Phase:
             self.is_over()
         return ""
 
-    def _slope(
-        self, at: Evaluation, unit: FloatArray
-    ) -> Generator[list[Point], list[Evaluation], float | None]:
+    def _slope(self, at: Evaluation, unit: FloatArray) -> RoundsThen[float | None]:
         estimator = getattr(self.later, "estimator", None)
         stream, x = at.point.stream, at.point.x
         if isinstance(estimator, FG2U):

@@ -19,7 +19,7 @@ from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.known_points import SHARE, FailureEdge, KnownPoints
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
 from zo_bilevel.methods.constrained.smooth_model import SmoothModel
-from zo_bilevel.methods.trust_region.continuous_part import RoundsThen
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.problem.constraints import FEASIBLE
 from zo_bilevel.problem.feasible_start import nearest_allowed
 from zo_bilevel.solve.evaluation import Evaluation

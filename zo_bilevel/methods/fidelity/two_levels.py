@@ -16,7 +16,6 @@ order model management, Alexandrov, Lewis (2001).
 
 import dataclasses
 import math
-from collections.abc import Generator
 from typing import final
 
 import numpy as np
@@ -24,13 +23,11 @@ import numpy as np
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.fidelity.levels import at_level, fidelity_of, full_price
 from zo_bilevel.methods.gauss_newton.gauss_newton import GaussNewton
-from zo_bilevel.methods.state import Notes
+from zo_bilevel.methods.state import Notes, RoundsThen
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
-
-Solves = Generator[list[Point], list[Evaluation], Evaluation]
 
 MOST_PAIRS = 8
 """Earlier full solves that the difference of the levels is learnt from."""
@@ -50,7 +47,7 @@ LEAST_GAIN = 0.5
 """Share of the loss that a full solve must gain, or the cheap level has told what it can."""
 
 
-def descend_on_two_levels(search: Search, first: Evaluation) -> Solves:
+def descend_on_two_levels(search: Search, first: Evaluation) -> RoundsThen[Evaluation]:
     """Descend while cheap solves lead to better full ones."""
     fidelity, bound = fidelity_of(search), search.bind(first)
     (cheap,) = yield [at_level(first.point, fidelity.cheap, fidelity)]
@@ -127,7 +124,7 @@ class _Model:
 
 def _descent(
     search: Search, model: _Model, most_cost: float, *, restarts: bool
-) -> Generator[list[Point], list[Evaluation], tuple[Evaluation | None, float]]:
+) -> RoundsThen[tuple[Evaluation | None, float]]:
     """Search the model; the cheap solve that it likes best, if any, and what it says of that."""
     fidelity, start = fidelity_of(search), model.center.full
     rules = dataclasses.replace(search.rules, ftol=None, xtol=None, restarts=restarts)

@@ -8,7 +8,6 @@ where a trial step should lead, and along directions that no other solve measure
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import final
 
@@ -28,6 +27,7 @@ from zo_bilevel.methods.gauss_newton.propose import (
     propose,
 )
 from zo_bilevel.methods.shared.exploration import orthogonal_part
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
@@ -84,7 +84,7 @@ class Arrivals:
         self._local, self._probing = local, probing
         self._running: list[_Unit] = []
 
-    def run(self) -> Generator[list[Point], list[Evaluation], None]:
+    def run(self) -> RoundsThen[None]:
         """Ask for solves until nothing is left to gain here."""
         local = self._local
         try:

@@ -5,7 +5,6 @@ target, by the most optimistic reading of its doubt, is solved next. Source: Ast
 (2019), "Bayesian optimization of composite functions"; confidence bounds: Srinivas et al. (2010).
 """
 
-from collections.abc import Generator
 from typing import final
 
 import numpy as np
@@ -14,7 +13,8 @@ from scipy.linalg import cho_factor, cho_solve
 from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE, Start
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
 OPTIMISM = 0.5
@@ -116,7 +116,7 @@ class Curve:
 
 def look_along(
     probing: Probing, seen: list[Evaluation], *, is_allowed: bool
-) -> Generator[list[Point], list[Evaluation], tuple[Start, bool]]:
+) -> RoundsThen[tuple[Start, bool]]:
     """Solve along the only parameter, if it is one, until little is unexplained.
 
     Args:

@@ -1,7 +1,5 @@
 """Local searches one after the other: the start's, then those of restarts while loss is left."""
 
-from collections.abc import Generator
-
 import numpy as np
 
 from zo_bilevel.estimators.sparse_zo import SparseZO
@@ -13,8 +11,7 @@ from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
 from zo_bilevel.methods.shared.mixed import Descent
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
-from zo_bilevel.methods.state import Notes
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.methods.state import Notes, RoundsThen
 
 MOST_RETURNS = 2
 """Restarts that come back to the lowest minimum, after which it is taken for the only one."""
@@ -68,9 +65,7 @@ def _lower(best: LocalSearch, search: LocalSearch, notes: Notes) -> LocalSearch:
     return search if is_lower else best
 
 
-def sparse_start(
-    local: LocalSearch, probing: Probing
-) -> Generator[list[Point], list[Evaluation], None]:
+def sparse_start(local: LocalSearch, probing: Probing) -> RoundsThen[None]:
     """Difference each group of parameters, and a direction that checks the pattern.
 
     Where the pattern is refuted, or a solve failed, what was measured is learnt as any difference

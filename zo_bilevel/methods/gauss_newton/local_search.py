@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -21,7 +21,8 @@ from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
 from zo_bilevel.methods.gauss_newton.probing import Answers, Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import BASIS_SHARE, MOST_IDLE, propose
 from zo_bilevel.methods.gauss_newton.trust_step import POOR
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
 DISAPPOINTED = 3
@@ -79,7 +80,7 @@ class LocalSearch:
             else:
                 model.add_value(model.center + way, theta)
 
-    def run(self) -> Generator[list[Point], list[Evaluation], None]:
+    def run(self) -> RoundsThen[None]:
         """Ask for rounds until nothing is left to gain here."""
         probing, model = self._probing, self.model
         try:

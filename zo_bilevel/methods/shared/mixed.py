@@ -1,19 +1,20 @@
 """Mixed spaces: a continuous search at one setting of the integers and choices, then the next."""
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.space import HALF_RANGE, Block, Space
-from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-Descent: TypeAlias = Generator[list[Point], list[Evaluation], Evaluation]
+Descent: TypeAlias = RoundsThen[Evaluation]
 
 MOST_DETOURS = 8
 """Settings descended into without gain before the search ends."""

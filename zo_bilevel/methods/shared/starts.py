@@ -1,11 +1,11 @@
 """A point that solves, for methods whose start does not."""
 
 import dataclasses
-from collections.abc import Generator
 
 import numpy as np
 
 from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import START_STREAM
 from zo_bilevel.support.arrays import FloatArray
@@ -20,9 +20,7 @@ LOOK_SCALES = (0.1, 0.3, 1.0, 3.0)
 """Of those looks, in scaled units: pointwise standard deviations of draws from the prior."""
 
 
-def find_start(
-    search: Search, first: Evaluation
-) -> Generator[list[Point], list[Evaluation], tuple[Search, Evaluation]]:
+def find_start(search: Search, first: Evaluation) -> RoundsThen[tuple[Search, Evaluation]]:
     """The start, or the best of a few rounds of other points when it does not solve.
 
     Yields:

@@ -1,17 +1,11 @@
 """Parts of a search that need whole rounds, also where answers arrive one by one."""
 
-from collections.abc import Generator
-from typing import TypeVar
-
 from zo_bilevel.methods.base import Search
+from zo_bilevel.methods.state import Found, RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation, Point
 
-Found = TypeVar("Found")
 
-
-def whole(
-    search: Search, rounds: Generator[list[Point], list[Evaluation], Found]
-) -> Generator[list[Point], list[Evaluation], Found]:
+def whole(search: Search, rounds: RoundsThen[Found]) -> RoundsThen[Found]:
     """A coroutine of rounds as the search needs it.
 
     Args:
@@ -23,8 +17,8 @@ def whole(
 
 
 def _one_by_one(
-    rounds: Generator[list[Point], list[Evaluation], Found],
-) -> Generator[list[Point], list[Evaluation], Found]:
+    rounds: RoundsThen[Found],
+) -> RoundsThen[Found]:
     evaluations: list[Evaluation] | None = None
     while True:
         try:
@@ -35,7 +29,7 @@ def _one_by_one(
         evaluations = yield from _gathered(points)
 
 
-def _gathered(points: list[Point]) -> Generator[list[Point], list[Evaluation], list[Evaluation]]:
+def _gathered(points: list[Point]) -> RoundsThen[list[Evaluation]]:
     asked, found = points, dict[int, Evaluation]()
     while len(found) < len(points):
         for evaluation in (yield asked):
@@ -47,6 +41,6 @@ def _gathered(points: list[Point]) -> Generator[list[Point], list[Evaluation], l
     return [found[place] for place in range(len(points))]
 
 
-def one_round(points: list[Point]) -> Generator[list[Point], list[Evaluation], list[Evaluation]]:
+def one_round(points: list[Point]) -> RoundsThen[list[Evaluation]]:
     """A round as a coroutine."""
     return (yield points)

@@ -15,8 +15,9 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses
 from zo_bilevel.support.arrays import FloatArray
 
 DIFFERENCE_SHARE = 0.1

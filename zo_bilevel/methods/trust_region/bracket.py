@@ -9,7 +9,8 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses
 from zo_bilevel.methods.trust_region.noisy_parabola import NoisyParabola
 from zo_bilevel.support.arrays import FloatArray
 

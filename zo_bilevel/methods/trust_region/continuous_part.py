@@ -1,18 +1,16 @@
 """Where local searches of a scalar loss meet the loop: plain coordinates out, losses in."""
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import Protocol, TypeAlias, TypeVar, final
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeAlias, final
 
 import numpy as np
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.shared.exploration import scaled_directions
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
-Found = TypeVar("Found")
-RoundsThen: TypeAlias = Generator[list[Point], list[Evaluation], Found]
-"""Rounds of points, as a method asks them, and what they found."""
 Losses: TypeAlias = list[float | None]
 """One for each point asked, `None` where the solve failed."""
 Known: TypeAlias = list[tuple[FloatArray, float]]

@@ -9,6 +9,7 @@ import numpy as np
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.shared.whole_rounds import whole
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
@@ -16,7 +17,6 @@ from zo_bilevel.methods.trust_region.continuous_part import (
     ContinuousPart,
     EdgeError,
     LocalSearch,
-    RoundsThen,
     lowest,
 )
 from zo_bilevel.methods.trust_region.global_search import Evolution

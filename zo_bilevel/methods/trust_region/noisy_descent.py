@@ -11,8 +11,9 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.block_directions import BLOCK_SIZE, BlockDirections
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses, RoundsThen
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, Losses
 from zo_bilevel.support.arrays import FloatArray
 
 UNPAIRED_SOLVES = 2

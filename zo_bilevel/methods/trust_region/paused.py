@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import (
     ContinuousPart,
     LocalSearch,
-    RoundsThen,
 )
 from zo_bilevel.solve.evaluation import Point
 

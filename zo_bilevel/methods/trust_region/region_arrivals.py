@@ -8,7 +8,8 @@ least. A decision that takes much longer than other solves is not waited for.
 from dataclasses import dataclass
 from typing import final
 
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.region_proposals import Trial
 from zo_bilevel.methods.trust_region.region_search import RegionSearch
 from zo_bilevel.solve.evaluation import Point

@@ -12,7 +12,8 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, RoundsThen
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
 from zo_bilevel.methods.trust_region.region_model import RegionModel
 from zo_bilevel.methods.trust_region.region_noise import RegionNoise
