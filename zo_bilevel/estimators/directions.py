@@ -71,11 +71,6 @@ def draw_directions(
 def frame_correction(family: Family, count: int, size: int) -> float:
     """Factor on the squared standard error of independent draws, for directions drawn together.
 
-    Args:
-        family: Family of directions.
-        count: Number of directions b that came back.
-        size: Number of coordinates N.
-
     Returns:
         1 for independent draws. For frames with `r = b mod N` directions left over beside whole
         ones, `r (N - r) / (b N)`: sampling without replacement, 0 for whole frames.

@@ -37,9 +37,6 @@ def is_labelled(part: Any) -> bool:  # noqa: ANN401 - the user's value
 def axis_labels(part: Any) -> tuple[str, ...]:  # noqa: ANN401 - the user's value
     """One text an axis: its name and labels, or nothing where it is merely counted from 0.
 
-    Returns:
-        One text for each axis; `()` for what has no labels.
-
     Example:
         >>> import pandas
         >>> axis_labels(pandas.DataFrame([[1.0, 2.0]], columns=["u", "v"]))

@@ -124,11 +124,6 @@ def shown(error: BaseException) -> str:
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is unknown, with the nearest known names.
 
-    Args:
-        kind: What was looked up, for the message ("task", "method").
-        name: The name given.
-        known: The names there are.
-
     Returns:
         One sentence with up to three near names, or all names when none is near.
 

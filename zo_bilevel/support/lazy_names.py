@@ -17,10 +17,6 @@ def lazy_names(package: str, *others: str) -> LazyNames:
     Which names there are and where they live is read from the package's own source: from the
     imports for type checkers, `from MODULE import NAME as NAME`, so that each is listed once.
 
-    Args:
-        package: The package that calls this, as its `__name__`.
-        *others: Names that it defines itself.
-
     Raises:
         ImportError: If the source is missing, as in a distribution of bytecode alone.
     """

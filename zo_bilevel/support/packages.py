@@ -11,12 +11,6 @@ from zo_bilevel.support.errors import MissingPackageError
 def import_optional(module: str, owner: str, extra: str, package: str = "") -> Any:  # noqa: ANN401
     """Import a module of a package that need not be there.
 
-    Args:
-        module: Its name.
-        owner: Who needs it, for the message.
-        extra: The extra of zo-bilevel that brings it.
-        package: What to install, where that is called otherwise.
-
     Raises:
         MissingPackageError: If it is not installed, naming the package and the extra.
 

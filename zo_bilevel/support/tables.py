@@ -112,9 +112,6 @@ def number(value: float | None, digits: int = 3) -> str:
         value: `None` and NaN are shown as a dash, infinity as "inf".
         digits: Significant digits.
 
-    Returns:
-        The shortest of plain and scientific notation.
-
     Example:
         >>> number(1.23456e-9), number(0.5), number(None)
         ('1.23e-9', '0.5', '-')

@@ -32,14 +32,7 @@ SCALE_BELIEF = 3.0
 
 
 class Fit(NamedTuple):
-    """A fitted quadratic around the centre.
-
-    Args:
-        rows: Points relative to the centre, shape `(m, p)`.
-        factor: Cholesky factor of the covariance of the losses.
-        weights: Its inverse times the losses, shape `(m,)`.
-        evidence: Logarithm of the likelihood.
-    """
+    """A quadratic around the centre, fitted to rows `(m, p)` relative to it; its log likelihood."""
 
     rows: FloatArray
     factor: FloatArray

@@ -153,11 +153,7 @@ class PythonObjective(OuterObjective):
 
 
 def _one_number(value: Any) -> Any:  # noqa: ANN401 - what a user's function returned
-    """The value as it is.
-
-    Raises:
-        InputError: If it is not one real number: a text reads like one, a vector has many.
-    """
+    """The value as it is, if it is one real number: a text reads like one, a vector has many."""
     if isinstance(value, str | bytes) or value is None or np.shape(value) not in ((), (1,), (1, 1)):
         shape = f" of shape {tuple(np.shape(value))}" if np.ndim(value) else f" {value!r}"
         kind = type(value).__name__

@@ -27,12 +27,7 @@ RETRIED_STATUSES = ("failed", "timed_out", "crashed")
 @final
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one job may take.
-
-    Args:
-        timeout_s: Seconds of one attempt, or `None`.
-        retries: Further attempts, with the same seed.
-    """
+    """What one job may take: seconds of one attempt, and further attempts with the same seed."""
 
     timeout_s: float | None = None
     retries: int = 0
@@ -44,11 +39,7 @@ class RoundCancelledError(Exception):
 
 @final
 class WorkerPool:
-    """Workers that live on between rounds.
-
-    Args:
-        size: How many may be busy at once; a further borrower waits.
-    """
+    """Workers that live on between rounds; at most `size` are busy at once, a further one waits."""
 
     def __init__(self, size: int) -> None:
         self.size = size
