@@ -15,8 +15,7 @@ from chat_servers import completion
 
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt
 from zo_bilevel.cli.init import starter_text
-from zo_bilevel.cli.main import main
-from zo_bilevel.cli.prompt_settings import plain_warnings
+from zo_bilevel.cli.main import main, plain_warnings
 
 
 def years(body):

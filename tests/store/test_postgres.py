@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -88,12 +89,34 @@ def test_a_damaged_row_is_solved_again(address):
 
 
 @pytest.mark.parametrize(
-    "place", ["postgresql://u:secret@127.0.0.1:1/d", "postgresql://u:secret@nowhere.invalid/d"]
+    ("place", "words"),
+    [
+        ("u:secret@127.0.0.1:1/d", r"cannot open store 127\.0\.0\.1/d"),
+        ("u:secret@nowhere.invalid/d", r"cannot open store nowhere\.invalid/d"),
+        (
+            "u:secret@[::1/d",
+            "store must be an address such as postgresql://user@host:port/database",
+        ),
+        ("u:secret%zz@127.0.0.1/d", "one that PostgreSQL cannot read"),
+    ],
 )
-def test_a_database_that_is_not_there_is_refused_by_name_and_no_password_is_shown(place):
-    with pytest.raises(zb.StoreError, match=r"cannot open store (127\.0\.0\.1|nowhere)") as told:
-        minimize(place)
+def test_a_database_that_is_not_there_is_refused_by_name_and_no_password_is_shown(place, words):
+    with pytest.raises(zb.ZoBilevelError, match=words) as told:
+        minimize(f"postgresql://{place}")
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_differs_is_told_by_name_and_no_time_on_record(address, hours, monkeypatch):
+    right = time.time()
+    monkeypatch.setattr(time, "time", lambda: right + 3600 * hours)
+    way = "ahead of" if hours > 0 else "behind"
+    with pytest.warns(RuntimeWarning, match=rf"clock is 36\d\d s {way} that of the database 127"):
+        minimize(address)
+    monkeypatch.undo()
+    with zb.PostgresStore(address) as store:
+        (run,) = store.records()
+    assert right <= run.created <= run.updated < right + 1800
 
 
 def test_a_run_that_is_interrupted_while_the_database_is_away_gives_its_result(

@@ -4,6 +4,9 @@ Nothing heavy is imported here, so that `--help` answers at once.
 """
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
 
@@ -35,6 +38,17 @@ from zo_bilevel.support.preemption import ends_when_preempted
 from zo_bilevel.support.printable import printable
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings in one line, without the line of code that gave them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 class _Failure(click.ClickException):
     """One line on stderr, an exit code, no traceback."""
 
@@ -59,7 +73,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         try:
-            with ends_when_preempted():
+            with ends_when_preempted(), plain_warnings():
                 return super().invoke(ctx)
         except ZoBilevelError as error:
             kind = _NothingFound if isinstance(error, InnerSolverError) else _Failure

@@ -61,10 +61,8 @@ def prompt_command(context: click.Context, /, **options: Any) -> None:  # noqa: 
     """
     if (options["data"] or "").endswith(".toml"):
         from zo_bilevel.cli.prompt_service_view import tune_service
-        from zo_bilevel.cli.prompt_settings import plain_warnings
 
-        with plain_warnings():
-            tune_service(context, options["data"], options)
+        tune_service(context, options["data"], options)
         return
     names = [name.strip() for name in options["methods"].split(",") if name.strip()]
     methods = {name: _method(name) for name in dict.fromkeys(names)}

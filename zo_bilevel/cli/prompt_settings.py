@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,17 +132,6 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
         return LiteLLM(first, **options) if kind == "litellm" else LocalChat(first, **options)
     except TypeError as error:
         raise InputError(f"[model]: {str(error).partition(') ')[2] or error}") from error
-
-
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Warnings in one line, without the line of code that gave them."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 def writer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def runs_command(store: str, as_json: bool) -> None:
         click.echo(to_json([]) if as_json else bill)
         return
     with _open(store) as opened:
-        runs, records = opened.runs(), opened.records()
+        runs, records, name = opened.runs(), opened.records(), opened.name
     if as_json:
         pairs = zip(runs, records, strict=True)
         click.echo(to_json([_plain(facts, run) for facts, run in pairs]))
@@ -79,7 +79,7 @@ def runs_command(store: str, as_json: bool) -> None:
     if any(run["status"] == "damaged" for run in runs):
         notes.append("damaged: run what made it again with this store, which keeps its solves")
     rows = tuple(map(_row, runs))
-    title = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {store}"
+    title = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {name}"
     click.echo(Grid(title, header, rows, tuple(notes), labels=5).text())
 
 

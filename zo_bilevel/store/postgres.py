@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 from typing import Any, Final, final
-from urllib.parse import urlsplit
 
 from zo_bilevel.store import sql
 from zo_bilevel.store.rows import Value
 from zo_bilevel.store.sql_store import SQLStore
-from zo_bilevel.support.errors import StoreError
+from zo_bilevel.support.errors import InputError, StoreError
 from zo_bilevel.support.packages import import_optional
 
 SCHEMES: Final = ("postgresql://", "postgres://")
@@ -27,6 +27,8 @@ TYPES: Final = {
 PATIENCE_S: Final = 600.0
 RETRY_S: Final = 0.2
 """How long, and how often, a database that went away is tried again."""
+OTHER_CLOCK_S: Final = 30.0
+"""By how much a machine's clock may differ from the database's before that is said."""
 LOCKS: Final = 0x7A6F
 """First half of the numbers of our advisory locks; the second is a run's, or 0 for writers."""
 
@@ -44,6 +46,7 @@ class PostgresStore(SQLStore):
             `~/.pgpass` or the variable PGPASSWORD, and is never shown.
 
     Raises:
+        InputError: If it is no such address.
         MissingPackageError: If psycopg is not installed.
         StoreError: If the database cannot be reached or written.
     """
@@ -53,8 +56,14 @@ class PostgresStore(SQLStore):
     def __init__(self, address: str) -> None:
         super().__init__()
         self._library: Any = import_optional("psycopg", "PostgresStore", "postgres")
-        place = urlsplit(address)
-        self._name = f"{place.hostname or 'localhost'}{place.path}"
+        try:
+            place = self._library.conninfo.conninfo_to_dict(address)
+        except self._library.Error:  # its words would show the password
+            raise InputError(
+                "store must be an address such as postgresql://user@host:port/database, got one "
+                "that PostgreSQL cannot read (write special characters as %XX)"
+            ) from None
+        self._name = f"{place.get('host', 'localhost')}/{place.get('dbname', '')}"
         self._guard = RLock()
         self._in_transaction = False
         self._patience = PATIENCE_S
@@ -62,6 +71,19 @@ class PostgresStore(SQLStore):
             self._connection = self._library.connect(address, autocommit=True)
         self._address = address
         self.make(sql.SCHEMA.values())
+        self._tell_of_other_clocks()
+
+    def _tell_of_other_clocks(self) -> None:
+        ahead = time.time() - self.now()
+        if abs(ahead) > OTHER_CLOCK_S:
+            way = "ahead of" if ahead > 0 else "behind"
+            warnings.warn(
+                f"this machine's clock is {abs(ahead):.0f} s {way} that of the database "
+                f"{self.name}: leases and times on record go by the database's clock, but times "
+                "that solvers and programs write themselves do not",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     @property
     def name(self) -> str:

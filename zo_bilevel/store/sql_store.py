@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -45,6 +44,10 @@ class SQLStore(AbstractStore):
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """The rows that a statement gives; outside of a transaction it is one by itself."""
 
+    def now(self) -> float:
+        """Seconds since 1970 by the database's clock, the one that all its users share."""
+        return float(self.ask(f"SELECT {self.clock}")[0][0])
+
     @abstractmethod
     def transaction(self) -> AbstractContextManager[object]:
         """All statements of the block, or none; nobody else writes meanwhile."""
@@ -68,7 +71,7 @@ class SQLStore(AbstractStore):
                     "for it, or use another seed or store"
                 )
             self._held.add(number)
-            created = created if isinstance(created, float) else time.time()
+            created = created if isinstance(created, float) else self.now()
             opened = dataclasses.replace(run, number=number, created=created)
             self.save(opened)
         return opened
@@ -81,7 +84,7 @@ class SQLStore(AbstractStore):
 
     def save(self, run: StoredRun) -> None:
         """Write a run's record anew."""
-        row = row_of(dataclasses.replace(run, updated=time.time()))
+        row = row_of(dataclasses.replace(run, updated=self.now()))
         self.ask(sql.SAVE, (*row, run.number))
 
     def records(self, number: int | None = None, *, identity: str | None = None) -> list[StoredRun]:
