@@ -152,7 +152,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.real:
         for workers in arguments.workers:
-            shares = [busy(workers, 40 * workers, asynchronous=way) for way in (False, True)]
+            shares = [busy(workers, 160 * workers, asynchronous=way) for way in (False, True)]
             print(f"{workers} workers busy: {shares[0]:.2f} with rounds, {shares[1]:.2f} without")
         return
     table(arguments.problems, arguments.seeds, arguments.workers)

@@ -10,6 +10,8 @@ import pytest
 import zo_bilevel as zb
 from benchmarks.arena.nist import FOLDER, MODELS, read_certified
 from zo_bilevel.methods.gauss_newton import probing
+from zo_bilevel.methods.state import Slopes
+from zo_bilevel.run.fit import linearised
 
 TIMES = np.linspace(0.0, 3.0, 25)
 FILES = sorted(FOLDER.glob("*.dat"))
@@ -179,3 +181,10 @@ def test_other_sigma_are_counted_with_the_slopes_of_the_run():
     np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-5)
     moved = dataclasses.replace(result, phi={"a": 0.0, "b": 0.0})
     assert zb.uncertainty(other, moved).solves == 3
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf])
+def test_slopes_that_are_not_finite_say_nothing_of_the_fit(slope):
+    space, x = zb.Space(a=zb.Real(0, 4)), np.zeros(1)
+    slopes = Slopes(x, np.array([[1.0], [slope], [1.0]]), np.zeros((1, 1)))
+    assert linearised(space, zb.SquaredError(np.zeros(3)), slopes, x, np.ones(3)) is None

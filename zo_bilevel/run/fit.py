@@ -232,9 +232,11 @@ def linearised(
     """An answer linearised, where a method knows its slopes and it is a fit of data."""
     if slopes is None or theta is None or not isinstance(outer, SquaredError):
         return None
+    is_finite = np.isfinite(slopes.jacobian[outer.weights > 0]).all()
+    if not is_finite or space.discrete.any() or not np.array_equal(slopes.x, x):
+        return None
     fit = Fit(space, outer, slopes, theta)
-    is_usable = np.isfinite(slopes.jacobian[outer.weights > 0]).all() and not space.discrete.any()
-    return fit if is_usable and fit.freedom > 0 and np.array_equal(slopes.x, x) else None
+    return fit if fit.freedom > 0 else None
 
 
 def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
