@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, refuse_in_place
@@ -41,6 +44,34 @@ def _refuse_in_place(before: Leaves, copies: list[torch.Tensor], versions: list[
         )
         if leaf._version != versions[position] or not same:
             refuse_in_place(before, position, 0)
+
+
+def draws(run: Run) -> bool:
+    """Whether `init`, the first step, the last one or `read` draws random numbers of the solve.
+
+    Those of numpy's and Python's own generators count too; one that the loop hides does not.
+    """
+    if run.loop.batches is not None or run.loop.seeds_init:
+        return True
+    last = run.loop.num_steps - 1
+    device = torch.device(run.loop.device)
+    try:
+        with torch.no_grad(), run.random() as position:
+            before = _generators(device)
+            first = run.next(run.initial(run.phi), run.phi, 0, None)
+            run.observed(run.next(first, run.phi, last, None) if last else first, run.phi)
+            return bool(position.draws) or _generators(device) != before
+    except Exception:  # noqa: BLE001 - the loop itself, which is next, says what is wrong
+        return True
+
+
+def _generators(device: torch.device) -> list[Any]:
+    states: list[Any] = [torch.get_rng_state().tolist(), random.getstate()]
+    of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    states += [of_numpy["state"]["key"].tolist(), of_numpy["state"]["pos"]]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).tolist())
+    return states
 
 
 def check_finite(run: Run, found: Leaves) -> None:

@@ -71,6 +71,10 @@ class Deferred:
         """Run the loop at many phi at once."""
         return self.built.loop.solve_batch(phis, seed=seed)
 
+    def draws(self, phi: Mapping[str, Any]) -> bool:
+        """Whether a run draws random numbers."""
+        return bool(self.built.loop.draws(phi))
+
     def jvp(self, phi: Any, tangents: Any, *, seed: int | None = None) -> Any:  # noqa: ANN401
         """Run it with tangents."""
         return self.built.loop.jvp(phi, tangents, seed=seed)

@@ -18,7 +18,7 @@ from zo_bilevel.adapters.torch_unroll.leaves import (
 )
 from zo_bilevel.adapters.torch_unroll.state import seeded_generators
 from zo_bilevel.adapters.torch_unroll.words import explained
-from zo_bilevel.support.replay import repeatable
+from zo_bilevel.support.replay import Position, repeatable
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.torch_unroll.lost_derivatives import Watch
@@ -53,10 +53,11 @@ class Run:
         self.watch: Watch | None = None
 
     @contextmanager
-    def random(self) -> Iterator[None]:
+    def random(self) -> Iterator[Position]:
         """Seed torch's own generators (dropout) for the time of one run."""
-        with repeatable(self.seed), seeded_generators(self.seed, torch.device(self.loop.device)):
-            yield
+        device = torch.device(self.loop.device)
+        with repeatable(self.seed) as position, seeded_generators(self.seed, device):
+            yield position
 
     def initial(self, phi: Phi) -> Leaves:
         """Theta 0."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from zo_bilevel.adapters.torch_unroll.batched_runs import run_batch
-from zo_bilevel.adapters.torch_unroll.checks import check_finite, rehearse
+from zo_bilevel.adapters.torch_unroll.checks import check_finite, draws, rehearse
 from zo_bilevel.adapters.torch_unroll.forward import push_loop
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, Tree, enter, leave
 from zo_bilevel.adapters.torch_unroll.reverse import pull_fixed_point, pull_trajectory
@@ -99,7 +99,7 @@ class TorchUnroll:
         self.dtype = torch.get_default_dtype() if dtype is None else dtype
         self.device = device
         self.allow_unreached = frozenset(allow_unreached)
-        self._seeds_init = takes_seed(init)
+        self.seeds_init = takes_seed(init)
         self.checked: frozenset[str] = frozenset()
         self._is_option: dict[str, bool] = {}
         self._shape_of_theta: Leaves | None = None
@@ -175,6 +175,13 @@ class TorchUnroll:
             The inner solutions, with the batch as the first axis.
         """
         return run_batch(self, phis, seed)
+
+    def draws(self, phi: Mapping[str, Any]) -> bool:
+        """Whether a run draws random numbers: if not, its seed changes nothing.
+
+        `init`, the first and the last step and `read` are looked at.
+        """
+        return draws(Run(self, phi, 0, is_plain=True))
 
     def jvp(
         self, phi: Mapping[str, Any], tangents: Mapping[str, Any], *, seed: int | None = None
@@ -266,7 +273,7 @@ class TorchUnroll:
 
     def initial_state(self, phi: Phi, seed: int) -> Tree:
         """What `init` returns."""
-        return self.init(phi, seed=seed) if self._seeds_init else self.init(phi)
+        return self.init(phi, seed=seed) if self.seeds_init else self.init(phi)
 
 
 def _outer(loop: TorchUnroll, function: Callable[[Any, Any], Any], theta: Any, phi: Any) -> Any:  # noqa: ANN401

@@ -1,5 +1,7 @@
 """The standard error of a hypergradient holds the noise of the solver."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,32 @@ def test_derivatives_that_vary_where_answers_do_not_have_an_error(estimator):
     assert {run.num_repeats for run in runs} == {5}
     assert np.mean(errors**2) == pytest.approx(1 / 5, rel=0.4)
     assert np.mean(slopes**2) == pytest.approx(1 / 5, rel=0.5)
+
+
+@pytest.mark.parametrize("estimator", [zb.ReverseUnroll(), zb.FG2U(2), zb.FG2UZO(2)])
+@pytest.mark.parametrize("drawn_by", [None, "torch", "numpy", "python"])
+def test_a_loop_without_random_numbers_is_run_once_more_without_a_derivative(estimator, drawn_by):
+    pushes = []
+
+    def step(theta, phi, t, batch):
+        pushes.append(torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0)
+        noise = {
+            None: lambda: 0.5,
+            "torch": lambda: float(torch.rand(())),
+            "numpy": np.random.rand,
+            "python": random.random,
+        }[drawn_by]()
+        return theta + (1.0 + noise) * phi["a"]
+
+    loop = TorchUnroll(lambda phi: 0 * phi["a"], step, 7, dtype=torch.float64)
+    space = zb.Space(a=zb.Real(-3, 3, shape=(2,)))
+    problem = zb.Problem(space, loop, lambda theta, phi: theta.sum())
+    found = zb.hypergradient(problem, {"a": np.ones(2)}, estimator=estimator)
+    assert found.num_repeats == (5 if drawn_by else 1)
+    if drawn_by is None:
+        assert found["a"] == pytest.approx(7 * 1.5, rel=1e-6)
+        assert pushes[-7:] == [False] * 7
+        assert found.solves == (3 if isinstance(estimator, zb.ReverseUnroll) else 4)
 
 
 def test_noise_near_a_bound_keeps_the_units_of_the_point():

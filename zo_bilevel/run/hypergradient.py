@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -40,7 +40,8 @@ def hypergradient(
     """Estimate `dh/dphi`, the derivative of the outer objective through the inner solver.
 
     One more solve of the point, and one with another seed where the solver takes one, tell whether
-    answers vary; exact derivatives are repeated too, `FG2U`'s along one direction. If any vary,
+    answers vary; exact derivatives are repeated too, `FG2U`'s along one direction. (A `TorchUnroll`
+    that draws no random numbers is run once more, without a derivative.) If any vary,
     five sketches with directions and seeds of their own are averaged, and the standard error is
     that of their mean: it holds the noise of the solver and the choice of directions. If not, it
     holds the choice of directions alone, and is 0 where whole frames leave no choice; the error of
@@ -143,8 +144,9 @@ class _Sketches:
         space = evaluator.problem.space
         plan = self._estimator.plan(space, x, rng, (number,))
         # seeds other than those of further sketches would do as well: only the first looks
-        order = None if number else _repeated(plan.points[0].derivative, space.size, rng)
-        looks = not number and (evaluator.solve.with_seed or order is not None)
+        first = plan.points[0].derivative
+        looks = not number and self._may_vary(first, x)
+        order = _repeated(first, space.size, rng) if looks else None
         others = [number, NUM_REPEATS] if looks else [number]
         points = [*plan.points, *(Point(plan.x, (stream,), "sketch", order) for stream in others)]
         self.solves += sum(point.solves for point in points)
@@ -165,6 +167,14 @@ class _Sketches:
         gradient, error = sketch.hypergradient(evaluator.bound)
         units = space.rates(x) / space.rates(plan.x)  # a base near a bound has moved inside
         return _Drawn(sketch, gradient * units, error * units, evaluations[0].loss)
+
+    def _may_vary(self, order: DerivativeOrder | None, x: FloatArray) -> bool:
+        """Whether one more plain solve of the base does not tell if answers or slopes vary."""
+        problem = self._evaluator.problem
+        draws: Callable[[Any], bool] | None = getattr(problem.inner, "draws", None)
+        if draws is not None:
+            return draws(problem.space.decode(x))
+        return self._evaluator.solve.with_seed or order is not None
 
     def _differ(
         self, base: Evaluation, again: Evaluation, plan: SketchPlan, sketch: GradientEstimate
