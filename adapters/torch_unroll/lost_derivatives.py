@@ -152,8 +152,8 @@ def _modes_disagree(run: Run, theta: Leaves | None, t: int) -> bool:
         moves = drawn(part)
         with dual_level():
             duals = [forward_ad.make_dual(a, v) for a, v in zip(part, moves, strict=True)]
-            after = ends(*(duals if k == place else other for k, other in enumerate(inputs)))
-            after = [forward_ad.unpack_dual(one) for one in after]
+            reached = ends(*(duals if k == place else other for k, other in enumerate(inputs)))
+            after: list[Any] = [forward_ad.unpack_dual(one) for one in reached]
         pairs = ((a.detach(), b.primal) for a, b in zip(found, after, strict=True))
         if not all(torch.allclose(a, b, rtol=share, equal_nan=True) for a, b in pairs):
             return False  # random numbers of its own: two runs differ

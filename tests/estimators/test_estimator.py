@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.special import stdtrit
 
 import zo_bilevel as zb
+from zo_bilevel.adapters import TorchUnroll
 from zo_bilevel.estimators.directions import draw_directions
 from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.estimators.slope_regression import SlopeRegression
 from zo_bilevel.problem.prior import Prior
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.tasks.quadratic_form import make_quadratic_form
@@ -165,6 +169,39 @@ def test_intervals_cover_the_truth_as_often_as_they_say(family, count):
         normal.append(np.abs(found["a"] - exact) <= 1.96 * found.standard_error["a"])
     assert 0.925 < np.mean(inside) < 0.975
     assert np.mean(normal) < 0.925  # what 1.96 standard errors cover: a wrong factor is seen
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("family", ["orthogonal", "gaussian"])
+@pytest.mark.parametrize("count", [2, 5, 20, 60])
+def test_a_component_that_dominates_is_held_as_often(family, count):
+    exact, prior = np.r_[10.0, np.full(39, 0.1)], Prior(40, [])
+    rng, t, inside = np.random.default_rng(0), stdtrit(count - 1, 0.975), []
+    for _ in range(800):
+        V, _ = draw_directions(family, count, prior, rng)
+        found = SlopeRegression(40, in_frames=family == "orthogonal")
+        found.add(V[:, :1], exact @ V[:, :1])
+        found.add(V[:, 1:], exact @ V[:, 1:])
+        centre, error = found.result()
+        inside.append(np.abs(centre - exact) <= t * error)
+    share = np.mean(inside, axis=0)
+    assert 0.927 < share[0] < 0.973  # three standard errors of 800 draws
+    assert 0.94 < share[1:].mean() < 0.96
+
+
+@pytest.mark.parametrize("estimator", [zb.FG2UZO(8), zb.FG2U(8, chunk=3)])
+def test_intervals_of_both_estimators_lie_around_the_regression(estimator):
+    # of one component that is not 0 a single direction tells the slope exactly
+    loop = TorchUnroll(
+        lambda phi: 3.0 * phi["a"][:1], lambda y, phi, t, b: y, 1, dtype=torch.float64
+    )
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 3, shape=(40,))), loop, lambda y, phi: y.sum())
+    found = zb.hypergradient(problem, estimator=estimator)
+    low, high = found.interval()["a"]
+    assert low[0] == pytest.approx(3.0, rel=1e-4)
+    assert high[0] == pytest.approx(3.0, rel=1e-4)
+    assert abs(found["a"][0] - 3.0) > 0.1
+    assert ((low < 0) & (high > 0))[1:].mean() > 0.8
 
 
 def test_an_interval_needs_a_probability():

@@ -9,7 +9,7 @@ Rademacher directions (Lemma 3.1), `(N - b)/b` for orthogonal ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -21,6 +21,7 @@ from zo_bilevel.estimators.direction_block import DirectionBlock
 from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
 from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.estimators.slope_regression import SlopeRegression
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -184,8 +185,7 @@ class SlopeSketch:
         """
         count, mean, squares = 0, np.zeros_like(self.x), np.zeros_like(self.x)
         drawn = np.zeros(self.x.size, dtype=bool)
-        for duals, slopes in self.chunks:
-            U = duals.draw(bound.space)[1] if isinstance(duals, DirectionBlock) else duals
+        for U, slopes in self._drawn(bound):
             terms = U * slopes
             drawn |= U.any(axis=1)
             here = terms.mean(axis=1)
@@ -201,3 +201,18 @@ class SlopeSketch:
             spread = np.sqrt(squares / max(count - 1, 1) / count * correction)
             error = spread if count > 1 else np.full_like(mean, np.nan)
         return mean, np.where(drawn, error, np.nan)
+
+    def regression(self, bound: BoundProblem) -> tuple[FloatArray, ...]:
+        """Centres and standard errors of confidence intervals, as `Sketch.regression`."""
+        correction = frame_correction(self.family, self.num_directions, self.x.size)
+        if correction == 0.0 or self.num_directions < 2 or self.family == "prior":
+            return ()
+        found = SlopeRegression(self.x.size, in_frames=correction != 1.0)
+        for U, slopes in self._drawn(bound):
+            found.add(U, slopes)
+        return found.result()
+
+    def _drawn(self, bound: BoundProblem) -> Iterator[tuple[FloatArray, FloatArray]]:
+        for duals, slopes in self.chunks:
+            U = duals.draw(bound.space)[1] if isinstance(duals, DirectionBlock) else duals
+            yield U, slopes

@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from zo_bilevel.estimators.slope_regression import SlopeRegression
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arguments import finite_number
@@ -109,6 +110,21 @@ class Sketch:
         error[(drawn & self.is_unseen).any(axis=1) | ~drawn.any(axis=1)] = np.nan
         return gradient, error
 
+    def regression(self, bound: BoundProblem) -> tuple[FloatArray, ...]:
+        """Centres and standard errors of confidence intervals, both `(N,)`.
+
+        Returns:
+            Nothing where the mean and its error serve: for whole frames, a single direction,
+            and directions whose duals are others.
+        """
+        if self.correction == 0.0 or self.num_directions < 2 or not np.array_equal(self.U, self.V):
+            return ()
+        found = SlopeRegression(self.x.size, in_frames=self.correction != 1.0)
+        found.add(self.V, self.slopes(bound))
+        centre, error = found.result()
+        error[((self.V != 0.0) & self.is_unseen).any(axis=1)] = np.nan
+        return centre, error
+
     @property
     def is_unseen(self) -> NDArray[np.bool_]:
         """Directions along which not one number changed, shape `(b,)`.
@@ -155,8 +171,10 @@ class Hypergradient(dict[str, Any]):
         dropped: int,
         num_directions: int,
         num_repeats: int = 1,
+        regression: tuple[dict[str, Any], ...] = (),
     ) -> None:
         super().__init__(values)
+        self._centre, self._spread = regression or (values, standard_error)
         self.num_directions = num_directions
         self.num_repeats = num_repeats
         self.standard_error = standard_error
@@ -168,9 +186,10 @@ class Hypergradient(dict[str, Any]):
         """Lower and upper ends of confidence intervals, by name.
 
         By Student's t, with one degree of freedom less than there are sketches where several were
-        averaged, else than there are directions: theirs is the spread. Too narrow for a component
-        that dominates all others, and for the others with fewer than 5 "rademacher" directions.
-        Not for "coordinate" directions, which say nothing of the coordinates they leave out.
+        averaged, else than there are directions. Of one sketch they lie around the regression of
+        its slopes on each coordinate alone, whose errors have no skew, and not around the values.
+        Too narrow with fewer than 5 "rademacher" directions for components beside one that
+        dominates. Not for "coordinate" directions, which say nothing of those they leave out.
 
         Args:
             level: Probability that an interval holds the true component, in (0, 1).
@@ -195,5 +214,5 @@ class Hypergradient(dict[str, Any]):
 
         draws = self.num_repeats if self.num_repeats > 1 else self.num_directions
         t = float(stdtrit(max(draws - 1, 1), 0.5 + level / 2))
-        errors = self.standard_error
-        return {k: (value - t * errors[k], value + t * errors[k]) for k, value in self.items()}
+        centre, spread = self._centre, self._spread
+        return {k: (c - t * spread[k], c + t * spread[k]) for k, c in centre.items()}

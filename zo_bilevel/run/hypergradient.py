@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from zo_bilevel.estimators.base import GradientEstimate, GradientEstimator, SketchPlan
+from zo_bilevel.estimators.fg2u import SlopeSketch
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
@@ -100,7 +101,7 @@ def hypergradient(
             RuntimeWarning,
             stacklevel=2,
         )
-    gradient, error = _mean(drawn) if sketches.is_noisy else (drawn[0].gradient, drawn[0].error)
+    gradient, error, *regression = _mean(drawn) if sketches.is_noisy else drawn[0].told
     named = problem.space.named_gradient
     return Hypergradient(
         named(x, gradient),
@@ -110,18 +111,27 @@ def hypergradient(
         sum(one.sketch.dropped for one in drawn),
         sum(one.sketch.num_directions for one in drawn),
         sketches.count if sketches.is_noisy else 1,
+        tuple(named(x, part) for part in regression),
     )
 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Drawn:
-    """One sketch, and its hypergradient in the user's units, times the rates at the point asked."""
+    """One sketch, and its hypergradient in the user's units, times the rates at the point asked.
+
+    `regression`: centres and errors of its intervals; empty where they are the gradient's.
+    """
 
     sketch: GradientEstimate
     gradient: FloatArray
     error: FloatArray
     loss: float
+    regression: tuple[FloatArray, ...]
+
+    @property
+    def told(self) -> tuple[FloatArray, ...]:
+        return self.gradient, self.error, *self.regression
 
     @property
     def num_unseen(self) -> int:
@@ -166,7 +176,11 @@ class _Sketches:
             sketch = dataclasses.replace(sketch, theta=view.observe(again[0]))
         gradient, error = sketch.hypergradient(evaluator.bound)
         units = space.rates(x) / space.rates(plan.x)  # a base near a bound has moved inside
-        return _Drawn(sketch, gradient * units, error * units, evaluations[0].loss)
+        found: tuple[FloatArray, ...] = ()
+        if isinstance(sketch, Sketch | SlopeSketch):
+            found = sketch.regression(evaluator.bound)
+        regression = tuple(part * units for part in found)
+        return _Drawn(sketch, gradient * units, error * units, evaluations[0].loss, regression)
 
     def _may_vary(self, order: DerivativeOrder | None, x: FloatArray) -> bool:
         """Whether one more plain solve of the base does not tell if answers or slopes vary."""
