@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -263,3 +264,18 @@ def test_bad_input_is_refused_before_the_first_solve(change, message):
     with pytest.raises(InputError, match=message):
         zb.compare(**arguments)
     assert solver.rates == []
+
+
+@pytest.mark.parametrize("size", [2, 12])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_method_asks_in_a_comparison_for_what_it_asks_by_itself(size, discrete):
+    more = {"n": zb.Integer(0, 9)} if discrete else {}
+    space = zb.Space(x=zb.Real(-3, 3, (size,)), **more)
+
+    def loss(scale, phi):
+        return float(np.sum(scale * (phi["x"] - 1) ** 2)) + phi.get("n", 0)
+
+    problem = zb.Problem(space, partial(loss, np.arange(1.0, size + 1)))
+    options = {"max_solves": 40, "initial": {"x": np.full(size, -1.0)}}
+    (run,) = zb.compare(problem, {"default": zb.DefaultMethod()}, seeds=[0], **options).runs
+    assert run.loss == zb.minimize(problem, seed=0, **options).loss

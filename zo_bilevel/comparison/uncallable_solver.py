@@ -9,6 +9,7 @@ from typing import Any, NoReturn, final
 
 from zo_bilevel.estimators.derivatives import ForwardDifferentiable, ReverseDifferentiable
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.support.errors import ZoBilevelError
 
 
@@ -23,9 +24,10 @@ class UncallableSolver:
     def __init__(self, inner: Any) -> None:  # noqa: ANN401 - any inner solver
         self._inner = inner
         self.attempts = 0
+        self.takes_seed = takes_seed(inner)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the inner solver has
-        if name in ("_inner", "attempts"):
+        if name in ("_inner", "attempts", "takes_seed"):
             raise AttributeError(name)
         return getattr(self._inner, name)
 
