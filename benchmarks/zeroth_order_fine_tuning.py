@@ -15,8 +15,7 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel.tasks.documentation import documents, rows_of_bytes
-from zo_bilevel.tasks.language_models import make_gpt2
-from zo_bilevel.tasks.online_adaptation import token_losses, train_on
+from zo_bilevel.tasks.language_models import make_gpt2, token_losses, train_on
 
 SIZES = ((32, 1, 1, 8), (64, 2, 8, 4), (256, 4, 8, 4), (320, 8, 16, 2))
 

@@ -16,7 +16,7 @@ PEOPLE, PLACES, MATERIALS, THINGS, TALK = (
     words.split()
     for words in (
         "Ada Ben Cleo Dan Eva Finn Gus Hana Ida Jon Kim Leo Mia Ned Olga Pia",
-        "north south east west",
+        "north south east west hill lake mill forge harbour market abbey meadow",
         "copper silver wooden golden marble cotton paper silken",
         "lamp ring chair bell statue scarf kite purse",
         "today rain fell on many old streets while people walked home slowly and some talked about "
@@ -30,7 +30,7 @@ VOCABULARY = ["", "of", "keeps", *PEOPLE, *PLACES, *MATERIALS, *THINGS, *TALK]
 
 @functools.cache
 def facts() -> tuple[Question, ...]:
-    """One fact about each of 64 people, always the same.
+    """One fact about each of 192 people, always the same.
 
     Example:
         >>> facts()[0].document.endswith(facts()[0].question + facts()[0].answer)

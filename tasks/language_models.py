@@ -38,6 +38,34 @@ def make_gpt2(*, width: int, layers: int, length: int) -> torch.nn.Module:
     return model
 
 
+def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each next token, `(rows, length - 1)`, up to the 0 that ends a text."""
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    )
+    return losses.reshape(tokens[:, 1:].shape) * (tokens[:, :-1] != 0)
+
+
+def train_on(model: torch.nn.Module, texts: torch.Tensor, num_steps: int) -> None:
+    """Adam on random batches of eight.
+
+    Args:
+        model: A causal model, changed in place.
+        texts: Tokens, shape `(rows, length)`, 0 where a text is over.
+        num_steps: Steps.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(num_steps):
+        rows = torch.randint(len(texts), (8,), generator=generator)
+        batch = texts[rows.to(texts.device)]
+        optimizer.zero_grad()
+        losses = token_losses(model(batch).logits, batch)
+        mean: Any = losses.sum() / (batch[:, :-1] != 0).sum()
+        mean.backward()
+        optimizer.step()
+
+
 def text_of_bytes(codes: list[int]) -> str:
     """ASCII codes as text."""
     return bytes(codes).decode("ascii")

@@ -6,7 +6,8 @@ is the loss on questions about those documents afterwards, and how far the model
 text (KL); the outer objective adds them.
 
 Documents are small facts amid idle talk (`facts.py`), on which a small GPT-2 of words is trained
-here, or a file of one's own.
+here, or a file of one's own. phi is learnt on half of them; a quarter is for choosing settings, and
+a quarter for reporting.
 
 Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (CaMeLS), arXiv
 2305.15076; unrolls of 6, 24 and 48 as in arXiv 2406.14095, section 4.2.
@@ -14,7 +15,7 @@ Source: Hu et al. (2023), "Meta-Learning Online Adaptation of Language Models" (
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -30,7 +31,13 @@ from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.errors import InputError
 from zo_bilevel.tasks.documentation import documents, rows_of_bytes
 from zo_bilevel.tasks.facts import facts, rows_of_words, text_of_words
-from zo_bilevel.tasks.language_models import from_checkpoint, make_gpt2, text_of_bytes
+from zo_bilevel.tasks.language_models import (
+    from_checkpoint,
+    make_gpt2,
+    text_of_bytes,
+    token_losses,
+    train_on,
+)
 from zo_bilevel.tasks.question_answering import Quality, greedy, judged, read_questions
 
 PUBLISHED = {
@@ -69,34 +76,11 @@ SIZES = {
     "full": Size(384, 6, 64, 20000, 24, 8, 0.05),
 }
 CHARACTERS_A_WORD = 4
-
-
-def token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each next token, `(rows, length - 1)`, up to the 0 that ends a text."""
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-    )
-    return losses.reshape(tokens[:, 1:].shape) * (tokens[:, :-1] != 0)
-
-
-def train_on(model: torch.nn.Module, texts: torch.Tensor, num_steps: int) -> None:
-    """Adam on random batches of eight.
-
-    Args:
-        model: A causal model, changed in place.
-        texts: Tokens, shape `(rows, length)`, 0 where a text is over.
-        num_steps: Steps.
-    """
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(num_steps):
-        rows = torch.randint(len(texts), (8,), generator=generator)
-        batch = texts[rows.to(texts.device)]
-        optimizer.zero_grad()
-        losses = token_losses(model(batch).logits, batch)
-        mean: Any = losses.sum() / (batch[:, :-1] != 0).sum()
-        mean.backward()
-        optimizer.step()
+KNOWN = 64
+"""Facts that the model is trained on before anything else."""
+MOST_JUDGED = 256
+"""Questions of a part that are judged."""
+Part = Literal["validation", "test"]
 
 
 @final
@@ -109,8 +93,11 @@ class Adaptation:
         checkpoint: A local or hub checkpoint of a causal model, or `None` to train one here.
         device: Where all of it lives.
         locality: Weight of the KL term.
-        questions: File of JSON lines with documents, questions and answers, or `None` for
-            half of our facts.
+        questions: File of JSON lines with documents, questions and answers, at least four, or
+            `None` for our facts.
+
+    Raises:
+        InputError: If there are fewer than four questions.
     """
 
     def __init__(
@@ -125,12 +112,22 @@ class Adaptation:
         self.size, self.locality = size, locality
         length = size.length
         encode, self.decode = rows_of_words, text_of_words
-        self.asked = list(facts()[1::2])
-        known = [text for fact in facts()[::2] for text in (fact.document, fact.asked)]
+        self.asked = list(facts()[KNOWN:])
+        known = [text for fact in facts()[:KNOWN] for text in (fact.document, fact.asked)]
         if questions is not None:
             self.asked = read_questions(questions)
             known = [document.text for document in documents()]
             encode, self.decode = rows_of_bytes, text_of_bytes
+        count = len(self.asked)
+        if count < 4:
+            raise InputError(
+                "questions must hold at least four lines, half to learn on and a quarter each to "
+                f"choose settings and to report, got {count}"
+            )
+        self.parts = {
+            "validation": range(count // 2, count - count // 4),
+            "test": range(count - count // 4, count),
+        }
         if checkpoint or questions is not None:
             length *= CHARACTERS_A_WORD
         if checkpoint:
@@ -175,7 +172,8 @@ class Adaptation:
     def init(self, phi: Any, seed: int = 0) -> dict[str, Any]:  # noqa: ANN401, ARG002
         """The model's weights, and which documents this solve is about."""
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randperm(len(self.documents), generator=generator)[: self.size.documents]
+        learnt = len(self.documents) // 2
+        rows = torch.randperm(learnt, generator=generator)[: self.size.documents]
         return {"weights": self.weights, "rows": rows.to(self.documents.device)}
 
     def step(self, theta: Any, phi: Any, t: int, batch: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
@@ -204,17 +202,23 @@ class Adaptation:
         moved = (before.exp() * (before - after)).sum(dim=-1).mean()
         return {"answers": (losses * asked).sum() / asked.sum().clamp(min=1), "moved": moved}
 
-    def quality(self, phi: Mapping[str, Any], num_draws: int = 8) -> Quality:
-        """How well questions are answered after adaptation to documents of fresh seeds."""
+    def quality(self, phi: Mapping[str, Any], part: Part = "test") -> Quality:
+        """How well questions are answered after adaptation to their documents.
+
+        Args:
+            phi: Named values.
+            part: Of the questions, none of them among those that phi is learnt on.
+        """
         answers, right, losses = [], [], []
-        values = self.loop.tensors(phi)
+        values, together = self.loop.tensors(phi), self.size.documents
+        part_rows = self.parts[part][:MOST_JUDGED]
         with torch.no_grad():
-            for draw in range(num_draws):
-                theta = self.init(values, (1 << 33) + draw)  # beyond the seeds of solves
+            for start in range(0, len(part_rows), together):
+                rows = list(part_rows[start : start + together])
+                theta: Any = {"weights": self.weights, "rows": torch.tensor(rows)}
                 for t in range(self.loop.num_steps):
                     theta = self.step(theta, values, t, None)
                 losses.append(float(self.read(theta, values)["answers"]))
-                rows = theta["rows"].tolist()
 
                 def logits(tokens: torch.Tensor, weights: Any = theta["weights"]) -> Any:  # noqa: ANN401
                     return self.logits(weights, tokens.to(self.documents.device))

@@ -123,6 +123,21 @@ def test_a_task_costs_nothing_until_it_is_used():
     assert inner.options[-1][0] == "unroll"
 
 
+def test_questions_are_learnt_on_chosen_on_and_reported_apart(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    line = '{"document": "box %d", "question": "%d? ", "answer": "wood"}'
+    path.write_text("\n".join(line % (k, k) for k in range(10)))
+    built = make("online-adaptation", questions=str(path)).problem.inner.built
+    drawn = {int(row) for seed in range(40) for row in built.init({}, seed)["rows"]}
+    parts = [drawn, *(set(part) for part in built.parts.values())]
+    assert [len(part) for part in parts] == [5, 3, 2]
+    assert set.union(*parts) == set(range(10))
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(line % (k, k) for k in range(3)))
+    with pytest.raises(zb.InputError, match=r"at least four lines, .* got 3"):
+        make("online-adaptation", questions=str(path)).problem.inner.built  # noqa: B018
+
+
 def test_condensed_images_start_at_real_ones_of_each_class():
     task = make("condensation", images_per_class=2)
     images = task.start(3)["images"]
