@@ -37,10 +37,22 @@ class AffineVector:
         self.maps = {name: self._matrix(name, given) for name, given in maps.items()}
 
     def at(self, phi: Mapping[str, Any]) -> FloatArray:
-        """The vector at these values, shape `(length,)`."""
+        """The vector at these values, shape `(length,)`.
+
+        Raises:
+            InputError: If a value is missing, not finite, or of another size than its map.
+        """
         total = self.base.copy()
         for name, matrix in self.maps.items():
-            total += matrix @ np.atleast_1d(np.asarray(phi[name], dtype=np.float64)).ravel()
+            if name not in phi:
+                raise InputError(f"parameter {name!r} of {self.what}_parameters is missing")
+            value = np.ravel(np.asarray(phi[name], dtype=np.float64))
+            if value.size != matrix.shape[1] or not np.isfinite(value).all():
+                raise InputError(
+                    f"parameter {name!r} of {self.what}_parameters must be {matrix.shape[1]} "
+                    f"finite numbers, got {phi[name]!r}"
+                )
+            total += matrix @ value
         return total
 
     def check(self, owner: str, space: Space) -> None:

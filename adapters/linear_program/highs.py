@@ -13,12 +13,17 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from zo_bilevel.adapters.linear_program.units import Units
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import SolveError, SolveTimeoutError
 
 FACE_TOLERANCE = 1e-9
 """Relative: prices below it are zero, costs that differ by less are the same. HiGHS itself works
 to 1e-7, but prices that are zero come out as zero or to the last bits."""
+CHECK_TOLERANCE = 1e-6
+"""By which an answer may miss a bound or the best cost, relative to the terms of the sum."""
+MIP_GAP, MIP_FEASIBILITY = 1e-9, 1e-7
+"""Absolute. HiGHS's own 1e-6 takes worse answers for ties; at 1e-9 it missed some of the best."""
 
 
 @final
@@ -40,6 +45,10 @@ class Program:
     columns: tuple[FloatArray, FloatArray]
     integer: NDArray[np.bool_]
 
+    def places(self) -> NDArray[np.int_]:
+        """The column of each number in the matrix."""
+        return np.repeat(np.arange(self.cost.size), np.diff(self.matrix.indptr))
+
     def on_best_face(self, best: Answer, cost: FloatArray) -> Program:
         """The same program with another cost, among all answers as good as the best one.
 
@@ -47,17 +56,44 @@ class Program:
         has a price at the best answer stays where it is. With them, the cost is bounded.
         """
         if self.integer.any():
-            slack = FACE_TOLERANCE * max(1.0, abs(best.objective))
+            slack = FACE_TOLERANCE * float(np.abs(self.cost) @ np.abs(best.solution))
             extra = scipy.sparse.csc_array(self.cost[None])
             matrix = scipy.sparse.vstack([self.matrix, extra], format="csc")
             top = np.append(self.rows[1], best.objective + slack)
             return replace(
                 self, cost=cost, matrix=matrix, rows=(np.append(self.rows[0], -np.inf), top)
             )
-        least = FACE_TOLERANCE * max(1.0, float(np.abs(self.cost).max()))
-        columns = _pinned(self.columns, best.solution, np.abs(best.reduced_costs) > least)
-        rows = _pinned(self.rows, self.matrix @ best.solution, np.abs(best.row_duals) > least)
+        # what each reduced cost is summed from tells which of them are rounding, in any units
+        places, prices = self.places(), np.abs(best.row_duals)
+        shares = np.abs(self.matrix.data) * prices[self.matrix.indices]
+        terms = np.abs(self.cost) + np.bincount(places, shares, self.cost.size)
+        priced = np.abs(best.reduced_costs) > FACE_TOLERANCE * terms
+        columns = _pinned(self.columns, best.solution, priced)
+        binding = np.zeros(prices.size, dtype=bool)
+        binding[self.matrix.indices[shares > FACE_TOLERANCE * terms[places]]] = True
+        rows = _pinned(self.rows, self.matrix @ best.solution, binding)
         return replace(self, cost=cost, rows=rows, columns=columns)
+
+    def check(self, x: FloatArray) -> None:
+        """Refuse an answer that does not hold its bounds; made for a program in good units.
+
+        Raises:
+            SolveError: Naming the row or column.
+        """
+        matrix = self.matrix
+        terms = np.abs(matrix.data * x[self.places()])
+        size = np.bincount(matrix.indices, terms, matrix.shape[0])
+        for what, values, sizes, (lower, upper) in (
+            ("row", matrix @ x, size, self.rows),
+            ("column", x, np.abs(x), self.columns),
+        ):
+            excess = np.maximum(lower - values, values - upper) / np.maximum(1.0, sizes)
+            if excess.size and not excess.max() <= CHECK_TOLERANCE:
+                k = int(excess.argmax())
+                raise SolveError(
+                    f"the follower's problem is too badly scaled for HiGHS: its answer misses the "
+                    f"bounds of {what} {k} by {excess[k]:.1g} of what it is summed from"
+                )
 
 
 @final
@@ -86,14 +122,36 @@ def solve_program(program: Program, time_limit_s: float | None = None) -> Answer
         2.0
     """
     _refuse_crossed_bounds(program)
+    units = Units.of(program)
+    scaled = units.scaled(program)
     try:
         solver = _idle.pop()
     except IndexError:
         solver = _make_solver()
     try:
-        return _solve(solver, program, time_limit_s)
+        answer = _solve(solver, scaled, time_limit_s)
+        if program.integer.any():
+            answer = _rounded(solver, scaled, answer, time_limit_s)
     finally:
         _idle.append(solver)
+    scaled.check(answer.solution)
+    return units.restored(answer)
+
+
+def _rounded(
+    solver: Any,  # noqa: ANN401 - a HiGHS object
+    program: Program,
+    answer: Answer,
+    time_limit_s: float | None,
+) -> Answer:
+    """Whole numbers exactly whole, and the rest solved again for them."""
+    whole = program.integer
+    x = np.where(whole, np.round(answer.solution), answer.solution)
+    if not whole.all():
+        lower, upper = (np.where(whole, x, side) for side in program.columns)
+        fixed = replace(program, columns=(lower, upper), integer=np.zeros_like(whole))
+        x = np.where(whole, x, _solve(solver, fixed, time_limit_s).solution)
+    return replace(answer, solution=x, objective=float(program.cost @ x))
 
 
 def _solve(solver: Any, program: Program, time_limit_s: float | None) -> Answer:  # noqa: ANN401 - a HiGHS object
@@ -144,6 +202,8 @@ def _make_solver() -> Any:  # noqa: ANN401 - a HiGHS object
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("parallel", "off")
     solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("mip_abs_gap", MIP_GAP)
+    solver.setOptionValue("mip_feasibility_tolerance", MIP_FEASIBILITY)
     return solver
 
 

@@ -10,7 +10,13 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from zo_bilevel.adapters.linear_program.affine import AffineVector
-from zo_bilevel.adapters.linear_program.highs import Answer, Program, solve_program
+from zo_bilevel.adapters.linear_program.highs import (
+    CHECK_TOLERANCE,
+    Answer,
+    Program,
+    solve_program,
+)
+from zo_bilevel.adapters.linear_program.units import Units
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arguments import finite_number, refuse_unused
 from zo_bilevel.support.arrays import FloatArray
@@ -21,7 +27,7 @@ Ties: TypeAlias = Literal["first", "optimistic", "pessimistic", "refuse"]
 Part: TypeAlias = Literal["solution", "objective", "row_duals", "reduced_costs"]
 
 TIE_TOLERANCE = 1e-6
-"""Answers that differ by less are the same answer."""
+"""Answers that differ by less are the same answer, in units where the numbers are near one."""
 
 
 @final
@@ -36,9 +42,9 @@ class LinearProgram:
     The follower may have several best answers, and theta is then not a function of phi until a
     rule says which one is meant; `ties` is that rule. "optimistic" is the one of the textbooks:
     among the follower's best answers the one that is best for the leader. It takes a second
-    solve, among all answers that are exactly as good (with integer columns: within 1e-9 of the
-    follower's optimum, relative). Every solve starts cold, so that the answer does not depend on
-    what was solved before.
+    solve, among all answers that are exactly as good (with integer columns: within 1e-7 of the
+    follower's optimum, relative). Columns and rows may be in any units. Every solve
+    starts cold, so that the answer does not depend on what was solved before.
 
     Args:
         cost: Shape `(columns,)`.
@@ -116,7 +122,9 @@ class LinearProgram:
         """Solve the follower's problem.
 
         Raises:
-            SolveError: If it is infeasible, unbounded, or not determined and ties are refused.
+            InputError: If a parameter is missing, not finite, or of another size than its map.
+            SolveError: If it is infeasible, unbounded, or not determined and ties are refused, or
+                so badly scaled that the answer misses its bounds or the best cost.
         """
         shift = self._shift.at(phi)
         program = Program(
@@ -127,9 +135,10 @@ class LinearProgram:
             integer=self._integer,
         )
         answer = solve_program(program, self.time_limit_s)
+        solution = self._chosen(program, answer, phi)
         parts = {
-            "solution": self._chosen(program, answer, phi),
-            "objective": self._sign * answer.objective,
+            "solution": solution,
+            "objective": self._sign * float(program.cost @ solution),
             "row_duals": self._sign * answer.row_duals,
             "reduced_costs": self._sign * answer.reduced_costs,
         }
@@ -161,28 +170,36 @@ class LinearProgram:
         if self.ties == "refuse":
             return self._only(program, answer)
         sign = 1.0 if self.ties == "optimistic" else -1.0
-        face = program.on_best_face(answer, sign * self._leader.at(phi))
-        return self._on_face(face)
+        return self._on_face(program, answer, sign * self._leader.at(phi))
 
     def _only(self, program: Program, answer: Answer) -> FloatArray:
         """The answer, if a generic cost has the same least and greatest point on the best face."""
-        probe = np.random.default_rng(0).uniform(1.0, 2.0, program.cost.size)
-        ends = [self._on_face(program.on_best_face(answer, sign * probe)) for sign in (1.0, -1.0)]
-        gap = np.abs(ends[0] - ends[1])
+        unit = Units.of(program).columns
+        probe = np.random.default_rng(0).uniform(1.0, 2.0, program.cost.size) / unit
+        ends = [self._on_face(program, answer, sign * probe) for sign in (1.0, -1.0)]
+        gap = np.abs(ends[0] - ends[1]) / np.maximum(unit, np.abs(ends[0]))
         k = int(gap.argmax())
-        if gap[k] > TIE_TOLERANCE * max(1.0, float(np.abs(ends[0][k]))):
+        if gap[k] > TIE_TOLERANCE:
             raise SolveError(
                 f"the follower's problem has several best answers: column {k} may be "
                 f"{ends[0][k]:g} or {ends[1][k]:g}; set ties='optimistic' and leader_cost"
             )
         return answer.solution
 
-    def _on_face(self, face: Program) -> FloatArray:
+    def _on_face(self, program: Program, best: Answer, cost: FloatArray) -> FloatArray:
+        """The best answer of another cost among those that are as good for the follower."""
         try:
-            return solve_program(face, self.time_limit_s).solution
+            x = solve_program(program.on_best_face(best, cost), self.time_limit_s).solution
         except SolveError as error:
             text = f"among the follower's best answers: {error}"
             raise type(error)(text) from error
+        sizes = np.abs(program.cost) @ (np.abs(best.solution) + np.abs(x))
+        if not abs(program.cost @ x - best.objective) <= CHECK_TOLERANCE * sizes:
+            raise SolveError(
+                "the follower's problem is too badly scaled for its ties to be told: the answer "
+                f"among its best ones costs {program.cost @ x:g}, the best {best.objective:g}"
+            )
+        return x
 
     def _check_options(self, *, has_leader: bool) -> None:
         for value, kind, known in (

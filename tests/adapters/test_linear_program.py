@@ -117,7 +117,6 @@ def test_a_leader_whose_cost_depends_on_its_parameters():
     [
         ({"lower": 0.0, "upper": 0.2}, {"price": 1.0}, "is infeasible: no answer meets"),
         ({"upper": np.inf, "row_upper": np.inf}, {"price": -5.0}, "is unbounded: its cost"),
-        ({}, {"price": -1e300}, "follower's problem"),
     ],
 )
 def test_followers_without_an_answer_are_failed_solves_by_name(options, phi, message):
@@ -125,6 +124,16 @@ def test_followers_without_an_answer_are_failed_solves_by_name(options, phi, mes
     outcome = Solve(solver)(Job(0, phi, 0))
     assert outcome.status == "failed"
     assert message in outcome.error
+
+
+@pytest.mark.parametrize("where", ["cost_parameters", "row_parameters", "leader_cost_parameters"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, [1.0, 2.0]])
+def test_a_parameter_that_is_no_number_is_refused_by_name(where, value):
+    solver = LinearProgram(**BUY_ONE, **{where: {"p": [0]}}, ties="optimistic", leader_cost=[1, 0])
+    with pytest.raises(InputError, match=f"'p' of {where} must be 1 finite numbers, got"):
+        solver({"p": value})
+    with pytest.raises(InputError, match=f"'p' of {where} is missing"):
+        solver({})
 
 
 def test_rows_that_cross_are_infeasible_by_name():
