@@ -157,3 +157,37 @@ def test_noise_near_a_bound_keeps_the_units_of_the_point():
     inside = 2 * np.log(base) / base
     assert low < inside < high
     assert high - low < 0.01 * inside
+
+
+def product(x, phi):
+    return float(np.sum(x))
+
+
+@pytest.mark.parametrize("family", ["coordinate", "orthogonal"])
+def test_a_difference_that_fails_is_solved_the_other_way(family):
+    def fragile(phi):
+        if phi["a"][0] > 1:
+            raise ValueError("out of range")
+        return phi["a"] * [1.0, 2.0, 3.0]
+
+    problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, shape=(3,))), fragile, product)
+    found = zb.hypergradient(
+        problem, {"a": [1.0, 0, 0]}, estimator=zb.FG2UZO(3, directions=family), seed=0
+    )
+    np.testing.assert_allclose(found["a"], [1, 2, 3], rtol=1e-6)
+    assert found.dropped == 0
+    assert found.solves > 5
+
+
+def test_an_axis_that_fails_both_ways_leaves_the_others_as_they_are():
+    def fragile(phi):
+        if phi["a"][0] != 1:
+            raise ValueError("out of range")
+        return phi["a"] * [1.0, 2.0, 3.0]
+
+    problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, shape=(3,))), fragile, product)
+    estimator = zb.FG2UZO(3, directions="coordinate")
+    found = zb.hypergradient(problem, {"a": [1.0, 0, 0]}, estimator=estimator)
+    np.testing.assert_allclose(found["a"], [0, 2, 3], rtol=1e-6)
+    assert found.dropped == 1
+    assert np.isnan(found.standard_error["a"][0])

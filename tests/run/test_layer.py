@@ -31,9 +31,9 @@ class Counting:
         return wave(phi)
 
 
-def gradient_of(function, phi):
+def gradient_of(function, phi, power=3):
     phi = phi.clone().requires_grad_()
-    (function(phi) ** 3).sum().backward()
+    (function(phi) ** power).sum().backward()
     return phi.grad
 
 
@@ -370,14 +370,37 @@ class TestFailures:
         with pytest.raises(zb.InnerSolverError, match="solve at row 1 failed: ZeroDivisionError"):
             op(torch.tensor([[0.0], [2.0]]))
 
-    def test_a_failed_direction_drops_out(self):
+    @pytest.mark.parametrize("on_failure", ["raise", "zero"])
+    @pytest.mark.parametrize("family", ["coordinate", "orthogonal"])
+    def test_a_probe_that_fails_is_solved_the_other_way(self, family, on_failure):
         def fragile(phi):
-            return phi if phi[0] <= 0 else np.full(2, np.nan)
+            return wave(phi) if phi[0] <= 1 else 1 / 0
 
-        op = zb.BlackBox(fragile, 2, zb.FG2UZO(8, directions="rademacher"))
-        phi = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        op = zb.BlackBox(fragile, 3, zb.FG2UZO(3, directions=family), on_failure=on_failure)
+        phi = torch.tensor([[1.0, 0.2, 0.1], [0.3, 0.2, 0.1]], dtype=torch.float64)
+        phi.requires_grad_()
         op(phi).sum().backward()
-        assert torch.isfinite(phi.grad).all()
+        for k in range(2):
+            exact = gradient_of(torch_wave, phi.detach()[k], power=1)
+            torch.testing.assert_close(phi.grad[k], exact, rtol=1e-3, atol=1e-3)
+        assert op.failed_rows == []
+
+    @pytest.mark.parametrize("difference", ["forward", "central"])
+    def test_a_direction_that_fails_both_ways_costs_its_row(self, difference):
+        def fragile(phi):
+            return wave(phi) if phi[0] in (1.0, 0.3) else 1 / 0
+
+        estimator = zb.FG2UZO(3, directions="coordinate", difference=difference)
+        phi = torch.tensor([[1.0, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+        with pytest.raises(zb.InnerSolverError, match="1 of 3 directions at row 0 failed, and so"):
+            zb.BlackBox(fragile, 3, estimator)(phi)
+        op = zb.BlackBox(fragile, 3, estimator, on_failure="zero")
+        y = op(phi)
+        y.sum().backward()
+        assert op.failed_rows == [0]
+        assert int(op.num_failed) == 1
+        assert not y.any()
+        assert not phi.grad.any()
 
     def test_a_failed_row_can_cost_its_row_alone(self):
         op = zb.BlackBox(
@@ -408,7 +431,7 @@ class TestFailures:
 
     def test_all_directions_failed(self):
         op = zb.BlackBox(lambda phi: phi if not phi.any() else 1 / 0, 2, zb.FG2UZO(2))
-        with pytest.raises(zb.InnerSolverError, match="all directions at row 0 failed"):
+        with pytest.raises(zb.InnerSolverError, match="2 of 2 directions at row 0 failed"):
             op(torch.zeros(2, requires_grad=True))
 
     def test_a_changing_shape_is_refused(self):

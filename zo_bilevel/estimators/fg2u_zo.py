@@ -124,7 +124,34 @@ class FG2UZO:
         _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
         correction = frame_correction(self.directions, len(kept), plan.x.size)
         dropped = plan.V.shape[1] - len(kept)
-        return Sketch(plan.x, base, plan.V[:, kept], JV, plan.U[:, kept], correction, dropped)
+        U = plan.U[:, kept]
+        if self.directions == "coordinate":  # an axis that is lost says nothing of the others
+            U = U * (len(kept) / plan.V.shape[1])
+        return Sketch(plan.x, base, plan.V[:, kept], JV, U, correction, dropped)
+
+    def turned(
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], space: Space
+    ) -> tuple[SketchPlan, list[int]]:
+        """Forward differences that failed, the other way: which fail depends on the direction.
+
+        Args:
+            plan: What was asked.
+            evaluations: The solves in the order of the plan.
+            space: For the bounds.
+
+        Returns:
+            The plan to solve instead, and where in it the solves are that are new; none of central
+            differences, which have looked both ways.
+        """
+        failed = [k for k, one in enumerate(evaluations) if k > 0 and not one.ok]
+        if self.difference == "central" or not evaluations[0].ok or not failed:
+            return plan, []
+        signs = np.ones(plan.V.shape[1])
+        signs[np.array(failed) - 1] = -1.0
+        V, U = plan.V * signs, plan.U * signs
+        differences = Differences(self.difference, plan.x, plan.step * V, space)
+        probes = differences.points(plan.points[0].stream)
+        return SketchPlan([plan.points[0], *probes], plan.x, V, U, plan.step), failed
 
 
 def _warn_of_rounding(differences: FloatArray, base: FloatArray, dtype: str, radius: float) -> None:

@@ -43,7 +43,8 @@ class BlackBox(torch.nn.Module):
             the state dict, so that a resumed training goes on with the same numbers. Recomputed
             activations, and steps of a `TorchUnroll`, draw what they drew before.
         on_failure: "raise", or "zero": a row whose solve fails is zero and has no gradient;
-            `failed_rows` tells which rows of the last call, `num_failed` counts them all.
+            `failed_rows` tells which rows of the last call, `num_failed` counts them all. A probe
+            that fails is solved the other way; a row fails if that fails too.
 
     Raises:
         InputError: If an argument breaks its rule.
@@ -105,7 +106,7 @@ class BlackBox(torch.nn.Module):
 
         Raises:
             InputError: If the last axis is wrong or the input is no floating-point tensor.
-            InnerSolverError: If the solve at a row failed, or all its directions, unless
+            InnerSolverError: If the solve at a row failed, or a direction both ways, unless
                 failures are zeros.
         """
         size = self.num_parameters

@@ -46,7 +46,8 @@ def hypergradient(
     five sketches with directions and seeds of their own are averaged, and the standard error is
     that of their mean: it holds the noise of the solver and the choice of directions. If not, it
     holds the choice of directions alone, and is 0 where whole frames leave no choice; the error of
-    the differences themselves, of the order of the radius, is in neither.
+    the differences themselves, of the order of the radius, is in neither. A forward difference
+    that fails is solved the other way; directions that fail both ways are counted in `dropped`.
 
     Args:
         problem: The problem.
@@ -164,8 +165,9 @@ class _Sketches:
         if not evaluations[0].ok or evaluator.bound is None:
             raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
         size = len(plan.points)
-        sketch = self._estimator.sketch(plan, evaluations[:size], evaluator.bound)
         again = evaluations[size:]
+        plan, found = self._turned(plan, evaluations[:size])
+        sketch = self._estimator.sketch(plan, found, evaluator.bound)
         if number == 0:
             differ = [self._differ(evaluations[0], other, plan, sketch) for other in again]
             self._has_own_noise = differ[0]
@@ -189,6 +191,19 @@ class _Sketches:
         if draws is not None:
             return draws(problem.space.decode(x))
         return self._evaluator.solve.with_seed or order is not None
+
+    def _turned(
+        self, plan: SketchPlan, found: list[Evaluation]
+    ) -> tuple[SketchPlan, list[Evaluation]]:
+        """Differences that failed, the other way."""
+        if isinstance(self._estimator, FG2UZO):
+            plan, places = self._estimator.turned(plan, found, self._evaluator.problem.space)
+            if places:
+                again = self._evaluator.evaluate([plan.points[k] for k in places])
+                self.solves += len(places)
+                for k, evaluation in zip(places, again, strict=True):
+                    found[k] = evaluation
+        return plan, found
 
     def _differ(
         self, base: Evaluation, again: Evaluation, plan: SketchPlan, sketch: GradientEstimate

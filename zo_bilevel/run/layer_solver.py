@@ -125,12 +125,37 @@ class LayerSolver:
         solved = self._evaluated(rows, [plan.points for plan in plans])
         if self._radius_was_for_another_precision():
             return self.differentiated(rows, key)
+        if isinstance(self.estimator, FG2UZO):
+            plans = self._turned(self.estimator, plans, rows, solved)
         bound = self._bound
         sketches = [
             self._sketch(plan, evaluations, bound) if evaluations[0].ok and bound else None
             for plan, evaluations in zip(plans, solved, strict=True)
         ]
         return self._gathered(solved, sketches)
+
+    def _turned(
+        self,
+        estimator: FG2UZO,
+        plans: list[SketchPlan],
+        rows: FloatArray,
+        solved: list[list[Evaluation]],
+    ) -> list[SketchPlan]:
+        """Probe the other way where a probe failed; its solve takes the failed one's place."""
+        space = self.problem.space
+        turned = [
+            estimator.turned(plan, evaluations, space)
+            for plan, evaluations in zip(plans, solved, strict=True)
+        ]
+        rounds = [[plan.points[k] for k in places] for plan, places in turned]
+        if not any(rounds):
+            return plans
+        for (_, places), mine, again in zip(
+            turned, solved, self._evaluated(rows, rounds), strict=True
+        ):
+            for k, evaluation in zip(places, again, strict=True):
+                mine[k] = evaluation
+        return [plan for plan, _ in turned]
 
     def _radius_was_for_another_precision(self) -> bool:
         """Fit an automatic radius to the precision of theta, once that is known."""
@@ -181,9 +206,14 @@ class LayerSolver:
             if sketch is None:
                 continue
             count = sketch.num_directions
-            if count == 0:
-                last = evaluations[-1].error
-                errors[row] = f"all directions at row {row} failed; the last one: {last}"
+            if sketch.dropped:  # what is left would be another gradient
+                asked = count + sketch.dropped
+                why = [one.error for one in evaluations if not one.ok][-1]
+                errors[row] = (
+                    f"{sketch.dropped} of {asked} directions at row {row} failed, and so did the "
+                    f"other way where there is one; the last: {why}"
+                )
+                theta[row] = 0.0
                 continue
             JV[row, :, :count] = sketch.JV
             U[row, :, :count] = sketch.U / (count * self.scale)
