@@ -7,6 +7,7 @@ Vectors are lists of tensors, one a leaf. For a step `theta -> step(theta, phi)`
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -20,6 +21,8 @@ Solver: TypeAlias = Literal["neumann", "conjugate_gradient", "gmres"]
 
 MAX_GROWTH_OF_TERMS = 1e3
 """Terms of a Neumann series that grow by more than this do not add up to anything."""
+MAX_RESIDUAL = 0.5
+"""Relative; what is left of it is missing in the hypergradient, or more."""
 MAX_ASYMMETRY = 1e-2
 """Relative difference of `a'K b` and `b'K a` beyond which a matrix is not symmetric."""
 
@@ -54,7 +57,7 @@ def solved(solver: Solver, product: Product, w: Vector, terms: int, tolerance: f
         u.
 
     Raises:
-        InvalidSolutionError: If the series diverges, or K is not what the solver needs.
+        InvalidSolutionError: If the series diverges, or K is singular or not what the solver needs.
     """
     if norm(w) == 0.0:
         return w
@@ -78,6 +81,8 @@ def _neumann(product: Product, w: Vector, terms: int, tolerance: float) -> Vecto
             f"to {last:.3g}, so that the last step is no contraction there; use ReverseUnroll, "
             "FG2U, fewer terms, or smaller inner steps"
         )
+    if terms > 1:  # the residual is the next term, no larger than about the last
+        _say_what_is_left("the Neumann series", terms, last / first)
     return total
 
 
@@ -104,7 +109,20 @@ def _conjugate_gradient(product: Product, w: Vector, terms: int, tolerance: floa
             break
         previous = direction, image
         direction = plus(residual, squared / last, direction)
+    _say_what_is_left("conjugate gradients", terms, norm(residual) / norm(w))
     return u
+
+
+def _say_what_is_left(what: str, terms: int, residual: float) -> None:
+    """Warn of a system that is far from solved."""
+    if not residual <= MAX_RESIDUAL:
+        warnings.warn(
+            f"{what} left {residual:.0%} of the right-hand side after {terms} products: the "
+            "hypergradient is wrong by as much or more, up to all of it where the last step hardly "
+            "moves; give more terms, a last step with a larger rate, or use ReverseUnroll",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _check_symmetric(a: Vector, image_of_a: Vector, b: Vector, image_of_b: Vector) -> None:
@@ -127,6 +145,7 @@ def _gmres(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
     weights = torch.zeros(0, dtype=torch.float64)
     for k in range(terms):
         image = product(basis[k])
+        size = norm(image)
         for _ in range(2):  # twice is enough (Giraud, Langou, Rozloznik 2005)
             for j, unit in enumerate(basis):
                 along = dot(unit, image)
@@ -136,9 +155,17 @@ def _gmres(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
         square = hessenberg[: k + 2, : k + 1]
         weights = torch.linalg.lstsq(square, goal[: k + 2]).solution
         residual = float(torch.linalg.norm(square @ weights - goal[: k + 2]))
-        if residual <= tolerance * length or float(hessenberg[k + 1, k]) <= 1e-14 * length:
+        if residual <= tolerance * length:
+            break
+        if float(hessenberg[k + 1, k]) <= 1e-14 * size:  # nothing new to come
+            if residual > MAX_RESIDUAL * length:
+                raise InvalidSolutionError(
+                    f"the linear system is singular: {residual / length:.0%} of the right-hand "
+                    "side is out of its reach; the answer does not determine its derivative there"
+                )
             break
         basis.append([part / float(hessenberg[k + 1, k]) for part in image])
+    _say_what_is_left("GMRES", terms, residual / length)
     u = [torch.zeros_like(part) for part in w]
     for weight, unit in zip(weights.tolist(), basis, strict=False):
         u = plus(u, weight, unit)

@@ -14,13 +14,16 @@ import torch
 from zo_bilevel.adapters.torch_unroll.checkpointed import Grads, Tape, added, pieces_for, pulled
 from zo_bilevel.adapters.torch_unroll.checks import check_finite, refuse_unreached
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves, leave
-from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, plus, solved
+from zo_bilevel.adapters.torch_unroll.linear_systems import Solver, Vector, norm, plus, solved
 from zo_bilevel.adapters.torch_unroll.lost_derivatives import refusing_no_grad
 from zo_bilevel.adapters.torch_unroll.run import Phi, Run
+from zo_bilevel.support.errors import InvalidSolutionError
 
 Cotangent: TypeAlias = Callable[[Any], Any]
 
 WHOLE = "the inner loop"
+MIN_STEP = 100.0
+"""Roundings: what the last step changes by less is not told from nothing."""
 
 
 @refusing_no_grad
@@ -108,7 +111,8 @@ def pull_fixed_point(
 
     Raises:
         InputError: If the step does not depend on a parameter.
-        InvalidSolutionError: If the series diverges, or the system is not what the solver needs.
+        InvalidSolutionError: If the last step is the identity, the series diverges, or the system
+            is singular or not what the solver needs.
     """
     leaves, phi = _differentiable(run)
     last = run.loop.num_steps - 1
@@ -127,10 +131,23 @@ def pull_fixed_point(
     def product(u: Vector) -> Vector:
         return plus(u, -1.0, _or_zeros(pulled(after, [*u], end.moving), end.moving))
 
-    u = solved(solver, product, _or_zeros(direct[:count], end.moving), terms, tolerance)
+    w = _or_zeros(direct[:count], end.moving)
+    _refuse_no_step(product(w), w, last)
+    u = solved(solver, product, w, terms, tolerance)
     through = pulled(after, [*u], list(leaves.values()))
     grads = [added(a, b) for a, b in zip(through, direct[count:], strict=True)]
     return leave(found.detached().tree, "read"), _named(run, leaves, grads, "the last step")
+
+
+def _refuse_no_step(moved: Vector, w: Vector, last: int) -> None:
+    """A step of rate 0 satisfies every theta: it says nothing of how theta depends on phi."""
+    rounding = MIN_STEP * max((torch.finfo(part.dtype).eps for part in w), default=0.0)
+    if norm(w) > 0 and norm(moved) <= rounding * norm(w):
+        raise InvalidSolutionError(
+            f"the loop's last step (t={last}) is the identity there, as with a rate that decays to "
+            "0: it tells nothing of how the end depends on phi; let the last step have the rate of "
+            "the others, or use ReverseUnroll or FG2U"
+        )
 
 
 def _differentiable(run: Run) -> tuple[dict[str, torch.Tensor], Phi]:

@@ -222,3 +222,42 @@ class TestImplicitSolution:
             problem, zb.GradientMethod(zb.Implicit(), lr=0.1), initial=start, max_solves=120
         )
         assert result.loss < 0.05 * result.history[0].loss
+
+
+class TestLastSteps:
+    """Rates that decay: the fixed point is that of the last step."""
+
+    @staticmethod
+    def hypergradient(last, estimator, dtype=torch.float64):
+        def step(w, phi, t, batch):
+            return w - (last if t == 59 else 0.5) * (w - phi["a"])
+
+        loop = TorchUnroll(lambda phi: torch.zeros(3, dtype=dtype), step, 60, dtype=dtype)
+        outer = loop.outer(lambda w, phi: (w**2).sum())
+        problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, shape=(3,))), loop, outer)
+        return zb.hypergradient(problem, {"a": [1.0, 2.0, 0.5]}, estimator=estimator)["a"]
+
+    @pytest.mark.parametrize(
+        "estimator", [zb.Implicit(), zb.ConjugateGradient(), zb.Neumann(20), zb.HessianFree()]
+    )
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    def test_a_last_step_that_is_the_identity_is_refused_by_name(self, estimator, dtype):
+        with pytest.raises(zb.InnerSolverError, match=r"last step \(t=59\) is the identity there"):
+            self.hypergradient(0.0, estimator, dtype)
+
+    def test_a_small_last_rate_is_solved_or_said_to_be_unsolved(self):
+        for estimator in (zb.Implicit(), zb.ConjugateGradient()):
+            np.testing.assert_allclose(self.hypergradient(1e-6, estimator), [2, 4, 1], rtol=1e-5)
+        with pytest.warns(RuntimeWarning, match="Neumann series left 100% .* after 20 products"):
+            self.hypergradient(1e-6, zb.Neumann(20))
+        np.testing.assert_allclose(self.hypergradient(0.5, zb.Neumann(20)), [2, 4, 1], rtol=1e-5)
+
+    def test_a_singular_condition_is_refused_by_name(self):
+        flat = ImplicitSolution(lambda phi: np.array([phi["a"], 0.0]), lambda w, phi: torch.stack(
+            [w[0] - phi["a"], 0.0 * w[1]]
+        ))  # fmt: skip
+        problem = zb.Problem(
+            zb.Space(a=zb.Real(-3, 3)), flat, zb.SquaredError(np.array([0.0, 5.0]))
+        )
+        with pytest.raises(zb.InnerSolverError, match="linear system is singular"):
+            zb.hypergradient(problem, {"a": 1.0}, estimator=zb.Implicit())

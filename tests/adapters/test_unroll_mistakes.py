@@ -110,7 +110,10 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "step",
-        [plus, lambda w, phi, t, b: {"w": w["w"] + phi["a"] + phi["unused"].detach()}],
+        [
+            lambda w, phi, t, b: {"w": 0.5 * w["w"] + phi["a"]},
+            lambda w, phi, t, b: {"w": 0.5 * w["w"] + phi["a"] + phi["unused"].detach()},
+        ],
         ids=["never touched", "detached"],
     )
     @pytest.mark.parametrize("estimator", [zb.FG2U(2), zb.ReverseUnroll(), zb.Neumann(2)])

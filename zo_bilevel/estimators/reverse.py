@@ -178,7 +178,10 @@ class _FixedPoint(ReverseEstimator):
 @final
 @dataclass(frozen=True, slots=True)
 class Neumann(_FixedPoint):
-    """By a Neumann series `sum_k A^k B`, for steps that contract.
+    """By a Neumann series `sum_k A^k B` of the loop's last step, for steps that contract.
+
+    Warns where more than half of the right-hand side is left: with a rate that has decayed,
+    many terms add up to little.
 
     Args:
         terms: Terms of the series at the most, >= 1.
@@ -225,6 +228,8 @@ class ConjugateGradient(_FixedPoint):
 @dataclass(frozen=True, slots=True)
 class Implicit(_FixedPoint):
     """By GMRES, for any inner solver that ends at a fixed point or an optimum.
+
+    Of a loop the last step is used, whose rate must not have decayed to zero.
 
     Args:
         terms: Products at the most, >= 1; each keeps one more vector of theta's size.
