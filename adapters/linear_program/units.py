@@ -110,4 +110,5 @@ def _sizes(bounds: tuple[FloatArray, FloatArray]) -> FloatArray:
 
 def _log2(values: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore"):
-        return np.log2(np.abs(values))
+        exponents: FloatArray = np.log2(np.abs(values))
+    return exponents

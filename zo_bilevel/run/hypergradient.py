@@ -166,8 +166,8 @@ class _Sketches:
             raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
         size = len(plan.points)
         again = evaluations[size:]
-        plan, found = self._turned(plan, evaluations[:size])
-        sketch = self._estimator.sketch(plan, found, evaluator.bound)
+        plan, solved = self._turned(plan, evaluations[:size])
+        sketch = self._estimator.sketch(plan, solved, evaluator.bound)
         if number == 0:
             differ = [self._differ(evaluations[0], other, plan, sketch) for other in again]
             self._has_own_noise = differ[0]
