@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -42,11 +44,11 @@ class Server:
     def start(self):
         self._run(*self._control, "-o", self._options, "start")
 
-    def stop(self):
-        self._run(*self._control, "-m", "immediate", "stop")
+    def stop(self, mode="immediate"):
+        self._run(*self._control, "-m", mode, "stop")
 
-    def restart(self):
-        self.stop()
+    def restart(self, mode="immediate"):
+        self.stop(mode)
         self.start()
 
     def database(self, name):
@@ -57,6 +59,55 @@ class Server:
         with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"{self.address}/{name}"
+
+
+class Proxy:
+    """Between a database and its users; breaks one connection as it answers its `number`-th commit.
+
+    That commit was made, and whoever asked for it cannot know.
+    """
+
+    def __init__(self, address, number):
+        self._real, self._number = urlsplit(address), number
+        self.commits, self._is_due = 0, False
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.address = f"postgresql://tester@127.0.0.1:{port}{self._real.path}"
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self):
+        with suppress(OSError):
+            for _ in range(10):
+                client = self._listener.accept()[0]
+                there = socket.create_connection((self._real.hostname, self._real.port))
+                ways = ((client, there, self._asked), (there, client, self._answered))
+                for way in ways:
+                    threading.Thread(target=self._pump, args=way, daemon=True).start()
+
+    def _asked(self, data):
+        self.commits += b"COMMIT" in data
+        self._is_due = self._is_due or (b"COMMIT" in data and self.commits == self._number)
+        return True
+
+    def _answered(self, data):
+        is_due, self._is_due = self._is_due, False
+        return not is_due
+
+    def _pump(self, source, target, passes):
+        with suppress(OSError):
+            while (data := source.recv(65536)) and passes(data):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        source.close()
 
 
 @contextmanager

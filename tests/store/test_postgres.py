@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 from click.testing import CliRunner
-from postgres_server import running
+from postgres_server import Proxy, running
 
 import zo_bilevel as zb
 from zo_bilevel.cli.main import main
@@ -150,3 +151,37 @@ def test_a_restart_of_the_database_does_not_end_a_run(server, address):
     quiet = minimize(address, seed=1, inner=lambda phi: phi["a"])
     assert minimize(address, seed=2, inner=inner).solves == 6
     assert minimize(address, seed=1, inner=lambda phi: 1 / 0).loss == quiet.loss
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_a_restart_during_a_write_does_not_end_a_run(server, address, mode):
+    import psycopg
+
+    calls = []
+
+    def inner(phi):
+        calls.append(1)
+        if len(calls) == 3:  # somebody else keeps the table, so that the write has begun
+            other.execute("LOCK TABLE solves IN ACCESS EXCLUSIVE MODE")
+            threading.Timer(0.5, server.restart, [mode]).start()
+        return phi["a"]
+
+    quiet = minimize(None, lambda phi: phi["a"])
+    other = psycopg.connect(address)  # broken by the restart, too
+    found = minimize(address, inner)
+    other.close()
+    assert (found.loss, len(calls)) == (quiet.loss, 6)
+    assert rows_of_solves(address) == 6
+
+
+def rows_of_solves(address):
+    with zb.PostgresStore(address) as store:
+        return len(store.index(1))
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_what_was_written_as_the_connection_broke_is_not_written_twice(address, number):
+    with Proxy(address, number) as proxy:
+        found = minimize(proxy.address)
+    assert (found.solves, proxy.commits > number) == (6, True)
+    assert rows_of_solves(address) == 6

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Any, Final, final
 
 from zo_bilevel.store import sql
 from zo_bilevel.store.rows import Value
-from zo_bilevel.store.sql_store import SQLStore
+from zo_bilevel.store.sql_store import SQLStore, T
 from zo_bilevel.support.errors import InputError, StoreError
 from zo_bilevel.support.packages import import_optional
 
@@ -29,6 +29,8 @@ RETRY_S: Final = 0.2
 """How long, and how often, a database that went away is tried again."""
 OTHER_CLOCK_S: Final = 30.0
 """By how much a machine's clock may differ from the database's before that is said."""
+SHUTDOWN: Final = "57P0"
+"""How the codes begin of what a database says that is ended, or just begins."""
 LOCKS: Final = 0x7A6F
 """First half of the numbers of our advisory locks; the second is a run's, or 0 for writers."""
 
@@ -92,50 +94,62 @@ class PostgresStore(SQLStore):
 
     def make(self, statements: Iterable[str]) -> None:
         """Make tables and indices that are missing."""
-        with self.transaction():
+
+        def action() -> None:
             for statement in statements:
                 for kind, name in TYPES.items():
                     statement = statement.replace(kind, name)
                 self.ask(sql.unless_there(statement))
 
+        self.at_once(action)
+
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """The rows that a statement gives; outside of a transaction it is one by itself."""
-        with self._guard, self._explained("use"):
-            try:
+        with self._guard:
+            if self._in_transaction:
                 return self._ask(statement, values)
-            except self._library.OperationalError:
-                if self._in_transaction or not self._connection.closed:
-                    raise
-                self._reconnect()
-                return self._ask(statement, values)
+            with self._explained("use"):
+                return self._until_done(lambda: self._ask(statement, values))
 
-    def _ask(self, statement: str, values: Sequence[Value]) -> list[tuple[Any, ...]]:
+    def _ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement.replace("?", "%s"), values)
         return cursor.fetchall() if cursor.description else []
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none; nobody else writes meanwhile."""
+    def at_once(self, action: Callable[[], T]) -> T:
+        """Do all of an action or nothing, and nobody else writes meanwhile.
+
+        Where the database goes away as it is told to commit, it is asked afterwards whether it did.
+        """
+        done: list[tuple[int, T]] = []
+
+        def attempt() -> T:
+            with self._connection.transaction():
+                asked = "SELECT txid_current(), pg_advisory_xact_lock(?, 0)"
+                number = self._ask(asked, (LOCKS,))[0][0]  # waits for what was asked before
+                for earlier, given in done:
+                    if self._ask("SELECT txid_status(?)", (earlier,)) == [("committed",)]:
+                        return given
+                done.append((number, action()))
+            return done[-1][1]
+
         with self._guard, self._explained("write to"):
-            try:
-                begun = self._begin()
-            except self._library.OperationalError:
-                if not self._connection.closed:
-                    raise
-                self._reconnect()
-                begun = self._begin()
             self._in_transaction = True
             try:
-                with begun:
-                    yield
+                return self._until_done(attempt)
             finally:
                 self._in_transaction = False
 
-    def _begin(self) -> ExitStack:
-        with ExitStack() as begun:
-            begun.enter_context(self._connection.transaction())
-            self._ask("SELECT pg_advisory_xact_lock(?, 0)", (LOCKS,))
-            return begun.pop_all()
+    def _until_done(self, attempt: Callable[[], T]) -> T:
+        """What an attempt gives; again whenever the database went away in the middle of it."""
+        while True:
+            try:
+                return attempt()
+            except self._library.OperationalError as error:
+                went_away = str(error.sqlstate or "").startswith(SHUTDOWN)
+                if not (went_away or self._connection.closed):
+                    raise
+            self._connection.close()
+            self._reconnect()
 
     def _reconnect(self) -> None:
         """Come back to a database that was restarted, with the runs that were held."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from zo_bilevel.store import sql
 from zo_bilevel.store.abstract import ROWS_AT_ONCE, AbstractStore
@@ -20,6 +19,8 @@ from zo_bilevel.store.records import (
 )
 from zo_bilevel.store.rows import Value, row_of, run_of, solve_of
 from zo_bilevel.support.errors import StoreError
+
+T = TypeVar("T")
 
 
 class SQLStore(AbstractStore):
@@ -49,8 +50,12 @@ class SQLStore(AbstractStore):
         return float(self.ask(f"SELECT {self.clock}")[0][0])
 
     @abstractmethod
-    def transaction(self) -> AbstractContextManager[object]:
-        """All statements of the block, or none; nobody else writes meanwhile."""
+    def at_once(self, action: Callable[[], T]) -> T:
+        """Do all of an action or nothing, and nobody else writes meanwhile.
+
+        Args:
+            action: What it asks; may be called again where the database went away in the middle.
+        """
 
     @abstractmethod
     def _lock(self, run: int) -> bool:
@@ -62,7 +67,8 @@ class SQLStore(AbstractStore):
 
     def begin(self, run: StoredRun) -> StoredRun:
         """Open a run, or the one of the same identity to go on with, and keep others off it."""
-        with self.transaction():
+
+        def action() -> StoredRun:
             known = self.ask(sql.FIND, (run.identity,)) or [(*self.ask(sql.NEXT_RUN)[0], None)]
             number, created = known[0]
             if number in self._held or not self._lock(number):
@@ -70,10 +76,13 @@ class SQLStore(AbstractStore):
                     f"run {number} of store {self.name} is being worked on by somebody else: wait "
                     "for it, or use another seed or store"
                 )
-            self._held.add(number)
             created = created if isinstance(created, float) else self.now()
             opened = dataclasses.replace(run, number=number, created=created)
             self.save(opened)
+            return opened
+
+        opened = self.at_once(action)
+        self._held.add(opened.number)
         return opened
 
     def release(self, run: int) -> None:
@@ -100,12 +109,15 @@ class SQLStore(AbstractStore):
 
     def change(self, number: int, **facts: str) -> bool:
         """Write texts into a run's record while somebody works on it."""
-        with self.transaction():  # nobody may write how it ended in between
+
+        def action() -> bool:  # nobody may write how it ended in between
             for run in self.records(number):
                 if run.status == RUNNING:
                     self.save(dataclasses.replace(run, **facts))  # type: ignore[arg-type] # by name
                     return True
-        return False
+            return False
+
+        return self.at_once(action)
 
     def index(self, run: int) -> list[tuple[int, int, int, bytes]]:
         """Number, step, place and key of each solve of a run, in its order; not yet checked."""
@@ -145,13 +157,16 @@ class SQLStore(AbstractStore):
     ) -> list[int]:
         """Write all of it, or nothing; it survives the end of this process."""
         rows = [(*row_of(solve), self._inline(solve)) for solve in new]
-        with self.transaction():
+
+        def action() -> list[int]:
             for solve in judged:
                 values = (solve.judged, solve.loss, row_of(solve)[-1], solve.number)
                 self.ask(sql.JUDGE, values)
             for number in dropped:
                 self.ask(sql.DROP, (number,))
             return [self.ask(sql.ADD, row)[0][0] for row in rows]
+
+        return self.at_once(action)
 
     def _inline(self, solve: StoredSolve) -> bytes | None:
         """What of the inner solution lies in the row."""

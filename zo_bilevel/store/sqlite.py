@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, final
@@ -17,7 +17,7 @@ from typing import Any, Final, final
 from zo_bilevel.store import sql
 from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.store.rows import Value
-from zo_bilevel.store.sql_store import SQLStore
+from zo_bilevel.store.sql_store import SQLStore, T
 from zo_bilevel.store.sqlite_file import explained, open_file
 from zo_bilevel.store.theta_files import LARGE_THETA_BYTES, read_theta_file, write_theta_file
 from zo_bilevel.support.errors import InputError
@@ -94,13 +94,12 @@ class SQLiteStore(SQLStore):
         with explained(self.path, "read" if statement.startswith("SELECT") else "write to"):
             return self.connection.execute(statement, values).fetchall()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none; nobody else writes meanwhile."""
+    def at_once(self, action: Callable[[], T]) -> T:
+        """Do all of an action or nothing, and nobody else writes meanwhile."""
         with self._guard, explained(self.path, "write to"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                given = action()
             except Exception:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
@@ -109,6 +108,7 @@ class SQLiteStore(SQLStore):
                 self.connection.execute("COMMIT")  # Ctrl-C: what is written by now is right
                 raise
             self.connection.execute("COMMIT")
+            return given
 
     def _lock(self, run: int) -> bool:
         return lock_run(self._locks, run)

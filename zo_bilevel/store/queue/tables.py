@@ -9,10 +9,10 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 from zo_bilevel.problem.content import DerivedName
 from zo_bilevel.solve.dispatch.base import Solve
@@ -28,9 +28,8 @@ from zo_bilevel.store.queue.messages import (
 )
 from zo_bilevel.store.rows import Value
 from zo_bilevel.store.sql_store import SQLStore
-from zo_bilevel.support.errors import InputError, StoreError
+from zo_bilevel.support.errors import InputError
 
-T = TypeVar("T")
 ALIVE_S: Final = 5.0
 """Seconds without a sign after which a run counts as gone; it gives one each second."""
 NOBODY: Final = "nobody"
@@ -125,18 +124,6 @@ class QueueTables:
     def _ask(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         return self._store.ask(statement.replace("{now}", self._store.clock), values)
 
-    def _at_once(self, action: Callable[[], T]) -> T:
-        """Do all of an action or nothing; twice if the database went away in the middle."""
-
-        def attempt() -> T:
-            with self._store.transaction():
-                return action()
-
-        try:
-            return attempt()
-        except StoreError:
-            return attempt()
-
     # what a run does
 
     def submit(
@@ -170,7 +157,7 @@ class QueueTables:
             self._ask(schema.SUBMIT, *facts)
             return name
 
-        return self._at_once(action)
+        return self._store.at_once(action)
 
     def give_sign(self, owner: str) -> None:
         """Say that a run is alive."""
@@ -197,7 +184,7 @@ class QueueTables:
                 for statement in schema.WITHDRAW:
                     self._ask(statement, task)
 
-        self._at_once(action)
+        self._store.at_once(action)
 
     def count_workers(self, version: Version) -> int:
         """How many workers of a version are there."""
@@ -245,7 +232,7 @@ class QueueTables:
                 return Claim(number, name, job, lease)
             return None
 
-        return self._at_once(action)
+        return self._store.at_once(action)
 
     def job_of(self, claim: Claim) -> Job:
         """The solve that a worker took."""
