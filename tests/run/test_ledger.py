@@ -32,8 +32,8 @@ class Order:
 
 
 def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0, level=None):
-    order = Order(more) if more else None
-    point = Point(np.zeros(1), role=role, derivative=order, level=level)
+    derivative = Order(more) if more else None
+    point = Point(np.zeros(1), role=role, derivative=derivative, level=level)
     found = loss if status == "ok" else math.inf
     return Evaluation(point, status, np.zeros(1), found, 0.0, cost, error)
 
@@ -44,6 +44,10 @@ def ledger(clock=None, **limits):
 
 def points(*more):
     return [Point(np.zeros(1), derivative=Order(k) if k else None) for k in more]
+
+
+def levels(*asked):
+    return [Point(np.zeros(1), level=level) for level in asked]
 
 
 def test_no_limit_at_all_means_a_thousand_solves():
@@ -88,7 +92,7 @@ def test_every_solve_is_booked_and_the_best_is_the_lowest_that_is_ok():
     assert books.charge(solved(1.0, role="confirm")).best_loss == 2.0
     assert books.charge(solved(status="failed", error="broken")).best_loss == 2.0
     assert books.charge(solved(0.5, more=4)).best_loss == 0.5
-    assert (books.solves, books.cost, books.highest_price) == (10, 0.75, 0.5)
+    assert (books.solves, books.cost, books.prices.highest) == (10, 0.75, 0.5)
     assert books.failures == {"failed": 1}
     assert [r.solve for r in books.history] == [1, 2, 3, 4, 5, 10]
 
@@ -265,20 +269,30 @@ class TestRoom:
             books.charge(solved())
         assert rooms == [1] * 8 + [2] * 4
 
+    def test_each_level_has_its_price(self):
+        books = ledger(max_cost=1000.0)
+        for _ in range(20):
+            books.charge(solved(cost=20.0, level=20))
+        for _ in range(2):
+            books.charge(solved(cost=200.0))
+        # 200 left: a full solve alone, or five cheap ones, which may double
+        assert books.room(5) == 1
+        assert books.affordable(levels(*[20] * 9)) == 5
+        assert books.affordable(levels(20, None)) == books.affordable(levels(None, 20)) == 1
+        assert books.affordable(levels(40, 40)) == 1  # none of its level had a price
+
     def test_cheap_solves_go_on_where_a_full_one_would_cost_too_much(self):
         books = ledger(max_cost=100.0)
         books.charge(solved(cost=64.0))
         for _ in range(2):
             books.charge(solved(cost=4.0, role="cheap", level=4))
         assert books.room(3) == 0  # 28 left
-        assert books.room(3, 4) == 2  # as many as prices of that level were seen
-        assert books.room(3, 8) == 0  # none was
-        cheap, full = Point(np.zeros(1), level=4), Point(np.zeros(1))
-        assert books.affordable([cheap, cheap]) == 2
-        assert books.affordable([cheap, full]) == 0
+        assert books.affordable(levels(4, 4, 4)) == 2  # as many as prices of that level were seen
+        assert books.affordable(levels(8)) == 0  # none was
+        assert books.affordable(levels(4, None)) == 1
         for _ in range(7):
             books.charge(solved(cost=4.0, role="cheap", level=4))
-        assert books.room(1, 4) == 0
+        assert books.affordable(levels(4)) == 0
 
     def test_money_that_is_exactly_enough_is_enough(self):
         books = ledger(max_cost=0.3)
@@ -386,15 +400,17 @@ def test_all_are_booked_when_a_callback_ends_the_run():
 def test_a_replay_takes_no_time_until_the_record_ends():
     clock = Clock()
     books = ledger(clock, max_seconds=10.0)
-    books.time.replay((4.0, 0))
+    books.time.replay((4.0, 0, 3.0))
     books.time.spent_before(3.0)  # what its solves took is less than what it took
     clock.now += 100.0
-    assert (books.seconds_left(), books.spent) == (math.inf, (4.0, 0))
+    assert (books.seconds_left(), books.spent) == (math.inf, (4.0, 0, 3.0))
     books.time.go_on()
     clock.now += 2.0
-    assert (books.seconds_left(), books.spent) == (4.0, (6.0, 0))
+    assert (books.seconds_left(), books.spent) == (4.0, (6.0, 0, 10.0))
     assert books.out_of_time() == "budget of 10 seconds spent"
-    assert books.spent == (10.0, 0)
+    assert books.spent == (10.0, 0, 10.0)
     books = ledger(clock, max_seconds=10.0)
-    books.time.replay((10.0, 0))
+    books.time.replay((10.0, 0, 10.0))
     assert (books.room(3), books.spent_reason()) == (0, "budget of 10 seconds spent")
+    books.steer({"max_seconds": 2.0})
+    assert books.spent_reason() == "budget of 2 seconds spent: 10 are on record"

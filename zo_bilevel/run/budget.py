@@ -57,7 +57,8 @@ class PaidTime:
     Attributes:
         before: Seconds of earlier lives.
         is_replaying: Whether its record has not ended yet.
-        on_record: Seconds and answers of earlier lives that came to an end of their own.
+        on_record: Seconds and answers of earlier lives that came to an end of their own, and the
+            limit on seconds then, 0 without one.
     """
 
     __slots__ = ("_clock", "_since", "before", "is_replaying", "on_record")
@@ -65,7 +66,7 @@ class PaidTime:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._since = clock, clock()
         self.before, self.is_replaying = 0.0, False
-        self.on_record = (0.0, 0)
+        self.on_record = (0.0, 0, 0.0)
 
     @property
     def paid(self) -> float:
@@ -80,8 +81,8 @@ class PaidTime:
         """Count what solves of a life took that was killed, and tells no more than them."""
         self.before += seconds
 
-    def replay(self, spent: tuple[float, int]) -> None:
-        """Stop counting until the record ends; `spent`: seconds and answers on it."""
+    def replay(self, spent: tuple[float, int, float]) -> None:
+        """Stop counting until the record ends; `spent`: what becomes `on_record`."""
         self.is_replaying, self.on_record = True, spent
 
     def go_on(self) -> None:

@@ -50,7 +50,7 @@ def keep_back(ledger: Ledger) -> int:
     """
     solves, cost = ledger.budget.max_solves, ledger.budget.max_cost
     if cost is not None:
-        ledger.cost_reserve = min(MOST_SOLVES * ledger.highest_price, CONFIRMING_SHARE * cost)
+        ledger.cost_reserve = min(MOST_SOLVES * ledger.prices.highest, CONFIRMING_SHARE * cost)
     if solves is None:
         return MOST_SOLVES
     ledger.reserve = min(MOST_SOLVES, int(CONFIRMING_SHARE * solves))

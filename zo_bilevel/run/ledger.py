@@ -46,8 +46,7 @@ class Ledger:
         self.solves = 0
         self.rounds = 0
         self.cost = 0.0
-        self._prices = Prices()
-        self._cheap_prices: dict[float, Prices] = {}
+        self.prices = Prices()
         self.failures: Counter[str] = Counter()
         self.incomplete: list[str] = []
         self._best = BestSoFar()
@@ -64,11 +63,6 @@ class Ledger:
     def best(self) -> Evaluation | None:
         """The best solve, those that judge the final point apart."""
         return self._best.evaluation
-
-    @property
-    def highest_price(self) -> float:
-        """Of the solves so far."""
-        return self._prices.highest
 
     @property
     def best_loss(self) -> float:
@@ -91,10 +85,11 @@ class Ledger:
         self.budget = Budget(*(limits.get(name) for name in names))
 
     @property
-    def spent(self) -> tuple[float, int]:
-        """Seconds of all lives of the run, those of replays not, and answers until then."""
-        is_new = not self.time.is_replaying and not self.has_ended
-        return (self.time.paid, len(self.history)) if is_new else self.time.on_record
+    def spent(self) -> tuple[float, int, float]:
+        """Seconds of all lives of the run, those of replays not, answers until then, and limit."""
+        if self.time.is_replaying or self.has_ended:
+            return self.time.on_record
+        return (self.time.paid, len(self.history), self.budget.max_seconds or 0.0)
 
     @property
     def has_ended(self) -> bool:
@@ -108,40 +103,28 @@ class Ledger:
         self.time.before += left if 0.0 < left < math.inf else 0.0
         return self.spent_reason()
 
-    def room(self, wanted: int, level: float | None = None) -> int:
-        """How many of the solves wanted may still be started without overrunning a limit.
+    def room(self, wanted: int) -> int:
+        """How many of the full solves wanted may still be started without overrunning a limit."""
+        return self._room([None] * wanted)
 
-        Args:
-            wanted: >= 0.
-            level: Of all of them, where it is below the full one.
-        """
-        limits = self.budget
+    def _room(self, levels: Sequence[float | None]) -> int:
+        limits, wanted = self.budget, len(levels)
         if limits.max_solves is not None:
             wanted = min(wanted, limits.max_solves - self.reserve - self.solves)
         if self.has_ended and len(self.history) >= self.time.on_record[1]:
             self.time.go_on()
         if self.seconds_left() <= 0:
             return 0
-        if limits.max_cost is not None:
+        if limits.max_cost is not None and self.prices.highest == 0.0:
+            wanted = min(wanted, max(1, len(self.history) // 4))
+        elif limits.max_cost is not None:
             left = limits.max_cost - self.cost_reserve - self.cost
-            wanted = min(wanted, self._payable(wanted, left, level))
+            wanted = self.prices.payable(levels[: max(wanted, 0)], left)
         return max(wanted, 0)
-
-    def _payable(self, wanted: int, left: float, level: float | None) -> int:
-        """How many solves may run at once on so much money; no more than have had a price."""
-        if self.highest_price == 0.0:
-            return max(1, len(self.history) // 4)
-        prices = self._prices if level is None else self._cheap_prices.get(level, self._prices)
-        count = min(wanted, prices.count)
-        while count > 0 and prices.set_aside(count) > left * (1 + 1e-12):
-            count -= 1
-        return count
 
     def affordable(self, points: Sequence[Point]) -> int:
         """How many points of a round, from the first, may be started."""
-        levels = {point.level for point in points}
-        level = levels.pop() if len(levels) == 1 else None
-        count, limit = self.room(len(points), level), self.budget.max_solves
+        count, limit = self._room([point.level for point in points]), self.budget.max_solves
         left = math.inf if limit is None else limit - self.reserve - self.solves
         while count and sum(point.solves for point in points[:count]) > left:
             count -= 1
@@ -152,22 +135,22 @@ class Ledger:
         limits = self.budget
         if limits.max_solves is not None and self.solves >= limits.max_solves - self.reserve:
             return f"budget of {limits.max_solves} solves spent"
-        if self.seconds_left() <= 0:
-            return f"budget of {limits.max_seconds:g} seconds spent"
+        if limits.max_seconds is not None and self.seconds_left() <= 0:
+            seconds, _, limit_then = self.time.on_record
+            more = f": {seconds:.3g} are on record" if limit_then > limits.max_seconds else ""
+            return f"budget of {limits.max_seconds:g} seconds spent{more}"
         if limits.max_cost is None:
             return f"budget of {limits.max_solves} solves: the next round needs more than is left"
         return (
             f"budget of {limits.max_cost:g} in cost: {self.cost:.4g} spent, the next solve may "
-            f"cost {self.highest_price:.4g}"
+            f"cost {self.prices.highest:.4g}"
         )
 
     def charge(self, evaluation: Evaluation) -> Record:
         """Book one solve; `evaluation`: in the order of its round."""
         self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
-        self._prices.see(evaluation.cost)
-        if evaluation.point.level is not None:
-            self._cheap_prices.setdefault(evaluation.point.level, Prices()).see(evaluation.cost)
+        self.prices.see(evaluation.point.level, evaluation.cost)
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"

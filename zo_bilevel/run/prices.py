@@ -1,49 +1,81 @@
-"""What solves have cost, and what the next ones may."""
-
-from __future__ import annotations
+"""What solves have cost, by level of fidelity, and how many more a sum of money pays for."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-SAFETY_FACTOR = 2.0
+PRICE_SAFETY_FACTOR: Final = 2.0
 """Times their mean that prices may turn out to be, where several solves run at once."""
-DEVIATIONS = 3.0
+PRICE_DEVIATIONS: Final = 3.0
 """Standard deviations above their mean that the prices of a round may add up to."""
 
 
-@final
 @dataclass(slots=True)
-class Prices:
-    """Prices seen, those of nothing apart.
-
-    Args:
-        count: How many.
-        total: Their sum.
-        squares: The sum of their squares.
-        highest: The highest.
-    """
+class _Level:
+    """Solves of a level that had a price."""
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
     highest: float = 0.0
 
-    def see(self, price: float) -> None:
-        """Take in the price of one solve, >= 0."""
-        self.count += price > 0.0
-        self.total += price
-        self.squares += price**2
-        self.highest = max(self.highest, price)
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
 
-    def set_aside(self, count: int) -> float:
-        """What so many solves at once may cost, by the prices seen.
+    @property
+    def variance(self) -> float:
+        return max(self.squares / self.count - self.mean**2, 0.0)
 
-        One at the highest price and the others at their mean, with a margin for how much they vary;
-        and no less than twice the mean for each, as those seen may not be typical.
+
+@final
+class Prices:
+    """Prices seen so far.
+
+    Attributes:
+        highest: Of all; 0 before the first.
+    """
+
+    __slots__ = ("_levels", "highest")
+
+    def __init__(self) -> None:
+        self.highest = 0.0
+        self._levels: defaultdict[float | None, _Level] = defaultdict(_Level)
+
+    def see(self, level: float | None, price: float) -> None:
+        """Book one price; those of 0 tell nothing."""
+        if price > 0.0:
+            seen = self._levels[level]
+            seen.count += 1
+            seen.total += price
+            seen.squares += price**2
+            seen.highest = max(seen.highest, price)
+            self.highest = max(self.highest, price)
+
+    def payable(self, levels: Iterable[float | None], left: float) -> int:
+        """How many solves of a round, from the first, may run at once on so much money.
+
+        Of each level no more than have had a price, or one at the highest price of all. Set aside
+        are the highest price of a solve that may have it and the means of the others, with a margin
+        for how much they vary, and no less than twice the mean for each, as those seen may not be
+        typical.
         """
-        others, mean = count - 1, self.total / self.count
-        variance = max(self.squares / self.count - mean**2, 0.0)
-        margin = DEVIATIONS * math.sqrt(others * variance)
-        several = SAFETY_FACTOR * mean * count if others else 0.0
-        return max(self.highest + others * mean + margin, several)
+        new = _Level(1, self.highest, self.highest**2, self.highest)
+        dearest, means, variances, payable = new, 0.0, 0.0, 0
+        asked: defaultdict[float | None, int] = defaultdict(int)
+        for level in levels:
+            seen = self._levels.get(level, new)
+            asked[level] += 1
+            means, variances = means + seen.mean, variances + seen.variance
+            if payable == 0 or seen.highest > dearest.highest:
+                dearest = seen
+            margin = PRICE_DEVIATIONS * math.sqrt(max(variances - dearest.variance, 0.0))
+            aside = dearest.highest + means - dearest.mean + margin
+            if payable > 0:
+                aside = max(aside, PRICE_SAFETY_FACTOR * means)
+            if asked[level] > seen.count or aside > left * (1 + 1e-12):
+                break
+            payable += 1
+        return payable

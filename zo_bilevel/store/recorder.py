@@ -36,7 +36,7 @@ PATIENCE_S: Final = 0.2
 """Losses are written along with the next solve, or at once when solves are slower than this."""
 LOOK_S: Final = 1.0
 """How often a run looks whether it is asked to stop."""
-SPENT: Final = "seconds and answers so far"
+SPENT: Final = "seconds, answers and limit so far"
 """Among the settings of a run that has ended once: the same call then sees that time is over."""
 
 
@@ -55,7 +55,8 @@ class Recorder:
         StoreError: If somebody else is working on the run.
 
     Attributes:
-        spent: Seconds of all lives of the run, and the answers it had when it last ended.
+        spent: Seconds of all lives of the run, the answers it had when it last ended, and the limit
+            on seconds then.
         on_record: Step and place of each solve that it stored before.
         takes_others: Whether solves of other runs stand in for its own.
     """
@@ -69,7 +70,7 @@ class Recorder:
         self.steered: Callable[[Mapping[str, Any]], None] = lambda _: None
         self.takes_others = True
         lives = store.records(identity=run.identity)
-        self.spent = _spent(lives[0]) if lives else (0.0, 0)
+        self.spent = _spent(lives[0]) if lives else (0.0, 0, 0.0)
         self.run = store.begin(self._with_spent(run))
         self._key = SolveKeys(problem, solvers).key
         self._own = OwnSolves(store, self.run.number)
@@ -274,10 +275,10 @@ class Recorder:
         self.store.release(self.run.number)
 
 
-def _spent(run: StoredRun) -> tuple[float, int]:
-    """Seconds and answers of a run's lives until now, as far as they are on record."""
+def _spent(run: StoredRun) -> tuple[float, int, float]:
+    """Seconds and answers of a run's lives until now, and their limit, as far as on record."""
     try:
-        seconds, answers = json.loads(run.settings)[SPENT]
-        return float(seconds), int(answers)
+        seconds, answers, limit = json.loads(run.settings)[SPENT]
+        return float(seconds), int(answers), float(limit)
     except (ValueError, TypeError, KeyError):
-        return 0.0, 0
+        return 0.0, 0, 0.0
