@@ -11,6 +11,7 @@ import click
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
 from zo_bilevel.cli.progress import make_progress
+from zo_bilevel.support.tables import wrapped
 
 if TYPE_CHECKING:
     from zo_bilevel.comparison.comparison import Comparison
@@ -96,7 +97,6 @@ def _command(words: list[str]) -> str:
 def summary(comparisons: list[Comparison], *, is_markdown: bool = False) -> str:
     """What the suite says, as text."""
     from zo_bilevel.report.suite import overview_of
-    from zo_bilevel.support.tables import wrapped
 
     overview = overview_of(comparisons)
     grids = (*overview.tables, overview.problems)

@@ -10,6 +10,8 @@ from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import INTERRUPTED, Conditions, conditions_of, shared_options
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
+from zo_bilevel.support.errors import InputError, MissingPackageError
+from zo_bilevel.support.tables import number, shown, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +87,6 @@ def methods_from_names(names: str) -> dict[str, Method]:
         InputError: If there is no name, one is unknown, or one comes twice.
     """
     from zo_bilevel.methods.names import MissingMethod, method_from_name
-    from zo_bilevel.support.errors import InputError, MissingPackageError
 
     methods: dict[str, Method] = {}
     for name in (part.strip() for part in names.split(",")):
@@ -156,7 +157,6 @@ def follow(
 def best_point(comparison: Comparison) -> str:
     """The best point of all runs in one sentence."""
     from zo_bilevel.comparison.summaries import level
-    from zo_bilevel.support.tables import number, shown, wrapped
 
     if not any(run.phi for run in comparison.runs):
         return "no run found anything"

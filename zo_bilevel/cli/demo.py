@@ -15,12 +15,12 @@ from zo_bilevel.cli.dispatch import dispatcher_of
 from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
+from zo_bilevel.support.tables import Grid, percent, spread, wrapped
 
 if TYPE_CHECKING:
     from zo_bilevel.comparison.comparison import Comparison
     from zo_bilevel.comparison.summaries import Reached
     from zo_bilevel.problem.task import Task
-    from zo_bilevel.support.tables import Grid
 
 DEMO_TASKS = ("burgers", "allen-cahn", "kdv")
 DEFAULT_METHOD = "default"
@@ -160,8 +160,6 @@ class _Part(Progress):
 
 def demo_grid(tasks: list[Task], comparisons: list[Comparison]) -> Grid:
     """The table of the demo: for each equation every method, then the paper."""
-    from zo_bilevel.support.tables import Grid, percent
-
     rows: list[tuple[str, ...]] = []
     notes: dict[str, None] = {}
     known = {task.name: task for task in tasks}
@@ -180,8 +178,6 @@ def demo_grid(tasks: list[Task], comparisons: list[Comparison]) -> Grid:
 
 
 def _method_rows(comparison: Comparison, notes: dict[str, None]) -> list[tuple[str, ...]]:
-    from zo_bilevel.support.tables import percent, spread
-
     rows: list[tuple[str, ...]] = []
     for summary in comparison.summaries():
         error = summary.relative_error
@@ -197,8 +193,6 @@ def _method_rows(comparison: Comparison, notes: dict[str, None]) -> list[tuple[s
 
 def summary_sentence(comparisons: list[Comparison]) -> str:
     """What the demo showed, in words, from its numbers alone."""
-    from zo_bilevel.support.tables import wrapped
-
     if not comparisons or any(comparison.is_interrupted for comparison in comparisons):
         return "Interrupted: nothing follows from this."
     methods = dict.fromkeys(method for c in comparisons for method in c.methods)

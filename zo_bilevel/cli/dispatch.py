@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.packages import import_optional
+
 if TYPE_CHECKING:
     from zo_bilevel.solve.dispatch.base import Dispatcher
 
@@ -46,8 +49,6 @@ def dispatcher_of(
 def _elsewhere(place: str, timeout: float | None, stack: ExitStack) -> Any:  # noqa: ANN401
     from zo_bilevel.cli.loading import parse_settings
     from zo_bilevel.solve.dispatch.joblib import Joblib
-    from zo_bilevel.support.errors import InputError
-    from zo_bilevel.support.packages import import_optional
 
     kind, _, rest = place.partition(":")
     where, *words = OPTION.split(rest)

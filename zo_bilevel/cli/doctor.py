@@ -4,6 +4,7 @@ import click
 
 from zo_bilevel.cli.dispatch import dispatcher_of
 from zo_bilevel.cli.options import POSITIVE_SECONDS, with_fixed
+from zo_bilevel.support.tables import wrapped
 
 
 @click.command("doctor")
@@ -31,7 +32,6 @@ def doctor_command(
     from zo_bilevel.cli.loading import load_subject, parse_settings
     from zo_bilevel.run.doctor import doctor
     from zo_bilevel.support.json_data import to_json, to_plain
-    from zo_bilevel.support.tables import wrapped
 
     start = parse_settings("--initial", initial)
     task = load_subject(subject, parse_settings("--set", options))

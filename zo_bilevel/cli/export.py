@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zo_bilevel.cli.store import run_argument, store_argument
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.printable import printable
 
 
@@ -31,7 +32,6 @@ def export_command(store: str, run: int, task: str | None, deck: str | None, pat
     """
     from zo_bilevel.comparison.stored_runs import exported
     from zo_bilevel.store.places import open_store
-    from zo_bilevel.support.errors import InputError
 
     if deck is not None or task is not None:
         click.echo(f"deck: {_written(store, run, task, deck)}")
@@ -57,7 +57,6 @@ def _written(store: str, run: int, task: str | None, deck: str | None) -> Path:
     from zo_bilevel.cli.loading import load_subject
     from zo_bilevel.comparison.stored_runs import found_by
     from zo_bilevel.store.places import open_store
-    from zo_bilevel.support.errors import InputError
 
     if task is None or deck is None:
         raise InputError("a deck needs both TASK, FILE.py:NAME, and --deck FOLDER")

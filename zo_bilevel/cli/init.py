@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from zo_bilevel.support.errors import InputError, unknown_name_message
+
 ADAPTERS = {
     "function": "a Python function",
     "batched": "a function that solves many points in one call",
@@ -48,8 +50,6 @@ def starter_text(adapter: str) -> str:
         >>> "import zo_bilevel as zb" in starter_text("function")
         True
     """
-    from zo_bilevel.support.errors import InputError, unknown_name_message
-
     if adapter not in ADAPTERS:
         raise InputError(unknown_name_message("adapter", adapter, ADAPTERS))
     # .txt, as they are data: nothing here may be imported, checked or shadow `http` and `sklearn`
@@ -62,8 +62,6 @@ def write_starter(adapter: str, file: str) -> Path:
     Raises:
         InputError: If the file exists, its name does not fit, or it cannot be written.
     """
-    from zo_bilevel.support.errors import InputError
-
     path, text = Path(file), starter_text(adapter)
     suffix = ".toml" if adapter == PROMPT else ".py"
     if path.suffix != suffix:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zo_bilevel.support.errors import MissingPackageError
+from zo_bilevel.support.tables import Grid
+
 if TYPE_CHECKING:
     from zo_bilevel.problem.space import Space
 
@@ -18,7 +21,6 @@ def tasks_command(as_json: bool) -> None:
     """List the tasks that come with the package."""
     from zo_bilevel import tasks
     from zo_bilevel.support.json_data import to_json
-    from zo_bilevel.support.tables import Grid
 
     found = [tasks.load(name) for name in tasks.NAMES]
     if as_json:
@@ -54,7 +56,6 @@ def methods_command(as_json: bool) -> None:
     """List the methods, ours and the baselines."""
     from zo_bilevel.methods.names import METHOD_FACTORIES, METHOD_FAMILIES
     from zo_bilevel.support.json_data import to_json
-    from zo_bilevel.support.tables import Grid
 
     rows = [(name, _summary(make)) for name, make in METHOD_FACTORIES.items()]
     rows += [
@@ -69,8 +70,6 @@ def methods_command(as_json: bool) -> None:
 
 def _summary(make: Callable[[], Any]) -> str:
     """The first line of what the method's class says about itself, or what is missing."""
-    from zo_bilevel.support.errors import MissingPackageError
-
     try:
         return _first_line(type(make()))
     except MissingPackageError as error:

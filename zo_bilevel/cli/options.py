@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 import click
 
 from zo_bilevel.cli.dispatch import dispatcher_of
+from zo_bilevel.support.errors import InputError
 
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
@@ -169,7 +170,6 @@ def _check_same_problem(task: Task, run: StoredRun) -> None:
     """Refuse to go on with a run of another problem."""
     from zo_bilevel.comparison.stored_runs import json_of
     from zo_bilevel.run.identity import facts_of_run
-    from zo_bilevel.support.errors import InputError
 
     facts = facts_of_run(task.problem, run.method, run.seed, task.start, {})
     known, now = (json_of(each, "conditions", dict) for each in (run, facts))

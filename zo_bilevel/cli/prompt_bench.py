@@ -1,32 +1,38 @@
 """What `zo-bilevel prompt` measures: every method on the same examples, judged on held-out ones."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
-from zo_bilevel.cli.prompt_table import PROBE
+from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
+from zo_bilevel.adapters.prompts.label_words import better_label_words
+from zo_bilevel.adapters.prompts.language_model import LanguageModel
+from zo_bilevel.adapters.prompts.prompt_folds import folded
+from zo_bilevel.adapters.prompts.prompt_reader import PromptReader
+from zo_bilevel.adapters.prompts.prompt_selection import Selection
+from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
+from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
+from zo_bilevel.adapters.prompts.transformer_head import Head
+from zo_bilevel.adapters.prompts.tuned_prompt import judge_of, tuned_prompt
+from zo_bilevel.cli.loading import parse_settings
+from zo_bilevel.cli.prompt_table import PROBE, Found
 from zo_bilevel.comparison.observed_method import ObservedMethod
+from zo_bilevel.methods.base import Method
 from zo_bilevel.run.loop import minimize
 from zo_bilevel.run.progress import Progress
+from zo_bilevel.run.result import Record, Result
+from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.solve.dispatch.batched import Batched
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
-
-if TYPE_CHECKING:
-    from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
-    from zo_bilevel.adapters.prompts.language_model import LanguageModel
-    from zo_bilevel.adapters.prompts.prompt_selection import Selection
-    from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
-    from zo_bilevel.cli.prompt_table import Found
-    from zo_bilevel.methods.base import Method
-    from zo_bilevel.run.result import Record, Result
-    from zo_bilevel.run.runs import Run
-    from zo_bilevel.tasks.prompt_data import Split
+from zo_bilevel.support.json_data import to_plain
+from zo_bilevel.tasks import prompts
+from zo_bilevel.tasks.prompt_data import Split, read_texts, split_shots
+from zo_bilevel.tasks.prompts import DRAWN_BOUND
+from zo_bilevel.tasks.scoring import paired_difference, score_logits
 
 OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
 POPULATION = 20
@@ -43,12 +49,6 @@ class SoftPromptBench:
     def __init__(
         self, options: Mapping[str, Any], seed: int, model: LanguageModel | None = None
     ) -> None:
-        from zo_bilevel.adapters.prompts.prompt_folds import folded
-        from zo_bilevel.adapters.prompts.soft_prompt import SoftPrompt
-        from zo_bilevel.cli.loading import parse_settings
-        from zo_bilevel.tasks import prompts
-        from zo_bilevel.tasks.prompt_data import read_texts, split_shots
-
         self.options, self.seed = options, seed
         columns = {name: options[name] for name in ("text_column", "label_column")}
         texts = read_texts(options["data"], **columns) if options["data"] else prompts.load_texts()
@@ -83,15 +83,11 @@ class SoftPromptBench:
         self._right: FloatArray | None = None
 
     def _load(self, source: str) -> LanguageModel:
-        from zo_bilevel.adapters.prompts.language_model import LanguageModel
-
         asked = {name: self.options[name] for name in ("device", "precision")}
         return LanguageModel(source, self.options["kind"], **asked)
 
     def solver(self, prompt: SoftPrompt) -> FrozenTransformer:
         """The examples under a soft prompt of these settings."""
-        from zo_bilevel.adapters.prompts.frozen_transformer import FrozenTransformer
-
         train, template = self.train, self.options["template"]
         return FrozenTransformer(
             self.model, train.texts, train.labels, self.words, prompt=prompt, template=template
@@ -108,8 +104,6 @@ class SoftPromptBench:
 
     def hand_written(self) -> Found:
         """The prompt that tuning starts from."""
-        from zo_bilevel.run.runs import Improvement, Run
-
         theta = self.ours(self.ours_start())
         loss = self.ours.problem().outer.loss(np.asarray(theta, dtype=np.float64).ravel())
         run = Run(
@@ -125,9 +119,6 @@ class SoftPromptBench:
 
     def others(self) -> list[Found]:
         """Rows that keep us honest: no prompt, better label words, a probe on a frozen encoder."""
-        from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
-        from zo_bilevel.run.runs import Run
-
         reader, test = self.ours.reader, self.split.test
         bare = PromptedTransformer(reader, self.ours.soft_prompt.start[:0].float())
         rows = [("no prompt", np.asarray(bare.logits(test.texts), dtype=np.float64))]
@@ -149,12 +140,6 @@ class SoftPromptBench:
 
     def _with_better_words(self) -> FloatArray:
         """Logits with label words chosen on the examples, where the validation share agrees."""
-        from zo_bilevel.adapters.prompts.label_words import better_label_words
-        from zo_bilevel.adapters.prompts.prompt_reader import PromptReader
-        from zo_bilevel.adapters.prompts.prompted_transformer import PromptedTransformer
-        from zo_bilevel.adapters.prompts.transformer_head import Head
-        from zo_bilevel.tasks.scoring import score_logits
-
         own, known = self.ours.prompted(), self.train
         words = better_label_words(self.ours.reader, own.matrix, known.texts, known.labels)
         head = self.ours.reader.head
@@ -173,9 +158,6 @@ class SoftPromptBench:
 
     def _found(self, run: Run, logits: FloatArray, result: Result | None = None) -> Found:
         """Scores on held-out texts, and how far they are from the hand-written prompt's."""
-        from zo_bilevel.cli.prompt_table import Found
-        from zo_bilevel.tasks.scoring import paired_difference, score_logits
-
         labels = [self.ours.classes.index(label) for label in self.split.test.labels]
         right = (logits.argmax(axis=1) == labels).astype(float)
         if self._right is None:
@@ -185,18 +167,12 @@ class SoftPromptBench:
 
     def selection(self, solver: FrozenTransformer, calls: int) -> Selection:
         """Keeps the prompt that is best on the validation share."""
-        from zo_bilevel.adapters.prompts.prompt_selection import Selection
-        from zo_bilevel.adapters.prompts.tuned_prompt import judge_of
-
         known = self.validation
         judge = None if known is None else judge_of(solver, known.texts, known.labels)
         return Selection(judge, calls)
 
     def run(self, name: str, method: Method, progress: Progress, place: int, count: int) -> Found:
         """One method, on the same examples and calls as the others."""
-        from zo_bilevel.adapters.prompts.tuned_prompt import judge_of, tuned_prompt
-        from zo_bilevel.tasks.prompts import DRAWN_BOUND
-
         calls = self.options["max_calls"]
         runs: list[Run] = []
         results: list[Result] = []
@@ -249,8 +225,6 @@ class SoftPromptBench:
 
     def save(self, found: list[Found], folder: str) -> None:
         """Write what our method found, if it came so far."""
-        from zo_bilevel.support.json_data import to_plain
-
         for row in found:
             if row.run.method == OURS and row.result is not None:
                 scores = to_plain({"train_loss": row.run.loss, "held_out": row.scores})

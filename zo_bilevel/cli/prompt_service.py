@@ -1,14 +1,21 @@
 """`zo-bilevel prompt FILE.toml`: a prompt of a chat model, judged on held-out examples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts.answer_form import answer_forms
+from zo_bilevel.adapters.prompts.chat import Chat
+from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
+from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
+from zo_bilevel.adapters.prompts.metrics import as_text
+from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
+from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+from zo_bilevel.adapters.prompts.prompt_template import Message, PromptTemplate
+from zo_bilevel.adapters.prompts.proposer import Proposer
 from zo_bilevel.cli.prompt_settings import (
     chat_of,
     metric_of,
@@ -16,18 +23,11 @@ from zo_bilevel.cli.prompt_settings import (
     texts_of,
     writer_settings,
 )
-from zo_bilevel.support.errors import InputError, SolveError
-
-if TYPE_CHECKING:
-    from zo_bilevel.adapters.prompts.chat import Chat
-    from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
-    from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
-    from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
-    from zo_bilevel.adapters.prompts.prompt_task import PromptTask
-    from zo_bilevel.adapters.prompts.prompt_template import Message
-    from zo_bilevel.methods.base import Method
-    from zo_bilevel.tasks.prompt_data import Texts
-    from zo_bilevel.tasks.scoring import PairedDifference, Score
+from zo_bilevel.methods.base import Method
+from zo_bilevel.run.loop import minimize
+from zo_bilevel.support.errors import InnerSolverError, InputError, SolveError
+from zo_bilevel.tasks.prompt_data import Texts
+from zo_bilevel.tasks.scoring import PairedDifference, Score, paired_difference, score_values
 
 PLAIN, START, FORM, BEST = "no prompt", "hand-written", "hand-written with form", "found"
 MOST_HELD_OUT = 100
@@ -93,8 +93,6 @@ class ServiceBench:
 
     def searches(self, seed: int) -> tuple[PromptTask, PromptSearch, Texts]:
         """The task and the search of a seed, and what is held out."""
-        from zo_bilevel.adapters import PromptSearch, PromptTask, PromptTemplate, Proposer
-
         train, held_out = self.split(seed)
         pairs = list(zip(train.texts, train.labels, strict=True))
         given = dict(self.settings["template"])
@@ -123,8 +121,6 @@ class ServiceBench:
 
     def run(self, seed: int) -> tuple[PromptTask, ServiceRow]:
         """Search, and judge on held-out examples; nothing is asked before all is checked."""
-        from zo_bilevel.tasks.scoring import paired_difference, score_values
-
         task, search, held_out = self.searches(seed)
         store = self.options["store"]
         found = search.run(**self._limits(), seed=seed, store=store)
@@ -153,9 +149,6 @@ class ServiceBench:
         self, task: PromptTask, search: PromptSearch
     ) -> dict[str, dict[str, Any] | None]:
         """Those that nobody has to search for; `None` is none."""
-        from zo_bilevel.adapters.prompts.answer_form import answer_forms
-        from zo_bilevel.adapters.prompts.metrics import as_text
-
         start = task.template.start
         if not search.slot:
             return {PLAIN: None, START: start}
@@ -219,9 +212,6 @@ class ServiceBench:
         self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
     ) -> dict[str, Any]:
         """What a method finds with as many answers, each prompt tried on all examples."""
-        from zo_bilevel.run.loop import minimize
-        from zo_bilevel.support.errors import InnerSolverError
-
         count = max(1, found.answers // len(task.texts))
         try:
             result = minimize(
@@ -249,7 +239,5 @@ class ServiceBench:
 def _conversations(
     task: PromptTask, phi: Mapping[str, Any] | None, texts: Texts
 ) -> list[list[Message]]:
-    from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
-
     template = PromptTemplate("{text}") if phi is None else task.template
     return [template.messages(phi or {}, text) for text in texts.texts]

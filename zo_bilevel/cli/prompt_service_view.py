@@ -13,12 +13,12 @@ import numpy as np
 
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.prompt_service import BEST, FORM, PLAIN, START, ServiceBench, ServiceRow
+from zo_bilevel.support.tables import Grid, number, shown, wrapped
 
 if TYPE_CHECKING:
     from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
     from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
     from zo_bilevel.adapters.prompts.prompt_task import PromptTask
-    from zo_bilevel.support.tables import Grid
     from zo_bilevel.tasks.scoring import PairedDifference
 
 MOST_TRIED = 10
@@ -39,7 +39,6 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
     """Search for each seed, show a row each, and save what is best on its validation share."""
     from zo_bilevel.adapters.prompts.bill import alone_at
     from zo_bilevel.report.result_page import check_page, write_page
-    from zo_bilevel.support.tables import wrapped
 
     if options["report"]:
         check_page(options["report"])
@@ -124,8 +123,6 @@ def _plain(name: str) -> str:
 
 
 def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
-    from zo_bilevel.support.tables import Grid, number
-
     cells = tuple(
         (
             name,
@@ -151,8 +148,6 @@ def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
 
 
 def _paid(bills: Mapping[str, ChatLedger], *, in_store: bool) -> list[str]:
-    from zo_bilevel.support.tables import number
-
     paid = "; ".join(
         f"{name} {ledger.spent.answers} answers, {number(ledger.spent.cost)}"
         for name, ledger in bills.items()
@@ -184,8 +179,6 @@ def _gain(gain: PairedDifference) -> str:
 
 
 def _tried(found: FoundPrompt) -> Grid:
-    from zo_bilevel.support.tables import Grid, shown
-
     rows = tuple(
         ("; ".join(f"{name} {shown(v)}" for name, v in phi.items()), f"{mean:.3f}", str(count))
         for phi, mean, count in found.tried[:MOST_TRIED]
@@ -202,8 +195,6 @@ def _tried(found: FoundPrompt) -> Grid:
 
 
 def _medians(rows: list[ServiceRow]) -> Grid:
-    from zo_bilevel.support.tables import Grid
-
     cells = []
     for name in rows[0].scores:
         values = [row.scores[name].value for row in rows]

@@ -1,22 +1,18 @@
 """What `zo-bilevel prompt` shows: a row for each method, in the terminal and on a page."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.provenance import environment
+from zo_bilevel.run.result import Result
+from zo_bilevel.run.runs import Run
 from zo_bilevel.support.tables import Grid, number
-
-if TYPE_CHECKING:
-    from zo_bilevel.run.result import Result
-    from zo_bilevel.run.runs import Run
-    from zo_bilevel.tasks.scoring import PairedDifference, Score, Scores
+from zo_bilevel.tasks.scoring import PairedDifference, Score, Scores
 
 PROBE = "linear probe"
 BOUNDS_NOTE = (

@@ -16,6 +16,7 @@ import click
 
 from zo_bilevel.cli.command_line_words import HIDDEN_WORD
 from zo_bilevel.cli.store import run_argument, store_argument
+from zo_bilevel.support.errors import InputError, StoreError
 from zo_bilevel.support.printable import printable
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ def _command(
     """The words to run, what the store is called (its address may hold a password), the run."""
     from zo_bilevel.comparison.stored_runs import command_of
     from zo_bilevel.store.places import open_store
-    from zo_bilevel.support.errors import InputError, StoreError
 
     with open_store(store, read_only=True) as opened:
         run, name = opened.find_run(number), opened.name
@@ -87,7 +87,6 @@ def _command(
 def _named_task(run: StoredRun, subject: str) -> str:
     """The task of the stored words, if it is one of this package."""
     from zo_bilevel import tasks
-    from zo_bilevel.support.errors import InputError
 
     if subject in tasks.NAMES:
         return subject
@@ -129,8 +128,6 @@ def _width(run: StoredRun) -> list[str]:
 
 def _checked(run: StoredRun, flag: str, word: str) -> str:
     """A setting of the stored words, if it can name no file, no address and no secret."""
-    from zo_bilevel.support.errors import InputError
-
     name, _, value = word.partition("=")
     if word.endswith(HIDDEN_WORD):
         raise InputError(

@@ -17,12 +17,12 @@ from zo_bilevel.cli.options import (
     shared_options,
 )
 from zo_bilevel.cli.progress import make_progress
+from zo_bilevel.support.tables import Grid, deviation, number, percent, shown, wrapped
 
 if TYPE_CHECKING:
     from zo_bilevel.problem.task import Task
     from zo_bilevel.run.result import Result
     from zo_bilevel.run.runs import Run
-    from zo_bilevel.support.tables import Grid
 
 MOST_PARAMETERS = 20
 
@@ -138,16 +138,12 @@ def report(
         warnings: What has to be said with it.
         errors: Standard errors by name, of the parameters of which they are known.
     """
-    from zo_bilevel.support.tables import wrapped
-
     grids = (_parameters(task, run.phi, errors or {}), _facts(task, run))
     said = ["\n".join(line for words in warnings for line in wrapped(words))] if warnings else []
     return "\n\n".join([*(grid.text() for grid in grids), *said])
 
 
 def _parameters(task: Task, phi: Mapping[str, Any], errors: Mapping[str, Any]) -> Grid:
-    from zo_bilevel.support.tables import Grid, deviation, number, shown
-
     truth = task.truth or {}
     has_truth = any(name in truth for name in phi)
     rows = []
@@ -170,8 +166,6 @@ def _parameters(task: Task, phi: Mapping[str, Any], errors: Mapping[str, Any]) -
 
 
 def _facts(task: Task, run: Run) -> Grid:
-    from zo_bilevel.support.tables import Grid, number, percent
-
     facts = [("loss", number(run.loss, 6))]
     if run.relative_error is not None:
         facts.append(("relative error", percent(run.relative_error)))
@@ -198,8 +192,6 @@ def _target_fact(task: Task, run: Run) -> tuple[str, str]:
 
 
 def _published(task: Task) -> list[tuple[str, str]]:
-    from zo_bilevel.support.tables import number, percent
-
     return [
         (f"published: {name}", percent(value) if "relative" in name else number(value, 6))
         for name, value in task.published.items()

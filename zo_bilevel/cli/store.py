@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.printable import printable
+from zo_bilevel.support.tables import Grid, number, shown, wrapped
 
 if TYPE_CHECKING:
     from zo_bilevel.run.runs import Run
@@ -42,7 +44,6 @@ def _bill_only(store: str) -> str:
     """What the bill says where a search of prompts left nothing else; empty otherwise."""
     from zo_bilevel.adapters.prompts.answer_store import kept_answers
     from zo_bilevel.adapters.prompts.bill import bill_file, sum_of
-    from zo_bilevel.support.tables import number, wrapped
 
     if "://" in store or Path(store).exists() or not (file := bill_file(store)).is_file():
         return ""
@@ -61,7 +62,6 @@ def _bill_only(store: str) -> str:
 def runs_command(store: str, as_json: bool) -> None:
     """List the runs that STORE holds."""
     from zo_bilevel.support.json_data import to_json
-    from zo_bilevel.support.tables import Grid
 
     if bill := _bill_only(store):
         click.echo(to_json([]) if as_json else bill)
@@ -84,8 +84,6 @@ def runs_command(store: str, as_json: bool) -> None:
 
 
 def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    from zo_bilevel.support.tables import number
-
     if "problem" not in run:
         return (str(run["id"]), "-", "-", run["status"], *("-" * 5))
     status, updated = _status(run["status"]), _day(run["updated"])
@@ -138,7 +136,6 @@ def _answers(store: str, count: int) -> str:
 
     from zo_bilevel.adapters.prompts.answer_store import kept_answers
     from zo_bilevel.adapters.prompts.bill import bill_file
-    from zo_bilevel.support.errors import InputError
 
     if not (file := bill_file(store)).is_file():
         raise InputError(f"there are no answers: {file} does not exist")
@@ -154,7 +151,6 @@ def _answers(store: str, count: int) -> str:
 
 def _facts(run: StoredRun, found: Run, quoted: Mapping[str, str]) -> str:
     from zo_bilevel.comparison.stored_runs import command_of, settings_of
-    from zo_bilevel.support.tables import Grid, number
 
     words, lowest = command_of(run), _lowest(found)
     lost = ", ".join(f"{count} {status}" for status, count in found.failures.items())
@@ -184,8 +180,6 @@ def _lowest(found: Run) -> float | None:
 
 def _judged_loss(found: Run) -> str:
     """The loss of a final point that was judged afresh; else it is the lowest one."""
-    from zo_bilevel.support.tables import number
-
     if found.standard_error is None:
         return f"{number(found.loss, 6)} without noise" if found.judged_by == "exact" else ""
     if math.isnan(found.standard_error):
@@ -195,8 +189,6 @@ def _judged_loss(found: Run) -> str:
 
 
 def _best_point(number: int, phi: Mapping[str, Any]) -> str:
-    from zo_bilevel.support.tables import Grid, shown
-
     rows = tuple((name, shown(value)) for name, value in list(phi.items())[:MOST_PARAMETERS])
     left_out = len(phi) - len(rows)
     notes = (f"... and {left_out} more parameters; --json has them all",) if left_out else ()
@@ -213,7 +205,6 @@ def stop_command(store: str, run: int) -> None:
     run of a comparison ends the comparison.
     """
     from zo_bilevel.store.places import open_store
-    from zo_bilevel.support.errors import InputError
 
     with open_store(store, must_exist=True) as opened:
         status = opened.find_run(run).status
@@ -235,7 +226,6 @@ def steer_command(store: str, run: int, **limits: float | None) -> None:
     """
     from zo_bilevel.run.identity import steered
     from zo_bilevel.store.places import open_store
-    from zo_bilevel.support.errors import InputError
 
     given = {name: limit for name, limit in limits.items() if limit is not None}
     if not given:

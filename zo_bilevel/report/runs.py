@@ -5,7 +5,7 @@ from typing import Any
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.report.charts import run_chart
 from zo_bilevel.run.runs import Run
-from zo_bilevel.support.tables import number
+from zo_bilevel.support.tables import deviation, number, shown
 
 MOST_PARAMETERS = 30
 
@@ -28,8 +28,6 @@ def groups_of(
 
 
 def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
-    from zo_bilevel.support.tables import deviation, shown
-
     truth = comparison.truth or {}
     step = None if comparison.target is None else run.first_at(comparison.target)
     reached = "" if step is None else f"target after {step.solve} solves"
