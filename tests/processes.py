@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 import zo_bilevel as zb
 
 
@@ -35,3 +37,22 @@ def start_process(*words, **options):
     environment = {**os.environ, "PYTHONPATH": str(Path(zb.__file__).parents[1])}
     command = [sys.executable, "-m", "zo_bilevel", *map(str, words)]
     return subprocess.Popen(command, env=environment, text=True, **options)
+
+
+def running(word: str) -> list[int]:
+    """Processes with this word among their arguments."""
+    found = []
+    for candidate in psutil.process_iter(["cmdline", "status"]):
+        is_alive = candidate.info["status"] != psutil.STATUS_ZOMBIE
+        if is_alive and word in (candidate.info["cmdline"] or ()):
+            found.append(candidate.pid)
+    return found
+
+
+def until(condition, limit_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

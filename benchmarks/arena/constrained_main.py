@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 import zo_bilevel as zb
-from benchmarks.arena.constrained_problems import PROBLEMS, ConstrainedProblem
+from benchmarks.arena.constrained_case import ConstrainedProblem
+from benchmarks.arena.constrained_problems import PROBLEMS
 from zo_bilevel.methods.names import method_from_name
 
 METHODS = ("default", "scipy:COBYQA", "scipy:COBYLA", "scipy:SLSQP")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_programs import PROGRAMS
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import FMU
@@ -22,7 +23,6 @@ from zo_bilevel.support.errors import InputError, SolveError, SolveTimeoutError,
 
 fmpy = pytest.importorskip("fmpy", reason="FMPy is not installed")
 
-PROGRAMS = Path(__file__).parents[1] / "programs"
 TIMES = np.linspace(0, 5, 101)
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 

@@ -1,6 +1,5 @@
 """PromptTask: metrics, answers that are kept and replayed, a model on this machine, bad input."""
 
-import gc
 import importlib.util
 import pickle
 
@@ -13,13 +12,13 @@ import chat_servers
 import tiny_models
 import torch
 from chat_servers import completion
+from chat_years import GOOD, SLOTS, TEXTS, YEARS, years
 from click.testing import CliRunner
 
 import zo_bilevel as zb
 from zo_bilevel.adapters import (
     ChatModel,
     LanguageModel,
-    LiteLLM,
     LocalChat,
     PromptTask,
     PromptTemplate,
@@ -39,18 +38,6 @@ from zo_bilevel.adapters.prompts.metrics import (
 from zo_bilevel.cli.main import main
 from zo_bilevel.support.errors import InputError, SolveError, StopRunError
 from zo_bilevel.tasks.generation_sets import SETS, generation_set
-
-TEXTS, YEARS = ["built in 1901", "sold in 1950", "made in 1777"], ["1901", "1950", "1777"]
-SLOTS = {"ask": ["Hello.", "Which year?", "Only the year!"]}
-GOOD = {"ask": "Only the year!"}
-
-
-def years(body):
-    """A sentence, unless told to write only the year."""
-    text = body["messages"][-1]["content"]
-    answer = text[-4:] if "Only" in text else f"The year is {text[-4:]}."
-    return 200, completion(answer if "year" in text else "Hello!", prompt_tokens=len(text))
-
 
 server = chat_servers.serving(years)
 
@@ -252,51 +239,3 @@ def test_a_packaged_instruction_model_answers_and_is_saved_as_what_it_is(tmp_pat
     again = LanguageModel(str(tmp_path))
     assert (again.kind, again.fingerprint()) == ("causal", model.fingerprint())
     assert LocalChat(again, max_tokens=16).ask_all([ask])[0].text == chat.ask_all([ask])[0].text
-
-
-@pytest.fixture
-def litellm(server, monkeypatch):
-    if importlib.util.find_spec("litellm") is None:
-        pytest.skip("litellm is not installed")
-    monkeypatch.setenv("SOME_KEY", "sk-very-secret-0123456789")
-
-    def make(**options):
-        options = {"key_variable": "SOME_KEY", "url": server.url, "retries": 1, **options}
-        return LiteLLM("openai/tiny", **options)
-
-    yield make
-    gc.collect()  # connections that it leaves open warn here, and not in another test
-
-
-LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@LEFT_OPEN
-def test_litellm_asks_any_provider_with_the_same_books(server, litellm):
-    chat = litellm(prices={"openai/tiny": (2.0, 10.0)}, max_cost=1.0)
-    template = PromptTemplate("{ask} {text}", slots=SLOTS)
-    task = PromptTask(chat, template, TEXTS, YEARS, exact_match)
-    server.plan = ["status:500"]
-    found = task(GOOD)
-    assert found.theta.tolist() == [0.0] * 3
-    assert (chat.ledger.spent.calls, chat.ledger.spent.retries) == (3, 1)
-    assert chat.ledger.spent.prompt_tokens == server.prompt_tokens
-    headers = {name.lower(): value for name, value in server.seen[0][2].items()}
-    assert headers["authorization"] == "Bearer sk-very-secret-0123456789"
-    assert chat.ledger.price == (2.0, 10.0)
-    assert LiteLLM("gpt-4o-mini").ledger.price[0] > 0.0  # litellm's own table
-
-
-@LEFT_OPEN
-def test_litellms_refusals_mean_what_the_services_do(server, litellm):
-    ask = [[{"role": "user", "content": "year 1900"}]]
-    server.plan = ["status:401"]
-    with pytest.raises(StopRunError, match="status 401") as caught:
-        litellm().ask_all(ask)
-    assert "sk-very-secret" not in str(caught.value)
-    server.plan = ["status:429"] * 2
-    with pytest.raises(SolveError, match=r"status 429.*2 attempts"):
-        litellm().ask_all(ask)
-    words = "filtered: the prompt triggers the content management policy"
-    server.model = lambda body: (400, {"error": {"message": words, "code": "content_filter"}})
-    assert litellm().ask_all(ask)[0].unread_as == "filtered"
