@@ -56,7 +56,7 @@ mutants: $(STAMP)
 	$(BIN)/python tests/run_mutants.py
 
 benchmarks: $(STAMP)
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || exit 1; done
 
 docs: $(STAMP)
 	$(PIP) --editable '.[docs]'

@@ -1,6 +1,6 @@
 """Three families of public bilevel problems, on data that ship with scikit-learn.
 
-`python benchmarks/bilevel_families.py [quadratic regularisation cleaning]`: the value function
+`python -m benchmarks.bilevel_families [quadratic regularisation cleaning]`: the value function
 `h(phi) = F(argmin_theta G(theta, phi), phi)` after equal CPU seconds, as the excess over the least
 that any method found; median and quartiles of five seeds, each method at the best of three rates on
 two other seeds; five minutes of CPU time. The families and kinds of solvers are those of the

@@ -1,6 +1,6 @@
 """What the default costs on vectors: its own time a solve, and rounds where several solve at once.
 
-    python benchmarks/vector_costs.py [--problems 12] [--half tune]
+    python -m benchmarks.vector_costs [--problems 12] [--half tune]
 
 On noiseless problems of the arena, spread over their sizes: microseconds of the processor a solve
 outside the solver, beside DFO-LS; then rounds until a share of 1e-5 of the possible gain is left,
