@@ -147,3 +147,8 @@ def test_a_task_without_a_budget():
     check_task(task)
     with pytest.raises(AssertionError, match="max_solves is >= 1, got 0"):
         check_task(dataclasses.replace(task, max_solves=0))
+
+
+def test_a_task_of_something_else():
+    with pytest.raises(zb.InputError, match=r"problem must be a zb\.Problem, got str"):
+        zb.Task(zb.Problem(SPACE, Decay()), "decay", "A decay")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from zo_bilevel.problem.problem import Problem
+from zo_bilevel.support.errors import InputError
 
 
 def _no_start(seed: int) -> dict[str, Any]:  # noqa: ARG001 - the signature of a start
@@ -44,3 +45,7 @@ class Task:
     error: Callable[[Mapping[str, Any]], float] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     max_solves: int = 200
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.problem, Problem):
+            raise InputError(f"problem must be a zb.Problem, got {type(self.problem).__name__}")
