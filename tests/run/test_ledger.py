@@ -414,3 +414,18 @@ def test_a_replay_takes_no_time_until_the_record_ends():
     assert (books.room(3), books.spent_reason()) == (0, "budget of 10 seconds spent")
     books.steer({"max_seconds": 2.0})
     assert books.spent_reason() == "budget of 2 seconds spent: 10 are on record"
+
+
+def test_a_round_that_was_cut_uses_up_the_seconds_to_the_last_and_no_more():
+    clock = Clock()
+    books = ledger(clock, max_seconds=10)
+    clock.now += 9.5
+    assert books.spent_reason() != "budget of 10 seconds spent"  # half a second is left
+    books.out_of_time()
+    assert books.seconds_left() == 0.0
+    clock.now += 2.0
+    books.out_of_time()  # what is overrun is not given back
+    assert books.seconds_left() == -2.0
+    endless = ledger(clock, max_solves=5)
+    endless.out_of_time()
+    assert endless.time.before == 0.0
