@@ -124,15 +124,14 @@ def _bounded_step(
     """Minimise the quadratic with low <= basis @ step <= high by an active set of stiff springs."""
     low, high = room
     stiffness = STIFFNESS * float(np.trace(matrix)) / max(len(matrix), 1)
-    active = np.zeros(len(basis), dtype=np.int8)
+    active = np.zeros(len(basis))
     for _ in range(MOST_SETS):
         change = basis @ step
-        wanted = np.where(active > 0, high, low)
-        pull = stiffness * (wanted - change)
-        released = np.where(active > 0, pull > 0.0, pull < 0.0) & (active != 0)
+        held_at = np.where(active > 0, high, low)
+        released = active * (held_at - change) > 0.0
         tight = 1e-9 + 1e-9 * np.abs(change)
         new = np.where(change > high + tight, 1, np.where(change < low - tight, -1, active))
-        new = np.where(released, 0, new).astype(np.int8)
+        new = np.where(released, 0, new)
         if np.array_equal(new, active):
             break
         active = new
