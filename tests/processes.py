@@ -11,6 +11,18 @@ import psutil
 
 import zo_bilevel as zb
 
+WORKING = """
+import sys, time, zo_bilevel as zb
+
+def inner(phi):
+    print("solving", flush=True)
+    time.sleep(60)
+
+problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
+zb.minimize(problem, zb.RandomSearch(), max_solves=6, store=sys.argv[1])
+"""
+"""A run whose first solve says so and takes a minute, on the store that is its argument."""
+
 
 def marked(word: bytes) -> list[int]:
     """Process ids with this word in their environment."""

@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from two_numbers import SPACE, TARGET, inner, problem
 
 import zo_bilevel as zb
 from zo_bilevel.problem.space_text import space_to_text
@@ -21,18 +22,6 @@ from zo_bilevel.run.identity import (
 )
 from zo_bilevel.solve.evaluation import Outcome, Point
 from zo_bilevel.store.arrays import unpack_array
-
-SPACE = zb.Space(a=zb.Real(-3, 3, (2,)))
-TARGET = np.zeros(2)
-
-
-def inner(phi):
-    return phi["a"]
-
-
-def problem(outer=None, **facts):
-    given = {"space": SPACE, "name": "p", "version": "1", "inner": inner, **facts}
-    return zb.Problem(outer=zb.SquaredError(TARGET) if outer is None else outer, **given)
 
 
 def identity(subject=None, method="m", seed=0, initial=None, width=1):

@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import pytest
+from two_numbers import TARGET, problem
 
 import zo_bilevel as zb
 from zo_bilevel.estimators.orders import Push
@@ -16,18 +17,6 @@ from zo_bilevel.solve.evaluation import Outcome, Point
 from zo_bilevel.store.own_solves import OwnSolves
 from zo_bilevel.store.records import StoredSolve
 from zo_bilevel.store.solve_keys import SolveKeys
-
-SPACE = zb.Space(a=zb.Real(-3, 3, (2,)))
-TARGET = np.zeros(2)
-
-
-def inner(phi):
-    return phi["a"]
-
-
-def problem(outer=None, **facts):
-    given = {"space": SPACE, "name": "p", "version": "1", "inner": inner, **facts}
-    return zb.Problem(outer=zb.SquaredError(TARGET) if outer is None else outer, **given)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import threading
 
 import numpy as np
 import pytest
+from processes import WORKING
 
 import zo_bilevel as zb
 from zo_bilevel.store.records import StoredRun
@@ -107,21 +108,9 @@ def test_reading_works_on_a_read_only_disk(tmp_path, is_killed, has_index):
     assert "finished" in ran.stdout
 
 
-WORKING = """
-    import sys, time, zo_bilevel as zb
-
-    def inner(phi):
-        print("solving", flush=True)
-        time.sleep(60)
-
-    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
-    zb.minimize(problem, zb.RandomSearch(), max_solves=6, store=sys.argv[1])
-"""
-
-
 def test_a_second_process_is_refused_until_the_first_has_died(tmp_path):
     path, calls = tmp_path / "runs.sqlite", []
-    command = [sys.executable, "-c", textwrap.dedent(WORKING), str(path)]
+    command = [sys.executable, "-c", WORKING, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "solving\n"
         with pytest.raises(zb.StoreError, match=r"run 1 of store .* is being worked on by somebo"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 
 import pytest
 from click.testing import CliRunner
 from postgres_server import Proxy, running
+from processes import WORKING
 
 import zo_bilevel as zb
 from zo_bilevel.cli.main import main
@@ -49,20 +49,8 @@ def test_runs_resume_and_are_read_on_the_command_line(address):
     assert answer.stdout.count("\n") == 7
 
 
-WORKING = """
-    import sys, time, zo_bilevel as zb
-
-    def inner(phi):
-        print("solving", flush=True)
-        time.sleep(60)
-
-    problem = zb.Problem(zb.Space(a=zb.Real(0, 4)), inner, name="p")
-    zb.minimize(problem, zb.RandomSearch(), max_solves=6, store=sys.argv[1])
-"""
-
-
 def test_a_second_process_is_refused_until_the_first_has_died(address):
-    command = [sys.executable, "-c", textwrap.dedent(WORKING), address]
+    command = [sys.executable, "-c", WORKING, address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "solving\n"
         with pytest.raises(zb.StoreError, match=r"run 1 of store 127\S+ is being worked on"):
