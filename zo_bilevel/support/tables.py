@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any, final
 
-import numpy as np
-
 from zo_bilevel.support.printable import printable
 
 WIDTH = 100
@@ -167,6 +165,8 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any parameter value
     """A parameter's value for a cell."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    import numpy as np  # `--help` does without
+
     array = np.asarray(value)
     if array.shape and array.dtype.kind in "fiu":
         return f"{array.size} values in {array.min():.4g}..{array.max():.4g}"
@@ -179,6 +179,8 @@ def deviation(found: Any, truth: Any) -> str:  # noqa: ANN401 - any parameter va
     Returns:
         The relative error, of the Euclidean norm for arrays; the difference where the truth is 0.
     """
+    import numpy as np
+
     one, other = np.asarray(found), np.asarray(truth)
     if one.dtype.kind not in "fiu" or other.dtype.kind not in "fiu" or one.shape != other.shape:
         return "same" if np.array_equal(one, other) else "differs"
