@@ -178,10 +178,10 @@ class _Sketches:
             sketch = dataclasses.replace(sketch, theta=view.observe(again[0]))
         gradient, error = sketch.hypergradient(evaluator.bound)
         units = space.rates(x) / space.rates(plan.x)  # a base near a bound has moved inside
-        found: tuple[FloatArray, ...] = ()
+        parts: tuple[FloatArray, ...] = ()
         if isinstance(sketch, Sketch | SlopeSketch):
-            found = sketch.regression(evaluator.bound)
-        regression = tuple(part * units for part in found)
+            parts = sketch.regression(evaluator.bound)
+        regression = tuple(part * units for part in parts)
         return _Drawn(sketch, gradient * units, error * units, evaluations[0].loss, regression)
 
     def _may_vary(self, order: DerivativeOrder | None, x: FloatArray) -> bool:
