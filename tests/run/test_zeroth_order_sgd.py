@@ -232,6 +232,35 @@ def test_one_pass_refuses_what_it_cannot_tell_apart():
         optimizer.step(lambda: network(torch.ones(3, 2)))
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda loss: loss.expand(3, 1), r"one number, got a tensor of shape \(3, 1\)"),
+        (lambda loss: None, "one number, got None"),
+        (lambda loss: "low", "one number, got 'low'"),
+    ],
+)
+def test_a_loss_that_is_no_number_is_refused_before_weights_change(together, wrong, message):
+    network = torch.nn.Linear(2, 1)
+    before = copy.deepcopy(network)
+    module = {"module": network} if together else {}
+    optimizer = zb.ZerothOrderSGD(network.parameters(), **module)
+    with pytest.raises(zb.InputError, match=message):
+        optimizer.step(lambda: wrong(network(torch.ones(3, 2)).sum()))
+    torch.testing.assert_close(network.weight, before.weight)
+    if together:
+        with pytest.raises(zb.InputError, match=r"got 2\.0, which is no tensor"):
+            optimizer.step(lambda: 2.0)
+
+
+def test_a_tensor_of_one_number_is_a_loss():
+    network = torch.nn.Linear(2, 1)
+    for module in (None, network):
+        optimizer = zb.ZerothOrderSGD(network.parameters(), module=module)
+        assert optimizer.step(lambda: network(torch.ones(2))).shape == ()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

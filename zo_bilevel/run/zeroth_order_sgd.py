@@ -32,6 +32,24 @@ class _Called(torch.nn.Module):
         return closure()
 
 
+def _one_number(loss: Any, *, tensor: bool = False) -> Any:  # noqa: ANN401
+    """The loss as a scalar, a tensor on its device; only a tensor passes where one is needed."""
+    if isinstance(loss, torch.Tensor):
+        if loss.numel() == 1:
+            return loss.reshape(())
+        got = f"a tensor of shape {tuple(loss.shape)}"
+    else:
+        try:
+            number = float(loss)
+        except (TypeError, ValueError):
+            got = repr(loss)
+        else:
+            if not tensor:
+                return number
+            got = f"{number}, which is no tensor: with module it must be one"
+    raise InputError(f"closure must return one number, got {got}")
+
+
 @final
 class ZerothOrderSGD(torch.optim.Optimizer):
     """`w <- w - lr (1/b) sum_k (f(w + r z_k) - f(w - r z_k)) / 2r z_k`, in the memory of inference.
@@ -127,15 +145,15 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         """One step.
 
         Args:
-            closure: The loss of the present weights on one batch, a number or a scalar tensor; it
-                is called `2 b` times (with `module`, once a chunk; a scalar tensor) and must see
-                the same batch, and dropout, each time.
+            closure: The loss of the present weights on one batch, a number or a tensor of one; it
+                is called `2 b` times (with `module`, once a chunk; a tensor) without gradients, and
+                must see the same batch, and dropout, each time.
 
         Returns:
             Mean of the losses, an estimate of that at the weights before the step.
 
         Raises:
-            InputError: If a loss is not finite; the weights are those before the step.
+            InputError: If a loss is not one finite number; the weights are those before the step.
         """
         number = self.param_groups[0]["num_steps"]
         slopes: list[Any] = []
@@ -164,7 +182,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
                 for distance in (self.radius, -2.0 * self.radius):
                     self._move(step, direction, distance)
                     away += distance
-                    ends.append(closure())
+                    ends.append(_one_number(closure()))
             finally:
                 self._move(step, direction, -away)
             yield ends[0], ends[1]
@@ -191,12 +209,10 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         called = _Called(module)
 
         def loss(weights: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
-            return torch.func.functional_call(called, weights, (closure,))
+            value = torch.func.functional_call(called, weights, (closure,))
+            return _one_number(value, tensor=True)
 
         losses = torch.func.vmap(loss, randomness="same")(copies)
-        if losses.ndim > 1:
-            shape = tuple(losses.shape[1:])
-            raise InputError(f"closure must return one number, got a tensor of shape {shape}")
         if losses.stride(0) == 0:  # one number, expanded
             raise InputError("closure must call module: its loss does not depend on the weights")
         return losses.view(len(directions), 2)
