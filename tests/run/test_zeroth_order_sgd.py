@@ -201,7 +201,6 @@ def trained(kind, **together):
 
     def loss():
         calls.append(1)
-        torch.manual_seed(len(losses))  # the same dropout for each call of a step
         return torch.nn.functional.cross_entropy(network(torch.arange(6)), torch.arange(6) % 3)
 
     losses = []
@@ -219,6 +218,25 @@ def test_directions_in_one_pass_give_the_numbers_of_one_at_a_time(kind, chunk, p
     assert calls == 4 * passes
     assert losses_together == pytest.approx(losses, rel=1e-12)
     torch.testing.assert_close(weights_together, weights, rtol=0, atol=1e-10)
+
+
+def test_dropout_is_the_same_in_each_call_of_a_step_and_another_in_the_next():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Dropout(0.5))
+    optimizer = zb.ZerothOrderSGD(network.parameters(), lr=1e-9, num_directions=2)
+    masks = []
+
+    def loss():
+        out = network(torch.ones(4, 5))
+        masks.append(out == 0)
+        return out.square().mean()
+
+    for _ in range(2):
+        optimizer.step(loss)
+    first, second = masks[:4], masks[4:]
+    assert all(torch.equal(mask, first[0]) for mask in first)
+    assert all(torch.equal(mask, second[0]) for mask in second)
+    assert not torch.equal(first[0], second[0])
 
 
 def test_one_pass_refuses_what_it_cannot_tell_apart():

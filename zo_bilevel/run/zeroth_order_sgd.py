@@ -147,7 +147,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         Args:
             closure: The loss of the present weights on one batch, a number or a tensor of one; it
                 is called `2 b` times (with `module`, once a chunk; a tensor) without gradients, and
-                must see the same batch, and dropout, each time.
+                must see the same batch each time. Numbers that it draws from torch, as for dropout,
+                are the same in all calls of a step, on the CPU and on CUDA devices of the weights.
 
         Returns:
             Mean of the losses, an estimate of that at the weights before the step.
@@ -156,6 +157,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
             InputError: If a loss is not one finite number; the weights are those before the step.
         """
         number = self.param_groups[0]["num_steps"]
+        closure = self._replayed(closure)
         slopes: list[Any] = []
         total = 0.0
         for above, below in self._pairs(closure, number):
@@ -168,6 +170,20 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             group["num_steps"] = number + 1
         return total
+
+    def _replayed(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, whose calls all draw what the first of them does."""
+        devices = {weight.device for _, weight, _ in self._weights() if weight.is_cuda}
+        states = {device: torch.cuda.get_rng_state(device) for device in devices}
+        state = torch.get_rng_state()
+
+        def again() -> Any:  # noqa: ANN401
+            torch.set_rng_state(state)
+            for device in devices:
+                torch.cuda.set_rng_state(states[device], device)
+            return _one_number(closure(), tensor=self.module is not None)
+
+        return again
 
     def _pairs(self, closure: Callable[[], Any], step: int) -> Iterator[tuple[Any, Any]]:
         """Losses at both ends of each direction."""
@@ -182,7 +198,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
                 for distance in (self.radius, -2.0 * self.radius):
                     self._move(step, direction, distance)
                     away += distance
-                    ends.append(_one_number(closure()))
+                    ends.append(closure())
             finally:
                 self._move(step, direction, -away)
             yield ends[0], ends[1]
@@ -209,8 +225,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         called = _Called(module)
 
         def loss(weights: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
-            value = torch.func.functional_call(called, weights, (closure,))
-            return _one_number(value, tensor=True)
+            return torch.func.functional_call(called, weights, (closure,))
 
         losses = torch.func.vmap(loss, randomness="same")(copies)
         if losses.stride(0) == 0:  # one number, expanded
