@@ -239,6 +239,57 @@ def test_dropout_is_the_same_in_each_call_of_a_step_and_another_in_the_next():
     assert not torch.equal(first[0], second[0])
 
 
+class Counted(torch.nn.Module):
+    """Buffers of each kind: averages, counts, one that is set anew and one that stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("mask", torch.tensor([-torch.inf, 0.1]))
+
+    def forward(self, x):
+        values = self.head(self.norm(x))
+        self.calls += 1
+        self.mean = 0.9 * self.mean + 0.1 * values.mean()
+        return values
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_buffers_of_a_module_move_once_a_step(chunk):
+    torch.manual_seed(0)
+    inputs = torch.randn(16, 4) + 2.0
+    network = Counted()
+    plain = copy.deepcopy(network)
+    optimizer = zb.ZerothOrderSGD(
+        network.parameters(), lr=1e-9, radius=1e-4, num_directions=3, module=network, chunk=chunk
+    )
+    for _ in range(2):
+        optimizer.step(lambda: network(inputs).square().mean())
+        plain(inputs)
+    for (name, buffer), expected in zip(network.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer, expected, rtol=1e-3, atol=1e-4, msg=name)
+    assert torch.equal(network.mask, plain.mask)
+    kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    with pytest.raises(zb.InputError, match="finite"):
+        optimizer.step(lambda: network(inputs).sum() * float("nan"))
+    network.eval().requires_grad_(False)
+    with pytest.raises(zb.InputError, match="requires gradients, none does"):
+        optimizer.step(lambda: network.head(inputs).sum())
+    assert all(torch.equal(buffer, kept[name]) for name, buffer in network.named_buffers())
+
+
+def test_a_pass_that_cannot_be_shared_says_that_module_shares_it():
+    network = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 1))
+    before = copy.deepcopy(network.state_dict())
+    optimizer = zb.ZerothOrderSGD(network.parameters(), module=network)
+    with pytest.raises(RuntimeError) as caught:
+        optimizer.step(lambda: network(torch.ones(2, 3)).sum())
+    assert "module= runs the closure under torch.func.vmap" in caught.value.__notes__[0]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_one_pass_refuses_what_it_cannot_tell_apart():
     network, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     with pytest.raises(zb.InputError, match=r"shape \(1, 2\) does not"):

@@ -13,23 +13,13 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
+from zo_bilevel.run.weight_copies import losses_of_copies
 from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.errors import InputError
 
 PERTURBATIONS = ("low_rank", "gaussian")
 KEPT = ("radius", "num_directions", "perturbation", "rank", "refresh", "seed")
 """What decides the perturbations, part of the state dict beside the learning rate."""
-
-
-class _Called(torch.nn.Module):
-    """Calls a closure while `functional_call` holds other weights in the module."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, closure: Callable[[], Any]) -> Any:  # noqa: ANN401
-        return closure()
 
 
 def _one_number(loss: Any, *, tensor: bool = False) -> Any:  # noqa: ANN401
@@ -74,6 +64,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         module: What the closure calls and `params` belong to. With it, `chunk` directions share one
             call of the closure under `torch.func.vmap`, with the numbers of one at a time: faster
             where a pass does not fill the device, at the memory of `2 chunk` models and batches.
+            Averages of batch normalization move once a step; without it, in each call.
         chunk: Directions in one pass, >= 1.
 
     Raises:
@@ -160,12 +151,17 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         closure = self._replayed(closure)
         slopes: list[Any] = []
         total = 0.0
-        for above, below in self._pairs(closure, number):
+        moved: dict[torch.Tensor, list[torch.Tensor]] = {}
+        for above, below in self._pairs(closure, number, moved):
             slopes.append((above - below) / (2.0 * self.radius * self.num_directions))
             total = total + (above + below) / (2.0 * self.num_directions)
         slopes = [float(slope) for slope in slopes]
         if not np.isfinite(slopes).all():
             raise InputError(f"closure must return finite losses, their mean is {float(total)}")
+        for buffer, values in moved.items():
+            ends = torch.cat(values)
+            averaged = len(ends) > 1 and ends.is_floating_point()
+            buffer.copy_(ends.mean(0) if averaged else ends[-1])
         self._descend(number, slopes)
         for group in self.param_groups:
             group["num_steps"] = number + 1
@@ -185,12 +181,14 @@ class ZerothOrderSGD(torch.optim.Optimizer):
 
         return again
 
-    def _pairs(self, closure: Callable[[], Any], step: int) -> Iterator[tuple[Any, Any]]:
-        """Losses at both ends of each direction."""
+    def _pairs(
+        self, closure: Callable[[], Any], step: int, moved: dict[torch.Tensor, list[torch.Tensor]]
+    ) -> Iterator[tuple[Any, Any]]:
+        """Losses at both ends of each direction; values of the module's buffers go to `moved`."""
         if self.module is not None:
             for start in range(0, self.num_directions, self.chunk):
                 chunk = range(start, min(start + self.chunk, self.num_directions))
-                yield from self._together(self.module, closure, step, chunk)
+                yield from self._together(self.module, closure, step, chunk, moved)
             return
         for direction in range(self.num_directions):
             ends, away = [], 0.0
@@ -204,14 +202,19 @@ class ZerothOrderSGD(torch.optim.Optimizer):
             yield ends[0], ends[1]
 
     def _together(
-        self, module: torch.nn.Module, closure: Callable[[], Any], step: int, directions: range
+        self,
+        module: torch.nn.Module,
+        closure: Callable[[], Any],
+        step: int,
+        directions: range,
+        moved: dict[torch.Tensor, list[torch.Tensor]],
     ) -> Any:  # noqa: ANN401
         """The same, through one pass with a copy of the weights for each end."""
-        names: dict[torch.Tensor, str]
-        names = {weight: name for name, weight in module.named_parameters(prefix="module")}
-        streams, copies = [self._stream(0, step, k) for k in directions], {}
+        known = set(module.parameters())
+        streams = [self._stream(0, step, k) for k in directions]
+        copies: dict[torch.Tensor, torch.Tensor] = {}
         for place, weight, _ in self._weights():
-            if weight not in names:
+            if weight not in known:
                 shape = tuple(weight.shape)
                 raise InputError(
                     f"params must belong to module, a weight of shape {shape} does not"
@@ -221,15 +224,17 @@ class ZerothOrderSGD(torch.optim.Optimizer):
                 left = self._left(weight, draw)
                 self._perturb(ends[2 * k], place, step, left, self.radius)
                 self._perturb(ends[2 * k + 1], place, step, left, -self.radius)
-            copies[names[weight]] = ends
-        called = _Called(module)
-
-        def loss(weights: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
-            return torch.func.functional_call(called, weights, (closure,))
-
-        losses = torch.func.vmap(loss, randomness="same")(copies)
+            copies[weight] = ends
+        if not copies:
+            raise InputError("params must hold a weight that requires gradients, none does")
+        losses, after = losses_of_copies(module, closure, copies)
         if losses.stride(0) == 0:  # one number, expanded
             raise InputError("closure must call module: its loss does not depend on the weights")
+        for buffer, values in after.items():
+            kept = moved.setdefault(buffer, [])
+            if len(values) == 1:  # the same in all chunks: the last is enough
+                kept.clear()
+            kept.append(values)
         return losses.view(len(directions), 2)
 
     def _weights(self) -> Iterator[tuple[int, torch.Tensor, dict[str, Any]]]:
