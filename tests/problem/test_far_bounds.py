@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zo_bilevel as zb
-from zo_bilevel.problem.far_bounds import END, REACH, grown, growth_rate, shrunk
+from zo_bilevel.problem.far_bounds import END, REACH, grown, growth_rate, placement_at, shrunk
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 
 SIZES = st.floats(1e-8, 1e8)
@@ -197,3 +197,21 @@ def test_a_comparison_from_starts_of_its_own_judges_the_points_it_found(tmp_path
     for run in found.runs:
         assert run.phi == pytest.approx({"a": 3.0, "b": 2.0}, rel=1e-6)
         assert run.loss == pytest.approx(0.5**2 / 2, rel=1e-5)  # at phi, as the exact one sees it
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-12, -2e-7])
+def test_a_start_that_is_next_to_nothing_says_nothing_of_a_size(start):
+    assert placement_at(zb.Real(-3, 3), np.array([start])) is None
+    far = placement_at(zb.Real(-1e7, 1e7), np.array([start]))
+    assert (far.center[0], far.scale[0]) == (start, 1.0)
+
+
+def test_a_small_start_tells_the_size_within_seven_decades_of_its_bounds():
+    assert placement_at(zb.Real(-3, 3), np.array([1e-6])).scale[0] == 1e-6
+
+
+def test_bounds_of_a_smooth_field_are_its_scale_however_small_and_rough_its_start():
+    start = 1e-3 * np.random.default_rng(0).standard_normal(16)
+    field = zb.Real(-3, 3, shape=(16,), correlation_length=0.1)
+    assert placement_at(field, start) is None
+    assert placement_at(zb.Real(-3, 3, shape=(16,)), start) is not None

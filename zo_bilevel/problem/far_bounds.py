@@ -63,8 +63,8 @@ def _beyond(v: FloatArray, end: float) -> FloatArray:
     return np.asarray(np.minimum(np.maximum(np.abs(v) - 1.0, 0.0), end))
 
 
-SMALLEST_SIZE = 1e-280
-"""A start below it says nothing of a parameter's size: bounds in units of it would overflow."""
+LEAST_SHARE, SMALLEST_SIZE = 1e-7, 1e-280
+"""Of bounds, where there are two: a smaller start is as good as 0, and says nothing of a size."""
 
 
 @final
@@ -103,14 +103,15 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     """Where a parameter is searched from a start; `None` between its bounds."""
     if not isinstance(parameter, Real):
         return None
-    sizes = np.where(np.abs(center) < SMALLEST_SIZE, 0.0, np.abs(center))
+    span = parameter.upper - parameter.lower
+    least = LEAST_SHARE * span if parameter.is_bounded else SMALLEST_SIZE
+    sizes = np.where(np.abs(center) < least, 0.0, np.abs(center))
     largest = float(sizes.max()) or 1.0
-    is_far = parameter.upper - parameter.lower > FAR * largest
-    if parameter.scale is None and not is_far:
+    # a smooth field has one scale, not that of each of its values
+    is_believed = parameter.is_bounded and parameter.correlation_length is not None
+    if parameter.scale is None and (is_believed or span <= FAR * largest):
         return None
     scale = np.where(sizes > 0, sizes, largest)
-    if parameter.is_bounded:  # however small the start, the bounds are within reach
-        scale = np.maximum(scale, (parameter.upper - parameter.lower) / FURTHEST)
     return Placement(
         center, scale if parameter.scale is None else np.full_like(center, parameter.scale)
     )
