@@ -22,8 +22,8 @@ UNSURE = 1e-6
 """Variance of a slope that is worth that, in variances of one of which nothing is known."""
 BASIS_SHARE = 16
 """One difference a round for every so many directions known."""
-MIN_WIDTH_FOR_VARIANTS = 8
-"""From so wide a round on, bolder steps are tried beside the careful one."""
+MIN_WIDTH_FOR_VARIANTS, VARIANTS = 8, (0.1, 0.3, 3.0, 10.0)
+"""From so wide a round on, steps of less and of more caution are tried beside the first."""
 STEP_SCALES = (0.5, 0.25, 2.0)
 """Multiples of the step that idle workers try when all directions are known."""
 MOST_IDLE = 6
@@ -113,7 +113,7 @@ def _wide_plan(state: LocalState, quadratic: Quadratic, width: int) -> StepPlan:
         return StepPlan()
     steps = [step]
     if width >= MIN_WIDTH_FOR_VARIANTS:
-        steps += [state.step(quadratic, doubt=True), bold]
+        steps += [state.step(quadratic, doubt=True, caution=caution) for caution in VARIANTS]
     if model.size == model.center.size:
         steps += [scale * step for scale in STEP_SCALES[: max(width - len(steps) - model.size, 0)]]
     plan = state.try_steps(steps)
