@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +19,23 @@ from zo_bilevel.adapters.prompts.prompt_template import Message
 
 Body: TypeAlias = dict[str, Any]
 Remember: TypeAlias = Callable[[int, Answer], None]
+SEEN: ContextVar[dict[str, object] | None] = ContextVar("requests of a search", default=None)
+"""The requests that the search at work in this thread has an answer to, whoever paid for it."""
+
+
+@contextmanager
+def priced_anew() -> Iterator[dict[str, object]]:
+    """Let each answer have its recorded price once in here, known or not, and none after that.
+
+    Yields:
+        The requests answered so far in here, as keys.
+    """
+    seen: dict[str, object] = {}
+    token = SEEN.set(seen)
+    try:
+        yield seen
+    finally:
+        SEEN.reset(token)
 
 
 class Chat(ABC):
@@ -68,7 +88,8 @@ class Chat(ABC):
 
         Returns:
             One answer each. What is known already costs nothing, unless an earlier process of the
-            same run paid for it: then its price is told once more, and not billed.
+            same run paid for it or a search meets it for the first time: then its price is told
+            once more, and not billed.
         """
         bodies = [self._body(messages, seed) for messages in conversations]
         keys = [self._key(body, seed) for body in bodies]
@@ -78,9 +99,12 @@ class Chat(ABC):
                 found[place] = answer
         firsts = {k: place for place, k in reversed(list(enumerate(keys))) if k}
         todo = [p for p, k in enumerate(keys) if p not in found and (not k or firsts[k] == p)]
+        seen = SEEN.get()  # another one in the threads that ask
+        seen = {} if seen is None else seen
 
         def remember(place: int, answer: Answer) -> None:
             found[todo[place]] = answer
+            seen[keys[todo[place]]] = None
             self._note(keys[todo[place]], bodies[todo[place]], answer)
 
         if todo:
@@ -105,15 +129,21 @@ class Chat(ABC):
         return json.dumps([self.name, body, None if self._is_sure else seed], sort_keys=True)
 
     def _recall(self, key: str) -> Answer | None:
-        answer = self._known.get(key)
-        if answer is not None:
-            self.ledger.count("cached")
+        known, seen, mark = self._known.get(key), SEEN.get(), object()
+        answer = known or self._store.find(key)
+        if answer is None:
+            return None
+        self.ledger.count("cached")
+        self._known[key] = answer
+        is_first = known is None if seen is None else seen.setdefault(key, mark) is mark
+        if not is_first:
             return answer.for_nothing()
-        answer = self._store.find(key)
-        if answer is not None:
-            self.ledger.count("cached")
-            self._known[key] = answer
-        return answer
+        return answer if known is None else dataclasses.replace(answer, is_known=True)
+
+    def unseen(self, conversations: Sequence[Sequence[Message]], seed: int) -> int:
+        """How many distinct ones of these the search at work has no answer to yet."""
+        keys = {self._key(self._body(messages, seed), seed) for messages in conversations}
+        return len(keys - (SEEN.get() or {}).keys())
 
     def _note(self, key: str, body: Body, answer: Answer) -> None:
         if key:

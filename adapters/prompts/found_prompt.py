@@ -17,8 +17,8 @@ class FoundPrompt:
         score: Mean score on the validation share.
         start_score: The same of the hand-written prompt.
         gains: Score minus the start's, for each example of the validation share.
-        answers: Distinct answers that were paid for, proposals included.
-        cost: Their price.
+        answers: Distinct answers that it is from, proposals included, a judge's marks left out.
+        cost: Their price, marks included, whether it was paid now or by an earlier search.
         seconds: Wall-clock time.
         seed: Of the search.
         stop_reason: Why it ended.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, final
 
-from zo_bilevel.adapters.prompts.chat import Chat
+from zo_bilevel.adapters.prompts.chat import SEEN, Chat
 from zo_bilevel.adapters.prompts.chat_answer import Answer
 from zo_bilevel.adapters.prompts.chat_model import ChatModel
 from zo_bilevel.adapters.prompts.judge import Judge
@@ -110,6 +110,7 @@ class PromptProgram(PromptTask):
         if not callable(pipeline):
             raise InputError(f"pipeline must be a function, got {type(pipeline).__name__}")
         self.pipeline, self.parts = pipeline, ProgramTemplate(templates)
+        self.steps = len(self.parts.templates)
         super().__init__(chat, self.parts, texts, references, metric)
 
     def _name(self) -> str:
@@ -141,5 +142,6 @@ class PromptProgram(PromptTask):
                 is_known=all(answer.is_known for answer in asked_for),
             )
 
-        with ThreadPoolExecutor(max(1, min(width, len(texts)))) as pool:
+        width = max(1, min(width, len(texts)))
+        with ThreadPoolExecutor(width, initializer=SEEN.set, initargs=(SEEN.get(),)) as pool:
             return list(pool.map(run, texts))

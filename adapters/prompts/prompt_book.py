@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -37,9 +38,10 @@ class PromptBook:
         task: The prompt task.
         validation: Examples that only the final judgement sees.
         length_price: Score that a thousand characters of a prompt must earn.
-        max_cost: Money for all answers, or `None`.
-        max_answers: Number of answers, or `None`.
+        max_cost: Money for all answers; infinity for no limit.
+        max_answers: Number of answers, or infinity.
         rng: Of everything drawn.
+        seen: The requests that the search has answers to, as `priced_anew` counts them.
     """
 
     def __init__(
@@ -47,31 +49,37 @@ class PromptBook:
         task: PromptTask,
         validation: Sequence[int],
         length_price: float,
-        max_cost: float | None,
-        max_answers: int | None,
+        max_cost: float,
+        max_answers: float,
         rng: np.random.Generator,
+        seen: Sized,
     ) -> None:
-        self.task, self.length_price = task, length_price
-        self.max_cost = math.inf if max_cost is None else max_cost
-        self.max_answers = math.inf if max_answers is None else max_answers
+        self.task, self.length_price, self._seen = task, length_price, seen
+        self.max_cost, self.max_answers = max_cost, max_answers
         self.rng, self.validation = rng, list(validation)
         self.training = [k for k in range(len(task.texts)) if k not in set(validation)]
         self.cost, self.count, self.is_final = 0.0, 0, False
+        self._rows, self._each = 0, 1.0
         self._dearest, self._failures, self._fault = 0.0, 0, ""
         self._known: dict[Prompt, dict[int, float]] = {}
         self._said: dict[tuple[Prompt, int], str] = {}
 
-    def pay(self, cost: float, count: int) -> None:
-        """Note answers that were bought."""
-        self.cost, self.count = self.cost + cost, self.count + count
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the answers in here that the search did not have before."""
+        before = len(self._seen)
+        try:
+            yield
+        finally:
+            self.count += len(self._seen) - before
 
     def check(self, length: int, count: int) -> None:
         """Refuse answers that the budget may not allow; the final judgement has its own share."""
-        kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation)
+        kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation) * self.task.steps
         later = RESERVE * kept * self._dearest * self._longest()
         if (
             self.cost + self._dearest * length + later > self.max_cost
-            or self.count + count + kept > self.max_answers
+            or self.count + self._each * (count + kept) > self.max_answers
         ):
             raise SpentError
 
@@ -95,10 +103,14 @@ class PromptBook:
         known = self._known.setdefault(prompt, {})
         todo = [row for row in rows if row not in known]
         if todo:
-            self.check(len(self.text(prompt)) * len(todo), len(todo))
+            asked = [self.task.template.messages(dict(prompt), self.task.texts[k]) for k in todo]
+            new, before = self.task.chat.unseen(asked, 0) * self.task.steps, self.count
+            self.check(len(self.text(prompt)) * new, new)
             found, said, cost = self._asked(prompt, todo)
-            self.pay(cost, len(todo))
-            self._dearest = max(self._dearest, cost / len(todo) / max(len(self.text(prompt)), 1))
+            self.cost, self._rows = self.cost + cost, self._rows + len(todo)
+            self._each = max(self._each, (self.count - before) / max(new, 1))
+            price = cost / max(new, 1) / max(len(self.text(prompt)), 1)
+            self._dearest = max(self._dearest, price)
             for row, score, text in zip(todo, found, said, strict=True):
                 known[row], self._said[prompt, row] = float(score), text
         return np.array([known[row] for row in rows])
@@ -108,7 +120,8 @@ class PromptBook:
         texts = [self.task.texts[row] for row in rows]
         references = [self.task.references[row] for row in rows]
         try:
-            answers = self.task.answers(dict(prompt), texts, seed=0)
+            with self.counted():
+                answers = self.task.answers(dict(prompt), texts, seed=0)
             cost = math.fsum(answer.cost for answer in answers)
             found, more, _ = self.task.scores(texts, references, answers)
         except StopRunError:
@@ -127,9 +140,9 @@ class PromptBook:
         Raises:
             SolveError: With what the service said last.
         """
-        if self.count and not self.task.is_read:
+        if self._rows and not self.task.is_read:
             last = self._fault or f": {self.task.fault}"
-            raise SolveError(f"not one of {self.count} answers could be read{last}")
+            raise SolveError(f"not one of {self._rows} answers could be read{last}")
 
     def race(self, pool: Sequence[Prompt]) -> list[Prompt]:
         """Halve the pool on growing shares of the training examples; the best, best first."""

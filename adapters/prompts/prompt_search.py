@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.adapters.prompts.bill import alone_at, bill_file
+from zo_bilevel.adapters.prompts.chat import priced_anew
 from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
 from zo_bilevel.adapters.prompts.metrics import WholeSet, as_text
 from zo_bilevel.adapters.prompts.prompt_book import FIRST_ROWS, NUM_BEST, PromptBook, SpentError
@@ -64,8 +65,9 @@ class PromptSearch:
         slot: Which slot; default the first.
         validation: Share of the examples that only the final judgement sees, in (0, 1).
         folds: With few examples, cross-validation instead: search so many times, each time on
-            all examples but one part and with that share of the budget, and judge what was found
-            on that part. The best is kept if these gains are above 0 in the mean. 0 for none.
+            all examples but one part, with that share of the budget and what those before left,
+            and judge what was found on that part. The best is kept if these gains are above 0 in
+            the mean. 0 for none.
         population: Prompts of a race, >= 4.
         patience: End after so many races that find nothing better, >= 1.
         length_price: Score that a thousand characters of a prompt must earn, >= 0.
@@ -126,10 +128,11 @@ class PromptSearch:
 
         Args:
             max_cost: Money for all answers, proposals and the final judgement included.
-            max_answers: The same as a number of answers.
+            max_answers: The same as a number of distinct answers, without the marks of a judge.
             seed: Same seed, same prompts, same answers.
             store: Keep bill and answers beside this file (`STORE.bill`); the same call goes on
-                where it was stopped, without asking again.
+                where it was stopped, without asking again. Known answers count in the budget at
+                the price on record: the call after that finds the same, and pays nothing.
 
         Raises:
             InputError: If there is no budget, not even enough to judge two prompts, or another
@@ -152,19 +155,25 @@ class PromptSearch:
                 self.task.keep_books(bill_file(store))
                 if self.proposer is not None:
                     self.proposer.chat.keep_books(bill_file(store))
-            return self._found(max_cost, max_answers, seed)
+            with priced_anew() as seen:
+                return self._found(max_cost, max_answers, seed, seen)
 
-    def _found(self, max_cost: float | None, max_answers: int | None, seed: int) -> FoundPrompt:
+    def _found(
+        self, max_cost: float | None, max_answers: int | None, seed: int, seen: Sized
+    ) -> FoundPrompt:
         began = time.perf_counter()
         order = np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist()
         folds = [order[k :: self.folds] for k in range(self.folds)]
         parts = folds or [order[: self.num_validation]]
-        money = None if max_cost is None else max_cost / len(parts)
-        count = None if max_answers is None else max_answers // len(parts)
-        limits = (self.length_price, money, count)
-        rngs = [np.random.default_rng([seed, 2 + k]) for k in range(len(parts))]
-        books = [PromptBook(self.task, p, *limits, rng) for p, rng in zip(parts, rngs, strict=True)]
-        verdicts = [self._judged(book) for book in books]
+        verdicts: list[_Verdict] = []
+        cost, answers = 0.0, 0
+        for k, part in enumerate(parts, 1):  # what one leaves is for the next
+            money = math.inf if max_cost is None else max_cost * k / len(parts) - cost
+            count = math.inf if max_answers is None else max_answers * k // len(parts) - answers
+            rng = np.random.default_rng([seed, 1 + k])
+            limits = (self.length_price, money, count)
+            verdicts.append(self._judged(PromptBook(self.task, part, *limits, rng, seen)))
+            cost, answers = cost + verdicts[-1].book.cost, answers + verdicts[-1].book.count
         start = tuple(self.template.start.items())
         gains = [float(gain) for verdict in verdicts for gain in verdict.scores - verdict.start]
         best = max(verdicts, key=lambda verdict: verdict.mean)
@@ -178,8 +187,8 @@ class PromptSearch:
             score=float(scores.mean()),
             start_score=float(np.concatenate([v.start for v in verdicts]).mean()),
             gains=tuple(gains if is_better else [0.0] * len(gains)),
-            answers=sum(verdict.book.count for verdict in verdicts),
-            cost=math.fsum(verdict.book.cost for verdict in verdicts),
+            answers=answers,
+            cost=cost,
             seconds=time.perf_counter() - began,
             seed=seed,
             stop_reason=best.reason,
@@ -260,8 +269,9 @@ class PromptSearch:
             scored.setdefault(dict(prompt)[self.slot], book.mean(prompt))
         pairs = [(self.task.texts[k], as_text(self.task.references[k])) for k in book.training]
         book.check(count * PROPOSAL_LENGTH, count)
-        wordings, cost = self.proposer.propose(
-            list(scored.items()), pairs, book.failures(best[0]), count, book.rng
-        )
-        book.pay(cost, count)
+        with book.counted():
+            wordings, cost = self.proposer.propose(
+                list(scored.items()), pairs, book.failures(best[0]), count, book.rng
+            )
+        book.cost += cost
         return wordings

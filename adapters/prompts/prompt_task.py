@@ -52,6 +52,9 @@ class PromptTask:
         InputError: If an argument breaks its rule, or the metric cannot score a right answer.
     """
 
+    steps = 1
+    """Answers that one text takes, about."""
+
     def __init__(
         self,
         chat: Chat,

@@ -290,3 +290,37 @@ def test_a_paired_test_sees_what_single_scores_hide():
     assert 0.35 < np.mean(ps) < 0.65
     with pytest.raises(InputError, match="as many scores of both"):
         paired_difference([1.0], [])
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+@pytest.mark.parametrize("budget", [{"max_cost": 0.1}, {"max_answers": 120}])
+def test_the_same_call_again_with_the_same_model_asks_nothing(server, make, folds, budget):
+    task = make(num_shown=2)
+    search = PromptSearch(task, Proposer(task.chat), folds=folds)
+    first = search.run(**budget, seed=0)
+    asked, paid = len(server.seen), task.chat.ledger.spent.cost
+    assert first.answers == asked
+    assert first.cost == pytest.approx(paid)
+    again = search.run(**budget, seed=0)
+    assert len(server.seen) == asked
+    assert task.chat.ledger.spent.cost == paid
+    for one in (first, again):
+        object.__setattr__(one, "seconds", 0.0)
+    assert again == first
+    unread = [task.chat.ledger.facts()[k] for k in ("unparsable", "cut_short", "no_content")]
+    assert unread == [0, 0, 0]
+
+
+def test_another_seed_costs_what_its_answers_cost_whoever_paid(make, tmp_path):
+    task = make(num_shown=2)
+    PromptSearch(task).run(max_answers=120, seed=0)
+    after = PromptSearch(task).run(max_answers=120, seed=1)
+    alone = PromptSearch(make(num_shown=2)).run(max_answers=120, seed=1)
+    assert (after.cost, after.answers, after.tried) == (alone.cost, alone.answers, alone.tried)
+    assert task.chat.ledger.spent.cost < 2 * after.cost
+
+
+def test_what_a_fold_leaves_is_for_the_next(server, make):
+    found = PromptSearch(make(num_shown=2), folds=4).run(max_answers=150, seed=0)
+    assert 120 < found.answers <= 150
+    assert found.answers == len(server.seen)
