@@ -80,3 +80,19 @@ def test_parts_in_another_order_and_batches_keep_their_gaps():
 
     stacked = zb.Problem(problem.space, Stacked(), problem.outer, name="stacked")
     assert zb.minimize(stacked, max_solves=30, dispatcher=zb.Batched()).loss < 1e-9
+
+
+def test_an_answer_that_underflows_to_the_smallest_number_is_there():
+    """It was taken for NaN, so that every solve near a sharp peak was invalid."""
+    places = np.linspace(0.0, 100.0, 200)
+
+    def peak(phi):
+        values = np.exp(-(((places - phi["middle"]) / phi["width"]) ** 2))
+        values[0], values[1] = 5e-324, 1e-310  # as from some widths
+        return values
+
+    space = zb.Space(middle=zb.Real(0, 100), width=zb.Log(0.01, 10))
+    problem = zb.Problem(space, peak, zb.SquaredError(peak({"middle": 80.0, "width": 2.0})))
+    found = zb.minimize(problem, initial={"middle": 78.0, "width": 3.0}, max_solves=25)
+    assert not found.failures
+    assert found.phi["middle"] == pytest.approx(80.0, abs=1e-3)

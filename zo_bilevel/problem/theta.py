@@ -22,8 +22,8 @@ WRONG_TYPE = "the inner solution must be a number, array, tensor, or dict of the
 
 
 UNMEASURED = 5e-324
-"""Stands for NaN where a target has no value: the smallest number there is, which nobody computes,
-kept in stores and told from answers that are there. `ThetaLayout.pack` gives NaN back."""
+"""Stands for NaN where a target has no value, kept in stores and told from answers that are there:
+the smallest number there is, which `flatten_theta` reads as 0. `ThetaLayout.pack` makes it NaN."""
 
 
 def is_labelled(part: Any) -> bool:  # noqa: ANN401 - the user's value
@@ -176,7 +176,7 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
         ((7,), ((2, 3), ()))
     """
     if type(theta) is np.ndarray and theta.dtype == np.float64 and theta.size:
-        return theta.flatten(), ThetaLayout((), (theta.shape,))
+        return _without_mark(theta.flatten()), ThetaLayout((), (theta.shape,))
     named = theta if isinstance(theta, Mapping) else {}
     for name in named:
         if not isinstance(name, str):
@@ -199,7 +199,13 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
         any(hasattr(part, "detach") for part in given),
         tuple(map(axis_labels, given)) if any(map(is_labelled, given)) else (),
     )
-    return flat.astype(np.float64, copy=False), layout
+    return _without_mark(flat.astype(np.float64, copy=False)), layout
+
+
+def _without_mark(flat: FloatArray) -> FloatArray:
+    """An answer that underflows as far as `UNMEASURED` is there all the same."""
+    flat[flat == UNMEASURED] = 0.0
+    return flat
 
 
 def _to_numpy(part: Any) -> NDArray[Any]:  # noqa: ANN401 - the user's value

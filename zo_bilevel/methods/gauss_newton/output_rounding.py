@@ -12,6 +12,8 @@ FINEST_UNIT = 1e-7
 """Share of the largest number below which a common unit of all is chance."""
 BINARY_ERROR = 4e-15
 """Relative error of a rounded number held in binary."""
+SMALLEST = 1e-290
+"""Numbers below it are as good as 0: those that underflow have lost their digits."""
 NUMBERS_THAT_TELL = 8
 """With so many numbers other than 0 one answer tells; fewer may be round by chance."""
 ROUNDING_DEVIATION = 1.0 / np.sqrt(12.0)
@@ -47,7 +49,8 @@ class OutputRounding:
         """Take in one answer; `theta`: shape `(m,)`, finite."""
         if self._is_fine:
             return
-        values = np.abs(theta[theta != 0.0])
+        values = np.abs(theta)
+        values = values[values >= SMALLEST]
         if self._last is None or not np.array_equal(self._last, theta):
             self._answers += 1 if values.size else 0
             self._last = theta
@@ -66,7 +69,8 @@ class OutputRounding:
         by_digits = 0.0
         if self._digits < MOST_DIGITS:
             places = np.floor(np.log10(values)) + 1.0 - self._digits
-            by_digits = float(np.sqrt(np.mean(10.0 ** (2.0 * places))))
+            top = float(places.max())
+            by_digits = 10.0**top * float(np.sqrt(np.mean(10.0 ** (2.0 * (places - top)))))
         # of one answer a common unit may be chance: a straight line at even distances has one
         is_told = self._answers > 1 or (
             self._unit > 0.0 and _digits(np.array([self._unit])) < MOST_DIGITS
