@@ -19,9 +19,7 @@ class Experiments:
 
     The runs are dispatched, and kept in a store, one by one: they run in parallel, and a rerun
     with one experiment more, or one changed, runs that one only. A budget counts a solve of all
-    experiments as one. Where an experiment fails, its part of theta is what the whole solves before
-    let expect; that never makes a point the result, and the result says how often it was. Where
-    all fail, or one before any solve had all, the solve fails.
+    experiments as one. Where an experiment fails, the solve fails, and its error says which.
 
     Args:
         conditions: By the experiments' names, the keyword arguments of its run.

@@ -7,15 +7,10 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
 from zo_bilevel.problem.experiments import Experiments, part_name
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point
-from zo_bilevel.support.arrays import FloatArray
-
-MOST_KNOWN = 50
-"""Newest whole solves that tell what a failed experiment would have given."""
 
 
 @final
@@ -30,15 +25,11 @@ class ExperimentParts:
         inner = problem.inner
         self._names = tuple(inner.conditions) if isinstance(inner, Experiments) else ()
         self.count = max(len(self._names), 1)
-        self._points: dict[int, FloatArray] = {}
-        self._whole: dict[int, list[Outcome]] = {}
-        self._known: list[tuple[float, FloatArray, list[Outcome]]] = []
 
     def split(self, places: Mapping[int, Point]) -> dict[int, Point]:
         """Points by the place of their job, for each experiment one."""
         if not self._names:
             return dict(places)
-        self._points |= {place: point.x for place, point in places.items()}
         return {
             place * self.count + index: dataclasses.replace(point, part=(name, index))
             for place, point in places.items()
@@ -49,45 +40,24 @@ class ExperimentParts:
         """Outcomes by place in the round, of those whose jobs were all answered."""
         if not self._names:
             return dict(found)
-        self._whole.clear()
         answers: dict[int, list[Outcome]] = {}
         for job in sorted(found):
             answers.setdefault(job // self.count, []).append(found[job])
         return {
-            place: self._joined(place, parts)
+            place: self._joined(parts)
             for place, parts in answers.items()
             if len(parts) == self.count
         }
 
-    def _joined(self, place: int, parts: list[Outcome]) -> Outcome:
+    def _joined(self, parts: list[Outcome]) -> Outcome:
+        """The whole solve; it fails where any of its experiments does."""
         seconds, cost = sum(part.seconds for part in parts), sum(part.cost for part in parts)
-        failed = [index for index, part in enumerate(parts) if part.status != "ok"]
-        said = "; ".join(
-            f"experiment {self._names[k]!r} {parts[k].status}: {parts[k].error}" for k in failed
-        )
-        if not failed:
-            self._whole[place] = parts
-        elif not self._known or len(failed) == len(parts):
-            status = parts[failed[0]].status
-            return Outcome(status, seconds=seconds, cost=cost, error=said)
-        else:
-            x = self._points[place]
-            parts = [self._expected(k, x) if k in failed else part for k, part in enumerate(parts)]
-        thetas = [part.theta for part in parts if part.theta is not None]
-        theta, worker = np.concatenate(thetas), parts[0].worker
-        return Outcome("ok", theta, self._layout(parts), seconds, cost, said, worker)
-
-    def _expected(self, index: int, x: FloatArray) -> Outcome:
-        """What a part would be: that of the best whole solve, and how others differ from it."""
-        whole = self._known
-        center = min(range(len(whole)), key=lambda k: whole[k][0])
-        like = whole[center][2][index]
-        thetas = [parts[index].theta for _, _, parts in whole]
-        if len(whole) == 1 or like.theta is None:
-            return like
-        points = np.array([point for _, point, _ in whole])
-        model = SmoothModel(points, np.array(thetas), center, FIRST_LENGTH)
-        return dataclasses.replace(like, theta=model.values(x - points[center]))
+        failed = [(name, p) for name, p in zip(self._names, parts, strict=True) if p.status != "ok"]
+        if failed:
+            said = "; ".join(f"experiment {n!r} {part.status}: {part.error}" for n, part in failed)
+            return Outcome(failed[0][1].status, seconds=seconds, cost=cost, error=said)
+        theta = np.concatenate([part.theta for part in parts if part.theta is not None])
+        return Outcome("ok", theta, self._layout(parts), seconds, cost, worker=parts[0].worker)
 
     def _layout(self, parts: list[Outcome]) -> ThetaLayout:
         named = [
@@ -117,10 +87,6 @@ class ExperimentParts:
             return dict(evaluations)
         found: dict[int, Evaluation] = {}
         for place, evaluation in evaluations.items():
-            if place in self._whole and evaluation.ok:
-                known = evaluation.loss, evaluation.point.x, self._whole[place]
-                self._known = [*self._known[1 - MOST_KNOWN :], known]
-            self._points.pop(place, None)
             first = place * self.count
             found[first] = evaluation
             rest = Evaluation(evaluation.point, "ok", None, math.inf, violation=math.inf)

@@ -48,7 +48,6 @@ class Ledger:
         self.cost = 0.0
         self.prices = Prices()
         self.failures: Counter[str] = Counter()
-        self.incomplete: list[str] = []
         self._best = BestSoFar()
         self.reserve = 0
         self.cost_reserve = 0.0
@@ -154,8 +153,6 @@ class Ledger:
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
-        elif evaluation.error:
-            self.incomplete.append(evaluation.error)
         if evaluation.ok and evaluation.point.role not in NEVER_BEST:
             self._best.see(evaluation)
         record = Record(
@@ -229,16 +226,6 @@ class Ledger:
         return (
             f"the search ended where solves fail: {failed} of the last {len(last)} did; there may "
             "be better points along that edge"
-        )
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What has to be said of the solves, in words."""
-        if not self.incomplete:
-            return ()
-        return (
-            f"at {len(self.incomplete)} of {self.solves} solves an experiment failed, and its part "
-            f"is what others let expect; the first: {self.incomplete[0]}",
         )
 
     def failure_reason(self, max_failure_rate: float) -> str:

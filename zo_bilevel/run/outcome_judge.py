@@ -49,8 +49,7 @@ class OutcomeJudge:
                 if derivative is not None and derivative.ndim == 2:
                     derivative = derivative[order]
             must_work = self.bound is None
-            status, fault, loss = self._verdict(point, theta, layout)
-            error = fault or outcome.error
+            status, error, loss = self._verdict(point, theta, layout)
             if status == "ok" and self.problem.feasible:
                 status, error, violation = self._violation(point, theta, layout, must_work)
         if status != "ok":

@@ -62,7 +62,7 @@ def result_of(
         history=tuple(ledger.history),
         x=chosen.point.x,
         memory=process_memory(),
-        warnings=(*filter(None, [moved]), *ledger.warnings, *warnings_of(fit, space, x)),
+        warnings=(*filter(None, [moved]), *warnings_of(fit, space, x)),
         space=space,
         objective=outer if isinstance(outer, SquaredError | RobustError) else None,
         slopes=None if fit is None else fit.slopes,

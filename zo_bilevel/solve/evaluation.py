@@ -138,7 +138,7 @@ class Evaluation:
         loss: Outer objective, or infinity unless ok.
         seconds: Wall-clock seconds of the solve.
         cost: What it cost.
-        error: What went wrong, in words; of a solve that is ok, which experiments failed.
+        error: What went wrong, in words.
         layout: Structure of the inner solution, or `None` unless ok.
         derivative: What the point's derivative computed, or `None` when it asked for none.
         violation: Of the constraint that is broken most, in its scale; 0 where all hold.
@@ -180,8 +180,7 @@ class Evaluation:
     @property
     def rank(self) -> tuple[float, float]:
         """What makes one solve better than another: the lower, feasible ones by their loss."""
-        broken = 0.0 if self.is_feasible else self.violation
-        return (math.inf if self.error else broken, self.loss)  # data of an experiment are missing
+        return (0.0 if self.is_feasible else self.violation, self.loss)
 
     @property
     def is_invalid(self) -> bool:
