@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import zo_bilevel as zb
+from zo_bilevel.methods.trust_region import mixed_search
 from zo_bilevel.methods.trust_region.features import Features
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
 from zo_bilevel.methods.trust_region.mixed_search import _compressed, _log_improvement
@@ -202,6 +203,68 @@ def test_a_small_space_is_solved_whole_and_no_setting_twice():
     assert result.stop_reason == ("converged: every setting of the integers and choices is solved")
     assert len(seen) == len(set(seen)) == 15
     assert result.loss == 0.0
+
+
+SMALL = {
+    "choice": zb.Space(a=zb.Choice(list("abcde"))),
+    "two": zb.Space(a=zb.Choice(list("ab"))),
+    "integer": zb.Space(a=zb.Integer(-2, 2)),
+    "2x2": zb.Space(a=zb.Choice(list("ab")), b=zb.Integer(0, 1)),
+    "3x3": zb.Space(a=zb.Choice(list("abc")), b=zb.Integer(7, 9)),
+    "2x2x2": zb.Space(a=zb.Integer(0, 1, shape=(2,)), b=zb.Choice([True, False])),
+}
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("space", SMALL.values(), ids=SMALL.keys())
+def test_every_setting_of_a_small_space_is_solved_once(space, width):
+    """Repeats counted as settings, and the run said of half of them that they were all."""
+    settings = round(Features(space).settings)
+    table, asked = {}, []
+
+    def loss(phi):
+        asked.append(repr(phi))
+        return table.setdefault(repr(phi), float(draws.uniform(0.2, 0.9)))
+
+    for seed in range(10):
+        table.clear(), asked.clear()
+        draws = np.random.default_rng(seed)
+        problem = zb.Problem(space, loss)
+        result = zb.minimize(problem, max_solves=60, seed=seed, round_width=width)
+        assert len(asked) == len(table) == result.solves == settings
+        assert repr(dict(result.phi)) == min(table, key=lambda phi: table[phi])
+        assert result.stop_reason.endswith("every setting of the integers and choices is solved")
+
+
+def test_a_budget_for_every_setting_solves_every_setting(monkeypatch):
+    """Settings were forgotten that the model is not fitted to, and few gave up for all."""
+    monkeypatch.setattr(mixed_search, "MOST_POINTS", 20)
+    monkeypatch.setattr(mixed_search, "MOST_STALLS", 2)
+    asked = []
+
+    def loss(phi):
+        asked.append((phi["a"], phi["b"]))
+        return float(len(asked))
+
+    problem = zb.Problem(zb.Space(a=zb.Choice(list(range(8))), b=zb.Integer(0, 8)), loss)
+    zb.minimize(problem, max_solves=72, round_width=5)
+    assert len(asked) == len(set(asked)) == 72
+    result = zb.minimize(problem, max_solves=71)
+    assert "no better setting was found in 2 looks elsewhere" in result.stop_reason
+
+
+def test_settings_that_failed_are_not_called_solved():
+    def loss(phi):
+        return float("abcd".index(phi["c"])) if phi["c"] in "cd" else math.nan
+
+    space, end = zb.Space(c=zb.Choice(list("abcd"))), "choices is solved, but for 2 that "
+    result = zb.minimize(zb.Problem(space, loss), initial={"c": "d"}, max_solves=30)
+    assert (result.phi["c"], result.solves) == ("c", 4)
+    assert result.stop_reason.endswith(f"{end}failed")
+    problem = zb.Problem(space, loss, constraints=[lambda phi: float(phi["c"] in "ab")])
+    result = zb.minimize(problem, initial={"c": "d"}, max_solves=30)
+    assert (result.phi["c"], result.solves) == ("c", 2)
+    assert result.stop_reason.endswith(f"{end}failed or are forbidden")
 
 
 def test_settings_that_fail_are_left_out():

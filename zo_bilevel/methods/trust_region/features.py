@@ -1,5 +1,7 @@
 """Mixed settings as rows of features, scaled numbers and indices of options; and draws of them."""
 
+import itertools
+from collections.abc import Collection, Iterable
 from typing import final
 
 import numpy as np
@@ -94,6 +96,12 @@ class Features:
         )
         return self._snapped(moved)
 
+    def first_rows(self, count: int) -> FloatArray:
+        """Up to so many rows of a finite space in order, shape `(<= count, d)`."""
+        levels = (range(min(int(many), count)) for many in self._levels)
+        index = np.array(list(itertools.islice(itertools.product(*levels), count)), dtype=float)
+        return np.where(self.is_option, index, self._on_level(index))
+
     def _options(self, count: int, rng: np.random.Generator) -> FloatArray:
         levels = self._levels[self.is_option]
         return np.asarray(np.floor(rng.random((count, len(levels))) * levels))
@@ -104,8 +112,12 @@ class Features:
         levels = np.where(self.is_option, 0, self._levels)
         index = np.floor((rows / (2 * HALF_RANGE) + 0.5) * levels)
         index = np.clip(index, 0, np.maximum(levels - 1, 0))
-        on_level = ((index + 0.5) / np.maximum(levels, 1) - 0.5) * 2 * HALF_RANGE
-        return np.asarray(np.where(levels > 0, on_level, rows))
+        return np.where(levels > 0, self._on_level(index), rows)
+
+    def _on_level(self, index: FloatArray) -> FloatArray:
+        """Scaled numbers of integers, counted from 0."""
+        levels = np.maximum(self._levels, 1)
+        return np.asarray(((index + 0.5) / levels - 0.5) * 2 * HALF_RANGE)
 
 
 @final
@@ -128,6 +140,24 @@ class Candidates:
         picked = np.minimum(self._rng.geometric(0.4, MOVED_SETTINGS) - 1, len(parents) - 1)
         fresh = self._features.draw(FRESH_SETTINGS, self._rng)
         return np.vstack([self.moves(parents[picked]), fresh])
+
+    def unsolved(
+        self, rows: Iterable[FloatArray], solved: Collection[bytes], wanted: int = 1
+    ) -> list[FloatArray]:
+        """Those of some rows that are not solved; with others, at random, if fewer than wanted.
+
+        Args:
+            rows: Each of shape `(d,)`.
+            solved: The bytes of rows.
+            wanted: How many; only a space whose settings are nearly all solved has fewer.
+        """
+        fresh = [row for row in rows if row.tobytes() not in solved]
+        if len(fresh) < wanted and np.isfinite(self._features.settings):
+            known = {row.tobytes() for row in fresh}.union(solved)
+            others = self._features.first_rows(len(known) + FRESH_SETTINGS)
+            left = [row for row in others if row.tobytes() not in known]
+            fresh += [left[k] for k in self._rng.permutation(len(left))]
+        return fresh
 
     def moves(self, rows: FloatArray) -> FloatArray:
         """One move from each row."""

@@ -29,6 +29,8 @@ MOVES_A_SETTING = 12
 """From each of the best settings, when candidates are narrowed down."""
 MOST_STALLS = 12
 """Stalls in a row, without any gain, after which the search ends."""
+MOST_LISTED = 1000
+"""Settings that are all solved, whatever they gain, where solves are not limited."""
 
 
 @final
@@ -43,20 +45,23 @@ class MixedSearch:
         self._model = MixedModel(self._features.is_option, is_noisy=False)
         self._rows = [self._features.row(first.point.x)]
         self._losses = [first.loss]
+        self._solved = {self._rows[0].tobytes()}
         self._idle = self._stalls = 0
         self._descended: dict[bytes, float] = {}
 
     def rounds(self) -> Rounds:
         """Rounds until every setting is solved, or nothing is gained for long."""
-        search = self._search
-        points = self._candidates.first(search.max_solves, search.round_width)
-        while True:
+        search, settings = self._search, self._features.settings
+        drawn = self._candidates.first(search.max_solves, search.round_width)
+        distinct = {row.tobytes(): row for row in drawn}.values()
+        points = self._candidates.unsolved(distinct, self._solved, len(drawn))[: len(drawn)]
+        while points:
             self._learn((yield [search.point(self._features.point(row)) for row in points]))
-            if len(self._losses) >= self._features.settings:
-                return "converged: every setting of the integers and choices is solved"
+            if len(self._solved) >= settings:
+                break
             if self._idle > IDLE_SOLVES + IDLE_SOLVES_A_FEATURE * self._features.size:
                 self._idle, self._stalls = 0, self._stalls + 1
-                if self._stalls > MOST_STALLS:
+                if self._stalls > MOST_STALLS and settings > (search.max_solves or MOST_LISTED):
                     return f"no better setting was found in {MOST_STALLS} looks elsewhere"
                 descent = self._descent()
                 if descent is not None:
@@ -64,6 +69,10 @@ class MixedSearch:
                     yield from local.rounds()
                     self._learn_descent(part)
             points = self._propose()
+        unusable = len(self._losses) - int(np.isfinite(self._losses).sum())
+        why = "failed or are forbidden" if search.problem.feasible else "failed"
+        but = f", but for {unusable} that {why}" if unusable else ""
+        return f"converged: every setting of the integers and choices is solved{but}"
 
     # ---- learning
 
@@ -71,6 +80,7 @@ class MixedSearch:
         self._idle += len(evaluations)
         for evaluation in evaluations:
             self._rows.append(self._features.row(evaluation.point.x))
+            self._solved.add(self._rows[-1].tobytes())
             self._losses.append(evaluation.loss if evaluation.ok else np.inf)
             if evaluation.ok and evaluation.loss < self._best.loss:
                 self._best, self._idle, self._stalls = evaluation, 0, 0
@@ -97,26 +107,37 @@ class MixedSearch:
 
     # ---- the next round
 
-    def _propose(self) -> FloatArray:
+    def _propose(self) -> list[FloatArray]:
+        """Unsolved rows, as many as a round has places, or as there are left."""
+        width = self._search.round_width
+        if self._stalls > MOST_STALLS:  # the model has nothing more to say of those left
+            return self._candidates.unsolved([], self._solved, width)[:width]
         rows, losses = self._data()
         self._model.learn(rows, losses)
-        chosen = [self._most_promising(rows, losses)]
-        while len(chosen) < self._search.round_width:
+        chosen: list[FloatArray] = []
+        solved = self._solved.copy()
+        while (row := self._most_promising(rows, losses, solved)) is not None:
+            chosen.append(row)
+            if len(chosen) == width:
+                break
+            solved.add(row.tobytes())
             # what the model expects there stands in for the loss of a solve under way
-            believed = self._model.predict(chosen[-1][None])[0]
-            rows, losses = np.vstack([rows, chosen[-1]]), np.append(losses, believed)
+            believed = self._model.predict(row[None])[0]
+            rows, losses = np.vstack([rows, row]), np.append(losses, believed)
             self._model.learn(rows, losses)
-            chosen.append(self._most_promising(rows, losses))
-        return np.array(chosen)
+        return chosen
 
-    def _most_promising(self, rows: FloatArray, losses: FloatArray) -> FloatArray:
-        """The unsolved row of highest expected improvement."""
-        known = {row.tobytes() for row in rows}
+    def _most_promising(
+        self, rows: FloatArray, losses: FloatArray, solved: set[bytes]
+    ) -> FloatArray | None:
+        """The unsolved row of highest expected improvement, if any is left."""
         best = float(losses.min())
         found = self._candidates.around(rows, np.argsort(losses, kind="stable"))
         for left in range(NARROWING_ROUNDS, -1, -1):
-            fresh = np.array([row.tobytes() not in known for row in found])
-            found = found[fresh] if fresh.any() else found
+            fresh = self._candidates.unsolved(found, solved)
+            if not fresh:
+                return None
+            found = np.array(fresh)
             mean, deviation = self._model.predict(found)
             order = np.argsort(-_log_improvement(best - mean, deviation), kind="stable")
             found = found[order[:PARENTS]]
