@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -73,13 +73,16 @@ class Chat(ABC):
         """Answer requests; `remember(place, answer)` is called as each answer comes.
 
         Raises:
-            SolveError: If one has no answer; its `cost` is what that one may have cost.
+            SolveError: If one has no answer; its `cost` is what that one may have cost, its
+                `place` which one it is.
         """
 
     def ask_all(
         self, conversations: Sequence[Sequence[Message]], seed: int | None = None
     ) -> list[Answer]:
         """Answer conversations; `SolveError` if one has no answer; its `cost` was paid for all.
+
+        Its `place` is the number of that conversation, where it is known.
 
         Args:
             conversations: The messages of each.
@@ -111,8 +114,7 @@ class Chat(ABC):
             try:
                 self._answers([bodies[place] for place in todo], remember)
             except Exception as error:
-                paid = math.fsum(answer.cost for answer in found.values())
-                error.cost = getattr(error, "cost", 0.0) + paid  # type: ignore[attr-defined]
+                _tell(error, found.values(), todo)
                 raise
         for place, key in enumerate(keys):
             if place not in found:  # the same request twice in one call
@@ -159,3 +161,10 @@ class Chat(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back connections."""
+
+
+def _tell(error: Any, answers: Iterable[Answer], todo: Sequence[int]) -> None:  # noqa: ANN401
+    """Let an error tell what was paid in all, and which conversation has no answer."""
+    error.cost = getattr(error, "cost", 0.0) + math.fsum(answer.cost for answer in answers)
+    if (place := getattr(error, "place", None)) is not None:
+        error.place = todo[place]

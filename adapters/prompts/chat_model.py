@@ -111,6 +111,7 @@ class ChatModel(Chat):
                 remember(place, self.client.ask(bodies[place], self.ledger))
             except Exception as error:  # noqa: BLE001 - what was paid for the others must be told
                 failed.set()
+                error.place = place  # type: ignore[attr-defined]
                 return error
             return None
 
@@ -120,6 +121,7 @@ class ChatModel(Chat):
             first = errors[0]
             error = type(first)(f"{self.url} {first}") if isinstance(first, SolveError) else first
             error.cost = sum(getattr(e, "cost", 0.0) for e in errors)  # type: ignore[attr-defined]
+            error.place = first.place  # type: ignore[attr-defined]
             raise error
 
     def close(self) -> None:

@@ -269,3 +269,27 @@ def test_the_share_of_answers_that_cannot_be_read_stands_beside_the_scores(serve
     (row,) = json.loads(answer.stdout)["rows"]
     assert row["unread"]["no prompt"] == 1.0
     assert row["unread"]["hand-written"] == row["unread"]["found"] == 0.0
+
+
+def test_an_example_without_an_answer_costs_the_row_of_its_prompt_alone(server, command):
+    def model(body):  # the plain prompt, to a held-out text
+        if body["messages"][0]["role"] == "user" and "1950" in body["messages"][0]["content"]:
+            return 500, {"error": "broken"}
+        return years(body)
+
+    server.model = model
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    text = text.partition("[proposer]")[0].replace(
+        "max_tokens = 16", "max_tokens = 16\nretries = 0"
+    )
+    first = command("--json", "--seeds", "4", text=text)
+    assert first.exit_code == 1, first.output
+    rows = json.loads(first.stdout)["rows"]
+    assert len(rows) == 4
+    (lost, *_) = [row for row in rows if row["fault"]]
+    assert set(lost["scores"]) == {"hand-written", "hand-written with form", "found"}
+    assert set(lost["gains"]) == set(lost["scores"])
+    said = " ".join(command("--seed", str(lost["seed"]), text=text).output.split())
+    assert "hand-written with form 0." in said
+    for words in ("Not scored: 'no prompt' at example ", "1950", "status 500"):
+        assert words in said

@@ -25,7 +25,7 @@ from zo_bilevel.cli.prompt_settings import (
 )
 from zo_bilevel.methods.base import Method
 from zo_bilevel.run.loop import minimize
-from zo_bilevel.support.errors import InnerSolverError, InputError, SolveError
+from zo_bilevel.support.errors import InnerSolverError, InputError, SolveError, StopRunError
 from zo_bilevel.tasks.prompt_data import Texts
 from zo_bilevel.tasks.scoring import PairedDifference, Score, paired_difference, score_values
 
@@ -48,7 +48,8 @@ class ServiceRow:
             the answers, of what each baseline found with as many answers, and of the one found.
         gains: Each minus the hand-written one, on the same examples.
         unread: Share of the held-out answers under each that cannot be read.
-        fault: Why there are no scores; empty where there are.
+        fault: Which prompts have no score, at which example, and why; empty where all have.
+        is_over: Whether no further seed can be searched: a limit, or the service is gone.
     """
 
     seed: int
@@ -57,6 +58,7 @@ class ServiceRow:
     gains: dict[str, PairedDifference]
     unread: dict[str, float]
     fault: str = ""
+    is_over: bool = False
 
 
 @final
@@ -128,16 +130,23 @@ class ServiceBench:
         for name, method in self.options["baselines"].items():
             phis[name] = self._baseline(task, method, found, seed)
         values, unread = {}, {}
+        faults: list[str] = []
+        is_over = False
         for name, phi in {**phis, BEST: found.phi}.items():
             try:
                 answers = self.chat.ask_all(_conversations(task, phi, held_out), seed=0)
                 scored = task.scores(held_out.texts, held_out.labels, answers)
             except SolveError as error:  # what was searched for is there, and paid
-                return task, ServiceRow(seed, found, {}, {}, {}, str(error))
+                faults.append(_unscored(name, held_out, error))
+                if is_over := isinstance(error, StopRunError):
+                    break
+                continue
             values[name], unread[name] = scored[0], scored[2]
         scores = {name: score_values(value) for name, value in values.items()}
-        gains = {name: paired_difference(v, values[START]) for name, v in values.items()}
-        return task, ServiceRow(seed, found, scores, gains, unread)
+        base = values.get(START)
+        pairs = {} if base is None else {name: (value, base) for name, value in values.items()}
+        gains = {name: paired_difference(*pair) for name, pair in pairs.items()}
+        return task, ServiceRow(seed, found, scores, gains, unread, "; ".join(faults), is_over)
 
     def _limits(self) -> dict[str, Any]:
         limits = {name: self.settings.get(name) for name in ("max_cost", "max_answers")}
@@ -204,9 +213,10 @@ class ServiceBench:
                 if not rows:
                     raise
                 return rows, f"seed {seed} was not searched: {error}"
-            if fault := rows[-1][1].fault:
-                return rows, f"not scored on held-out examples: {fault}"
-        return rows, ""
+            if rows[-1][1].is_over:
+                break
+        faults = [f"seed {row.seed}: {row.fault}" for _, row in rows if row.fault]
+        return rows, f"not scored on held-out examples: {'; '.join(faults)}" if faults else ""
 
     def _baseline(
         self, task: PromptTask, method: Method, found: FoundPrompt, seed: int
@@ -234,6 +244,13 @@ class ServiceBench:
             if chat is not None and chat.ledger not in found.values():
                 found[name] = chat.ledger
         return found
+
+
+def _unscored(name: str, texts: Texts, error: SolveError) -> str:
+    """Which prompt, at which example where that is known, and why."""
+    place = getattr(error, "place", None)
+    where = "" if place is None else f" at example {place} ({texts.texts[place][:60]!r})"
+    return f"{name!r}{where}: {error}"
 
 
 def _conversations(

@@ -49,7 +49,7 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
         rows, fault = bench.run_all(seeds)
     task, best = max(rows, key=lambda row: row[1].found.score)
     bills = bench.bills(task)
-    grids, scored = [_table(bench, row) for _, row in rows], [row for _, row in rows if row.scores]
+    grids, scored = [_table(bench, row) for _, row in rows], [r for _, r in rows if not r.fault]
     if len(scored) > 1:
         grids.append(_medians(scored))
     more = (*grids[-1].notes, *_better(scored), *_paid(bills, in_store=bool(options["store"])))
@@ -127,7 +127,7 @@ def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
         (
             name,
             f"{score.value:.3f} ({score.lower:.3f} to {score.upper:.3f})",
-            "-" if name == START else _gain(row.gains[name]),
+            "-" if name == START or START not in row.scores else _gain(row.gains[name]),
             f"{row.unread[name]:.2f}",
         )
         for name, score in row.scores.items()
@@ -135,6 +135,7 @@ def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
     notes = (
         "Scores of examples that no search has seen; p by random changes of sign.",
         *[f"Form, told from the examples tuned on: {bench.form}"] * (FORM in row.scores),
+        *[f"Not scored: {row.fault}."] * bool(row.fault),
         f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
         f"{row.found.stop_reason}.",
     )
