@@ -51,3 +51,25 @@ def test_the_default_slides_along_an_edge_of_failures_to_the_least_loss(is_scala
     )
     first = result.history[0].loss
     assert result.loss - least < 1e-4 * first
+
+
+def test_a_search_that_slid_along_an_edge_and_ends_at_it_has_not_converged():
+    """It said so at a loss 1.9 times the lowest on the edge: 4 of its last 10 solves failed."""
+    times = np.linspace(0, 5, 25)
+    rng = np.random.default_rng(0)
+    normal, share = rng.normal(size=2), rng.uniform(0.1, 0.5)
+
+    def cool(phi):
+        return phi["s"] * (4.0 + 86.0 * np.exp(-phi["r"] * times))
+
+    def failing(phi):
+        away = np.array([np.log(phi["r"] / 0.3), phi["s"] - 1.1])
+        if normal @ away + 0.5 * share * np.abs(normal).sum() > 0:
+            raise RuntimeError("no convergence")
+        return cool(phi)
+
+    start = {"r": float(np.exp(rng.uniform(np.log(0.02), np.log(2)))), "s": rng.uniform(0.3, 2.9)}
+    space = zb.Space(r=zb.Log(0.01, 3), s=zb.Real(0.2, 3))
+    problem = zb.Problem(space, failing, zb.SquaredError(cool({"r": 0.3, "s": 1.1})))
+    found = zb.minimize(problem, initial=start, max_solves=100)
+    assert "the search ended where solves fail" in found.stop_reason

@@ -349,6 +349,7 @@ class TestReasons:
         assert (books.believed(claim) == claim) is is_believed
         if not is_believed:
             assert "solves fail: 5 of the last 10" in books.believed(claim)
+        assert "4 of the last" in books.believed(claim, has_slid=True) or not is_believed
 
     def test_a_mistake_of_the_user_ends_the_run_at_once(self):
         books = ledger()

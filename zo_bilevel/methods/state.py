@@ -70,6 +70,7 @@ class Notes:
         last_ok: Whether each of the last ten solves was ok.
         unseen: Differences that changed nothing at the best point, where a search ended with loss
             left: it does not know that it has converged.
+        has_slid: Whether the search has gone on along an edge of failures.
         returns: Restarts that came back to the lowest minimum.
         minima: Found from several starts, the best first.
     """
@@ -80,6 +81,7 @@ class Notes:
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0
+    has_slid: bool = False
     returns: int = 0
     minima: tuple[Minimum, ...] = ()
     last_ok: deque[bool] = field(default_factory=lambda: deque(maxlen=LAST_SOLVES))

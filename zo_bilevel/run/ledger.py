@@ -217,11 +217,18 @@ class Ledger:
         if stop is not None:
             raise stop
 
-    def believed(self, reason: str) -> str:
-        """The method's reason, unless it claims to have converged where solves failed."""
+    def believed(self, reason: str, *, has_slid: bool = False) -> str:
+        """The method's reason, unless it claims to have converged where solves failed.
+
+        Args:
+            reason: Of the method.
+            has_slid: Whether it went along an edge of failures; then one of the last solves that
+                failed is enough, else it takes half of them.
+        """
         last = self.history[-LAST_SOLVES:]
         failed = sum(record.status != "ok" for record in last)
-        if not reason.startswith("converged: nothing left") or 2 * failed < len(last):
+        is_at_edge = failed > 0 if has_slid else 2 * failed >= len(last)
+        if not reason.startswith("converged: nothing left") or not is_at_edge:
             return reason
         return (
             f"the search ended where solves fail: {failed} of the last {len(last)} did; there may "

@@ -267,4 +267,4 @@ def _loop(
             evaluations += part
         state = method.tell(state, evaluations)
     reason = state.stop_reason or "the method stopped and gave no reason"
-    return state.notes.finished or ledger.believed(reason)
+    return state.notes.finished or ledger.believed(reason, has_slid=state.notes.has_slid)

@@ -37,6 +37,7 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
             probing.refuse_stillness()
         restarts.remember(search.model.center)
         if search.is_at_edge and may_restart:
+            notes.has_slid = True
             sliding = ConstrainedSearch(probing.search, probing.best, is_vector=True)
             yield from whole(probing.search, sliding.rounds())
             break

@@ -102,6 +102,7 @@ class ContinuousSearch:
                     yield from whole(self._search, local.rounds())
         except EdgeError:
             if not self._part.is_noisy:
+                self._search.notes.has_slid = True
                 sliding = ConstrainedSearch(self._search, self.best, is_vector=False)
                 yield from whole(self._search, sliding.rounds())
         return "converged: nothing left to gain within the bounds"
