@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
 from zo_bilevel.adapters.prompts.metrics import mean_loss
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
-from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.solve.dispatch.base import WithCost
 from zo_bilevel.support.errors import InputError, StopRunError, described
 from zo_bilevel.support.packages import import_optional
 
@@ -37,9 +40,14 @@ class DSPyProgram:
         num_demos: Examples that each predictor may show, >= 0. Their fields must be those of the
             predictor, or hold them.
         lm: A `dspy.LM` to run with; default the configured one.
+        prices: From names of models, as DSPy has them, to the prices of a million tokens read and
+            written: then a solve costs what the tokens of its answers cost, by the server's own
+            count. What DSPy has in its cache costs nothing; a call without an answer is not known
+            of. Without prices the cost of a run is told as 0, and a warning says that it is not
+            known.
 
     Raises:
-        InputError: If a predictor is not there, or there is nothing to tune.
+        InputError: If a price breaks its rule, a predictor is not there, or nothing is to tune.
         MissingPackageError: If dspy is not installed.
     """
 
@@ -52,10 +60,14 @@ class DSPyProgram:
         *,
         num_demos: int = 0,
         lm: Any = None,  # noqa: ANN401 - a dspy.LM
+        prices: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._dspy = import_optional("dspy", "DSPyProgram", "dspy")
         self.original, self.examples, self.metric, self.lm = program, list(examples), metric, lm
         self.num_demos = num_demos
+        models = prices or {}
+        self._ledgers = {name: ChatLedger(name, models, 0, None) for name in models}
+        self._has_warned = False
         own = {name: part.signature.instructions for name, part in program.named_predictors()}
         for name in instructions:
             if name not in own:
@@ -156,14 +168,15 @@ class DSPyProgram:
                 chosen[place] = known[text]
         return chosen
 
-    def __call__(self, phi: Mapping[str, Any]) -> FloatArray:
-        """1 - metric of each example.
+    def __call__(self, phi: Mapping[str, Any]) -> WithCost:
+        """1 - metric of each example, and what the answers cost.
 
         Raises:
             StopRunError: If the metric raises or gives no finite number, with the example.
         """
         program, losses = self.program(phi), []
-        with self._dspy.context(lm=self.lm) if self.lm is not None else self._dspy.context():
+        given = {} if self.lm is None else {"lm": self.lm}
+        with self._dspy.context(**given), self._dspy.track_usage() as tracker:
             for place, example in enumerate(self.examples):
                 prediction = program(**example.inputs())
                 try:
@@ -174,7 +187,30 @@ class DSPyProgram:
                     ) from error
                 if not np.isfinite(losses[-1]):
                     raise StopRunError(f"the metric gave {losses[-1]} for example {place}")
-        return np.array(losses)
+        return WithCost(np.array(losses), self._cost(tracker.usage_data))
+
+    def _cost(self, usage: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+        """What answers cost by their tokens; 0, with a warning, where that is not known."""
+        costs: list[float] = []
+        for model, counts in usage.items():
+            ledger = self._ledgers.get(model)
+            if ledger is None:
+                self._warn(model)
+                continue
+            tokens = [
+                [int(c.get(f"{n}_tokens") or 0) for n in ("prompt", "completion")] for c in counts
+            ]
+            costs += [ledger.cost_of(read, written) for read, written in tokens]
+        return math.fsum(costs)
+
+    def _warn(self, model: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"what {model} costs is not known, and told as 0: give DSPyProgram prices="
+                f"{{{model!r}: (per million tokens read, written)}}",
+                stacklevel=2,
+            )
 
 
 def _plain(name: str) -> str:

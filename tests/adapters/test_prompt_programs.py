@@ -127,10 +127,20 @@ def test_a_dspy_program_is_read_tuned_and_written(server, tmp_path):
     arguments = (original, {"self": ["Only the year, please."]}, examples, exact)
     task = DSPyProgram(*arguments, num_demos=1, lm=lm)
     assert task.start == {"self_instructions": "Find the year.", "self_demo_1": -1}
-    assert task(task.start).tolist()[1:] == [1.0] * 3
-    assert task({"self_instructions": "Find the year.", "self_demo_1": 0}).tolist() == [0.0] * 4
+    assert task(task.start).theta.tolist()[1:] == [1.0] * 3
+    assert (
+        task({"self_instructions": "Find the year.", "self_demo_1": 0}).theta.tolist() == [0.0] * 4
+    )
     result = zb.minimize(task.problem(), max_solves=10, initial=task.start, seed=0)
     assert result.loss == 0.0
+    with pytest.warns(UserWarning, match="what openai/tiny costs is not known, and told as 0"):
+        DSPyProgram(*arguments, num_demos=1, lm=lm)(task.start)
+    priced = DSPyProgram(*arguments, num_demos=1, lm=lm, prices={"openai/tiny": (2.0, 10.0)})
+    before = (server.prompt_tokens, server.completion_tokens)
+    cost = zb.minimize(priced.problem(), max_solves=4, initial=task.start, seed=0).cost
+    read, written = server.prompt_tokens - before[0], server.completion_tokens - before[1]
+    assert cost == pytest.approx((2.0 * read + 10.0 * written) / 1e6)
+    assert cost > 0.0
     tuned = task.program(result.phi)
     tuned.save(str(tmp_path / "tuned.json"))
     again = dspy.Predict("question -> answer")
