@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -193,3 +195,34 @@ def test_settings_are_raced_on_few_examples_and_the_best_is_judged_on_all(width)
     times = [asked.count((option, 4)) for option in range(12)]
     assert times[7] == max(times) > 3 * np.median(times)
     assert result.loss == result.history[-1].loss  # on all examples, drawn afresh
+
+
+def wordings(interrupt_at=0):
+    asked = []
+
+    def ask(phi, *, seed):
+        asked.append(phi["examples"])
+        if len(asked) == interrupt_at:
+            raise KeyboardInterrupt
+        wrong = {"plain": 0.8, "steps": 0.1, "odd": 0.7}[phi["w"]]
+        draws = np.random.default_rng(seed).random(phi["examples"])
+        return zb.WithCost(float(np.mean(draws < wrong)), phi["examples"])
+
+    space = zb.Space(w=zb.Choice(["plain", "steps", "odd"]))
+    return zb.Problem(space, ask, fidelity=zb.Fidelity("examples", 4, 64))
+
+
+@pytest.mark.parametrize("limit", [{"max_cost": 200}, {"max_cost": 320}, {"max_solves": 9}])
+def test_draws_leave_enough_to_judge_what_they_recommend(limit):
+    """The start was reported, though cheap draws had shown a better setting."""
+    result = zb.minimize(wordings(), initial={"w": "plain"}, **limit)
+    assert result.history[-1].role == "confirm"
+    assert result.phi["w"] != "plain"
+    assert result.cost <= limit.get("max_cost", math.inf)
+
+
+def test_a_recommendation_that_no_full_solve_judged_is_told():
+    result = zb.minimize(wordings(30), initial={"w": "plain"}, max_cost=640)
+    assert result.phi["w"] == "plain"
+    end = "; cheap solves recommend w=steps, which no full solve has confirmed"
+    assert result.stop_reason.endswith(end)

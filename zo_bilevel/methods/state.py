@@ -65,6 +65,8 @@ class Notes:
         noisy: Whether the method found solves to be noisy.
         certainty: Probability that the recommended setting is the best of all solved, as far as
             the method knows.
+        full_price: Of the full solve that a recommendation of cheap ones is to be judged by, 0
+            where solves are not cheap ones.
         finished: Why a rule of `StopRules` ends the run, in words.
         slopes: Around the best point, of methods that model the inner solution, once they end.
         last_ok: Whether each of the last ten solves was ok.
@@ -78,6 +80,7 @@ class Notes:
     recommended: FloatArray | None = None
     noisy: bool = False
     certainty: float | None = None
+    full_price: float = 0.0
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0

@@ -52,7 +52,7 @@ def asynchronous_loop(
             check_asked(points, evaluator.problem.space.size)
             waiting += points
             if evaluator.solve.with_seed or state.notes.noisy:
-                keep_back(ledger)
+                keep_back(ledger, state.notes.full_price)
             running.start(waiting, ledger)
             if not running.points:
                 return ledger.spent_reason() if waiting else _reason(method, state)

@@ -42,8 +42,13 @@ class Verdict:
     standard_error: float | None = None
 
 
-def keep_back(ledger: Ledger) -> int:
+def keep_back(ledger: Ledger, full_price: float = 0.0) -> int:
     """Set aside a tenth of the budget, at most 8 solves or their price.
+
+    Args:
+        ledger: Of the run.
+        full_price: Set aside in any case, as long as there is as much, and one solve with it: of
+            the full solve that shall judge what cheap ones recommend.
 
     Returns:
         How many solves that is; as many as are wanted where solves are not limited.
@@ -51,9 +56,11 @@ def keep_back(ledger: Ledger) -> int:
     solves, cost = ledger.budget.max_solves, ledger.budget.max_cost
     if cost is not None:
         ledger.cost_reserve = min(MOST_SOLVES * ledger.prices.highest, CONFIRMING_SHARE * cost)
+        if full_price <= cost - ledger.cost:
+            ledger.cost_reserve = max(ledger.cost_reserve, full_price)
     if solves is None:
         return MOST_SOLVES
-    ledger.reserve = min(MOST_SOLVES, int(CONFIRMING_SHARE * solves))
+    ledger.reserve = max(min(MOST_SOLVES, int(CONFIRMING_SHARE * solves)), int(full_price > 0.0))
     return ledger.reserve
 
 
@@ -80,7 +87,7 @@ def confirm(
     candidates = [best.point.x]
     if notes.recommended is not None and not np.array_equal(notes.recommended, best.point.x):
         candidates.append(notes.recommended)
-    wanted = keep_back(ledger)
+    wanted = keep_back(ledger, notes.full_price)
     ledger.reserve, ledger.cost_reserve = 0, 0.0
     repeats = ledger.room(wanted) // len(candidates)
     if repeats < 1 and ledger.room(1):  # enough for one: for what rests on more than luck

@@ -247,7 +247,7 @@ def _loop(
     while not state.notes.finished and (points := method.ask(state)):
         check_asked(points, evaluator.problem.space.size)
         if evaluator.solve.with_seed or state.notes.noisy:
-            keep_back(ledger)
+            keep_back(ledger, state.notes.full_price)
         evaluations: list[Evaluation] = []
         while len(evaluations) < len(points):  # in parts, as far as prices are known
             first = len(evaluations)

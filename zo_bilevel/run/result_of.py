@@ -12,6 +12,7 @@ from zo_bilevel.run.final_point import Verdict
 from zo_bilevel.run.fit import linearised, warnings_of
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
+from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError
 from zo_bilevel.support.memory import process_memory
@@ -55,7 +56,7 @@ def result_of(
         rounds=ledger.rounds,
         seconds=ledger.seconds,
         cost=ledger.cost,
-        stop_reason=reason + _certainty(notes, verdict),
+        stop_reason=reason + _certainty(notes, verdict) + _unconfirmed(notes, chosen, problem),
         method=method.name,
         seed=seed,
         failures=dict(ledger.failures),
@@ -70,6 +71,15 @@ def result_of(
         minima=notes.minima,
         parts=evaluator.bound.parts(chosen.theta, x) if chosen.theta is not None else {},
     )
+
+
+def _unconfirmed(notes: Notes, chosen: Evaluation, problem: Problem) -> str:
+    """What cheap solves recommend and no full one has judged, in words."""
+    at = notes.recommended
+    if not notes.full_price or at is None or np.array_equal(chosen.point.x, at):
+        return ""
+    values = ", ".join(f"{name}={value}" for name, value in problem.space.decode(at).items())
+    return f"; cheap solves recommend {values}, which no full solve has confirmed"
 
 
 def _certainty(notes: Notes, verdict: Verdict | None) -> str:

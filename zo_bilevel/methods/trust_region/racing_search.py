@@ -61,7 +61,8 @@ class RacingSearch:
             self._cost = self._first.cost
             drawn = yield [at_level(self._first.point, self._fidelity.cheap, self._fidelity)]
             if drawn[0].ok:
-                full_price(self._fidelity, drawn[0], self._first)
+                price = full_price(self._fidelity, drawn[0], self._first)
+                self._search.notes.full_price = price
         self._learn(drawn)
         asked = self._on_fresh_draws(
             self._candidates.first(self._search.max_solves, self._search.round_width)
@@ -80,8 +81,9 @@ class RacingSearch:
     @property
     def _is_final(self) -> bool:
         """Whether only the last share of the budget is left."""
-        search = self._search
-        spent = [(self._solves, search.max_solves), (self._cost, search.max_cost)]
+        search, kept = self._search, self._search.notes.full_price
+        cost = search.max_cost and max(search.max_cost - kept, kept)
+        spent = [(self._solves, search.max_solves), (self._cost, cost)]
         return any(limit and part >= (1.0 - FINAL_SHARE) * limit for part, limit in spent)
 
     def _propose(self) -> list[Point]:
