@@ -226,17 +226,18 @@ def test_dropped_directions_leave_the_estimate_unbiased():
     assert distance_in_standard_errors(np.array(kept), case.exact) < 4.0
 
 
-def test_failed_solves_drop_their_direction_only():
+@pytest.mark.parametrize(("failing", "dropped"), [((3,), 0), ((3, 11), 1)])
+def test_directions_that_fail_both_ways_are_dropped_alone(failing, dropped):
     calls = []
 
     def sometimes(phi):
         calls.append(phi)
-        return np.nan if len(calls) == 3 else phi["a"][0] + 2.0 * phi["a"][1]
+        return np.nan if len(calls) in failing else phi["a"][0] + 2.0 * phi["a"][1]
 
     problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, (2,))), sometimes, zb.SquaredError(0.0))
     gradient = zb.hypergradient(problem, {"a": [1.0, 1.0]}, estimator=zb.FG2UZO(8, "rademacher"))
-    assert gradient.dropped == 1
-    assert gradient.solves == 10  # with one more that looks for noise
+    assert gradient.dropped == dropped
+    assert gradient.solves == 11  # with one that looks for noise, and one the other way
 
 
 def test_probes_never_leave_the_bounds_and_bounded_points_keep_their_gradient():
