@@ -135,7 +135,7 @@ class Simulator:
     ("dispatcher", "folder", "message"),
     [
         (lambda: zb.Joblib(n_jobs=0), "", "n_jobs must be a whole number > 0, .* got 0"),
-        (lambda: zb.Joblib(timeout_s=-1), "", "timeout_s must be > 0, got -1"),
+        (lambda: zb.Joblib(timeout_s=-1), "", "timeout_s must be finite and > 0, got -1"),
         (lambda: zb.Joblib(quorum=0), "", r"quorum must be in \(0, 1\], got 0"),
         (lambda: zb.Joblib(quorum=1.2), "", r"quorum must be in \(0, 1\], got 1.2"),
         (lambda: zb.Joblib(backend="lokky"), "", "unknown backend 'lokky'; did you mean 'loky'"),
