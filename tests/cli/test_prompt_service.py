@@ -125,6 +125,15 @@ def test_a_text_that_appears_twice_is_never_tuned_on_and_held_out(server, comman
     assert len(set(asked[-12:])) == 4  # four prompts on what is held out
 
 
+def test_examples_stand_where_the_message_has_them(server, command):
+    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
+    text = text.replace('user = "{text}"', 'user = "{examples} {text}"').partition("[proposer]")[0]
+    answer = command("--json", text=text)
+    assert answer.exit_code == 0, answer.output
+    assert all(len(body["messages"]) <= 2 for _, body, _ in server.seen)
+    assert any("Label: " in body["messages"][-1]["content"] for _, body, _ in server.seen)
+
+
 def test_a_limit_reached_at_the_end_keeps_what_was_found_and_the_bill_is_in_all(
     server, command, tmp_path
 ):

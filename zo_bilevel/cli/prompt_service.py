@@ -98,12 +98,12 @@ class ServiceBench:
         train, held_out = self.split(seed)
         pairs = list(zip(train.texts, train.labels, strict=True))
         given = dict(self.settings["template"])
-        count = given.get("num_shown", 0)
+        user, count = given.pop("user", "{text}"), given.get("num_shown", 0)
         template = PromptTemplate(
-            given.pop("user", "{text}"),
+            user,
             slots=self.settings.get("slots", {}),
             examples=pairs if count else (),
-            as_turns=bool(count) and "{examples}" not in given.get("user", ""),
+            as_turns=bool(count) and "{examples}" not in user + given.get("system", ""),
             **given,
         )
         known = self.texts.classes if self.metric is None else None
