@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from zo_bilevel.adapters.prompts.metrics import as_text
+
 MOST_CLASSES = 12
 """Different answers that are all named, where each occurs twice in the mean."""
 LONGEST = 80
@@ -14,11 +16,12 @@ LONGEST = 80
 KINDS: dict[type, str] = {bool: "true or false", int: "number", float: "number", str: "text"}
 
 
-def answer_forms(references: Sequence[str]) -> list[str]:
+def answer_forms(references: Sequence[Any], classes: Sequence[str] = ()) -> list[str]:
     """Sentences that say in what form the answer is to be written, the one that says most first.
 
     Args:
-        references: Right answers, as texts.
+        references: Right answers.
+        classes: Names that they are of, those that do not occur included.
 
     Returns:
         At least one; the last is an example, but for classes.
@@ -31,7 +34,7 @@ def answer_forms(references: Sequence[str]) -> list[str]:
         >>> answer_forms(['{"name": "Ada", "count": 3}'])[0]
         'Write only a JSON object with the keys "name" (text), "count" (number).'
     """
-    texts = [reference.strip() for reference in references]
+    texts = [as_text(answer).strip() for answer in [*classes] * 2 or references]
     distinct = sorted(set(texts))
     found = []
     if len(distinct) <= min(MOST_CLASSES, len(texts) // 2):

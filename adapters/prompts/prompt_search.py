@@ -235,10 +235,9 @@ class PromptSearch:
         for name, wordings in self.template.slots.items():
             pool |= {changed(start, name, wording): None for wording in wordings}
         if self.proposer is not None:
-            seen = [as_text(self.task.references[k]) for k in book.training]
-            told = [*self.task.classes] * 2 or seen
+            told = [self.task.references[k] for k in book.training]
             plain = self.template.slots[self.slot][0]
-            for form in answer_forms(told):
+            for form in answer_forms(told, self.task.classes):
                 pool[changed(start, self.slot, f"{plain} {form}".strip())] = None
         while len(pool) < self.population and self.template.num_shown:
             count = len(pool)

@@ -11,7 +11,6 @@ from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_ledger import ChatLedger
 from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
-from zo_bilevel.adapters.prompts.metrics import as_text
 from zo_bilevel.adapters.prompts.prompt_search import PromptSearch
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.prompt_template import Message, PromptTemplate
@@ -77,7 +76,6 @@ class ServiceBench:
         self.chat = chat_of(self.settings["model"])
         self.metric = metric_of(self.settings, self.chat)
         self._writer: Chat | None = None
-        self.form = ""
         if "proposer" in self.settings:
             other = self.settings["proposer"].get("model")
             is_here = not other and "local" in self.settings["model"]  # loaded once, greedy
@@ -161,9 +159,7 @@ class ServiceBench:
         start = task.template.start
         if not search.slot:
             return {PLAIN: None, START: start}
-        told = [*task.classes] * 2 or [as_text(reference) for reference in task.references]
-        self.form = answer_forms(told)[0]
-        wording = f"{start[search.slot]} {self.form}".strip()
+        wording = f"{start[search.slot]} {answer_forms(task.references, task.classes)[0]}".strip()
         return {PLAIN: None, START: start, FORM: {**start, search.slot: wording}}
 
     def estimate(self, seeds: Sequence[int]) -> str:

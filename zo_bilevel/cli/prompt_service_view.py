@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.prompt_service import BEST, FORM, PLAIN, START, ServiceBench, ServiceRow
 from zo_bilevel.support.tables import Grid, number, shown, wrapped
@@ -49,7 +50,7 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
         rows, fault = bench.run_all(seeds)
     task, best = max(rows, key=lambda row: row[1].found.score)
     bills = bench.bills(task)
-    grids, scored = [_table(bench, row) for _, row in rows], [r for _, r in rows if not r.fault]
+    grids, scored = [_table(bench, *row) for row in rows], [r for _, r in rows if not r.fault]
     if len(scored) > 1:
         grids.append(_medians(scored))
     more = (*grids[-1].notes, *_better(scored), *_paid(bills, in_store=bool(options["store"])))
@@ -122,7 +123,8 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
+def _table(bench: ServiceBench, task: PromptTask, row: ServiceRow) -> Grid:
+    form = answer_forms(task.references, task.classes)[0]
     cells = tuple(
         (
             name,
@@ -134,7 +136,7 @@ def _table(bench: ServiceBench, row: ServiceRow) -> Grid:
     )
     notes = (
         "Scores of examples that no search has seen; p by random changes of sign.",
-        *[f"Form, told from the examples tuned on: {bench.form}"] * (FORM in row.scores),
+        *[f"Form, told from the examples tuned on: {form}"] * (FORM in row.scores),
         *[f"Not scored: {row.fault}."] * bool(row.fault),
         f"The search took {row.found.answers} answers, {number(row.found.cost)}: "
         f"{row.found.stop_reason}.",
@@ -162,16 +164,16 @@ def _paid(bills: Mapping[str, ChatLedger], *, in_store: bool) -> list[str]:
 
 def _better(rows: list[ServiceRow]) -> list[str]:
     """Say where a prompt that needs no search scores higher."""
-    means = {
+    medians = {
         name: float(np.median([row.scores[name].value for row in rows]))
         for name in (PLAIN, START, FORM)
         if rows and name in rows[0].scores
     }
     found = np.median([row.scores[BEST].value for row in rows]) if rows else 1.0
-    best = max(means, key=lambda name: means[name], default="")
-    if not best or means[best] <= found:
+    best = max(medians, key=medians.__getitem__, default="")
+    if not best or medians[best] <= found:
         return []
-    return [f"{best} needs no search and scores {means[best]:.3f}, what was found {found:.3f}."]
+    return [f"{best} needs no search and scores {medians[best]:.3f}, what was found {found:.3f}."]
 
 
 def _gain(gain: PairedDifference) -> str:
