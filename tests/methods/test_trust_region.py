@@ -510,6 +510,19 @@ def test_a_population_takes_over_where_a_loss_jumps_from_draw_to_draw():
         assert zb.minimize(problem, max_solves=200, seed=seed, initial=start).loss < -14.0
 
 
+def test_a_population_that_fails_leaves_the_descent_as_it_was():
+    """Its draws lie outside of what solves: the search slid along that edge to 0.18."""
+
+    def narrow(phi, *, seed):
+        if np.linalg.norm(phi["x"]) > 1.3:
+            raise RuntimeError("outside")
+        return float(np.sum((phi["x"] - 0.2) ** 2)) + 0.3 * np.sin(1e6 * phi["x"].sum())
+
+    problem = zb.Problem(reals(12, -3.0, 3.0), narrow)
+    result = zb.minimize(problem, max_solves=200, initial={"x": np.zeros(12)})
+    assert result.loss < -0.1
+
+
 def test_a_search_in_parts_asks_what_it_asks_in_one():
     search = Search(sample_problem(), np.zeros(sample_problem().space.size))
     first = Evaluation(search.point(search.start), "ok", np.zeros(1), 5.0)

@@ -206,7 +206,7 @@ class ContinuousSearch:
         """
         part, self._races = self._part, False
         evolution = Evolution(part, part.start, RUGGED_SIGMA, self._fewest, self._rng)
-        both = Paused(local, part), Paused(evolution, part)
+        both = Paused(local, part), Paused(evolution, part, may_fail=True)
         first, gains, turn = part.best.loss, [np.inf, np.inf], 1
         while not any(search.has_ended for search in both):
             turn = int(gains[1] > gains[0]) if gains[0] != gains[1] else 1 - turn
@@ -214,7 +214,10 @@ class ContinuousSearch:
             yield both[turn].until(part.solves + len(part.start) + 1)
             gain = before - part.best.loss
             gains[turn] = gain if gain > SLOW_GAIN * (first - part.best.loss) else 0.0
-        if both[0].has_ended:
+        if not evolution.finished:  # where the population fails, the descent goes on alone
+            if both[1].has_ended:
+                self._search.notes.last_ok.clear()  # those failures tell of no edge at the descent
+            yield both[0].until(np.inf)
             return True
         yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
         return False
