@@ -169,25 +169,33 @@ class DSPyProgram:
         return chosen
 
     def __call__(self, phi: Mapping[str, Any]) -> WithCost:
-        """1 - metric of each example, and what the answers cost.
+        """1 - metric of each example, and what the answers cost, which an error tells too.
 
         Raises:
             StopRunError: If the metric raises or gives no finite number, with the example.
         """
-        program, losses = self.program(phi), []
+        program = self.program(phi)
         given = {} if self.lm is None else {"lm": self.lm}
         with self._dspy.context(**given), self._dspy.track_usage() as tracker:
-            for place, example in enumerate(self.examples):
-                prediction = program(**example.inputs())
-                try:
-                    losses.append(1.0 - float(self.metric(example, prediction)))
-                except Exception as error:
-                    raise StopRunError(
-                        f"the metric raised {described(error)} for example {place}"
-                    ) from error
-                if not np.isfinite(losses[-1]):
-                    raise StopRunError(f"the metric gave {losses[-1]} for example {place}")
+            tracker.__deepcopy__ = lambda _: tracker  # else DSPy's threads count in copies
+            try:
+                losses = [self._loss(program, place) for place in range(len(self.examples))]
+            except Exception as error:
+                error.cost = self._cost(tracker.usage_data)  # type: ignore[attr-defined]
+                raise
         return WithCost(np.array(losses), self._cost(tracker.usage_data))
+
+    def _loss(self, program: Any, place: int) -> float:  # noqa: ANN401 - a dspy.Module
+        prediction = program(**self.examples[place].inputs())
+        try:
+            loss = 1.0 - float(self.metric(self.examples[place], prediction))
+        except Exception as error:
+            raise StopRunError(
+                f"the metric raised {described(error)} for example {place}"
+            ) from error
+        if not math.isfinite(loss):
+            raise StopRunError(f"the metric gave {loss} for example {place}")
+        return loss
 
     def _cost(self, usage: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
         """What answers cost by their tokens; 0, with a warning, where that is not known."""

@@ -20,7 +20,7 @@ from zo_bilevel.adapters import (
     PromptTemplate,
 )
 from zo_bilevel.adapters.prompts.metrics import exact_match
-from zo_bilevel.support.errors import InputError, SolveError
+from zo_bilevel.support.errors import InputError, SolveError, StopRunError
 
 TEXTS = [f"made in {year}" for year in range(1900, 1916)]
 YEARS = [str(year) for year in range(1900, 1916)]
@@ -135,12 +135,33 @@ def test_a_dspy_program_is_read_tuned_and_written(server, tmp_path):
     assert result.loss == 0.0
     with pytest.warns(UserWarning, match="what openai/tiny costs is not known, and told as 0"):
         DSPyProgram(*arguments, num_demos=1, lm=lm)(task.start)
-    priced = DSPyProgram(*arguments, num_demos=1, lm=lm, prices={"openai/tiny": (2.0, 10.0)})
-    before = (server.prompt_tokens, server.completion_tokens)
+
+    class Twice(dspy.Module):  # in DSPy's own threads
+        def __init__(self):
+            self.ask = original
+
+        def forward(self, question):
+            asked = dspy.Example(question=question).with_inputs("question")
+            return dspy.Parallel(num_threads=2)([(self.ask, asked)] * 2)[1]
+
+    def failing(example, prediction):
+        return exact(example, prediction) / (example is not examples[-1])
+
+    def spent():
+        return (2.0 * server.prompt_tokens + 10.0 * server.completion_tokens) / 1e6
+
+    options = {"num_demos": 1, "lm": lm, "prices": {"openai/tiny": (2.0, 10.0)}}
+    priced, before = DSPyProgram(*arguments, **options), spent()
     cost = zb.minimize(priced.problem(), max_solves=4, initial=task.start, seed=0).cost
-    read, written = server.prompt_tokens - before[0], server.completion_tokens - before[1]
-    assert cost == pytest.approx((2.0 * read + 10.0 * written) / 1e6)
+    assert cost == pytest.approx(spent() - before)
     assert cost > 0.0
+    twice = (Twice(), {"ask": arguments[1]["self"]}, examples)
+    threaded, before = DSPyProgram(*twice, exact, **options), spent()
+    assert threaded(threaded.start).cost == pytest.approx(spent() - before)
+    before = spent()
+    with pytest.raises(StopRunError, match="ZeroDivisionError") as fault:
+        DSPyProgram(*twice, failing, **options)(threaded.start)
+    assert fault.value.cost == pytest.approx(spent() - before)
     tuned = task.program(result.phi)
     tuned.save(str(tmp_path / "tuned.json"))
     again = dspy.Predict("question -> answer")
