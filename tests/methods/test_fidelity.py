@@ -197,13 +197,15 @@ def test_settings_are_raced_on_few_examples_and_the_best_is_judged_on_all(width)
     assert result.loss == result.history[-1].loss  # on all examples, drawn afresh
 
 
-def wordings(interrupt_at=0):
+def wordings(interrupt_at=0, failing=()):
     asked = []
 
     def ask(phi, *, seed):
         asked.append(phi["examples"])
         if len(asked) == interrupt_at:
             raise KeyboardInterrupt
+        if phi["w"] in failing and phi["examples"] < 64:
+            raise RuntimeError("too few")
         wrong = {"plain": 0.8, "steps": 0.1, "odd": 0.7}[phi["w"]]
         draws = np.random.default_rng(seed).random(phi["examples"])
         return zb.WithCost(float(np.mean(draws < wrong)), phi["examples"])
@@ -212,13 +214,21 @@ def wordings(interrupt_at=0):
     return zb.Problem(space, ask, fidelity=zb.Fidelity("examples", 4, 64))
 
 
+@pytest.mark.parametrize("failing", [(), ("plain",)])
 @pytest.mark.parametrize("limit", [{"max_cost": 200}, {"max_cost": 320}, {"max_solves": 9}])
-def test_draws_leave_enough_to_judge_what_they_recommend(limit):
+def test_draws_leave_enough_to_judge_what_they_recommend(limit, failing):
     """The start was reported, though cheap draws had shown a better setting."""
-    result = zb.minimize(wordings(), initial={"w": "plain"}, **limit)
+    result = zb.minimize(wordings(failing=failing), initial={"w": "plain"}, **limit)
     assert result.history[-1].role == "confirm"
     assert result.phi["w"] != "plain"
     assert result.cost <= limit.get("max_cost", math.inf)
+
+
+def test_draws_that_all_fail_end_the_run_in_words():
+    problem = wordings(failing=("plain", "steps", "odd"))
+    result = zb.minimize(problem, initial={"w": "plain"}, max_solves=40)
+    assert result.phi["w"] == "plain"
+    assert "19 of 20 solves failed" in result.stop_reason
 
 
 def test_a_recommendation_that_no_full_solve_judged_is_told():

@@ -60,9 +60,6 @@ class RacingSearch:
         if self._fidelity is not None:
             self._cost = self._first.cost
             drawn = yield [at_level(self._first.point, self._fidelity.cheap, self._fidelity)]
-            if drawn[0].ok:
-                price = full_price(self._fidelity, drawn[0], self._first)
-                self._search.notes.full_price = price
         self._learn(drawn)
         asked = self._on_fresh_draws(
             self._candidates.first(self._search.max_solves, self._search.round_width)
@@ -72,7 +69,10 @@ class RacingSearch:
             asked = self._propose()
 
     def _learn(self, drawn: list[Evaluation]) -> None:
+        notes = self._search.notes
         for evaluation in drawn:
+            if self._fidelity is not None and evaluation.ok and not notes.full_price:
+                notes.full_price = full_price(self._fidelity, evaluation, self._first)
             loss = evaluation.loss if evaluation.ok else np.inf
             self._draws.add(self._features.row(evaluation.point.x), loss)
             self._cost += evaluation.cost
@@ -172,7 +172,7 @@ class SettingDraws:
         """
         losses, of = np.array(self._losses), np.array(self._of)
         finite = np.isfinite(losses)
-        losses = np.where(finite, losses, losses[finite].max())
+        losses = np.where(finite, losses, max(losses[finite], default=0.0))
         best, high = float(losses.min()), float(np.quantile(losses, 1 - COMPRESSED_SHARE))
         if high > best:
             height = (losses - best) / (high - best)
