@@ -210,6 +210,11 @@ def test_a_small_start_tells_the_size_within_seven_decades_of_its_bounds():
     assert placement_at(zb.Real(-3, 3), np.array([1e-6])).scale[0] == 1e-6
 
 
+def test_a_start_of_1_or_more_tells_the_size_however_far_its_bounds_are():
+    far = placement_at(zb.Real(-1e9, 1e9, shape=(2,)), np.array([30.0, 1e-3]))
+    assert far.scale.tolist() == [30.0, 30.0]
+
+
 def test_bounds_of_a_smooth_field_are_its_scale_however_small_and_rough_its_start():
     start = 1e-3 * np.random.default_rng(0).standard_normal(16)
     field = zb.Real(-3, 3, shape=(16,), correlation_length=0.1)

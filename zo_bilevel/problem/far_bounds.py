@@ -64,7 +64,7 @@ def _beyond(v: FloatArray, end: float) -> FloatArray:
 
 
 LEAST_SHARE, SMALLEST_SIZE = 1e-7, 1e-280
-"""Of bounds, where there are two: a smaller start is as good as 0, and says nothing of a size."""
+"""Of bounds, where there are two: a smaller start, below 1, is as good as 0 and tells no size."""
 
 
 @final
@@ -106,7 +106,7 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     span = parameter.upper - parameter.lower
     least = LEAST_SHARE * span if parameter.is_bounded else SMALLEST_SIZE
     sizes = np.where(np.abs(center) < least, 0.0, np.abs(center))
-    largest = float(sizes.max()) or 1.0
+    largest = float(sizes.max()) or max(1.0, float(np.abs(center).max()))
     # a smooth field has one scale, not that of each of its values
     is_believed = parameter.is_bounded and parameter.correlation_length is not None
     if parameter.scale is None and (is_believed or span <= FAR * largest):
