@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
-from zo_bilevel.adapters.prompts.bill import opened
+from zo_bilevel.adapters.prompts.bill import opened, rows_of
 from zo_bilevel.adapters.prompts.chat_answer import Answer
 from zo_bilevel.support.errors import StopRunError
 
@@ -90,12 +90,5 @@ def _digest(key: str) -> str:
 
 def kept_answers(file: Path) -> Iterator[tuple[dict[str, Any], Answer]]:
     """Requests and their answers, in the order they came; none when the file holds none."""
-    if not file.is_file():
-        return
-    connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
-            for row in connection.execute("SELECT request, answer FROM answers ORDER BY place"):
-                yield json.loads(row[0]), Answer(**json.loads(row[1]))
-    finally:
-        connection.close()
+    for request, answer in rows_of(file, "answers", "request, answer"):
+        yield json.loads(request), Answer(**json.loads(answer))

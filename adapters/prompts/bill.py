@@ -119,19 +119,28 @@ class Bill:
 
 
 def bill_file(store: str | os.PathLike[str]) -> Path:
-    """Where bill and answers of a store are."""
-    return Path(store).resolve().with_name(f"{Path(store).name}.bill")
+    """Where bill and answers of a store are; `InputError` if it is the address of a database."""
+    if "://" in str(store):  # which may hold a password: no message shows it
+        raise InputError("store must be a file: bill and answers are kept beside it")
+    file = Path(store).resolve()
+    return file.with_name(f"{file.name}.bill")
+
+
+def rows_of(file: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    """What a table of a file holds, in the order it came; nothing where there is none of both."""
+    if not file.is_file():
+        return
+    connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            yield from connection.execute(f"SELECT {columns} FROM {table} ORDER BY rowid")
+    finally:
+        connection.close()
 
 
 def sum_of(file: Path) -> float:
     """What stands on all bills of a file."""
-    connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'bills'").fetchone()
-        rows = connection.execute("SELECT spent FROM bills").fetchall() if known else []
-        return math.fsum(spent for (spent,) in rows)
-    finally:
-        connection.close()
+    return math.fsum(spent for (spent,) in rows_of(file, "bills", "spent"))
 
 
 @contextmanager
@@ -145,18 +154,21 @@ def alone_at(store: str | os.PathLike[str] | None, place: int) -> Iterator[None]
     Raises:
         InputError: If another process, or another thread, is there, or the store has no folder.
     """
-    if store is not None and not bill_file(store).parent.is_dir():
+    if store is None:
+        yield
+        return
+    file = bill_file(store)
+    if not file.parent.is_dir():
         raise InputError(f"store must lie in a directory that exists, got {store}")
-    lock = None if store is None else bill_file(store).with_name(f"{Path(store).name}.bill.lock")
-    if lock and not lock_run(lock, place):
+    lock = file.with_name(f"{file.name}.lock")
+    if not lock_run(lock, place):
         raise InputError(
             f"another search is at work with {store}: wait for it, or take another store"
         )
     try:
         yield
     finally:
-        if lock:
-            unlock_run(lock, place)
+        unlock_run(lock, place)
 
 
 def opened(file: Path) -> sqlite3.Connection:

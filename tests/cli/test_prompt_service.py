@@ -73,6 +73,13 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     newest = CliRunner().invoke(main, ["show", "runs.sqlite", "--answers", "2"])
     assert f"2 of {len(server.seen)} answers kept in runs.sqlite.bill" in newest.output
     assert "show needs RUN" in CliRunner().invoke(main, ["show", "runs.sqlite"]).output
+    address = ["show", "postgresql://me:hidden@host/runs", "--answers", "2"]
+    refused = CliRunner().invoke(main, address).output
+    assert "store must be a file" in refused
+    assert "hidden" not in refused
+    (tmp_path / "link").symlink_to("runs.sqlite")
+    linked = CliRunner().invoke(main, ["show", "link", "--answers", "2"])
+    assert f"2 of {len(server.seen)} answers" in linked.output
     asked = len(server.seen)
     again = command("--seeds", "2", "--store", "runs.sqlite", "--json")
     assert len(server.seen) == asked
