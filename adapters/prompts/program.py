@@ -119,11 +119,12 @@ class PromptProgram(PromptTask):
     def answers(
         self, phi: Mapping[str, Any], texts: Sequence[str], seed: int | None = None
     ) -> list[Answer]:
-        """What the pipeline gives for each text; it costs what all its calls cost.
+        """What the pipeline gives for each text; it, or an error, costs what all its calls cost.
 
         One that asked for an answer which is cut, refused or empty is counted as that.
         """
         width = self.chat.client.max_concurrent if isinstance(self.chat, ChatModel) else 1
+        paid: list[float] = []
 
         def run(text: str) -> Answer:
             asked_for: list[Answer] = []
@@ -131,6 +132,7 @@ class PromptProgram(PromptTask):
             def ask(name: str, asked: str) -> str:
                 answer = self.chat.ask_all([self.parts.part(name, phi, asked)], seed)[0]
                 asked_for.append(answer)
+                paid.append(answer.cost)
                 return answer.text
 
             said = self.pipeline(text, ask)
@@ -143,5 +145,9 @@ class PromptProgram(PromptTask):
             )
 
         width = max(1, min(width, len(texts)))
-        with ThreadPoolExecutor(width, initializer=SEEN.set, initargs=(SEEN.get(),)) as pool:
-            return list(pool.map(run, texts))
+        try:
+            with ThreadPoolExecutor(width, initializer=SEEN.set, initargs=(SEEN.get(),)) as pool:
+                return list(pool.map(run, texts))
+        except Exception as error:
+            error.cost = getattr(error, "cost", 0.0) + math.fsum(paid)  # type: ignore[attr-defined]
+            raise

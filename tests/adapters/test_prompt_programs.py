@@ -83,6 +83,18 @@ def test_a_pipeline_counts_answers_that_were_cut_once(server, program):
     assert program.chat.ledger.spent.cut_short == 16
 
 
+def test_a_pipeline_that_fails_for_one_text_tells_what_all_its_answers_cost(server, program):
+    def gone(body):
+        last = body["messages"][-1]["content"]
+        return (404, {}) if last.startswith("Only digits") and "1903" in last else two_steps(body)
+
+    server.model = gone
+    with pytest.raises(SolveError, match="404") as fault:
+        program(GOOD)
+    assert fault.value.cost == pytest.approx(program.chat.ledger.spent.cost)
+    assert fault.value.cost > 0.0
+
+
 def test_bad_programs_are_refused_by_name(program):
     chat, texts = program.chat, (TEXTS, YEARS, exact_match)
     shown = PromptTemplate("{examples} {text}", examples=["ab", "cd"], num_shown=1)
