@@ -226,8 +226,9 @@ def test_dropped_directions_leave_the_estimate_unbiased():
     assert distance_in_standard_errors(np.array(kept), case.exact) < 4.0
 
 
+@pytest.mark.parametrize("directions", ["rademacher", "coordinate"])
 @pytest.mark.parametrize(("failing", "dropped"), [((3,), 0), ((3, 11), 1)])
-def test_directions_that_fail_both_ways_are_dropped_alone(failing, dropped):
+def test_directions_that_fail_both_ways_are_dropped_alone(failing, dropped, directions):
     calls = []
 
     def sometimes(phi):
@@ -235,9 +236,11 @@ def test_directions_that_fail_both_ways_are_dropped_alone(failing, dropped):
         return np.nan if len(calls) in failing else phi["a"][0] + 2.0 * phi["a"][1]
 
     problem = zb.Problem(zb.Space(a=zb.Real(-3, 3, (2,))), sometimes, zb.SquaredError(0.0))
-    gradient = zb.hypergradient(problem, {"a": [1.0, 1.0]}, estimator=zb.FG2UZO(8, "rademacher"))
+    gradient = zb.hypergradient(problem, {"a": [1.0, 1.0]}, estimator=zb.FG2UZO(8, directions))
     assert gradient.dropped == dropped
     assert gradient.solves == 11  # with one that looks for noise, and one the other way
+    if directions == "coordinate":  # four probes an axis, one of them lost
+        np.testing.assert_allclose(gradient["a"], [6.0, 12.0], rtol=1e-6)
 
 
 def test_probes_never_leave_the_bounds_and_bounded_points_keep_their_gradient():

@@ -122,12 +122,12 @@ class FG2UZO:
         columns = [change.change / plan.step for change in changes if change is not None]
         JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
         _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
-        correction = frame_correction(self.directions, len(kept), plan.x.size)
-        dropped = plan.V.shape[1] - len(kept)
-        U = plan.U[:, kept]
-        if self.directions == "coordinate":  # an axis that is lost says nothing of the others
-            U = U * (len(kept) / plan.V.shape[1])
-        return Sketch(plan.x, base, plan.V[:, kept], JV, U, correction, dropped)
+        count, drawn, U = len(kept), plan.V.shape[1], plan.U[:, kept]
+        if self.directions == "coordinate":  # a loss says nothing of other axes, nor of its twins
+            asked, found = ((part**2).sum(axis=1, keepdims=True) for part in (plan.U, U))
+            U, count = U * (count / drawn) * (asked / np.where(found > 0.0, found, 1.0)), drawn
+        correction = frame_correction(self.directions, count, plan.x.size)
+        return Sketch(plan.x, base, plan.V[:, kept], JV, U, correction, drawn - len(kept))
 
     def turned(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], space: Space
