@@ -1,5 +1,6 @@
 """SIGTERM and SIGHUP, by which queues take a machine back, with real processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from zo_bilevel.adapters import CommandLine
 
 kind, limit = sys.argv[1], float(sys.argv[2])
 space = zb.Space(a=zb.Real(0, 9), b=zb.Real(0, 9))
-inner = CommandLine(["sh", "-c", "sleep 0.1; echo $0 $1", "{a}", "{b}"])
+inner = CommandLine(["sh", "-c", "sleep ${{PACE:-0.1}}; echo $0 $1", "{a}", "{b}"])
 problem = zb.Problem(space, inner, zb.SquaredError([1.0, 2.0]), name="p")
 with zb.Joblib(2) if kind == "processes" else zb.Serial() as dispatcher:
     result = zb.minimize(
@@ -65,12 +66,14 @@ def place(tmp_path, monkeypatch):
     return word.encode()
 
 
-def start(*words):
-    return subprocess.Popen([sys.executable, *words], text=True, stdout=subprocess.PIPE)
+def start(*words, **variables):
+    environment = os.environ | variables
+    program = [sys.executable, *words]
+    return subprocess.Popen(program, text=True, stdout=subprocess.PIPE, env=environment)
 
 
-def preempted(kind, number, limit=100.0):
-    with start("-c", PROGRAM, kind, str(limit)) as process:
+def preempted(kind, number, limit=100.0, pace="0.6"):  # slow: it does not end before
+    with start("-c", PROGRAM, kind, str(limit), PACE=pace) as process:
         for _ in range(3):
             assert process.stdout.readline() == "solve\n"
         time.sleep(0.05)  # the next solves run
@@ -101,7 +104,7 @@ def test_a_preempted_run_ends_with_its_best_point_and_the_same_command_goes_on(k
 
 def test_seconds_are_counted_over_all_lives(place):
     limit = 1.0
-    preempted("here", signal.SIGTERM, limit)
+    preempted("here", signal.SIGTERM, limit, pace="0.1")
     with Store("runs.sqlite", read_only=True) as store:
         (run,) = store.records()
         before = sum(solve.seconds for solve in store.solves(run))
