@@ -105,6 +105,18 @@ def read_body(response: Any) -> bytes:  # noqa: ANN401 - an httpx response
     return bytes(content)
 
 
+def unread_words(unread: Sequence[Answer], count: int, *, is_scored: bool) -> str:
+    """How many of `count` answers cannot be read, or are cut, why, and one of them."""
+    names = [answer.unread_as for answer in unread]
+    kinds = ", ".join(f"{name}: {names.count(name)}" for name in dict.fromkeys(names))
+    text = next((answer.text for answer in unread if answer.text), "")
+    fault = "have no text" if is_scored else "name no class"
+    fault += " or are cut at max_tokens" if is_scored and text else ""
+    shown = f", such as {text[:80]!r}" if text else ""
+    shown += "; raise max_tokens" if "cut_short" in names else ""
+    return f"{len(unread)} of {count} answers {fault} ({kinds}){shown}"
+
+
 def read_answer(response: Any, content: bytes, key: str) -> tuple[Answer, Usage | None]:  # noqa: ANN401
     """Understand an answer, and what the server counted.
 

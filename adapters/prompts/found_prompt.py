@@ -22,7 +22,7 @@ class FoundPrompt:
         seconds: Wall-clock time.
         seed: Of the search.
         stop_reason: Why it ended.
-        tried: Every prompt that finished a race, with its mean score and examples, best first.
+        tried: Every prompt raced, with its mean score and examples, those that came farthest first.
     """
 
     phi: dict[str, Any]

@@ -14,7 +14,7 @@ import numpy as np
 
 from zo_bilevel.adapters.prompts.answer_parsing import Parser, parsed, row_of_class, row_of_logprobs
 from zo_bilevel.adapters.prompts.chat import Chat
-from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer
+from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer, unread_words
 from zo_bilevel.adapters.prompts.chat_checks import checked_classes, checked_examples
 from zo_bilevel.adapters.prompts.judge import Judge
 from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade, mean_loss
@@ -180,7 +180,7 @@ class PromptTask:
         try:
             found, more, unread = self._graded(texts, self.references, answers)
             if len(unread) == len(answers):
-                raise SolveError(self._words_about(unread, len(answers)))
+                raise SolveError(self.fault)
         except Exception as error:
             error.cost = getattr(error, "cost", 0.0) + cost  # type: ignore[attr-defined]
             raise
@@ -285,18 +285,10 @@ class PromptTask:
         for answer in unread:
             self.chat.ledger.count_unread(answer)
         self.is_read = self.is_read or num_lost < count
-        self.fault = self._words_about(unread, count) if unread else self.fault
+        if unread:
+            words = unread_words(unread, count, is_scored=self.metric is not None)
+            self.fault = f"{self.chat.name}: {words}"
         if len(unread) > MOST_UNREAD * count and not self._has_warned:
             self._has_warned = True
             ending = "wrong" if self.metric is None else "they are scored"
             warnings.warn(f"{self.fault}; they count as {ending}", stacklevel=2)
-
-    def _words_about(self, unread: Sequence[Answer], count: int) -> str:
-        names = [answer.unread_as for answer in unread]
-        kinds = ", ".join(f"{name}: {names.count(name)}" for name in dict.fromkeys(names))
-        fault = "name no class" if self.metric is None else "have no text"
-        fault += " or are cut at max_tokens" if self.metric and any(a.text for a in unread) else ""
-        text = next((answer.text for answer in unread if answer.text), "")
-        shown = f", such as {text[:80]!r}" if text else ""
-        shown += "; raise max_tokens" if "cut_short" in names else ""
-        return f"{self.chat.name}: {len(unread)} of {count} answers {fault} ({kinds}){shown}"
