@@ -211,12 +211,9 @@ class SoftPromptBench:
         phi = tuned_prompt(solver, tune, calls, validation=known, folds=self.folds)
         result, solves = results[-1], sum(run.solves for run in runs)
         seconds = sum(run.seconds for run in runs)
-        run = dataclasses.replace(runs[-1], solves=solves, seconds=seconds)
-        if self.folds:  # the last run may have been one on a part
-            loss = judge_of(solver, self.train.texts, self.train.labels)(phi)
-            run = dataclasses.replace(run, loss=loss)
-            result = dataclasses.replace(result, loss=loss)
-        kept = dataclasses.replace(result, phi=self.ours_start() if phi is None else dict(phi))
+        loss = judge_of(solver, self.train.texts, self.train.labels)(phi)  # of what is kept
+        run = dataclasses.replace(runs[-1], solves=solves, seconds=seconds, loss=loss)
+        kept = dataclasses.replace(result, phi=dict(phi or self.ours_start()), loss=loss)
         return self._found(run, self._logits(phi, solver), kept)
 
     def ours_start(self) -> dict[str, Any]:
