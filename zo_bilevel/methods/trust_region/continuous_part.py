@@ -93,6 +93,10 @@ class ContinuousPart:
         """A solve of continuous coordinates, of shape `(n,)`."""
         return Point(self._embedded(x), self.stream, role)
 
+    def forget_failures(self) -> None:
+        """As if none of the last solves had failed."""
+        self._search.notes.last_ok.clear()
+
     def judge_step(
         self, x: FloatArray, moved_to: FloatArray, before: float, after: float, agreement: float
     ) -> None:

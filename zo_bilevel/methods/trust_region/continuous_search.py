@@ -22,13 +22,13 @@ from zo_bilevel.methods.trust_region.continuous_part import (
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
 from zo_bilevel.methods.trust_region.noisy_region import noisy_region
-from zo_bilevel.methods.trust_region.paused import Paused
 from zo_bilevel.methods.trust_region.region_arrivals import RegionArrivals
 from zo_bilevel.methods.trust_region.region_search import (
     MOST_DIRECTIONS,
     SMALLEST_RADIUS,
     RegionSearch,
 )
+from zo_bilevel.methods.trust_region.turns import Turns
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.solve.streams import OTHER_SEED_STREAM
@@ -50,9 +50,9 @@ SEEDS_RADIUS = 0.3
 MOST_SEEDS = 200
 UNMOVED_DISTANCE = 1e-4
 """Minima of two seeds this close in scaled units are the same."""
-FEWEST_RACED, SLOW_GAIN, RUGGED_SIGMA = 10, 0.03, 1.0
+FEWEST_RACED, RUGGED_SIGMA = 10, 1.0
 """Parameters from which a descent takes turns with a population where solves draw random numbers;
-scaled step at which the population ends."""
+the population's first scaled step."""
 SAME_BASIN_DISTANCE = 0.2
 """Scaled distance from the end of an earlier descent within which none is begun again."""
 
@@ -199,25 +199,12 @@ class ContinuousSearch:
             yield noisy_region(part, local, source, self._rng)
 
     def _leads(self, local: RegionSearch) -> Generator[LocalSearch, None, bool]:
-        """A descent and a population in turns: whether the descent ends first.
-
-        No model foresees a loss that jumps from draw to draw; a wide population bears it, and is
-        soon below there. Whichever has gained more in its last turn has the next.
-        """
+        """A descent and a population in turns: whether the descent is ahead in the end."""
         part, self._races = self._part, False
         evolution = Evolution(part, part.start, RUGGED_SIGMA, self._fewest, self._rng)
-        both = Paused(local, part), Paused(evolution, part, may_fail=True)
-        first, gains, turn = part.best.loss, [np.inf, np.inf], 1
-        while not any(search.has_ended for search in both):
-            turn = int(gains[1] > gains[0]) if gains[0] != gains[1] else 1 - turn
-            before = part.best.loss
-            yield both[turn].until(part.solves + len(part.start) + 1)
-            gain = before - part.best.loss
-            gains[turn] = gain if gain > SLOW_GAIN * (first - part.best.loss) else 0.0
-        if not evolution.finished:  # where the population fails, the descent goes on alone
-            if both[1].has_ended:
-                self._search.notes.last_ok.clear()  # those failures tell of no edge at the descent
-            yield both[0].until(np.inf)
+        turns = Turns(part, local, evolution)
+        yield from turns.searches()
+        if not turns.population_leads:
             return True
         yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
         return False

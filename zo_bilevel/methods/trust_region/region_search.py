@@ -55,6 +55,7 @@ class RegionSearch:
         radius: The trust radius.
         width: Solves that it asks for at once.
         drowned: Whether the search ended because noise drowns its steps.
+        ratios: Of actual to predicted gain, of all steps since somebody cleared it.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class RegionSearch:
         self._noise = RegionNoise(self.model)
         self.drowned = self._looked_between = False
         self._missed_curvature = np.inf
+        self.ratios: list[float] = []
 
     def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
@@ -279,6 +281,7 @@ class RegionSearch:
     def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
         ratio = (before - value) / step.gain if step.gain > 0 else -1.0
         length = step.length
+        self.ratios.append(ratio)
         self._missed_curvature = abs(before - value - step.gain) / max(length**2, 1e-300)
         if self.model.size == len(x) or not self._open:
             self._part.judge_step(x, step.x, before, value, ratio)
