@@ -24,6 +24,8 @@ ROUNDING = 1e-12
 """A function that varies by no more than this share of its values is constant."""
 MOST_SPREAD = 1e4
 """Over which SLSQP's line search still finds its way; far larger values end it at once."""
+MORE_SEARCHES = 5
+"""Along a flat minimum, each from where the one before ended, while that is better."""
 FEASIBLE = 1e-7
 """Constraints may be violated by this much: the accuracy of the local solver."""
 
@@ -172,11 +174,22 @@ class NonlinearProgram:
             return sign * float(self.leader(y, phi))
 
         scaled = self._scaled(pays, phi)
-        for y in list(best):  # along flat minima; near a sharp one this goes nowhere
-            moved = self._search(y, scaled, phi, (objective, least))
-            if moved is not None and self._is_elsewhere(moved, y):
-                best.append(moved)
-        return min(best, key=lambda y: pays(y, phi))
+        moved = [self._slid(y, scaled, phi, (objective, least)) for y in best]
+        return min([*best, *moved], key=lambda y: pays(y, phi))
+
+    def _slid(
+        self, y: FloatArray, pays: Function, phi: Mapping[str, Any], at_most: tuple[Function, float]
+    ) -> FloatArray:
+        """Where a flat minimum is best for the leader; near a sharp one this goes nowhere."""
+        moved = self._search(y, pays, phi, at_most)
+        if moved is None or not self._is_elsewhere(moved, y):
+            return y
+        for _ in range(MORE_SEARCHES):  # rounding ends a line search early
+            again = self._search(moved, pays, phi, at_most)
+            if again is None or not pays(again, phi) < pays(moved, phi):
+                break
+            moved = again
+        return moved
 
     def _is_elsewhere(self, y: FloatArray, other: FloatArray) -> bool:
         return bool((np.abs(y - other) / self._width).max() > SAME_POINT)

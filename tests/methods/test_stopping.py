@@ -107,8 +107,8 @@ def test_restarts_end_when_they_come_back_to_the_same_minimum(sigma):
         lambda phi: phi["pressure"] + phi["slope"] * places,
         zb.SquaredError(data, sigma=sigma),
     )
-    result = zb.minimize(problem, max_solves=60)
-    assert result.solves < 45
+    result = zb.minimize(problem, max_solves=160)
+    assert result.solves < 80  # 142 where restarts go on; 44 to 58 by the processor's rounding
     assert result.stop_reason.startswith("converged")
     assert result.stop_reason.endswith("; 2 restarts came back to the same minimum")
 
