@@ -3,6 +3,7 @@
 import numpy as np
 
 import zo_bilevel as zb
+from zo_bilevel.comparison.stored_comparison import stored_comparisons
 
 METHODS = {"adam": zb.GradientMethod(), "random": zb.RandomSearch()}
 
@@ -20,3 +21,9 @@ def filled_store(tmp_path):
     """A store with four runs, and the comparison that made them."""
     path = tmp_path / "runs.sqlite"
     return path, zb.compare(problem_of(), METHODS, max_solves=9, seeds=range(2), store=path)
+
+
+def found_in(path, **options):
+    """The comparisons that a store holds."""
+    with zb.Store(path, read_only=True) as store:
+        return stored_comparisons(store, **options)

@@ -9,12 +9,10 @@ import chat_servers
 from chat_servers import completion
 
 from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
-from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.adapters.prompts.bill import alone_at
 from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
 from zo_bilevel.adapters.prompts.prompt_search import PLACE
 from zo_bilevel.support.errors import InputError, SolveError
-from zo_bilevel.tasks.scoring import paired_difference
 
 ROWS = [(f"made in {1800 + k}", str(1800 + k)) for k in range(40)]
 TEXTS, YEARS = zip(*ROWS, strict=True)
@@ -217,24 +215,6 @@ def test_folds_judge_each_search_on_what_it_did_not_see(make):
         PromptSearch(make(rows=12), folds=13)
 
 
-@pytest.mark.parametrize(
-    ("references", "words"),
-    [
-        (["1848", "1901", "1777"], "Write only a number of 4 digits."),
-        (["7", "12.5", "1,000"], "Write only a number."),
-        (["no", "yes"] * 3, "Write only one of these: no, yes."),
-        (["Ada Byron", "Omar Khayyam"], "Write only 2 words."),
-        (['{"a": 1, "b": [2]}'] * 1, 'a JSON object with the keys "a" (number), "b" (JSON).'),
-        (["1 + 2 = 3", "12 + 7 = 19"], "Write it exactly like this: 1 + 2 = 3"),
-        (["[1, 2]", "{"], "Write it exactly like this: {"),
-    ],
-)
-def test_the_form_of_answers_is_told_from_the_right_ones(references, words):
-    forms = answer_forms(references)
-    assert words in forms[0]
-    assert forms[-1].startswith("Write it exactly like this: ") != (references[0] == "no")
-
-
 def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     task = make()
     for options, message in (
@@ -254,42 +234,6 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     assert not server.seen
     with pytest.raises(InputError, match="the budget is too small"):
         PromptSearch(task).run(max_answers=10)
-
-
-def test_examples_as_turns_leave_the_text_itself_out():
-    template = PromptTemplate(
-        "T: {text}",
-        slots={},
-        examples=[("a", "1"), ("b", "2")],
-        num_shown=2,
-        as_turns=True,
-        system="Be exact.",
-        system_role="developer",
-    )
-    phi = {"shown_1": 1, "shown_2": 0}
-    assert [tuple(m.values()) for m in template.messages(phi, "a")] == [
-        ("developer", "Be exact."),
-        ("user", "T: b"),
-        ("assistant", "2"),
-        ("user", "T: a"),
-    ]
-    assert len(template.messages({"shown_1": -1, "shown_2": -1}, "a")) == 2
-    with pytest.raises(InputError, match="as_turns or in"):
-        PromptTemplate("{examples} {text}", examples=["ab", "cd"], num_shown=1, as_turns=True)
-
-
-def test_a_paired_test_sees_what_single_scores_hide():
-    rng = np.random.default_rng(0)
-    hard = rng.random(60)
-    better = paired_difference(np.minimum(hard + 0.1, 1), hard)
-    assert better.p_value < 0.001
-    assert 0.0 < better.lower < better.mean < better.upper
-    same = paired_difference(hard, hard)
-    assert (same.mean, same.p_value) == (0.0, 1.0)
-    ps = [paired_difference(*rng.random((2, 30)), seed=k).p_value for k in range(60)]
-    assert 0.35 < np.mean(ps) < 0.65
-    with pytest.raises(InputError, match="as many scores of both"):
-        paired_difference([1.0], [])
 
 
 @pytest.mark.parametrize("folds", [0, 4])
