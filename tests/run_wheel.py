@@ -50,7 +50,8 @@ def modules() -> list[str]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "build", "--outdir", folder, str(ROOT)]
+        # isolated, setuptools would be installed twice, for the sdist and for the wheel
+        build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, str(ROOT)]
         subprocess.run(build, check=True, capture_output=True)
         wheel = next(Path(folder).glob("*.whl"))
         environment = Path(folder).resolve() / "fresh"

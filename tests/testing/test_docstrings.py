@@ -27,6 +27,8 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(zo_bilevel.__path__, "zo_bilevel.")
     if has_examples(module.name)
 )
+SLOW = ("zo_bilevel.methods.baselines.botorch", "zo_bilevel.methods.baselines.smac")
+"""Importing what they need takes longer than most files of tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,10 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODULES],
+)
 def test_examples_in_docstrings_run(name):
     try:
         module = importlib.import_module(name)
