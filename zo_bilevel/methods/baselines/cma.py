@@ -54,19 +54,13 @@ class CMA(Baseline):
 class LqCMA(Baseline):
     """CMA-ES that asks a quadratic model first, as pycma's `fmin_lq_surr2`; one solve a round.
 
-    The start is solved first and belongs to the model. When pycma stops before the budget it
-    begins anew at a random place with twice the population and another model.
-
-    Args:
-        coordinates: "scaled", or "prior" for white coordinates of the prior.
-
-    Raises:
-        MissingPackageError: If pycma is not installed.
+    Arguments and restarts are those of `CMA`. The start is solved first and belongs to the model;
+    each restart has another.
 
     Example:
-        >>> from zo_bilevel import Problem, Real, Space, minimize
-        >>> problem = Problem(Space(a=Real(-1, 1), b=Real(-1, 1)), lambda p: p["a"]**2 + p["b"]**2)
-        >>> minimize(problem, LqCMA(), max_solves=60).loss < 1e-6
+        >>> from zo_bilevel import minimize
+        >>> from zo_bilevel.testing import sample_problem
+        >>> minimize(sample_problem(), LqCMA(), max_solves=60).loss < 1e-6
         True
 
     Source:
