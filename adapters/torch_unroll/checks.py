@@ -49,16 +49,21 @@ def _refuse_in_place(before: Leaves, copies: list[torch.Tensor], versions: list[
 def draws(run: Run) -> bool:
     """Whether `init`, the first step, the last one or `read` draws random numbers of the solve.
 
-    Those of numpy's and Python's own generators count too; one that the loop hides does not.
+    Those of numpy's and Python's own generators count too; one that the loop hides does not. An
+    `init` that takes the seed is asked with two: it may make no use of it.
     """
-    if run.loop.batches is not None or run.loop.seeds_init:
+    if run.loop.batches is not None:
         return True
     last = run.loop.num_steps - 1
     device = torch.device(run.loop.device)
     try:
         with torch.no_grad(), run.random() as position:
-            before = _generators(device)
-            first = run.next(run.initial(run.phi), run.phi, 0, None)
+            before, start = _generators(device), run.initial(run.phi)
+            if run.loop.seeds_init:
+                other = Run(run.loop, run.phi, run.seed + 1, is_plain=True).initial(run.phi)
+                if not all(torch.equal(*pair) for pair in zip(start.all, other.all, strict=True)):
+                    return True
+            first = run.next(start, run.phi, 0, None)
             run.observed(run.next(first, run.phi, last, None) if last else first, run.phi)
             return bool(position.draws) or _generators(device) != before
     except Exception:  # noqa: BLE001 - the loop itself, which is next, says what is wrong

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zo_bilevel as zb
-from zo_bilevel.adapters import TorchUnroll
+from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining, TorchUnroll
 
 SIZE = 3
 MATRIX, TARGET = np.random.default_rng(0).normal(size=(30, SIZE)), np.linspace(-1, 1, 30)
@@ -140,6 +140,24 @@ def test_a_loop_without_random_numbers_is_run_once_more_without_a_derivative(est
         assert found["a"] == pytest.approx(7 * 1.5, rel=1e-6)
         assert pushes[-7:] == [False] * 7
         assert found.solves == (3 if isinstance(estimator, zb.ReverseUnroll) else 4)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_network_that_keeps_its_first_weights_is_no_random_loop(fresh):
+    """Its `init` takes the seed, and uses it for fresh weights alone."""
+    torch.manual_seed(0)
+    inputs = torch.randn(6, 2)
+
+    def loss(model, batch, phi):
+        return (phi["scale"] * (model(inputs) - 1.0) ** 2).mean()
+
+    training = FunctionalTraining(torch.nn.Linear(2, 1), loss, FunctionalSGD(0.1), fresh=fresh)
+    loop = training.unroll(3)
+    outer = loop.outer(lambda w, phi: (w["weight"] ** 2).sum())
+    problem = zb.Problem(zb.Space(scale=zb.Real(0, 2)), loop, outer)
+    assert loop.draws({"scale": 1.0}) is fresh
+    found = zb.hypergradient(problem, estimator=zb.ReverseUnroll())
+    assert found.num_repeats == (5 if fresh else 1)
 
 
 def test_noise_near_a_bound_keeps_the_units_of_the_point():
