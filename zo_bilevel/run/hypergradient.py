@@ -12,6 +12,7 @@ from zo_bilevel.estimators.fg2u import SlopeSketch
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Hypergradient, Observed, Sketch
+from zo_bilevel.estimators.turning import turn_failed
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
@@ -166,7 +167,11 @@ class _Sketches:
             raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
         size = len(plan.points)
         again = evaluations[size:]
-        plan, solved = self._turned(plan, evaluations[:size])
+        solved = evaluations[:size]
+        (plan,), turned = turn_failed(
+            self._estimator, [plan], [solved], space, lambda rounds: map(evaluator.evaluate, rounds)
+        )
+        self.solves += turned
         sketch = self._estimator.sketch(plan, solved, evaluator.bound)
         if number == 0:
             differ = [self._differ(evaluations[0], other, plan, sketch) for other in again]
@@ -191,19 +196,6 @@ class _Sketches:
         if draws is not None:
             return draws(problem.space.decode(x))
         return self._evaluator.solve.with_seed or order is not None
-
-    def _turned(
-        self, plan: SketchPlan, found: list[Evaluation]
-    ) -> tuple[SketchPlan, list[Evaluation]]:
-        """Differences that failed, the other way."""
-        if isinstance(self._estimator, FG2UZO):
-            plan, places = self._estimator.turned(plan, found, self._evaluator.problem.space)
-            if places:
-                again = self._evaluator.evaluate([plan.points[k] for k in places])
-                self.solves += len(places)
-                for k, evaluation in zip(places, again, strict=True):
-                    found[k] = evaluation
-        return plan, found
 
     def _differ(
         self, base: Evaluation, again: Evaluation, plan: SketchPlan, sketch: GradientEstimate

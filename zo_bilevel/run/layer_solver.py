@@ -12,6 +12,7 @@ from zo_bilevel.estimators.fg2u import FG2U
 from zo_bilevel.estimators.fg2u_zo import FG2UZO
 from zo_bilevel.estimators.orders import Pull
 from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.estimators.turning import turn_failed
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.parameters import Real
@@ -125,37 +126,16 @@ class LayerSolver:
         solved = self._evaluated(rows, [plan.points for plan in plans])
         if self._radius_was_for_another_precision():
             return self.differentiated(rows, key)
-        if isinstance(self.estimator, FG2UZO):
-            plans = self._turned(self.estimator, plans, rows, solved)
+        space = self.problem.space
+        plans, _ = turn_failed(
+            self.estimator, plans, solved, space, lambda rounds: self._evaluated(rows, rounds)
+        )
         bound = self._bound
         sketches = [
             self._sketch(plan, evaluations, bound) if evaluations[0].ok and bound else None
             for plan, evaluations in zip(plans, solved, strict=True)
         ]
         return self._gathered(solved, sketches)
-
-    def _turned(
-        self,
-        estimator: FG2UZO,
-        plans: list[SketchPlan],
-        rows: FloatArray,
-        solved: list[list[Evaluation]],
-    ) -> list[SketchPlan]:
-        """Probe the other way where a probe failed; its solve takes the failed one's place."""
-        space = self.problem.space
-        turned = [
-            estimator.turned(plan, evaluations, space)
-            for plan, evaluations in zip(plans, solved, strict=True)
-        ]
-        rounds = [[plan.points[k] for k in places] for plan, places in turned]
-        if not any(rounds):
-            return plans
-        for (_, places), mine, again in zip(
-            turned, solved, self._evaluated(rows, rounds), strict=True
-        ):
-            for k, evaluation in zip(places, again, strict=True):
-                mine[k] = evaluation
-        return [plan for plan, _ in turned]
 
     def _radius_was_for_another_precision(self) -> bool:
         """Fit an automatic radius to the precision of theta, once that is known."""
