@@ -34,7 +34,8 @@ class OnlineGradient:
 
     Args:
         gradient: By name, in the units of phi.
-        error: Its standard error over the pairs; NaN for a single one.
+        error: Its standard error over the pairs; NaN for a single one. Of the bias of "truncated"
+            it knows nothing, and windows of one loop have noise in common.
         loss: Mean loss of this window.
         num_steps: Inner steps that it cost.
     """
@@ -169,8 +170,8 @@ class OnlineES:
             self._pairs = [self._begun(x) for _ in range(self.num_pairs)]
             windows = self.loop.num_steps // self.window
             first = int(self._rng.integers(windows))
-            for k, pair in enumerate(self._pairs):  # each at another place of its loop
-                for _ in range((first + k) % windows):
+            for k, pair in enumerate(self._pairs):  # evenly along the loop
+                for _ in range((first + k * windows // self.num_pairs) % windows):
                     steps += self._advance(pair, x)[2]
         found = []
         for k, pair in enumerate(self._pairs):

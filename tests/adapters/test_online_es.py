@@ -64,8 +64,33 @@ def test_truncated_windows_are_biased_by_what_they_do_not_see(draws):
     assert standard_errors(draws["truncated"], closed_form(is_truncated=True)).max() < 4.0
 
 
-def test_reused_noise_varies_less_where_losses_hang_together(draws):
-    assert (draws["reused"].std(axis=0) < draws["persistent"].std(axis=0)).all()
+@pytest.mark.statistical
+def test_reused_noise_varies_less_where_losses_hang_together():
+    """Over ten windows; over three, two seeds of three tell nothing."""
+    spread = {}
+    for noise in ("persistent", "reused"):
+        es = OnlineES(loop_of(20), loss, SPACE, noise=noise, window=WINDOW, num_pairs=4, radius=0.3)
+        found = [es.gradient({"a": PHI}).gradient["a"] for _ in range(100)]
+        spread[noise] = np.std(found, axis=0)
+    assert (spread["reused"] < 0.9 * spread["persistent"]).all()
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("noise", ["persistent", "reused", "truncated"])
+def test_the_error_is_the_spread_of_gradients(noise):
+    """Also where slopes depend on the place in the loop, here as 1, 2, ... 10, and pairs are few."""
+
+    def grows(w, phi, t, batch):
+        return w + 0.1 * phi["a"]
+
+    loop, found, errors = loop_of(20, grows), [], []
+    for seed in range(150):
+        es = OnlineES(loop, loss, SPACE, noise=noise, window=2, num_pairs=2, radius=0.3, seed=seed)
+        one = es.gradient({"a": PHI})
+        found.append(one.gradient["a"])
+        errors.append(one.error["a"])
+    claimed = np.sqrt(np.mean(np.square(errors), axis=0)) / np.std(found, axis=0, ddof=1)
+    assert ((claimed > 0.8) & (claimed < 1.3)).all()
 
 
 def test_one_reused_window_is_a_central_difference():
