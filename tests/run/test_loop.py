@@ -369,8 +369,12 @@ def test_a_recommendation_stands_unless_the_lowest_loss_proves_better():
         return _chosen([Verdict(None, loss, error) for loss, error in pairs]).loss
 
     assert chosen(1.0, 1.2, 0.1, 0.1) == 1.2
-    assert chosen(1.0, 1.3, 0.1, 0.1) == 1.0
+    assert chosen(1.0, 1.31, 0.1, 0.1) == 1.0
     assert chosen(1.4, 1.3, 0.1, 0.1) == 1.3
+    # 0.3 is 4.24 errors of the difference; those of two solves each are often too small
+    few = [Verdict(None, loss, 0.05, 2) for loss in (1.0, 1.3)]
+    assert _chosen(few).loss == 1.3
+    assert _chosen([dataclasses.replace(one, num_solves=4) for one in few]).loss == 1.0
     assert chosen(1.0, 1.2, math.nan, math.nan) == 1.0  # one solve each: no error is known
 
 

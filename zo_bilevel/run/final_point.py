@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from scipy.special import stdtrit
 
 from zo_bilevel.methods.state import Notes
 from zo_bilevel.run.evaluator import Evaluator
@@ -22,8 +23,9 @@ from zo_bilevel.solve.streams import CONFIRM_STREAM
 
 CONFIRMING_SHARE = 0.1
 MOST_SOLVES = 8
-MIN_ERRORS_TO_OVERRULE = 2.0
-"""Standard errors by which the lowest loss must beat the method's recommendation."""
+OVERRULED_BY_LUCK = 0.023
+"""How often the lowest loss may overrule a recommendation that is as good: two standard errors of
+many solves, 4.5 of two each."""
 
 
 @final
@@ -35,11 +37,13 @@ class Verdict:
         evaluation: The point's first solve, for its inner solution.
         loss: Mean loss over fresh seeds, or the one loss there is.
         standard_error: Of that mean, or `None` when solves are not known to be noisy.
+        num_solves: That the mean is of.
     """
 
     evaluation: Evaluation
     loss: float
     standard_error: float | None = None
+    num_solves: int = MOST_SOLVES
 
 
 def keep_back(ledger: Ledger, full_price: float = 0.0) -> int:
@@ -131,7 +135,8 @@ def _chosen(verdicts: list[Verdict]) -> Verdict | None:
     lowest, recommended = verdicts
     errors = [verdict.standard_error for verdict in verdicts]
     doubt = math.hypot(*(math.inf if error is None else error for error in errors))
-    margin = 0.0 if math.isnan(doubt) else MIN_ERRORS_TO_OVERRULE * doubt
+    freedom = max(1, lowest.num_solves + recommended.num_solves - 2)
+    margin = 0.0 if math.isnan(doubt) else -float(stdtrit(freedom, OVERRULED_BY_LUCK)) * doubt
     return lowest if lowest.loss + margin < recommended.loss else recommended
 
 
@@ -143,4 +148,4 @@ def _judge(group: Sequence[Evaluation]) -> Verdict | None:
     if len(losses) == 1:
         return Verdict(first, losses[0], math.nan)
     error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
-    return Verdict(first, float(np.mean(losses)), error)
+    return Verdict(first, float(np.mean(losses)), error, len(losses))
