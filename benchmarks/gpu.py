@@ -205,6 +205,7 @@ def fine_tuning() -> dict[str, Any]:
     found: dict[str, Any] = {"weights": sum(w.numel() for w in model.parameters())}
     kinds: dict[str, Any] = {
         "gaussian": {"perturbation": "gaussian"},
+        "rademacher": {"perturbation": "rademacher"},
         "low_rank": {},
         "low_rank_in_one_pass": {"module": model, "chunk": 4},
     }

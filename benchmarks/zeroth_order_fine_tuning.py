@@ -20,28 +20,32 @@ from zo_bilevel.tasks.language_models import make_gpt2, token_losses, train_on
 SIZES = ((32, 1, 1, 8), (64, 2, 8, 4), (256, 4, 8, 4), (320, 8, 16, 2))
 
 
+KINDS = {
+    "MeZO": {"perturbation": "gaussian"},
+    "rademacher": {"perturbation": "rademacher"},
+    "low rank": {"momentum": 0.9},
+    "low rank, in one pass": {"momentum": 0.9},
+}
+
+
 def share(options):
     """CPU time (GPU: wall time) of bare forward passes over that of a step; median of five."""
-    print(
-        f"{'weights':>10} {'batch':>5} {'directions':>10}   MeZO  low rank  low rank, in one pass"
-    )
+    print(f"{'weights':>10} {'batch':>5} {'directions':>10}   {'   '.join(KINDS)}")
     for width, layers, rows, directions in SIZES:
         model = make_gpt2(width=width, layers=layers, length=128).to(options.device)
         batch = torch.randint(1, 127, (rows, 128), device=options.device)
         count = sum(w.numel() for w in model.parameters())
-        mezo, low, together = shares_of(model, batch, directions, options.device)
+        shares = zip(KINDS, shares_of(model, batch, directions, options.device), strict=True)
         print(
-            f"{count:10,} {rows:5} {directions:10}   {mezo:4.2f}  {low:8.2f}  {together:21.2f}",
+            f"{count:10,} {rows:5} {directions:10}   "
+            + "   ".join(f"{found:{len(name)}.2f}" for name, found in shares),
             flush=True,
         )
 
 
 def shares_of(model, batch, directions, device):
-    kinds = (
-        {"perturbation": "gaussian"},
-        {"momentum": 0.9},
-        {"momentum": 0.9, "module": model, "chunk": directions},
-    )
+    kinds = [dict(kind) for kind in KINDS.values()]
+    kinds[-1] |= {"module": model, "chunk": directions}
     optimizers = [
         zb.ZerothOrderSGD(model.parameters(), lr=1e-6, num_directions=directions, **kind)
         for kind in kinds
@@ -128,18 +132,18 @@ def plain_mezo(model, rate, seed, radius=1e-3):
     return step
 
 
-def low_rank(momentum):
+def ours(**options):
     def make(model, rate, seed):
-        optimizer = zb.ZerothOrderSGD(model.parameters(), lr=rate, momentum=momentum, seed=seed)
-        return optimizer.step
+        return zb.ZerothOrderSGD(model.parameters(), lr=rate, seed=seed, **options).step
 
     return make
 
 
 RIVALS = {  # and the factor of the rates, 1 - momentum
     "MeZO, written out": (plain_mezo, 1.0),
-    "low rank": (low_rank(0.0), 1.0),
-    "low rank, momentum": (low_rank(0.9), 0.1),
+    "rademacher": (ours(perturbation="rademacher"), 1.0),
+    "low rank": (ours(), 1.0),
+    "low rank, momentum": (ours(momentum=0.9), 0.1),
 }
 
 

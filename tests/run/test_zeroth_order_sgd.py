@@ -8,7 +8,7 @@ import torch
 
 import zo_bilevel as zb
 
-KINDS = ["low_rank", "gaussian"]
+KINDS = ["low_rank", "rademacher", "gaussian"]
 
 
 def weights(seed=0):
@@ -337,7 +337,7 @@ def test_a_tensor_of_one_number_is_a_loss():
         ({"lr": 0.0}, "lr must be finite and > 0, got 0"),
         ({"radius": -1.0}, "radius must be finite and > 0"),
         ({"num_directions": 0}, "num_directions must be a whole number >= 1"),
-        ({"perturbation": "sparse"}, "perturbation must be 'low_rank' or 'gaussian'"),
+        ({"perturbation": "sparse"}, "perturbation must be 'low_rank', 'rademacher' or 'gaussian'"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\)"),
         ({"momentum": 0.5, "perturbation": "gaussian"}, "momentum needs low_rank"),
     ],

@@ -6,18 +6,17 @@ for Language Models with Low-rank Structures" (LOZO), arXiv 2410.07698.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, final
 
 import numpy as np
 import torch
 
+from zo_bilevel.run.perturbations import PERTURBATIONS, Perturbations
 from zo_bilevel.run.weight_copies import losses_of_copies
 from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.errors import InputError
 
-PERTURBATIONS = ("low_rank", "gaussian")
 KEPT = ("radius", "num_directions", "perturbation", "rank", "refresh", "seed")
 """What decides the perturbations, part of the state dict beside the learning rate."""
 
@@ -56,7 +55,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         radius: r, > 0.
         num_directions: b, >= 1.
         perturbation: "low_rank": `z = U V' / sqrt(rank)` for matrices, Gaussian for vectors, which
-            costs little beside a forward pass and allows momentum; "gaussian": MeZO.
+            costs little beside a forward pass and allows momentum; "rademacher": a sign a weight,
+            drawn in a sixth of the time of "gaussian": MeZO.
         rank: Of low-rank perturbations, >= 1.
         refresh: Steps for which V stays as it is, >= 1.
         momentum: In [0, 1), of low-rank perturbations; kept in U, a vector of size `rank` a row.
@@ -85,7 +85,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         *,
         radius: float = 1e-3,
         num_directions: int = 1,
-        perturbation: Literal["low_rank", "gaussian"] = "low_rank",
+        perturbation: Literal["low_rank", "rademacher", "gaussian"] = "low_rank",
         rank: int = 2,
         refresh: int = 50,
         momentum: float = 0.0,
@@ -107,7 +107,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         one_of("perturbation", perturbation, PERTURBATIONS)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum must lie in [0, 1), got {momentum}")
-        if momentum and perturbation == "gaussian":
+        if momentum and perturbation != "low_rank":
             raise InputError(
                 "momentum needs low_rank perturbations: it would be as large as the weights"
             )
@@ -118,18 +118,18 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         self.radius, self.num_directions, self.seed = radius, num_directions, seed
         self.rank, self.refresh, self.perturbation = rank, refresh, perturbation
         self.module, self.chunk = module, chunk
-        self._epoch, self._rights = -1, dict[int, torch.Tensor]()
+        self._perturbations = Perturbations(perturbation, rank, refresh, seed)
         kept = {name: getattr(self, name) for name in KEPT}
         super().__init__(params, {"lr": lr, "momentum": momentum, "num_steps": 0, **kept})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on as the optimizer whose `state_dict()` it is, with its options and seed."""
         super().load_state_dict(state_dict)
-        self._epoch = -1
         for name in KEPT:  # states of earlier versions have none
             setattr(self, name, self.param_groups[0].get(name, getattr(self, name)))
             for group in self.param_groups:
                 group[name] = getattr(self, name)
+        self._perturbations = Perturbations(self.perturbation, self.rank, self.refresh, self.seed)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]  # noqa: ANN401
@@ -211,7 +211,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
     ) -> Any:  # noqa: ANN401
         """The same, through one pass with a copy of the weights for each end."""
         known = set(module.parameters())
-        streams = [self._stream(0, step, k) for k in directions]
+        drawn = self._perturbations
+        streams = [drawn.direction(step, k) for k in directions]
         copies: dict[torch.Tensor, torch.Tensor] = {}
         for place, weight, _ in self._weights():
             if weight not in known:
@@ -221,9 +222,9 @@ class ZerothOrderSGD(torch.optim.Optimizer):
                 )
             ends = weight.repeat(2 * len(directions), *[1] * weight.ndim)
             for k, draw in enumerate(streams):
-                left = self._left(weight, draw)
-                self._perturb(ends[2 * k], place, step, left, self.radius)
-                self._perturb(ends[2 * k + 1], place, step, left, -self.radius)
+                left = drawn.left(weight, draw)
+                drawn.add(ends[2 * k], place, step, left, self.radius)
+                drawn.add(ends[2 * k + 1], place, step, left, -self.radius)
             copies[weight] = ends
         if not copies:
             raise InputError("params must hold a weight that requires gradients, none does")
@@ -245,68 +246,20 @@ class ZerothOrderSGD(torch.optim.Optimizer):
 
     def _move(self, step: int, direction: int, distance: float) -> None:
         """Add `distance z` to the weights, z drawn again from its seed."""
-        draw = self._stream(0, step, direction)
+        drawn = self._perturbations
+        draw = drawn.direction(step, direction)
         for place, weight, _ in self._weights():
-            self._perturb(weight, place, step, self._left(weight, draw), distance)
-
-    def _perturb(
-        self, weight: torch.Tensor, place: int, step: int, left: torch.Tensor, distance: float
-    ) -> None:
-        if weight.ndim < 2 or self.perturbation == "gaussian":
-            weight.add_(left, alpha=distance)
-        else:
-            matrix = weight.view(weight.shape[0], -1)
-            right = self._right(place, matrix, step // self.refresh)
-            matrix.addmm_(left, right.T, alpha=distance / math.sqrt(self.rank))
+            drawn.add(weight, place, step, drawn.left(weight, draw), distance)
 
     def _descend(self, step: int, slopes: list[float]) -> None:
-        streams = [self._stream(0, step, direction) for direction in range(len(slopes))]
+        drawn = self._perturbations
+        streams = [drawn.direction(step, direction) for direction in range(len(slopes))]
         for place, weight, group in self._weights():
-            lefts = (self._left(weight, d).mul_(s) for s, d in zip(slopes, streams, strict=True))
+            lefts = (drawn.left(weight, d).mul_(s) for s, d in zip(slopes, streams, strict=True))
             change = functools.reduce(torch.Tensor.add_, lefts)
-            if group["momentum"] and weight.ndim > 1:
-                change = change + group["momentum"] * self._remembered(place, weight, step)
+            if group["momentum"] and weight.ndim > 1:  # kept in U
+                before = self.state[weight].get("left")
+                if before is not None:
+                    change += group["momentum"] * drawn.carried(before, weight, place, step)
                 self.state[weight]["left"] = change
-            self._perturb(weight, place, step, change, -group["lr"])
-
-    def _remembered(self, place: int, weight: torch.Tensor, step: int) -> Any:  # noqa: ANN401
-        """Momentum in U; where V is new, projected on it."""
-        left = self.state[weight].get("left")
-        if left is None:
-            return 0.0
-        epoch = step // self.refresh
-        if step % self.refresh:
-            return left
-        matrix = weight.view(weight.shape[0], -1)
-        before = self._new_right(place, matrix, epoch - 1)
-        return left @ (before.T @ self._right(place, matrix, epoch)) / matrix.shape[1]
-
-    def _left(self, weight: torch.Tensor, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Z itself, or U for a matrix."""
-        is_factor = self.perturbation == "low_rank" and weight.ndim > 1
-        return draw((weight.shape[0], self.rank) if is_factor else weight.shape, weight)
-
-    def _right(self, place: int, matrix: torch.Tensor, epoch: int) -> torch.Tensor:
-        """V, kept while it stays as it is: as large as the momentum would be."""
-        if epoch != self._epoch:
-            self._epoch, self._rights = epoch, {}
-        if place not in self._rights:
-            self._rights[place] = self._new_right(place, matrix, epoch)
-        return self._rights[place]
-
-    def _new_right(self, place: int, matrix: torch.Tensor, epoch: int) -> torch.Tensor:
-        return self._stream(1, epoch, place)((matrix.shape[1], self.rank), matrix)
-
-    def _stream(self, *key: int) -> Callable[..., torch.Tensor]:
-        """Normal numbers of a shape, where and as another tensor is; the same again for a key."""
-        words = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(1, np.uint64)
-        generators: dict[torch.device, torch.Generator] = {}
-
-        def draw(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-            device = like.device
-            if device not in generators:  # another seed for each device
-                seed = (int(words[0]) >> 1) + len(generators)
-                generators[device] = torch.Generator(device).manual_seed(seed)
-            return torch.randn(shape, generator=generators[device], device=device, dtype=like.dtype)
-
-        return draw
+            drawn.add(weight, place, step, change, -group["lr"])
