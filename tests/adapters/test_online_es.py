@@ -78,7 +78,7 @@ def test_reused_noise_varies_less_where_losses_hang_together():
 @pytest.mark.statistical
 @pytest.mark.parametrize("noise", ["persistent", "reused", "truncated"])
 def test_the_error_is_the_spread_of_gradients(noise):
-    """Also where slopes depend on the place in the loop, here as 1, 2, ... 10, and pairs are few."""
+    """Also where slopes grow along the loop, and pairs are few."""
 
     def grows(w, phi, t, batch):
         return w + 0.1 * phi["a"]
