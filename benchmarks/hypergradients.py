@@ -14,14 +14,14 @@ import torch
 
 import zo_bilevel as zb
 from zo_bilevel import tasks
-from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining
+from zo_bilevel.adapters import FunctionalSGD, FunctionalTraining, OnlineES
 from zo_bilevel.run.evaluator import Evaluator
 
 MIB = 1 << 20
 
 
-def network_problem(num_steps, device="cpu", width=256, rows=256):
-    """A three-layer network trained on the whole set; phi: a rate per layer and a decay."""
+def network_loop(num_steps, device="cpu", width=256, rows=256):
+    """A three-layer network trained on the whole set, its loss, and phi: rates and a decay."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         inputs, targets = torch.randn(rows, 64), torch.randint(10, (rows,))
@@ -47,6 +47,11 @@ def network_problem(num_steps, device="cpu", width=256, rows=256):
         return torch.nn.functional.cross_entropy(training.model(weights)(inputs), targets)
 
     space = zb.Space(rates=zb.Log(1e-4, 0.1, shape=(3,)), decay=zb.Log(1e-6, 1e-2))
+    return loop, outer, space
+
+
+def network_problem(num_steps, device):
+    loop, outer, space = network_loop(num_steps, device)
     return zb.Problem(space, loop, loop.outer(outer))
 
 
@@ -65,9 +70,15 @@ def run_plain(num_steps, device):
 
 def run_estimator(num_steps, device, estimator):
     problem = network_problem(num_steps, device)
-    return typical_seconds(
-        num_steps, device, lambda: zb.hypergradient(problem, START, estimator=estimator)
-    )
+    return typical_seconds(num_steps, device, lambda: one_draw(problem, START, estimator, 0))
+
+
+def run_online(num_steps, device, noise):
+    """One update of four pairs, from a tenth of the loop."""
+    loop, outer, space = network_loop(num_steps, device)
+    online = OnlineES(loop, outer, space, noise=noise, num_pairs=4, window=num_steps // 10)
+    online.gradient(START)  # brings the pairs to their places
+    return typical_seconds(num_steps, device, lambda: online.gradient(START))
 
 
 def typical_seconds(num_steps, device, run):
@@ -84,13 +95,15 @@ def typical_seconds(num_steps, device, run):
 
 def memory(device, **_):
     """Peak memory and time of one hypergradient against inner steps, each in its own process."""
-    print("steps  what         peak MiB   times plain   seconds   times plain   each direction")
+    print("steps  what           peak MiB   times plain   seconds   times plain   each direction")
     for steps in (10, 100, 1000):
         runs = {"plain run": (run_plain, steps, device)}
         for count in (1, 4, 16):
             runs[f"FG2U({count})"] = (run_estimator, steps, device, zb.FG2U(count, chunk=count))
         runs["RGU"] = (run_estimator, steps, device, zb.ReverseUnroll())
         runs["RGU sqrt"] = (run_estimator, steps, device, zb.ReverseUnroll("sqrt"))
+        for noise in ("persistent", "reused", "truncated"):
+            runs[f"ES {noise}"] = (run_online, steps, device, noise)
         runs["Implicit"] = (run_estimator, steps, device, zb.Implicit(20, 1e-3))
         for name, (function, *arguments) in runs.items():
             seconds, peak = zb.peak_memory(function, *arguments)
@@ -99,7 +112,7 @@ def memory(device, **_):
                 plain = held, seconds
             directions = arguments[-1].num_directions if name.startswith("FG2U") else 0
             print(
-                f"{steps:5}  {name:10} {held:10.1f} {held / plain[0]:12.2f} "
+                f"{steps:5}  {name:12} {held:10.1f} {held / plain[0]:12.2f} "
                 f"{seconds:10.3f} {seconds / plain[1]:12.2f}"
                 + (f" {seconds / plain[1] / directions:14.2f}" if directions else ""),
                 flush=True,
