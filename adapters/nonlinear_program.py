@@ -20,13 +20,13 @@ TIE_TOLERANCE = 1e-8
 """Minima whose values differ by less, relative, are equally good for the follower."""
 SAME_POINT = 1e-3
 """Points nearer than this share of the bounds are one point."""
-ROUNDING = 1e-12
+CONSTANT_SPREAD = 1e-12
 """A function that varies by no more than this share of its values is constant."""
 MOST_SPREAD = 1e4
 """Over which SLSQP's line search still finds its way; far larger values end it at once."""
 MORE_SEARCHES = 5
 """Along a flat minimum, each from where the one before ended, while that is better."""
-FEASIBLE = 1e-7
+MOST_VIOLATION = 1e-7
 """Constraints may be violated by this much: the accuracy of the local solver."""
 
 
@@ -149,7 +149,7 @@ class NonlinearProgram:
             values = np.array([float(function(y, phi)) for y in points])
         values = values[np.isfinite(values)]
         spread = float(np.ptp(values)) if values.size else 0.0
-        if spread <= ROUNDING * float(np.abs(values).max(initial=0.0)):
+        if spread <= CONSTANT_SPREAD * float(np.abs(values).max(initial=0.0)):
             return function
         unit = spread / min(max(spread, 1.0), MOST_SPREAD)
         return lambda y, phi: float(function(y, phi)) / unit
@@ -234,5 +234,5 @@ class NonlinearProgram:
             )
             y = placed(answer.x)
             slack = TIE_TOLERANCE * max(1.0, abs(at_most[1])) if at_most else 0.0
-            kept = not bounded or (room(y) >= -FEASIBLE - slack).all()
+            kept = not bounded or (room(y) >= -MOST_VIOLATION - slack).all()
         return y if np.isfinite(y).all() and kept else None

@@ -31,7 +31,7 @@ from zo_bilevel.tasks.digits import NUM_CLASSES, accuracy, load_digits
 OPERATIONS = ("none", "skip", "average", "conv3", "conv1")
 EDGES = ((0, 1), (0, 2), (1, 2))
 """From node, to node: an input, one inner node, an output."""
-LIMIT = 3.0
+WEIGHT_BOUND = 3.0
 
 
 @final
@@ -182,7 +182,7 @@ def task(size: str = "small", path: str | None = None, device: str = "cpu") -> T
     if size not in SIZES:
         raise InputError(f"size must be one of {sorted(SIZES)}, got {size!r}")
     inner = Deferred(Search, size=SIZES[size], path=path, device=device)
-    scores = Real(-LIMIT, LIMIT, shape=(len(EDGES), len(OPERATIONS)))
+    scores = Real(-WEIGHT_BOUND, WEIGHT_BOUND, shape=(len(EDGES), len(OPERATIONS)))
     problem = Problem(Space(scores=scores), inner, inner.outer, name=f"architecture-{size}")
     return Task(
         name="architecture",

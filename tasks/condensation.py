@@ -160,7 +160,7 @@ class Condensation:
         each = len(self.labels) // NUM_CLASSES
         rows = [order[labels[order] == digit][:each] for digit in range(NUM_CLASSES)]
         chosen = images[torch.cat(rows), 0].double().cpu().numpy()
-        return {"images": chosen.clip(-LIMIT, LIMIT)}
+        return {"images": chosen.clip(-PIXEL_BOUND, PIXEL_BOUND)}
 
 
 LEARNING_RATE = 0.1
@@ -168,7 +168,7 @@ LEARNING_RATE = 0.1
 and 0.1, hypergradients of different networks have no direction in common (mean cosine -0.01; 0.25
 with 0.01), and not even the exact one goes down.
 """
-LIMIT = 4.0
+PIXEL_BOUND = 4.0
 """Bound of a pixel, in standard deviations."""
 
 
@@ -204,7 +204,7 @@ def task(
     )
     side = image_side(path)
     shape = (NUM_CLASSES * images_per_class, side, side)
-    space = Space(images=Real(-LIMIT, LIMIT, shape=shape))
+    space = Space(images=Real(-PIXEL_BOUND, PIXEL_BOUND, shape=shape))
     name = f"condensation-{images_per_class}-{size}"
     return Task(
         name="condensation",

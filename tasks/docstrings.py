@@ -35,7 +35,7 @@ LABEL_TEXTS: dict[str, str] = {
     "time": "dates, clocks and calendars",
     "concurrency": "threads, tasks and locks",
 }
-SHORTEST, LONGEST = 25, 110
+SHORTEST_SUMMARY, LONGEST_SUMMARY = 25, 110
 
 
 @functools.cache
@@ -89,5 +89,9 @@ def _first_line(value: Any) -> Iterator[str]:  # noqa: ANN401 - a class or a fun
     paragraph = " ".join(text.strip().split("\n\n")[0].split())
     sentence = re.split(r"(?<=[.!?])\s", paragraph)[0]
     is_signature = re.match(r"[\w.]+\(", sentence) is not None
-    if SHORTEST <= len(sentence) <= LONGEST and sentence.isascii() and not is_signature:
+    if (
+        SHORTEST_SUMMARY <= len(sentence) <= LONGEST_SUMMARY
+        and sentence.isascii()
+        and not is_signature
+    ):
         yield sentence

@@ -76,7 +76,7 @@ SIZES = {
     "full": Size(384, 6, 64, 20000, 24, 8, 0.05),
 }
 CHARACTERS_A_WORD = 4
-KNOWN = 64
+KNOWN_FACTS = 64
 """Facts that the model is trained on before anything else."""
 MOST_JUDGED = 256
 """Questions of a part that are judged."""
@@ -112,8 +112,8 @@ class Adaptation:
         self.size, self.locality = size, locality
         length = size.length
         encode, self.decode = rows_of_words, text_of_words
-        self.asked = list(facts()[KNOWN:])
-        known = [text for fact in facts()[:KNOWN] for text in (fact.document, fact.asked)]
+        self.asked = list(facts()[KNOWN_FACTS:])
+        known = [text for fact in facts()[:KNOWN_FACTS] for text in (fact.document, fact.asked)]
         if questions is not None:
             self.asked = read_questions(questions)
             known = [document.text for document in documents()]

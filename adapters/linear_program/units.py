@@ -14,7 +14,7 @@ from zo_bilevel.support.arrays import FloatArray
 if TYPE_CHECKING:
     from zo_bilevel.adapters.linear_program.highs import Answer, Program
 
-PASSES = 2
+SCALING_PASSES = 2
 """Of geometric scaling; more change little."""
 
 
@@ -85,7 +85,7 @@ def _exponents(program: Program) -> tuple[FloatArray, FloatArray]:
     columns = program.places()[kept]
     rows, sizes = matrix.indices[kept], np.log2(np.abs(matrix.data[kept]))
     by_row, by_column = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
-    for _ in range(PASSES):
+    for _ in range(SCALING_PASSES):
         by_row = -_middles(sizes + by_column[columns], rows, by_row.size)
         by_column = -_middles(sizes + by_row[rows], columns, by_column.size)
         by_column[program.integer] = 0.0

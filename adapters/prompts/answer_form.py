@@ -11,7 +11,7 @@ from zo_bilevel.adapters.prompts.metrics import as_text
 
 MOST_CLASSES = 12
 """Different answers that are all named, where each occurs twice in the mean."""
-LONGEST = 80
+LONGEST_SHOWN = 80
 """Characters of an answer that is shown as it stands."""
 KINDS: dict[type, str] = {bool: "true or false", int: "number", float: "number", str: "text"}
 
@@ -51,7 +51,7 @@ def answer_forms(references: Sequence[Any], classes: Sequence[str] = ()) -> list
     ):
         count = len(texts[0].split())
         found.append(f"Write only {count} word{'s'[: count - 1]}.")
-    return [*found, f"Write it exactly like this: {min(texts, key=len)[:LONGEST]}"]
+    return [*found, f"Write it exactly like this: {min(texts, key=len)[:LONGEST_SHOWN]}"]
 
 
 def _keys(texts: Sequence[str]) -> str:

@@ -14,9 +14,9 @@ from zo_bilevel.support.errors import InputError
 
 Parser: TypeAlias = Callable[[str], str | None]
 
-SMOOTHING = 0.02
+UNNAMED_PROBABILITY = 0.02
 """Probability shared by the classes that an answer did not name: logits must be finite."""
-SMALLEST = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Least probability of a class whose log-probability the server did not give."""
 
 
@@ -73,8 +73,8 @@ def row_of_class(found: int | None, num_classes: int) -> FloatArray:
         >>> row_of_class(None, 2).argmax()
         np.int64(2)
     """
-    row = np.full(num_classes + 1, math.log(SMOOTHING / num_classes))
-    row[num_classes if found is None else found] = math.log1p(-SMOOTHING)
+    row = np.full(num_classes + 1, math.log(UNNAMED_PROBABILITY / num_classes))
+    row[num_classes if found is None else found] = math.log1p(-UNNAMED_PROBABILITY)
     return row
 
 
@@ -105,7 +105,7 @@ def row_of_logprobs(
             mass[begun[0]] += math.exp(min(float(value), 0.0))
     if not mass.any():
         return None
-    mass = np.maximum(mass, SMALLEST)
-    mass[-1] = max(1.0 - float(mass[:-1].sum()), SMALLEST)
+    mass = np.maximum(mass, LEAST_PROBABILITY)
+    mass[-1] = max(1.0 - float(mass[:-1].sum()), LEAST_PROBABILITY)
     normalized: FloatArray = np.log(mass / mass.sum())
     return normalized

@@ -16,7 +16,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 MOST_WORDS = 30
 """Words of a class's examples that are tried, the most frequent ones."""
-SWEEPS = 3
+MOST_SWEEPS = 3
 WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -55,7 +55,7 @@ def better_label_words(
     truth = np.array([names.index(label) for label in labels])
     chosen = [words.index(word) for word in head.words.values()]
     lowest = _cross_entropy(logits[:, chosen], truth)
-    for k in [*range(len(names))] * SWEEPS:
+    for k in [*range(len(names))] * MOST_SWEEPS:
         for word in tried[names[k]]:
             column = words.index(word) if word in words else chosen[k]
             trial = [*chosen[:k], column, *chosen[k + 1 :]]

@@ -22,7 +22,7 @@ NUM_BEST = 3
 """Prompts that a race hands on."""
 MOST_FAILURES = 3
 """After so many requests in a row that a service did not answer the search ends with its words."""
-RESERVE = 1.15
+RESERVE_FACTOR = 1.15
 """What the final judgement is expected to cost is set aside with this factor."""
 
 
@@ -76,7 +76,7 @@ class PromptBook:
     def check(self, length: int, count: int) -> None:
         """Refuse answers that the budget may not allow; the final judgement has its own share."""
         kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation) * self.task.steps
-        later = RESERVE * kept * self._dearest * self._longest()
+        later = RESERVE_FACTOR * kept * self._dearest * self._longest()
         if (
             self.cost + self._dearest * length + later > self.max_cost
             or self.count + self._each * (count + kept) > self.max_answers

@@ -7,10 +7,10 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.adapters.prompts.prompt_selection import SHRINKAGE, Phi, Record
+from zo_bilevel.adapters.prompts.prompt_selection import SHRINKAGE_SHARES, Phi, Record
 from zo_bilevel.support.errors import InputError
 
-CHECKPOINTS = 10
+NUM_CHECKPOINTS = 10
 """Lengths of a run that are compared, the whole one included."""
 
 
@@ -67,8 +67,12 @@ def best_length(
     Returns:
         Both; no calls where the hand-written prompt is best.
     """
-    lengths = np.unique(np.linspace(calls / CHECKPOINTS, calls, CHECKPOINTS).round().astype(int))
-    tried = [(int(length), share) for length in lengths if length for share in (*SHRINKAGE, 1.0)]
+    lengths = np.unique(
+        np.linspace(calls / NUM_CHECKPOINTS, calls, NUM_CHECKPOINTS).round().astype(int)
+    )
+    tried = [
+        (int(length), share) for length in lengths if length for share in (*SHRINKAGE_SHARES, 1.0)
+    ]
 
     def mean_loss(choice: tuple[int, float]) -> float:
         pairs = zip(paths, judges, strict=True)

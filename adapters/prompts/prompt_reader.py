@@ -15,7 +15,7 @@ from zo_bilevel.support.errors import InputError
 
 ROWS_ON_CPU, ROWS_ON_DEVICE = 32, 1024
 """Rows of a batch: on a CPU wider ones only add padding."""
-SAME = 1e-3
+CACHE_TOLERANCE = 1e-3
 """How far logits through the key-value cache may be from those without, for it to be used."""
 
 
@@ -185,7 +185,9 @@ class PromptReader:
         expected = self._plain(prompts, ids).float()
         half = self.model.precision in ("bfloat16", "float16")
         size = float(expected.abs().max()) + 1.0
-        return float((found - expected).abs().max()) <= SAME * size * (50.0 if half else 1.0)
+        return float((found - expected).abs().max()) <= CACHE_TOLERANCE * size * (
+            50.0 if half else 1.0
+        )
 
     def _embedded(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Padded embeddings `(texts, length, width)` and mask `(texts, length)`."""

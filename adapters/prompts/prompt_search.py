@@ -26,7 +26,7 @@ from zo_bilevel.support.errors import InputError
 
 SHARE_FOR_PROPOSALS = 0.5
 """Of a generation's new prompts, where there is a proposer and a slot to fill."""
-PLACE = 2
+LOCK_PLACE = 2
 """Of the lock beside a store that a search holds; the command line's own is the first."""
 PROPOSAL_LENGTH = 1500
 """Characters of a request for a wording, about, to tell whether it can be paid."""
@@ -150,7 +150,7 @@ class PromptSearch:
                     f"max_cost={max_cost:g} needs prices of {self.task.chat.model}, else nothing "
                     "ends the search: give prices, or max_answers"
                 )
-        with alone_at(store, PLACE):
+        with alone_at(store, LOCK_PLACE):
             if store is not None:
                 self.task.keep_books(bill_file(store))
                 if self.proposer is not None:

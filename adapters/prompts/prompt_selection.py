@@ -12,7 +12,7 @@ Record: TypeAlias = Any
 """A `zb.Record`: what a run tells its callback of a solve."""
 MOST_JUDGED = 30
 """Prompts on the way that are judged."""
-SHRINKAGE = (0.25, 0.5, 0.75)
+SHRINKAGE_SHARES = (0.25, 0.5, 0.75)
 """Shares of the way from the hand-written prompt that are judged too: a penalty on the latent
 numbers, chosen on the validation share."""
 LEAST_CALLS = 200
@@ -74,7 +74,7 @@ class Selection:
             known = self.judged
             solve, loss, phi = min(known, key=lambda row: row[1])
         for place, _, whole in {row[0]: row for row in ((solve, loss, phi), known[-1])}.values():
-            for share in SHRINKAGE:
+            for share in SHRINKAGE_SHARES:
                 if whole is None:
                     continue
                 part = {name: share * value for name, value in whole.items()}

@@ -25,7 +25,7 @@ TIPS = (
     "Be precise about the format.",
     "Write it as a command.",
 )
-LONGEST = 600
+LONGEST_WORDING = 600
 """Characters of a wording; longer answers are no instruction."""
 LEAD = re.compile(r"\A\W*(?:(?:new|better|improved|my)\s+)*instructions?\s*:?\W*", re.IGNORECASE)
 
@@ -141,4 +141,4 @@ def cleaned(answer: str) -> str:
         'Write only the year.'
     """
     text = LEAD.sub("", answer.strip(), count=1).strip().strip("\"'`*").strip()
-    return text if 3 <= len(text) <= LONGEST else ""
+    return text if 3 <= len(text) <= LONGEST_WORDING else ""

@@ -42,7 +42,7 @@ Model: TypeAlias = Callable[..., Any]
 _TRIED: weakref.WeakSet[FunctionalTraining] = weakref.WeakSet()
 """Trainings of which this process has made a step; kept apart, since stores hash their parts."""
 
-SHIFT = 0.3725
+RESET_PROBE_SHIFT = 0.3725
 """Added to weights to see whether a reset reaches them; no reset gives exactly that."""
 
 
@@ -131,7 +131,7 @@ class FunctionalTraining:
         shifted = copy.deepcopy(self.module)
         with torch.no_grad():
             for name in self.names:
-                shifted.get_parameter(name).add_(SHIFT)
+                shifted.get_parameter(name).add_(RESET_PROBE_SHIFT)
         before = {name: shifted.get_parameter(name).detach().clone() for name in self.names}
         after = self._redrawn(shifted, seed=0)
         left = [name for name in self.names if torch.equal(before[name], after[name])]

@@ -11,7 +11,7 @@ from chat_servers import completion
 from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
 from zo_bilevel.adapters.prompts.bill import alone_at
 from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
-from zo_bilevel.adapters.prompts.prompt_search import PLACE
+from zo_bilevel.adapters.prompts.prompt_search import LOCK_PLACE
 from zo_bilevel.support.errors import InputError, SolveError
 
 ROWS = [(f"made in {1800 + k}", str(1800 + k)) for k in range(40)]
@@ -194,7 +194,10 @@ def test_the_form_of_the_right_answers_is_a_wording_of_the_first_race(server, ma
 
 def test_two_searches_on_one_store_are_not_begun(server, make, tmp_path):
     store = tmp_path / "runs.sqlite"
-    with alone_at(store, PLACE), pytest.raises(InputError, match="another search is at work with"):
+    with (
+        alone_at(store, LOCK_PLACE),
+        pytest.raises(InputError, match="another search is at work with"),
+    ):
         PromptSearch(make()).run(max_answers=200, store=store)
     with pytest.raises(InputError, match="store must lie in a directory that exists, got"):
         PromptSearch(make()).run(max_answers=200, store=tmp_path / "none" / "runs.sqlite")

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zo_bilevel as zb
-from zo_bilevel.problem.far_bounds import END, REACH, grown, growth_rate, placement_at, shrunk
+from zo_bilevel.problem.far_bounds import (
+    END_COORDINATE,
+    REACH_SCALES,
+    grown,
+    growth_rate,
+    placement_at,
+    shrunk,
+)
 from zo_bilevel.problem.space_text import space_from_text, space_to_text
 
 SIZES = st.floats(1e-8, 1e8)
@@ -53,11 +60,11 @@ def test_decoding_is_monotone_within_bounds_and_survives_the_round_trip(case, st
 
 
 def test_the_shape_is_linear_in_the_core_and_twice_smooth_at_its_end():
-    v = np.linspace(-END, END, 2001)
+    v = np.linspace(-END_COORDINATE, END_COORDINATE, 2001)
     g = grown(v)
     core = np.abs(v) <= 1
     np.testing.assert_array_equal(g[core], v[core])
-    np.testing.assert_allclose(grown(np.array([END])), REACH, rtol=1e-4)
+    np.testing.assert_allclose(grown(np.array([END_COORDINATE])), REACH_SCALES, rtol=1e-4)
     np.testing.assert_allclose(shrunk(g), v, rtol=1e-12, atol=1e-15)
     middle, step = 0.5 * (v[1:] + v[:-1]), v[1] - v[0]
     np.testing.assert_allclose(np.diff(g) / step, growth_rate(middle), rtol=1e-4)

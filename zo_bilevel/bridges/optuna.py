@@ -72,7 +72,7 @@ def _distributions(library: Any, space: Space) -> dict[str, Any]:  # noqa: ANN40
     }
 
 
-WIDEST = 1e300
+NO_BOUND = 1e300
 """Stands for a bound that there is not."""
 
 
@@ -87,7 +87,7 @@ def _distribution(kinds: Any, parameter: Parameter) -> Any:  # noqa: ANN401
         return kinds.CategoricalDistribution(tuple(map(_option, parameter.options)))
     if isinstance(parameter, Integer):
         return kinds.IntDistribution(int(parameter.lower), int(parameter.upper))
-    ends = (max(parameter.lower, -WIDEST), min(parameter.upper, WIDEST))
+    ends = (max(parameter.lower, -NO_BOUND), min(parameter.upper, NO_BOUND))
     return kinds.FloatDistribution(*ends, log=isinstance(parameter, Log))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zo_bilevel.cli.command_line_words import words_to_store
-from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
+from zo_bilevel.cli.options import INTERRUPTED_EXIT, POSITIVE
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.support.tables import wrapped
 
@@ -65,7 +65,7 @@ def bench_command(
         click.echo(f"report: {path}", err=True)
     if not is_whole:
         click.echo("interrupted: the problems until then", err=True)
-        context.exit(INTERRUPTED)
+        context.exit(INTERRUPTED_EXIT)
 
 
 def _run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zo_bilevel.cli.command_line_words import words_to_store
-from zo_bilevel.cli.options import INTERRUPTED, Conditions, conditions_of, shared_options
+from zo_bilevel.cli.options import INTERRUPTED_EXIT, Conditions, conditions_of, shared_options
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.support.errors import InputError, MissingPackageError
@@ -74,7 +74,7 @@ def compare_command(
     if report and comparison.runs:
         click.echo(f"report: {comparison.to_html(report)}", err=True)
     if comparison.is_interrupted:
-        context.exit(INTERRUPTED)
+        context.exit(INTERRUPTED_EXIT)
 
 
 def methods_from_names(names: str) -> dict[str, Method]:

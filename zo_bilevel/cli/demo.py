@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 import click
 
 from zo_bilevel.cli.dispatch import dispatcher_of
-from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
+from zo_bilevel.cli.options import INTERRUPTED_EXIT, POSITIVE
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
 from zo_bilevel.support.tables import Grid, percent, spread, wrapped
@@ -78,7 +78,7 @@ def demo_command(
     if any(run.improvements for comparison in found for run in comparison.runs):
         click.echo(f"picture: {_draw(found, path)}", err=as_json)
     if len(found) < len(known) or any(comparison.is_interrupted for comparison in found):
-        context.exit(INTERRUPTED)
+        context.exit(INTERRUPTED_EXIT)
 
 
 def _compare_all(

@@ -20,7 +20,7 @@ from zo_bilevel.cli.doctor import doctor_command
 from zo_bilevel.cli.export import export_command
 from zo_bilevel.cli.init import init_command
 from zo_bilevel.cli.lists import methods_command, tasks_command
-from zo_bilevel.cli.options import INTERRUPTED, WORDS_KEY
+from zo_bilevel.cli.options import INTERRUPTED_EXIT, WORDS_KEY
 from zo_bilevel.cli.paper import paper_command
 from zo_bilevel.cli.prompt import prompt_command
 from zo_bilevel.cli.resume import resume_command
@@ -80,7 +80,7 @@ class _Commands(click.Group):
             raise kind(error) from error
         except KeyboardInterrupt:
             click.echo("interrupted before there was any result", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(INTERRUPTED_EXIT)
 
 
 def _encode_whatever_happens() -> None:

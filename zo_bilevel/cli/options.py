@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zo_bilevel.store.records import StoredRun
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-INTERRUPTED = 130
+INTERRUPTED_EXIT = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 WORDS_KEY = "zo_bilevel.words"
 """Where a click context keeps the words of the command line."""

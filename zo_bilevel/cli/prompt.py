@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zo_bilevel.cli.command_line_words import words_to_store
-from zo_bilevel.cli.options import INTERRUPTED, POSITIVE
+from zo_bilevel.cli.options import INTERRUPTED_EXIT, POSITIVE
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
 
@@ -80,7 +80,7 @@ def prompt_command(context: click.Context, /, **options: Any) -> None:  # noqa: 
         benches, found = _measured(options, methods, progress)
     _show(context, benches, found)
     if _was_interrupted(found[-1][-1]):
-        context.exit(INTERRUPTED)
+        context.exit(INTERRUPTED_EXIT)
 
 
 def _measured(
@@ -104,7 +104,7 @@ def _measured(
 
 def _show(context: click.Context, benches: list[SoftPromptBench], found: list[list[Found]]) -> None:
     """Print the tables, or write what was asked for."""
-    from zo_bilevel.cli.prompt_bench import POPULATION
+    from zo_bilevel.cli.prompt_bench import POPULATION_SIZE
     from zo_bilevel.cli.prompt_table import comparison, grid, medians
 
     options, title = benches[0].options, benches[0].title
@@ -119,7 +119,7 @@ def _show(context: click.Context, benches: list[SoftPromptBench], found: list[li
         benches[0].save(found[0], options["save"])
         click.echo(f"saved: {options['save']}", err=True)
     if options["report"]:
-        sizes = (options["max_calls"], POPULATION, options["latent"])
+        sizes = (options["max_calls"], POPULATION_SIZE, options["latent"])
         page = comparison(title, found, *sizes, words_to_store(context))
         click.echo(f"report: {page.to_html(options['report'])}", err=True)
 

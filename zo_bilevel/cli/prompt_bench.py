@@ -35,8 +35,8 @@ from zo_bilevel.tasks.prompts import DRAWN_BOUND
 from zo_bilevel.tasks.scoring import paired_difference, score_logits
 
 OURS, HAND_WRITTEN = "gauss-newton", "hand-written"
-POPULATION = 20
-VALIDATION = 0.25
+POPULATION_SIZE = 20
+VALIDATION_SHARE = 0.25
 """Share of the shots that chooses what is kept, where it is a whole example of each class."""
 PROBE_STRENGTH = 10.0
 """Inverse of the penalty of the linear probe, for embeddings of unit length."""
@@ -62,7 +62,7 @@ class SoftPromptBench:
             seed=seed,
         )
         share = options["validation"]
-        count = round(options["shots"] * (VALIDATION if share is None else share))
+        count = round(options["shots"] * (VALIDATION_SHARE if share is None else share))
         if (share is not None and not 0 <= share < 1) or (share and not count):
             raise InputError(
                 f"validation must be a share in [0, 1) that leaves an example of each class, got "
@@ -178,7 +178,7 @@ class SoftPromptBench:
         results: list[Result] = []
         drawn = dataclasses.replace(self.prompt, bound=DRAWN_BOUND)
         prompt = self.prompt if name == OURS else drawn
-        width = 1 if name == OURS else POPULATION
+        width = 1 if name == OURS else POPULATION_SIZE
 
         def tune(
             solver: FrozenTransformer, calls_here: int, see: Callable[[Record], None]

@@ -9,7 +9,7 @@ import click
 
 from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import (
-    INTERRUPTED,
+    INTERRUPTED_EXIT,
     POSITIVE,
     POSITIVE_SECONDS,
     Conditions,
@@ -77,7 +77,7 @@ def run_command(
     if report_file:
         click.echo(f"report: {result.to_html(report_file)}", err=True)
     if run.status == "interrupted":
-        context.exit(INTERRUPTED)
+        context.exit(INTERRUPTED_EXIT)
 
 
 def _solve(

@@ -11,7 +11,7 @@ import numpy as np
 from zo_bilevel.comparison.rescoring import Repeats
 from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.lifecycle import run_of
 from zo_bilevel.run.result import Record, Result
@@ -114,7 +114,9 @@ class ObservedMethod(Method):
             return
         if self.repeats is not None:
             self.repeats.add(point.x, record.loss)
-        if record.violation > FEASIBLE or (self.improvements and record.loss >= self.best_loss):
+        if record.violation > FEASIBLE_VIOLATION or (
+            self.improvements and record.loss >= self.best_loss
+        ):
             return
         phi = self._space.decode(point.x)
         single = {n: v for n, v in phi.items() if not self._space.shapes[n]}

@@ -10,7 +10,7 @@ from zo_bilevel.run.runs import Run, Target
 
 Quartiles: TypeAlias = tuple[float, float, float]
 """First quartile, median, third quartile."""
-DIGITS = 10
+LOSS_DIGITS = 10
 """Of two losses that are compared: the others are rounding."""
 
 
@@ -21,7 +21,7 @@ def level(loss: float) -> float:
         >>> level(1.18297188558) == level(1.18297188559)
         True
     """
-    return float(f"{loss:.{DIGITS - 1}e}")
+    return float(f"{loss:.{LOSS_DIGITS - 1}e}")
 
 
 def quantile(values: Sequence[float], share: float) -> float:

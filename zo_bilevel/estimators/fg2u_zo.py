@@ -30,7 +30,7 @@ CENTRAL_RADIUS = 1e-4
 simulators stop iterating long before the last bit, so the textbook eps**(1/2) and eps**(1/3)
 would measure their tolerances."""
 CHOICE_RADIUS = 1.0
-ROUNDED = 20.0
+ROUNDED_RESOLUTIONS = 20.0
 """A change of less than so many times the resolution is mostly rounding."""
 
 
@@ -158,7 +158,7 @@ def _warn_of_rounding(differences: FloatArray, base: FloatArray, dtype: str, rad
     """Say so when an inner solution of low precision hardly changes over the radius."""
     resolution = float(np.finfo(dtype).eps) * float(np.max(np.abs(base), initial=0.0))
     largest = float(np.max(np.abs(differences), initial=0.0))
-    if dtype != "float64" and largest < ROUNDED * resolution:
+    if dtype != "float64" and largest < ROUNDED_RESOLUTIONS * resolution:
         warnings.warn(
             f"the inner solution is {dtype} and changes by {largest:.1e} over the radius "
             f"{radius:g}, where {resolution:.1e} is its resolution: directional derivatives are "

@@ -13,7 +13,7 @@ from zo_bilevel.support.arguments import whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
-SAME = 0.05
+SAME_MINIMUM_DISTANCE = 0.05
 """Ends this close, in scaled units a root of N, are one minimum."""
 
 
@@ -170,7 +170,7 @@ def _minima(search: Search, starts: list[_Start]) -> tuple[Minimum, ...]:
     known = sorted(
         ((found, start) for found, start in ended if found is not None), key=lambda e: e[0].rank
     )
-    radius = SAME * np.sqrt(search.space.size)
+    radius = SAME_MINIMUM_DISTANCE * np.sqrt(search.space.size)
     clusters: list[list[tuple[Evaluation, _Start]]] = []
     for found, start in known:
         near = (c for c in clusters if np.linalg.norm(c[0][0].point.x - found.point.x) <= radius)

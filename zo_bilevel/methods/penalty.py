@@ -8,7 +8,7 @@ from zo_bilevel.methods.state import Rounds
 from zo_bilevel.problem.constraints import FeasibleSet
 from zo_bilevel.solve.evaluation import Evaluation, Point
 
-PENALTY = 100.0
+PENALTY_LOSSES = 100.0
 """For a violation of one scale, in sizes of the first loss: it replaces the loss, so that feasible
 points are better than others, and of these those that break constraints less (Deb, 2000)."""
 MOST_REFUSED = 10_000
@@ -93,7 +93,7 @@ class _Penalty:
             self._ceiling = found.loss + self._unit
         if not found.ok or found.is_feasible:
             return found
-        loss = self._ceiling + PENALTY * self._unit * found.violation
+        loss = self._ceiling + PENALTY_LOSSES * self._unit * found.violation
         return dataclasses.replace(found, loss=loss)
 
     def rejected(self, point: Point) -> Evaluation:

@@ -15,16 +15,16 @@ from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, described
 
-FEASIBLE: Final = 1e-6
+FEASIBLE_VIOLATION: Final = 1e-6
 """Largest violation that counts as none, in units of each constraint's scale."""
-ROUNDING: Final = 1e-9
+KNOWN_VIOLATION: Final = 1e-9
 """The same where a constraint is known before the solve."""
-DIFFERENCE: Final = 1e-5
+DIFFERENCE_STEP: Final = 1e-5
 """Scaled, for derivatives of functions of phi: errors of rounding and curvature are alike."""
 FAR_UNIT: Final = -0.5
 MOST_UNITS: Final = 1e9
 """Scaled step at the start of a value without near bounds, and how many of them are looked at."""
-BROKEN: Final = 1e6
+BROKEN_VALUE: Final = 1e6
 """Stands for the value of a function of phi that gives none."""
 
 
@@ -167,8 +167,8 @@ class FeasibleSet:
         columns = []
         for index in range(x.size):
             ahead, behind = x.copy(), x.copy()
-            ahead[index] = min(x[index] + DIFFERENCE, self._space.upper[index])
-            behind[index] = max(x[index] - DIFFERENCE, self._space.lower[index])
+            ahead[index] = min(x[index] + DIFFERENCE_STEP, self._space.upper[index])
+            behind[index] = max(x[index] - DIFFERENCE_STEP, self._space.lower[index])
             change = self.before(ahead) - self.before(behind)
             columns.append(change / (ahead[index] - behind[index]))
         return np.stack(columns, axis=1)
@@ -187,7 +187,7 @@ class FeasibleSet:
 
     def allows(self, x: FloatArray) -> bool:
         """Whether a solve may be spent here."""
-        return not self.is_cheap or bool((self.before(x) <= ROUNDING).all())
+        return not self.is_cheap or bool((self.before(x) <= KNOWN_VIOLATION).all())
 
     def _read(self, given: str | Linear) -> Inequality:
         text = Inequality((given if isinstance(given, Linear) else Linear(given)).text)
@@ -256,8 +256,8 @@ def _safe(function: Callable[[dict[str, Any]], Any], phi: dict[str, Any]) -> Flo
     except InputError:
         raise
     except (*NUMERICAL_ERRORS, ValueError):  # the square root of a negative number
-        return np.array([BROKEN])
-    return np.where(np.isnan(values), BROKEN, np.minimum(values, BROKEN))
+        return np.array([BROKEN_VALUE])
+    return np.where(np.isnan(values), BROKEN_VALUE, np.minimum(values, BROKEN_VALUE))
 
 
 def _numbers(answer: Any, function: Callable[..., Any]) -> FloatArray:  # noqa: ANN401

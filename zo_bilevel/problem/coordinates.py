@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zo_bilevel.problem.far_bounds import (
-    CORE,
-    END,
+    CORE_SCALES,
+    END_COORDINATE,
     Placement,
     Placements,
     default_placement,
@@ -120,13 +120,13 @@ class Coordinates:
                 placement = self.placements[block.name]
                 self.is_far[block.section] = True
                 self._center[block.section] = placement.center
-                self._core[block.section] = CORE * placement.scale
+                self._core[block.section] = CORE_SCALES * placement.scale
         self._has_far = bool(self.is_far.any())
         if not self._has_far:
             return
         center, core = self._center[self.is_far], self._core[self.is_far]
         low, high = self._low[self.is_far], self._high[self.is_far]
-        reach = core * grown(np.full(core.size, END))
+        reach = core * grown(np.full(core.size, END_COORDINATE))
         low = np.where(np.isfinite(low), low, center - reach)
         high = np.where(np.isfinite(high), high, center + reach)
         self._low[self.is_far], self._high[self.is_far] = low, high
@@ -183,7 +183,7 @@ class Coordinates:
                 low, high = self._low[place], self._high[place]
                 raise InputError(
                     f"{block.name} must lie in [{low:g}, {high:g}], which its scale "
-                    f"{self._core[place] / CORE:g} reaches, got {wanted[place]:g}"
+                    f"{self._core[place] / CORE_SCALES:g} reaches, got {wanted[place]:g}"
                 )
 
     def _invert(self, wanted: FloatArray, x: FloatArray) -> FloatArray:

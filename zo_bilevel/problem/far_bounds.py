@@ -18,24 +18,24 @@ import numpy as np
 from zo_bilevel.problem.parameters import Parameter, Real
 from zo_bilevel.support.arrays import FloatArray, frozen
 
-CORE = 10 / 3
+CORE_SCALES = 10 / 3
 """Scales on each side of the centre in which the coordinate is linear."""
-REACH = 1e9
+REACH_SCALES = 1e9
 """Of g at its end, v = 3."""
-FAR = 1e3
+FAR_RANGE = 1e3
 """A range of more than so many times the size of the start is no scale to search by."""
-GROWTH = 11.9485
+GROWTH_RATE = 11.9485
 """G, by which g(3) is REACH."""
-END = 3.0
+END_COORDINATE = 3.0
 """Of v, where there is no bound."""
-LAST, FURTHEST = 9.0, 1e40
+LAST_COORDINATE, FURTHEST_VALUE = 9.0, 1e40
 """The same where there is one, less than 1, and of g."""
 
 
 def grown(v: FloatArray) -> FloatArray:
     """g, rising even in its last bits."""
-    out = np.exp(GROWTH * _beyond(v, LAST))
-    tail = 1.0 + (out - 1.0 / out) * (0.5 / GROWTH)
+    out = np.exp(GROWTH_RATE * _beyond(v, LAST_COORDINATE))
+    tail = 1.0 + (out - 1.0 / out) * (0.5 / GROWTH_RATE)
     return np.where(np.abs(v) <= 1.0, v, np.copysign(tail, v))
 
 
@@ -43,19 +43,21 @@ def grown_torch(v: Any) -> Any:  # noqa: ANN401 - tensors
     """G of a tensor."""
     import torch
 
-    far = torch.clamp(v.abs() - 1.0, min=0.0, max=LAST)
-    return torch.where(v.abs() <= 1.0, v, v.sign() * (1.0 + torch.sinh(GROWTH * far) / GROWTH))
+    far = torch.clamp(v.abs() - 1.0, min=0.0, max=LAST_COORDINATE)
+    return torch.where(
+        v.abs() <= 1.0, v, v.sign() * (1.0 + torch.sinh(GROWTH_RATE * far) / GROWTH_RATE)
+    )
 
 
 def shrunk(g: FloatArray) -> FloatArray:
     """The inverse of g."""
-    tail = 1.0 + np.arcsinh(GROWTH * _beyond(g, FURTHEST)) / GROWTH
+    tail = 1.0 + np.arcsinh(GROWTH_RATE * _beyond(g, FURTHEST_VALUE)) / GROWTH_RATE
     return np.where(np.abs(g) <= 1.0, g, np.copysign(tail, g))
 
 
 def growth_rate(v: FloatArray) -> FloatArray:
     """Derivative of g."""
-    return np.asarray(np.cosh(GROWTH * _beyond(v, LAST)))
+    return np.asarray(np.cosh(GROWTH_RATE * _beyond(v, LAST_COORDINATE)))
 
 
 def _beyond(v: FloatArray, end: float) -> FloatArray:
@@ -109,7 +111,7 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     largest = float(sizes.max()) or max(1.0, float(np.abs(center).max()))
     # a smooth field has one scale, not that of each of its values
     is_believed = parameter.is_bounded and parameter.correlation_length is not None
-    if parameter.scale is None and (is_believed or span <= FAR * largest):
+    if parameter.scale is None and (is_believed or span <= FAR_RANGE * largest):
         return None
     scale = np.where(sizes > 0, sizes, largest)
     return Placement(

@@ -11,12 +11,12 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
-MARGIN = 1e-8
+INSIDE_MARGIN = 1e-8
 """By how much points are kept inside, so that rounding does not take them out."""
 RANDOM_STARTS = 30
-SAMPLES = 4096
+NUM_SAMPLES = 4096
 """Random points looked at where integers or choices leave no slopes."""
-CONTRADICTION = 1e-9
+CONTRADICTION_VIOLATION = 1e-9
 
 
 def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
@@ -35,12 +35,12 @@ def check_consistent(space: Space, constraints: FeasibleSet) -> FloatArray:
     cost = np.append(np.zeros(space.size), -1.0)
     bounds = [*constraints.units, (None, 1.0)]
     found = linprog(cost, np.column_stack([slopes, scales]), -offset, bounds=bounds)
-    if not found.success or found.x[-1] < -CONTRADICTION:
+    if not found.success or found.x[-1] < -CONTRADICTION_VIOLATION:
         texts = ", ".join(repr(text.text) for text in constraints.texts)
         raise InputError(
             f"constraints contradict each other: no point within the bounds keeps {texts}"
         )
-    if found.x[-1] <= CONTRADICTION and not space.discrete.any():
+    if found.x[-1] <= CONTRADICTION_VIOLATION and not space.discrete.any():
         texts = ", ".join(repr(text.text) for text in constraints.texts)
         raise InputError(
             f"constraints must leave room between them, got {texts}; for parameters that are equal "
@@ -78,7 +78,7 @@ def nearest_allowed(space: Space, constraints: FeasibleSet, x: FloatArray) -> Fl
             if constraints.allows(found):
                 return found
     if not free.all():
-        drawn = [inside, *rng.uniform(space.lower, space.upper, (SAMPLES, space.size))]
+        drawn = [inside, *rng.uniform(space.lower, space.upper, (NUM_SAMPLES, space.size))]
         allowed = [point for point in drawn if constraints.allows(point)]
         if allowed:
             return min(allowed, key=lambda point: float(np.linalg.norm(point - x)))
@@ -106,7 +106,7 @@ def _pulled(
         return np.clip(point, space.lower, space.upper)
 
     def room(part: FloatArray) -> FloatArray:
-        return -MARGIN - constraints.before(whole(part))
+        return -INSIDE_MARGIN - constraints.before(whole(part))
 
     def slopes(part: FloatArray) -> FloatArray:
         return -constraints.slopes_before(whole(part))[:, free]

@@ -21,7 +21,7 @@ WRONG_TYPE = "the inner solution must be a number, array, tensor, or dict of the
 """How the refusal of an answer begins that no other point would make better."""
 
 
-UNMEASURED = 5e-324
+UNMEASURED_VALUE = 5e-324
 """Stands for NaN where a target has no value, kept in stores and told from answers that are there:
 the smallest number there is, which `flatten_theta` reads as 0. `ThetaLayout.pack` makes it NaN."""
 
@@ -97,8 +97,8 @@ class ThetaLayout:
         Returns:
             A float for one bare number, an array, or a dict of arrays (tensors stay tensors).
         """
-        if isinstance(theta, np.ndarray) and (theta == UNMEASURED).any():
-            theta = np.where(theta == UNMEASURED, np.nan, theta)
+        if isinstance(theta, np.ndarray) and (theta == UNMEASURED_VALUE).any():
+            theta = np.where(theta == UNMEASURED_VALUE, np.nan, theta)
         parts, start = [], 0
         for shape in self.shapes:
             count = math.prod(shape)
@@ -204,7 +204,7 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
 
 def _without_mark(flat: FloatArray) -> FloatArray:
     """An answer that underflows as far as `UNMEASURED` is there all the same."""
-    flat[flat == UNMEASURED] = 0.0
+    flat[flat == UNMEASURED_VALUE] = 0.0
     return flat
 
 
@@ -240,4 +240,4 @@ class Unmeasured:
             return theta
         order = self.layout.order_of(layout.names)
         missing = self.is_missing if order is None else self.is_missing[order]
-        return np.where(missing & np.isnan(theta), UNMEASURED, theta)
+        return np.where(missing & np.isnan(theta), UNMEASURED_VALUE, theta)

@@ -8,10 +8,10 @@ import numpy as np
 from zo_bilevel.problem.coordinates import Coordinates
 from zo_bilevel.support.arrays import FloatArray
 
-ACCURACY = 1e-15
-SHIFT = 10.0
+START_ACCURACY = 1e-15
+VARIABLE_SHIFT = 10.0
 """Keeps variables away from 0, of which scipy takes steps that are too short."""
-INNER = 0.999
+INNER_SHARE = 0.999
 """Of the way to the bounds, where the search begins at the latest."""
 
 
@@ -37,7 +37,7 @@ def at_tied_values(
 
     def moved(part: FloatArray) -> FloatArray:
         point = x.copy()
-        point[places] = part - SHIFT
+        point[places] = part - VARIABLE_SHIFT
         return point
 
     def left(part: FloatArray) -> FloatArray:
@@ -47,10 +47,10 @@ def at_tied_values(
         return np.asarray(np.nan_to_num(shares, nan=1e6, posinf=1e6, neginf=-1e6))
 
     low, high = (end[places] for end in (space.lower, space.upper))
-    begin = np.clip(x[places], INNER * low, INNER * high) + SHIFT
-    if not left(x[places] + SHIFT).any():
+    begin = np.clip(x[places], INNER_SHARE * low, INNER_SHARE * high) + VARIABLE_SHIFT
+    if not left(x[places] + VARIABLE_SHIFT).any():
         return x
-    options = {"xtol": ACCURACY, "ftol": ACCURACY, "gtol": ACCURACY}
-    bounds = low + SHIFT, high + SHIFT
+    options = {"xtol": START_ACCURACY, "ftol": START_ACCURACY, "gtol": START_ACCURACY}
+    bounds = low + VARIABLE_SHIFT, high + VARIABLE_SHIFT
     found = least_squares(left, begin, jac="3-point", bounds=bounds, **options)
     return moved(np.asarray(found.x))

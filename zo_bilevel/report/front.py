@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import numpy as np
 
 from zo_bilevel.methods.base import Method
-from zo_bilevel.problem.constraints import FEASIBLE, Output
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION, Output
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.theta import flatten_theta
@@ -193,7 +193,7 @@ def front(
 def _keeps_constraints(problem: Problem, theta: Any, phi: dict[str, Any]) -> bool:  # noqa: ANN401
     known = problem.feasible.before(problem.space.encode(phi))
     found = (output.values(theta, phi) for output in problem.feasible.outputs)
-    return bool((np.concatenate([known, *found]) <= FEASIBLE).all())
+    return bool((np.concatenate([known, *found]) <= FEASIBLE_VIOLATION).all())
 
 
 def _below(objective: Objective, bound: float) -> Callable[[Any, dict[str, Any]], float]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 MOST_BARS, MOST_CORRELATED, MOST_WRITTEN = 15, 40, 8
 """Parameters drawn one a row; in the matrix of correlations; whose correlations are written."""
 MOST_LINEAR = 300.0
@@ -158,7 +158,7 @@ def _bands(data: SquaredError, known: Uncertainty | None) -> list[tuple[FloatArr
     """Half widths of intervals, `(m,)`, how dark they are, and what they are called."""
     if known is None:
         return []
-    reach = stdtrit(known.degrees_of_freedom, 0.5 + LEVEL / 2)
+    reach = stdtrit(known.degrees_of_freedom, 0.5 + CONFIDENCE_LEVEL / 2)
     fitted = known.fitted_deviations()
     measured = np.hypot(np.sqrt(known.variances), fitted)
     measured = np.where(data.weights > 0, measured, np.nan)
@@ -177,7 +177,7 @@ def _parameters(panel: Axes, result: Result, known: Uncertainty | None) -> None:
 def _error_bars(panel: Axes, known: Uncertainty) -> None:
     """Intervals in per cent of each parameter; grey from end to end where it is not determined."""
     sizes = np.where(known.values != 0, np.abs(known.values), 1.0)
-    ends = np.stack(known.flat_intervals(LEVEL)) - known.values
+    ends = np.stack(known.flat_intervals(CONFIDENCE_LEVEL)) - known.values
     is_open = np.isinf(known.deviations)
     share = np.where(is_open, [[-np.inf], [np.inf]], 100 * ends / sizes)
     end = 1.3 * min(max(np.abs(share[np.isfinite(share)]), default=100.0), 100.0)
@@ -206,7 +206,7 @@ def _places(panel: Axes, result: Result, known: Uncertainty | None) -> None:
     share = (result.x - space.lower)[places] / width
     across = np.arange(1, places.size + 1)
     if known is not None:
-        factor = stdtrit(known.degrees_of_freedom, 0.5 + LEVEL / 2)
+        factor = stdtrit(known.degrees_of_freedom, 0.5 + CONFIDENCE_LEVEL / 2)
         reach = factor * known.deviations / np.abs(space.rates(result.x)) / width
         low, high = np.clip(share - reach, 0, 1), np.clip(share + reach, 0, 1)
         panel.fill_between(across, low, high, color=FIT, alpha=0.25, lw=0)

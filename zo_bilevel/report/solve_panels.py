@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.parameters import Log
 from zo_bilevel.report.figures import COLOURS
 from zo_bilevel.run.result import Record, Result
@@ -41,8 +41,8 @@ def dressed(
 def convergence(panel: Axes, result: Result) -> None:
     """The loss of each solve, and the best so far."""
     solved = [record for record in result.history if record.status == "ok"]
-    ok = [record for record in solved if record.violation <= FEASIBLE]
-    broken = [record for record in solved if record.violation > FEASIBLE]
+    ok = [record for record in solved if record.violation <= FEASIBLE_VIOLATION]
+    broken = [record for record in solved if record.violation > FEASIBLE_VIOLATION]
     failed = [record.solve for record in result.history if record.status != "ok"]
     losses = np.array([record.loss for record in solved])
     best = [(r.solve, r.best_loss) for r in result.history if math.isfinite(r.best_loss)]
@@ -78,7 +78,7 @@ def slices(result: Result) -> list[Draw]:
         losses = np.array([record.loss for record in ok])
         if losses.size and losses.min() > 0:
             panel.set_yscale("log")
-        edges = [LOST if record.violation > FEASIBLE else "none" for record in ok]
+        edges = [LOST if record.violation > FEASIBLE_VIOLATION else "none" for record in ok]
         order = [record.solve for record in ok]
         panel.scatter(across, losses, c=order, cmap="Blues", s=14, vmin=-len(ok), edgecolors=edges)
         found = result.phi[name] if is_number else str(result.phi[name])

@@ -32,13 +32,13 @@ SINGULAR_SHARE = 1e-7
 """Directions less stiff than this share of the stiffest are lost in the error of differences."""
 OPEN_COMPONENT = 1e-3
 """A parameter with a larger part in a direction that the data leave open is not determined."""
-BLOCK = 1000
+BLOCK_OUTPUTS = 1000
 """Outputs that are decomposed at once."""
 MOST_NAMED = 4
 """Parameters, or combinations of them, that one warning names."""
 UNSEEN_SHARE = 1e-4
 """The same for directions whose stiffness the slopes cannot tell from zero."""
-ROUNDING = 16 * float(np.finfo(float).eps)
+ROUNDING_SHARE = 16 * float(np.finfo(float).eps)
 """Of the largest number of theta or target, up to which a residual is rounding."""
 MOST_DOUBT = 0.02
 """Of a stiffness, relative, up to which slopes are sure."""
@@ -123,7 +123,7 @@ class Fit:
         """Whether the residuals are the rounding error of theta: there is nothing to explain."""
         size = np.abs(self.theta) + np.abs(self.objective.target)
         difference = np.abs(self.objective.difference(self.theta))
-        return bool((difference[self.objective.weights > 0] <= ROUNDING * np.max(size)).all())
+        return bool((difference[self.objective.weights > 0] <= ROUNDING_SHARE * np.max(size)).all())
 
     def _are_open(self, stiffness: FloatArray) -> NDArray[np.bool_]:
         """Which directions the data leave open, if they are that stiff."""
@@ -220,8 +220,8 @@ class Fit:
 def _triangle(jacobian: FloatArray, roots: FloatArray) -> FloatArray:
     """The triangle of a QR decomposition of the weighted Jacobian, by blocks that fit a cache."""
     triangles = [
-        np.linalg.qr(roots[k : k + BLOCK, None] * jacobian[k : k + BLOCK], mode="r")
-        for k in range(0, len(roots), BLOCK)
+        np.linalg.qr(roots[k : k + BLOCK_OUTPUTS, None] * jacobian[k : k + BLOCK_OUTPUTS], mode="r")
+        for k in range(0, len(roots), BLOCK_OUTPUTS)
     ]
     return np.asarray(np.linalg.qr(np.concatenate(triangles), mode="r"))
 

@@ -26,7 +26,7 @@ from zo_bilevel.support.errors import InnerSolverError, InputError, UnsupportedP
 
 NUM_REPEATS = 5
 """Sketches of a solver whose answers vary: from their spread comes the standard error."""
-NEGLIGIBLE = 1e-5
+NEGLIGIBLE_SHARE = 1e-5
 """Share of what a difference changes, or of theta where derivatives are exact, below which what
 two solves of one point differ by is rounding: that much the differences themselves are wrong."""
 
@@ -209,7 +209,7 @@ class _Sketches:
         scale = np.abs(theta)
         if isinstance(sketch, Sketch) and not sketch.is_exact:
             scale = np.abs(plan.step * sketch.JV)
-        most = NEGLIGIBLE * float(scale.max(initial=0.0))
+        most = NEGLIGIBLE_SHARE * float(scale.max(initial=0.0))
         return float(np.abs(view.observe(again) - theta).max(initial=0.0)) > most
 
 
@@ -227,7 +227,7 @@ def _derivatives_differ(again: list[Evaluation]) -> bool:
     found = [one.derivative for one in again if one.derivative is not None]
     if len(found) < len(again):
         return True
-    most = NEGLIGIBLE * float(np.abs(found).max(initial=0.0))
+    most = NEGLIGIBLE_SHARE * float(np.abs(found).max(initial=0.0))
     return float(np.ptp(found, axis=0).max(initial=0.0)) > most
 
 

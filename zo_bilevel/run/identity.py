@@ -31,7 +31,7 @@ LIMITS: Final = {
     "round width": "round_width",
 }
 EACH_SEED: Final = "another for each seed"
-SHORT: Final = 8
+SHORT_VALUES: Final = 8
 
 
 def objective_text(problem: Problem) -> str:
@@ -54,10 +54,10 @@ def objective_text(problem: Problem) -> str:
     held = {name: _coarse(part) for name, part in vars(outer).items()} if is_ours else outer
     kind = type(outer).__name__ if is_ours else getattr(outer, "__name__", type(outer).__name__)
     if held:
-        kind = f"{kind} #{fingerprint(held, 'the outer objective')[:SHORT]}"
+        kind = f"{kind} #{fingerprint(held, 'the outer objective')[:SHORT_VALUES]}"
     if problem.space.has_prior:
         priors = {n: getattr(p, "prior", None) for n, p in problem.space.parameters.items()}
-        kind += f", priors #{fingerprint(priors, 'the space')[:SHORT]}"
+        kind += f", priors #{fingerprint(priors, 'the space')[:SHORT_VALUES]}"
     return f"{kind}, seen as its loss only" if problem.is_scalar else kind
 
 
@@ -68,7 +68,7 @@ def constraints_text(problem: Problem) -> str:
         InputError: If a function among them cannot be told from others.
     """
     words = [c if isinstance(c, str) else getattr(c, "text", "") for c in problem.constraints]
-    digest = fingerprint(tuple(problem.constraints), "a constraint")[:SHORT]
+    digest = fingerprint(tuple(problem.constraints), "a constraint")[:SHORT_VALUES]
     return f"{len(words)} #{digest} {'; '.join(word for word in words if word)}".strip()
 
 
@@ -197,7 +197,7 @@ def conditions_text(
     if settings.get("stop rules"):
         words["stop rules"] = settings["stop rules"]
         exact["stop rules"] = [settings["stop rules"]]
-    words["inner solver"] = f"{problem.name} {_hash(solver)[:SHORT]}"
+    words["inner solver"] = f"{problem.name} {_hash(solver)[:SHORT_VALUES]}"
     words["start"], exact["start"] = _start(problem.space, initial, seed)
     return json.dumps({name: [text, _hash(*exact[name])[:16]] for name, text in words.items()})
 

@@ -28,7 +28,7 @@ MOST_SOLVES = 200
 """Newest solves that are looked at."""
 NUM_FITS = 12
 """Of the length, each by a factor of two."""
-KNOWN = 1e-9
+KNOWN_VARIANCE = 1e-9
 """Variances of changes per unit length, in those of a slope, up to which a point is known."""
 
 
@@ -123,7 +123,7 @@ def _ranked(
     while left and len(ranked) < count:
         own = np.diag(joint)[:num]
         gains = joint[:num, num:] ** 2 @ squares  # (1)
-        told = np.divide(gains, own, out=np.zeros(num), where=own > KNOWN)
+        told = np.divide(gains, own, out=np.zeros(num), where=own > KNOWN_VARIANCE)
         best = max(left, key=lambda k: (told[k], -k))
         ranked.append((best, float(told[best] / unknown) if unknown > 0.0 else 0.0))
         left.remove(best)
@@ -134,7 +134,7 @@ def _ranked(
 def _given(joint: FloatArray, index: int) -> FloatArray:
     """The covariance once one of its values is known."""
     column = joint[:, index]
-    if column[index] <= KNOWN:
+    if column[index] <= KNOWN_VARIANCE:
         return joint
     left: FloatArray = joint - np.outer(column, column) / column[index]
     return left

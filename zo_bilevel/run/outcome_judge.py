@@ -11,7 +11,7 @@ from zo_bilevel.problem.objectives.functions import NUMERICAL_ERRORS
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
-from zo_bilevel.problem.theta import UNMEASURED, ThetaLayout
+from zo_bilevel.problem.theta import UNMEASURED_VALUE, ThetaLayout
 from zo_bilevel.solve.evaluation import Evaluation, Outcome, Point, Status
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, WrongShapeError, ZoBilevelError, described
@@ -106,7 +106,7 @@ class OutcomeJudge:
 
     def _lacks_data(self, theta: FloatArray) -> bool:
         """Whether theta is NaN where the target is not."""
-        places = theta == UNMEASURED
+        places = theta == UNMEASURED_VALUE
         allowed = self._may_be_missing
         if allowed is not None and allowed.size == places.size:
             places = places & ~allowed

@@ -22,7 +22,7 @@ from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.confidence import flat_names, interval_text
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.fit import ROUNDING
+from zo_bilevel.run.fit import ROUNDING_SHARE
 from zo_bilevel.run.result import Result
 from zo_bilevel.run.uncertainty import checked_fit, fit_at, placed_like
 from zo_bilevel.run.valley import MIN_PROMISE, Valley
@@ -120,7 +120,7 @@ def profile(
     residuals = parts.at(fit.theta, x)
     known = np.where(objective.weights[:, None] > 0, fit.slopes.jacobian, 0.0)
     slopes = parts.slopes(known, x, np.eye(x.size))
-    rounded = np.sum((parts.at(fit.theta * (1 + ROUNDING), x) - residuals) ** 2)
+    rounded = np.sum((parts.at(fit.theta * (1 + ROUNDING_SHARE), x) - residuals) ** 2)
     freedom = fit.freedom
     variance = max(float(residuals @ residuals), rounded) / freedom if np.isfinite(freedom) else 1.0
     limit = float(stdtrit(freedom, 0.5 + level / 2))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from zo_bilevel.methods.state import Minimum, Slopes
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.space import Space
@@ -126,7 +126,7 @@ class Result:
     @property
     def is_feasible(self) -> bool:
         """Whether the point keeps all constraints."""
-        return self.violation is None or self.violation <= FEASIBLE
+        return self.violation is None or self.violation <= FEASIBLE_VIOLATION
 
     @property
     def counted_loss(self) -> float:

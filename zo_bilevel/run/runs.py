@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.support.tables import number, percent
 
 RunStatus: TypeAlias = Literal["finished", "refused", "failed", "interrupted", "disqualified"]
@@ -133,7 +133,7 @@ class Run:
     @property
     def is_feasible(self) -> bool:
         """Whether the final point keeps all constraints."""
-        return self.violation is None or self.violation <= FEASIBLE
+        return self.violation is None or self.violation <= FEASIBLE_VIOLATION
 
     @property
     def is_counted(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
 
-DIFFERENCE = 1e-5
+DIFFERENCE_STEP = 1e-5
 """Scaled; formulas are exact to rounding, so that rounding and curvature are alike."""
 OPEN_SHARE = 1e-3
 """Part of a derivative along what the data leave open, above which nothing is determined."""
@@ -32,7 +32,7 @@ def tied_errors(
         for sign in (-1.0, 1.0):
             end = x.copy()
             end[index] = np.clip(
-                x[index] + sign * DIFFERENCE, space.lower[index], space.upper[index]
+                x[index] + sign * DIFFERENCE_STEP, space.lower[index], space.upper[index]
             )
             ends.append(end)
         change = _flat(space, ends[1]) - _flat(space, ends[0])

@@ -16,7 +16,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
-from zo_bilevel.problem.theta import UNMEASURED
+from zo_bilevel.problem.theta import UNMEASURED_VALUE
 from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.fit import Fit, linearised
@@ -214,7 +214,7 @@ def jacobian_at(
 
 def _relative_error(answers: Sequence[FloatArray]) -> float:
     """Of the answers of one point: what rounding and noise leave open, over their size."""
-    is_there = answers[0] != UNMEASURED
+    is_there = answers[0] != UNMEASURED_VALUE
     answers = [theta[is_there] for theta in answers if theta.shape == is_there.shape]
     theta = answers[0]
     rounding = OutputRounding()

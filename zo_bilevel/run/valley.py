@@ -22,7 +22,7 @@ MOST_CORRECTIONS = 2
 """Solves that let the other parameters follow, at one value of the profiled one."""
 LONGEST_JUMP = 0.4
 """Of tau, in limits, across which a straight line tells where the limit is met."""
-NEAR = 0.01
+NEAR_LIMIT = 0.01
 """Of a row to the limit, in limits, from which on it is the end."""
 
 
@@ -86,7 +86,7 @@ class Valley:
         if not self.beyond:
             return False
         inside, outside = abs(self.rows[-1].tau), abs(self.beyond[-1].tau)
-        is_near = min(self.limit - inside, outside - self.limit) < NEAR * self.limit
+        is_near = min(self.limit - inside, outside - self.limit) < NEAR_LIMIT * self.limit
         return is_near or outside - inside < LONGEST_JUMP * self.limit
 
     def _length_between(self) -> float:

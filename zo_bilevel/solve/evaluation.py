@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.space import HALF_RANGE
 from zo_bilevel.problem.theta import ThetaLayout
 from zo_bilevel.solve.derivative import Derivative, DerivativeOrder
@@ -175,7 +175,7 @@ class Evaluation:
     @property
     def is_feasible(self) -> bool:
         """Whether the solve is ok and keeps all constraints."""
-        return self.ok and self.violation <= FEASIBLE
+        return self.ok and self.violation <= FEASIBLE_VIOLATION
 
     @property
     def rank(self) -> tuple[float, float]:

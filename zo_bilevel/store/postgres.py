@@ -31,7 +31,7 @@ OTHER_CLOCK_S: Final = 30.0
 """By how much a machine's clock may differ from the database's before that is said."""
 SHUTDOWN: Final = "57P0"
 """How the codes begin of what a database says that is ended, or just begins."""
-LOCKS: Final = 0x7A6F
+LOCK_NAMESPACE: Final = 0x7A6F
 """First half of the numbers of our advisory locks; the second is a run's, or 0 for writers."""
 
 
@@ -125,7 +125,9 @@ class PostgresStore(SQLStore):
         def attempt() -> T:
             with self._connection.transaction():
                 asked = "SELECT txid_current(), pg_advisory_xact_lock(?, 0)"
-                number = self._ask(asked, (LOCKS,))[0][0]  # waits for what was asked before
+                number = self._ask(asked, (LOCK_NAMESPACE,))[0][
+                    0
+                ]  # waits for what was asked before
                 for earlier, given in done:
                     if self._ask("SELECT txid_status(?)", (earlier,)) == [("committed",)]:
                         return given
@@ -169,7 +171,7 @@ class PostgresStore(SQLStore):
             time.sleep(RETRY_S)
 
     def _lock(self, run: int) -> bool:
-        return bool(self._ask("SELECT pg_try_advisory_lock(?, ?)", (LOCKS, run))[0][0])
+        return bool(self._ask("SELECT pg_try_advisory_lock(?, ?)", (LOCK_NAMESPACE, run))[0][0])
 
     @contextmanager
     def unwaited(self) -> Iterator[None]:
@@ -182,7 +184,7 @@ class PostgresStore(SQLStore):
 
     def _unlock(self, run: int) -> None:
         with suppress(StoreError), self.unwaited():  # a connection that is gone holds nothing
-            self.ask("SELECT pg_advisory_unlock(?, ?)", (LOCKS, run))
+            self.ask("SELECT pg_advisory_unlock(?, ?)", (LOCK_NAMESPACE, run))
 
     def close(self) -> None:
         """Close the connection, and with it let go of its runs; what was added stays."""

@@ -27,9 +27,9 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError
 
 BUDGETS = (1, 3, 24)
-ROUNDING = 1e-9
+BOUND_ROUNDING = 1e-9
 """By how much a scaled coordinate may lie beyond its bound."""
-ALIKE = 1e-6
+ALIKE_SHARE = 1e-6
 """Of theta's spread: by how much `solve_batch` may differ from `__call__` in float64."""
 
 
@@ -132,7 +132,7 @@ def _by_hand(method: Method, problem: Problem) -> list[float]:
 
 def _check_point(point: Point, space: Space) -> None:
     require(point.x.shape == (space.size,), f"points have shape ({space.size},), got {point.x}")
-    inside = (point.x >= space.lower - ROUNDING) & (point.x <= space.upper + ROUNDING)
+    inside = (point.x >= space.lower - BOUND_ROUNDING) & (point.x <= space.upper + BOUND_ROUNDING)
     require(bool(inside.all()), f"points lie within the bounds, got {point.x}")
 
 
@@ -225,7 +225,7 @@ def check_inner_solver(inner: Callable[..., Any], space: Space, *, picklable: bo
 def _check_batch(jobs: list[Job], single: list[Outcome], batch: dict[int, Outcome]) -> None:
     thetas = np.array([outcome.theta for outcome in single])
     dtype = "float64" if single[0].layout is None else single[0].layout.dtype
-    room = max(ALIKE, 1e3 * float(np.finfo(dtype).eps)) * float(np.ptp(thetas) or 1.0)
+    room = max(ALIKE_SHARE, 1e3 * float(np.finfo(dtype).eps)) * float(np.ptp(thetas) or 1.0)
     for job, theta in zip(jobs, thetas, strict=True):
         found = batch[job.index]
         require(found.status == "ok", f"solve_batch succeeds at {job.phi}, got {found.error}")

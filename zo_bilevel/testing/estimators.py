@@ -18,12 +18,12 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InnerSolverError
 from zo_bilevel.testing.conformance import require
 
-BLOCK = 50
-SEEN = 0.1
+BLOCK_DRAWS = 50
+SEEN_ERROR = 0.1
 """Of the gradient: an error in scale that must be told from chance."""
-SURE = 4.5
+SURE_DEVIATIONS = 4.5
 """Standard errors that are no chance."""
-HONEST = 1.5
+HONEST_FACTOR = 1.5
 """Factor within which a squared standard error must be that of the estimates."""
 
 
@@ -47,18 +47,20 @@ def check_estimator(estimator: GradientEstimator, draws: int = 4000) -> None:
         >>> from zo_bilevel import FG2UZO
         >>> check_estimator(FG2UZO(2))
     """
-    for size, most in ((2, BLOCK), (3, draws)):
+    for size, most in ((2, BLOCK_DRAWS), (3, draws)):
         trial = _Trial(estimator, size)
         estimates, errors = trial.block(0)
-        while len(estimates) < most and _resolution(estimates) > SEEN / (SURE + 2.0):
+        while len(estimates) < most and _resolution(estimates) > SEEN_ERROR / (
+            SURE_DEVIATIONS + 2.0
+        ):
             more, their_errors = trial.block(len(estimates))
             estimates = np.concatenate((estimates, more))
             errors = np.concatenate((errors, their_errors))
         _check_mean(estimates)
         _check_errors(estimates, errors)
         trial.check_failures()
-    few = f"{draws} draws are too few: a factor of {1 + SEEN} would not be seen"
-    require(_resolution(estimates) < SEEN / SURE, few)
+    few = f"{draws} draws are too few: a factor of {1 + SEEN_ERROR} would not be seen"
+    require(_resolution(estimates) < SEEN_ERROR / SURE_DEVIATIONS, few)
 
 
 class _Trial:
@@ -76,7 +78,7 @@ class _Trial:
 
     def block(self, first: int) -> tuple[FloatArray, FloatArray]:
         """Estimates and their standard errors of some draws, both `(BLOCK, N, N)`."""
-        found = [self._draw(seed) for seed in range(first, first + BLOCK)]
+        found = [self._draw(seed) for seed in range(first, first + BLOCK_DRAWS)]
         return np.array([pair[0] for pair in found]), np.array([pair[1] for pair in found])
 
     def _draw(self, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -142,10 +144,10 @@ def _check_mean(estimates: FloatArray) -> None:
     error = float(_error_of(scales)) + 1e-6
     off = abs(float(scales.mean()) - 1.0)
     scale = f"the mean must be the hypergradient, got {scales.mean():.4g} +- {error:.2g} times it"
-    require(off < SURE * error, scale)
+    require(off < SURE_DEVIATIONS * error, scale)
     far = np.abs(estimates.mean(axis=0) - identity) / (_error_of(estimates) + 1e-6)
     require(
-        bool((far < SURE).all()),
+        bool((far < SURE_DEVIATIONS).all()),
         f"the mean must be the hypergradient, but a component is {far.max():.1f} errors away",
     )
 
@@ -162,11 +164,11 @@ def _check_errors(estimates: FloatArray, errors: FloatArray) -> None:
         f"{np.sqrt(claimed.mean()):.4g} where they spread by {np.sqrt(squares.mean()):.4g}"
     )
     large = f"{said}; is `correction` that of the directions?"
-    require(not _is_above(claimed, HONEST * squares), large)
-    require(not told.all() or not _is_above(squares, HONEST * claimed), said)
+    require(not _is_above(claimed, HONEST_FACTOR * squares), large)
+    require(not told.all() or not _is_above(squares, HONEST_FACTOR * claimed), said)
 
 
 def _is_above(first: FloatArray, second: FloatArray) -> bool:
     """Whether the mean of the first is above that of the second by more than chance."""
     excess = (first - second).sum(axis=(1, 2))
-    return bool(excess.mean() > SURE * _error_of(excess) + 1e-6)
+    return bool(excess.mean() > SURE_DEVIATIONS * _error_of(excess) + 1e-6)

@@ -29,9 +29,9 @@ from zo_bilevel.testing.fault_points import chance
 from zo_bilevel.testing.perversions import Perverse, oscillation
 
 _MASKED: Any = np.ma.masked_greater(np.ones((3, 4)), 0.0)  # type: ignore[no-untyped-call]  # numpy
-SHARE = 0.2
+FAILING_SHARE = 0.2
 """Of the points that fail."""
-FOUND = 1e-6
+FOUND_LOSS = 1e-6
 """A loss below which the minimum, 0, counts as found."""
 
 
@@ -92,7 +92,7 @@ class Failing:
     def __call__(self, phi: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever it likes
         """Solve, or fail."""
         is_start = phi["stiffness"] == 1.0
-        if not is_start and chance(phi, self.draw, "fault") < SHARE:
+        if not is_start and chance(phi, self.draw, "fault") < FAILING_SHARE:
             return _FAULTS[self.kind]()
         return oscillation(phi)["wave"]
 
@@ -134,7 +134,7 @@ def check_survives(
     require(len(found.history) == found.solves <= max_solves, f"{kind}: all solves are counted")
     require(bool(found.stop_reason), f"{kind}: a run says why it stopped")
     start = found.history[0].loss
-    goal = FOUND if plain.loss < FOUND**2 else start
+    goal = FOUND_LOSS if plain.loss < FOUND_LOSS**2 else start
     require(found.loss <= goal, f"{kind}: loss {found.loss:g}, without faults {plain.loss:g}")
     same = [r.loss for r in again.history] == [r.loss for r in found.history]
     require(same, f"{kind}: the same run again gives the same numbers")

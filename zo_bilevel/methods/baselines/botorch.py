@@ -15,13 +15,13 @@ from zo_bilevel.support.packages import import_optional
 
 PACKAGE = "botorch", "botorch"
 WHY_NO_DISCRETE = "models numbers"
-CLIMBS = 8
+NUM_CLIMBS = 8
 """Climbs of the acquisition function."""
-DRAWS = 256
+NUM_DRAWS = 256
 """Points among which the starts of the climbs are chosen."""
 FIRST_LENGTH, LARGEST_LENGTH, SMALLEST_LENGTH = 0.8, 1.6, 0.5**7
 """Sides of the region, in the unit cube."""
-SUCCESSES = 3
+SUCCESSES_TO_DOUBLE = 3
 """In a row, after which the region doubles."""
 CANDIDATES, MOST_CANDIDATES = 100, 5000
 """Points of the region among which samples of the model choose: for each coordinate, at most."""
@@ -70,8 +70,8 @@ class BoTorch(Baseline):
                     improvement,
                     bounds=cube,
                     q=solves.search.round_width,
-                    num_restarts=CLIMBS,
-                    raw_samples=DRAWS,
+                    num_restarts=NUM_CLIMBS,
+                    raw_samples=NUM_DRAWS,
                     sequential=True,
                 )
             data.solve(points.detach().numpy())
@@ -121,7 +121,7 @@ class TuRBO(Baseline):
                 gain = max(data.values[-width:]) - best
                 is_better = gain > 1e-3 * abs(best)
                 better, worse = (better + 1, 0) if is_better else (0, worse + 1)
-                if better == SUCCESSES:
+                if better == SUCCESSES_TO_DOUBLE:
                     length, better = min(2 * length, LARGEST_LENGTH), 0
                 elif worse == patience:
                     length, worse = length / 2, 0

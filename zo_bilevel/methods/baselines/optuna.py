@@ -11,7 +11,7 @@ from zo_bilevel.methods.baselines.failure_values import refuse_discrete, refuse_
 from zo_bilevel.methods.baselines.single_values import Item, SingleValues
 from zo_bilevel.methods.baselines.solves import Solves, stop_at
 from zo_bilevel.methods.baselines.threaded import Baseline
-from zo_bilevel.methods.fidelity.levels import FACTOR, at_level
+from zo_bilevel.methods.fidelity.levels import RUNG_FACTOR, at_level
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, UnsupportedProblemError, unknown_name_message
 from zo_bilevel.support.packages import import_optional
@@ -124,8 +124,8 @@ class OptunaHyperband(Method):
         library: Any = import_optional("optuna", "OptunaHyperband", "optuna")
         values = SingleValues(search.space)
         kinds = _distributions(library, values)
-        levels = fidelity.levels(FACTOR)
-        pruner = library.pruners.HyperbandPruner(1, FACTOR ** (len(levels) - 1), FACTOR)
+        levels = fidelity.levels(RUNG_FACTOR)
+        pruner = library.pruners.HyperbandPruner(1, RUNG_FACTOR ** (len(levels) - 1), RUNG_FACTOR)
         with _quietly(library):
             sampler = library.samplers.TPESampler(seed=int(search.rng(1).integers(2**32)))
             # the pruner draws its brackets by the name, which would be another one each time
@@ -138,7 +138,7 @@ class OptunaHyperband(Method):
             for rung, level in enumerate(levels):
                 (solved,) = yield [at_level(point, level, fidelity)]
                 loss = solved.loss if np.isfinite(solved.loss) else float(np.finfo(float).max)
-                trial.report(loss, FACTOR**rung)
+                trial.report(loss, RUNG_FACTOR**rung)
                 if level < fidelity.full and trial.should_prune():
                     study.tell(trial, state=library.trial.TrialState.PRUNED)
                     break

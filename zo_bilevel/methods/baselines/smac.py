@@ -9,7 +9,7 @@ from zo_bilevel.methods.baselines.solves import Solves
 from zo_bilevel.methods.baselines.threaded import Baseline
 from zo_bilevel.support.arrays import FloatArray
 
-SILENT = 60  # above every level of Python's logging
+SILENT_LEVEL = 60  # above every level of Python's logging
 
 
 @final
@@ -64,7 +64,7 @@ class SMAC(Baseline):
             output_directory=folder,
         )
         facade = library.HyperparameterOptimizationFacade
-        return facade(scenario, _unused, overwrite=True, logging_level=SILENT)
+        return facade(scenario, _unused, overwrite=True, logging_level=SILENT_LEVEL)
 
 
 def _space(spaces: Any, values: SingleValues, start: FloatArray, seed: int) -> Any:  # noqa: ANN401

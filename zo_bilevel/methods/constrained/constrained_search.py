@@ -16,11 +16,11 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.constrained.known_points import SHARE, FailureEdge, KnownPoints
+from zo_bilevel.methods.constrained.known_points import SHARE_OF_WAY, FailureEdge, KnownPoints
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
 from zo_bilevel.methods.constrained.smooth_model import SmoothModel
 from zo_bilevel.methods.state import RoundsThen
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.feasible_start import nearest_allowed
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
@@ -29,23 +29,23 @@ from zo_bilevel.support.errors import InputError
 FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 0.5, 3.0, 1e-7
 SURE_RADIUS = 1e-2
 """Where nothing is gained within so small a radius, nothing is gained at all."""
-GOOD, POOR = 0.7, 0.1
+GOOD_AGREEMENT, POOR_AGREEMENT = 0.7, 0.1
 """Gain in shares of what the model promised, above and below which the radius changes."""
-SHORT = 0.1
+SHORT_STEP_RADII = 0.1
 """Steps of fewer radii than this ask for a smaller radius."""
-TRUSTED = 0.03
+TRUSTED_ERROR = 0.03
 """Where the last step gained what was promised but for this share, so does the next."""
-HAIR = 1e-4
-NEAR = 2.0
+HAIR_SHARE = 1e-4
+NEAR_RADII = 2.0
 """Points within so many radii tell of the region."""
 WELL_SPREAD = 0.1
 """They tell enough of a direction when they reach so many radii along it."""
 LEAST_TILT = 0.05
 """Inwards, of steps along an edge of failures after one has failed; then twice as much."""
-CLOSER = 0.3
+CLOSER_FACTOR = 0.3
 """Of the radius, when all points around the start failed."""
 MOST_RESTARTS = 10
-HALVINGS = 40
+MOST_HALVINGS = 40
 
 
 @final
@@ -100,7 +100,7 @@ class ConstrainedSearch:
                 continue
             gain, least = self._known.gain(here, there), self._known.least_gain()
             # a center that breaks a constraint by a hair is worth a step that mends it
-            is_near = FEASIBLE < self._known.center.violation < HAIR
+            is_near = FEASIBLE_VIOLATION < self._known.center.violation < HAIR_SHARE
             if gain <= least and not (is_near and step.any()):
                 if (yield from self._is_over()):
                     return
@@ -129,11 +129,11 @@ class ConstrainedSearch:
             yield from self._ask([self._within(move) for move in against if move.any()], "sketch")
             if len(self._known) > 1:
                 return
-            self._radius *= CLOSER
+            self._radius *= CLOSER_FACTOR
 
     def _is_over(self) -> RoundsThen[bool]:
         """Whether nothing is gained, as the model has it; where that is in doubt, look closer."""
-        if abs(self._agreement - 1.0) < TRUSTED:
+        if abs(self._agreement - 1.0) < TRUSTED_ERROR:
             return True
         gap = self._gap()
         if gap is not None:
@@ -145,16 +145,16 @@ class ConstrainedSearch:
 
     def _judge(self, ratio: float, length: float) -> RoundsThen[None]:
         """Trust the model further, or mend its geometry, or trust it less."""
-        if ratio > GOOD:
+        if ratio > GOOD_AGREEMENT:
             self._radius = min(max(self._radius, 2.0 * length), LARGEST_RADIUS)
         if self._is_at_edge:  # steps are short across the edge, and free along it
-            self._radius *= 1.0 if ratio >= POOR else 0.5
+            self._radius *= 1.0 if ratio >= POOR_AGREEMENT else 0.5
             return
-        is_short = length < SHORT * self._radius
-        if ratio >= POOR and not is_short:
+        is_short = length < SHORT_STEP_RADII * self._radius
+        if ratio >= POOR_AGREEMENT and not is_short:
             return
         gap = self._gap()
-        if gap is None and ratio >= POOR:
+        if gap is None and ratio >= POOR_AGREEMENT:
             self._radius = max(0.5 * self._radius, 2.0 * length)
         elif gap is None:
             self._radius = min(0.5 * self._radius, length)
@@ -197,7 +197,7 @@ class ConstrainedSearch:
         def beyond(step: FloatArray) -> FloatArray:
             if plane is None:
                 return np.zeros(0)
-            return np.atleast_1d(plane @ step + tilt * np.linalg.norm(step) - SHARE)
+            return np.atleast_1d(plane @ step + tilt * np.linalg.norm(step) - SHARE_OF_WAY)
 
         def beyond_slopes(step: FloatArray) -> FloatArray:
             if plane is None:
@@ -232,7 +232,7 @@ class ConstrainedSearch:
         if self._feasible.allows(self._within(step)):
             return step
         share, width = 0.0, 0.5
-        for _ in range(HALVINGS):
+        for _ in range(MOST_HALVINGS):
             share += width * self._feasible.allows(self._within((share + width) * step))
             width *= 0.5
         return share * step
@@ -258,7 +258,7 @@ class ConstrainedSearch:
     def _gap(self) -> FloatArray | None:
         """A point along the direction of which those within the region tell too little."""
         away = self._known.points - self._x
-        near = away[np.abs(away).max(axis=1) <= NEAR * self._radius] / self._radius
+        near = away[np.abs(away).max(axis=1) <= NEAR_RADII * self._radius] / self._radius
         values, ways = np.linalg.eigh(near.T @ near)
         if values[0] >= WELL_SPREAD**2:
             return None

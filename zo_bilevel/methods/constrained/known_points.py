@@ -7,20 +7,20 @@ from scipy.optimize import nnls
 
 from zo_bilevel.methods.constrained.model_step import Prediction
 from zo_bilevel.methods.constrained.smooth_model import FIRST_LENGTH, SmoothModel
-from zo_bilevel.problem.constraints import FEASIBLE, FeasibleSet
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION, FeasibleSet
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
 LEAST_GAIN = 1e-10
-LEAST_SHARE, ROUNDING = 1e-8, 1e-14
+LEAST_SHARE, ROUNDING_SHARE = 1e-8, 1e-14
 """Shares of the spread of all losses, and of the loss itself, that are not worth a solve."""
-TOLERATED = 0.5 * FEASIBLE
-REACH = 4.0
+TOLERATED_VIOLATION = 0.5 * FEASIBLE_VIOLATION
+REACH_RADII = 4.0
 """Points within so many radii tell of the edge; of fewer, where no plane parts them."""
-HALVINGS = 4
-SHARE = 0.5
+MOST_HALVINGS = 4
+SHARE_OF_WAY = 0.5
 """Of the way to the plane, which touches the nearest failure, that a step may go."""
-SOLVED = 1e-9
+SOLVED_DISTANCE = 1e-9
 
 
 @final
@@ -82,7 +82,7 @@ class KnownPoints:
             Whether another point is the center then.
         """
         mended = _broken(here.outputs) - _broken(there.outputs)
-        needed = (there.loss - here.loss) / mended if mended > FEASIBLE else 0.0
+        needed = (there.loss - here.loss) / mended if mended > FEASIBLE_VIOLATION else 0.0
         if self._penalty >= 1.5 * needed:
             return False
         self._penalty = 2.0 * needed
@@ -99,7 +99,7 @@ class KnownPoints:
         """What is worth a solve."""
         losses = [evaluation.loss for evaluation in self._evaluations]
         spread, size = max(losses) - min(losses), abs(self.center.loss)
-        return max(min(LEAST_GAIN * spread, LEAST_SHARE * size), ROUNDING * spread)
+        return max(min(LEAST_GAIN * spread, LEAST_SHARE * size), ROUNDING_SHARE * spread)
 
     def model(self) -> SmoothModel:
         """A smooth model through all points."""
@@ -109,7 +109,7 @@ class KnownPoints:
 
 
 def _broken(outputs: FloatArray) -> float:
-    return max(0.0, float(outputs.max(initial=0.0)) - TOLERATED)
+    return max(0.0, float(outputs.max(initial=0.0)) - TOLERATED_VIOLATION)
 
 
 @final
@@ -142,8 +142,8 @@ class FailureEdge:
         if not self._failed:
             return None
         failed, good = np.array(self._failed) - center, solved - center
-        reach = REACH * radius
-        for _ in range(HALVINGS):
+        reach = REACH_RADII * radius
+        for _ in range(MOST_HALVINGS):
             beyond, within = (part[np.abs(part).max(axis=1) <= reach] for part in (failed, good))
             if not len(beyond):
                 return None
@@ -160,6 +160,6 @@ def _least(rows: FloatArray, count: int) -> FloatArray | None:
     system = np.vstack([rows.T, limits])
     aim = np.append(np.zeros(rows.shape[1]), 1.0)
     residual = system @ nnls(system, aim)[0] - aim
-    if -residual[-1] < SOLVED:
+    if -residual[-1] < SOLVED_DISTANCE:
         return None
     return np.asarray(-residual[:-1] / residual[-1])

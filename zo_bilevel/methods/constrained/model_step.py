@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, TypeAlias, final
 import numpy as np
 from scipy.optimize import minimize
 
-from zo_bilevel.problem.constraints import FEASIBLE
+from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.support.arrays import FloatArray
 
 Function: TypeAlias = Callable[[FloatArray], FloatArray]
-MARGIN = 2e-7
+OUTPUT_MARGIN = 2e-7
 """By how much steps are to stay within constraints on outputs, in their scale."""
 MARGIN_BEFORE = 1e-8
 """The same for constraints that are known before a solve."""
 MOST_ITERATIONS = 100
-ACCURACY = 1e-10
+STEP_ACCURACY = 1e-10
 
 
 class Prediction(NamedTuple):
@@ -61,14 +61,14 @@ class ModelStep:
         self._here = self._at(np.zeros_like(self._low))
         self._unit = float(np.abs(self._here.gradient).max(initial=0.0)) or 1.0
         self._scales = np.abs(self._here.slopes).max(axis=1, initial=0.0)
-        self._scales = np.maximum(self._scales, FEASIBLE)
+        self._scales = np.maximum(self._scales, FEASIBLE_VIOLATION)
 
     def best(self) -> FloatArray:
         """The step of the lowest loss among those that break constraints on outputs least."""
         step, allowed = np.zeros_like(self._low), 0.0
         if self._here.outputs.max(initial=0.0) > 0.0:
             step = self._least_broken()
-            left = float(((self._at(step).outputs + MARGIN) / self._scales).max())
+            left = float(((self._at(step).outputs + OUTPUT_MARGIN) / self._scales).max())
             allowed = max(0.0, left)
         return self._radius * self._solved(
             lambda s: (self._at(s).loss - self._here.loss) / self._unit,
@@ -104,7 +104,7 @@ class ModelStep:
                 {
                     "type": "ineq",
                     "fun": lambda s: (
-                        allowed(s) - (self._at(s[:size]).outputs + MARGIN) / self._scales
+                        allowed(s) - (self._at(s[:size]).outputs + OUTPUT_MARGIN) / self._scales
                     ),
                     "jac": slopes,
                 }
@@ -144,7 +144,7 @@ class ModelStep:
             method="SLSQP",
             bounds=np.column_stack([low, high]),
             constraints=rules,
-            options={"maxiter": MOST_ITERATIONS, "ftol": ACCURACY},
+            options={"maxiter": MOST_ITERATIONS, "ftol": STEP_ACCURACY},
         )
         return np.asarray(np.clip(found.x, low, high) if np.isfinite(found.x).all() else start)
 

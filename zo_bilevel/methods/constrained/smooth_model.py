@@ -7,7 +7,7 @@ import numpy as np
 from zo_bilevel.methods.gauss_newton.taylor_prior import Observations, solved
 from zo_bilevel.support.arrays import FloatArray
 
-FIRST_LENGTH, SHORTEST, LONGEST = 10.0, 0.05, 1e3
+FIRST_LENGTH, SHORTEST_LENGTH, LONGEST_LENGTH = 10.0, 0.05, 1e3
 LENGTH_FACTOR = 2.0
 FEWEST_ROWS, ROWS_PER_DIRECTION, MOST_ROWS = 10, 3, 120
 """The nearest points are used: as many as a quadratic has numbers, within these limits."""
@@ -46,7 +46,9 @@ class SmoothModel:
         units = np.sqrt(np.mean(changes**2, axis=0))
         units[units == 0.0] = 1.0
         products = (changes / units) @ (changes / units).T
-        lengths = np.clip(length * LENGTH_FACTOR ** np.arange(-1.0, 2.0), SHORTEST, LONGEST)
+        lengths = np.clip(
+            length * LENGTH_FACTOR ** np.arange(-1.0, 2.0), SHORTEST_LENGTH, LONGEST_LENGTH
+        )
         tried = [self._rows.likelihood(products, 1, each, 0.0) for each in lengths.tolist()]
         best = min(tried, key=lambda found: found.score)
         self.length, self._weights = best.length, solved(best.factor, changes)

@@ -17,7 +17,7 @@ from zo_bilevel.solve.evaluation import CHEAP_ROLE, Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
-FACTOR = 3
+RUNG_FACTOR = 3
 """One in so many goes on to a level that is so many times as high (Hyperband's default)."""
 MOST_RUNGS = 4
 """Levels above the cheapest; more would need races of hundreds."""
@@ -69,7 +69,7 @@ def full_price(fidelity: Fidelity, cheap: Evaluation, full: Evaluation) -> float
 def race(search: Search, first: Evaluation) -> Rounds:
     """Race after race, until the budget is spent."""
     fidelity = fidelity_of(search)
-    levels = fidelity.levels(FACTOR)[-MOST_RUNGS - 1 :]
+    levels = fidelity.levels(RUNG_FACTOR)[-MOST_RUNGS - 1 :]
     levels = (fidelity.cheap, *levels[1:])
     (cheap,) = yield [at_level(first.point, fidelity.cheap, fidelity)]
     if cheap.ok:
@@ -78,12 +78,12 @@ def race(search: Search, first: Evaluation) -> Rounds:
     seen = {_setting(search.space, first.point.x)}
     while True:
         lowest = bracket % (len(levels) - 1)
-        count = FACTOR ** (len(levels) - 1 - lowest)
+        count = RUNG_FACTOR ** (len(levels) - 1 - lowest)
         field = _candidates(search, best.point.x, count, seen, bracket)
         if not field:
             return "every setting that could be drawn was tried at the full level"
         for rung, level in enumerate(levels[lowest:]):
-            points = [search.point(x) for x in field[: max(1, count // FACTOR**rung)]]
+            points = [search.point(x) for x in field[: max(1, count // RUNG_FACTOR**rung)]]
             if not points:
                 break
             solved = yield [at_level(point, level, fidelity) for point in points]

@@ -31,7 +31,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 MOST_PAIRS = 8
 """Earlier full solves that the difference of the levels is learnt from."""
-INDEPENDENT = 0.05
+INDEPENDENT_SHARE = 0.05
 """Share of the largest singular value below which such solves say nothing new."""
 CHEAP_GOAL = 1e-6
 """Share of the loss below which the model is not descended: it is not that good."""
@@ -39,7 +39,7 @@ MOST_CHEAP_COST = 2.0
 """Of one descent on the model, in full solves."""
 MOST_IDLE = 3
 """Cheap rounds in a row, beside one for each parameter, in which a descent gains nothing."""
-STUCK = 0.05
+STUCK_SHARE = 0.05
 """Share of the loss left by the first descent, above which other descents are begun elsewhere."""
 SMALL_GAIN = 0.01
 """Share of the loss of the model that counts as nothing."""
@@ -60,7 +60,7 @@ def descend_on_two_levels(search: Search, first: Evaluation) -> RoundsThen[Evalu
         best = pairs[-1].full
         model = _Model(bound, pairs[-1], pairs[:-1])
         found, loss = yield from _descent(search, model, most_cost, restarts=False)
-        if len(pairs) == 1 and may_restart and loss > STUCK * best.loss:
+        if len(pairs) == 1 and may_restart and loss > STUCK_SHARE * best.loss:
             found, loss = yield from _descent(search, model, 2.0 * most_cost, restarts=True)
         if found is None:
             return best
@@ -104,7 +104,7 @@ class _Model:
         lengths = np.linalg.norm(moves, axis=1, keepdims=True)
         kept = lengths[:, 0] > 0.0
         moves, gaps = moves[kept] / lengths[kept], gaps[kept] / lengths[kept]
-        self._gaps, self._inverse = gaps.T, np.linalg.pinv(moves.T, rcond=INDEPENDENT)
+        self._gaps, self._inverse = gaps.T, np.linalg.pinv(moves.T, rcond=INDEPENDENT_SHARE)
 
     def theta(self, cheap: FloatArray) -> FloatArray:
         """Of the full level, from that of the cheap one."""

@@ -28,7 +28,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 FIRST_LENGTH = 3.0
 """Length of the prior before anything is known: half the range of each parameter."""
-FARTHEST = 3.0
+FARTHEST_LENGTHS = 3.0
 """Observations farther away, in lengths, are left out."""
 SPARE_ROWS, ROWS_PER_DIRECTION, NOISY_ROWS_PER_DIRECTION = 10, 3, 8
 """The nearest observations are used, up to so many."""
@@ -38,7 +38,7 @@ NOISE_FACTOR = 3.0
 """Step of the search for the likeliest variance of noise."""
 LARGEST_NOISE_RATIO = 1e30
 """Of the noise's variance to that of a slope: an answer that never changes has slopes of zero."""
-EPS = float(np.finfo(float).eps)
+MACHINE_EPSILON = float(np.finfo(float).eps)
 """Noise of a row that is a smaller share of a slope's variance than this changes no bit."""
 NEW_DIRECTION = 1e-7
 """A displacement has a new direction when this share of it lies outside the basis."""
@@ -236,7 +236,7 @@ class AnswerModel:
         order = usable[np.argsort(distances[usable], kind="stable")]
         per_direction = NOISY_ROWS_PER_DIRECTION if self.is_noisy else ROWS_PER_DIRECTION
         near = order[: SPARE_ROWS + per_direction * self.size]
-        count = max(int((distances[near] <= FARTHEST * self.length).sum()), 1)
+        count = max(int((distances[near] <= FARTHEST_LENGTHS * self.length).sum()), 1)
         chosen = near[:count]
         distances, derivative = distances[chosen], derivative[chosen]
         is_blurred = self.is_noisy and bool(chosen.size)
@@ -266,7 +266,10 @@ class AnswerModel:
             self.length = best.length
             for factor in (1.0 / NOISE_FACTOR, NOISE_FACTOR):
                 self.noise = max(factor * noise, self.least_noise)
-                if self.noise == noise or self._noise_ratio * observations.errors.max() < EPS:
+                if (
+                    self.noise == noise
+                    or self._noise_ratio * observations.errors.max() < MACHINE_EPSILON
+                ):
                     continue
                 found = tried(self.length)
                 if found.score < best.score:

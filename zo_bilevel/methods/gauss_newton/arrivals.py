@@ -15,14 +15,14 @@ import numpy as np
 
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.local_state import (
-    CAUTION,
     CAUTION_IN_WIDE_ROUNDS,
+    CAUTION_SHARE,
     LocalState,
 )
 from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import (
     STEP_SCALES,
-    UNSURE,
+    UNSURE_VARIANCE,
     doubtful_directions,
     propose,
 )
@@ -31,7 +31,7 @@ from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
-OVERDUE = 2
+OVERDUE_ANSWERS = 2
 """Answers for each worker after which a difference that still runs is asked for again."""
 SMALL_GAIN = 1e-3
 """Share of the loss that is not worth a trial step while a direction is not known."""
@@ -147,7 +147,7 @@ class Arrivals:
         young = sum(unit.age < width for unit in self._trials)
         if young >= max(1, width // WORKERS_PER_TRIAL) or not quadratic.doubt.size:
             return StepPlan()
-        for doubt, caution in ((True, CAUTION_IN_WIDE_ROUNDS), (True, CAUTION), (False, 0.0)):
+        for doubt, caution in ((True, CAUTION_IN_WIDE_ROUNDS), (True, CAUTION_SHARE), (False, 0.0)):
             step = real.step(quadratic, doubt=doubt, caution=caution)
             gain = -quadratic.change(step, doubt=doubt)
             if self._is_blind and gain <= SMALL_GAIN * abs(real.model.loss):
@@ -188,7 +188,7 @@ class Arrivals:
         return any(part @ part > 0.5 * (probe @ probe) for part, probe in parts)
 
     def _is_overdue(self, unit: _Unit) -> bool:
-        return bool(unit.plan.probes) and unit.age >= OVERDUE * self._probing.width
+        return bool(unit.plan.probes) and unit.age >= OVERDUE_ANSWERS * self._probing.width
 
     @property
     def _trials(self) -> list[_Unit]:
@@ -225,7 +225,7 @@ class Arrivals:
             return plan
         quadratic = state.model.quadratic()
         values, vectors = np.linalg.eigh(quadratic.doubt)
-        if values[-1] > UNSURE * quadratic.ignorance:
+        if values[-1] > UNSURE_VARIANCE * quadratic.ignorance:
             probe = state.probe(vectors[:, -1], state.model.center)
             if probe is not None:
                 return StepPlan(base=state.model.center, probes=[probe])
@@ -246,7 +246,7 @@ class Arrivals:
         for unit in self._running:
             unit.take(evaluation)
             unit.age += 1
-            if unit.age == OVERDUE * self._probing.width and unit.plan.probes:
+            if unit.age == OVERDUE_ANSWERS * self._probing.width and unit.plan.probes:
                 self._local.state.explorer.retry(-unit.plan.probes[0])
         while ready := [unit for unit in self._running if unit.is_ready]:
             self._learn(ready[0])

@@ -17,19 +17,19 @@ from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-OPTIMISM = 0.5
+OPTIMISM_DEVIATIONS = 0.5
 """Standard deviations of theta by which the target may be closer than expected."""
 MOST_LOOKS = 12
 """Solves after which the best one is descended from, whatever is left."""
-LENGTHS = np.geomspace(1 / 64, 2.0, 15)
+COVARIANCE_LENGTHS = np.geomspace(1 / 64, 2.0, 15)
 """Of the covariance, in shares of the range; the likeliest is taken."""
-NOISES = (1e-8, 1e-4, 1e-2)
+NOISE_VARIANCES = (1e-8, 1e-4, 1e-2)
 """Variance of noise, in variances of theta; the likeliest is taken."""
-PLACES = 301
+NUM_PLACES = 301
 """Where the least bound is sought, evenly spaced."""
-CLOSER = (1e-2, 1e-3, 1e-4, 1e-5)
+CLOSER_SHARES = (1e-2, 1e-3, 1e-4, 1e-5)
 """Then around it, in shares of the range."""
-NEAREST = 1e-7
+SOLVED_SHARE = 1e-7
 """Share of the range within which a point is solved already."""
 
 
@@ -95,18 +95,18 @@ class Curve:
             near = _matern(places / span, known / span, length)
             left = 1.0 - np.einsum("ij,ji->i", near, cho_solve(factor, near.T))
             doubt = np.sqrt(variance * np.maximum(left, 0.0))
-            bound = self._away(mean + near @ weights) - OPTIMISM * doubt
+            bound = self._away(mean + near @ weights) - OPTIMISM_DEVIATIONS * doubt
             apart = np.abs(places[:, None] - known).min(axis=1)
-            is_new = apart > NEAREST * span
+            is_new = apart > SOLVED_SHARE * span
             if self._failed:  # nothing is expected to come back nearer to a failed solve
                 is_new &= apart < np.abs(places[:, None] - np.array(self._failed)).min(axis=1)
             best = int(np.argmin(np.where(is_new, bound, np.inf)))
             self.bound = float(bound[best])
             return best
 
-        places = np.linspace(self._low, self._high, PLACES)
+        places = np.linspace(self._low, self._high, NUM_PLACES)
         place = places[look(places)]
-        for share in CLOSER:
+        for share in CLOSER_SHARES:
             around = place + share * span * np.linspace(-1.0, 1.0, 41)
             around = np.clip(around, self._low, self._high)
             place = around[look(around)]
@@ -163,8 +163,8 @@ def _matern(places: FloatArray, known: FloatArray, length: float) -> FloatArray:
 def _likeliest(known: FloatArray, rows: FloatArray) -> tuple[float, float, float]:
     """Length, share of noise and variance under which the rows are likeliest."""
     products, best = rows @ rows.T, (np.inf, 0.0, 0.0, 0.0)
-    for length in LENGTHS:
-        for noise in NOISES:
+    for length in COVARIANCE_LENGTHS:
+        for noise in NOISE_VARIANCES:
             factor = cho_factor(_matern(known, known, length) + noise * np.eye(len(rows)))
             variance = float(np.trace(cho_solve(factor, products))) / rows.size + 1e-300
             logarithm = 2.0 * float(np.log(np.abs(factor[0].diagonal())).sum())

@@ -12,14 +12,14 @@ from zo_bilevel.support.arrays import FloatArray
 
 Directions: TypeAlias = Callable[[], Iterator[FloatArray]]
 
-SPANNED = 1e-8
+SPANNED_SHARE = 1e-8
 """A candidate of which no more than this share lies outside the basis is left out."""
-SHORTEST = 0.1
+SHORTEST_SHARE = 0.1
 """Share of the radius that bounds must leave for a difference."""
 
-SAME = 0.99
+MIN_COSINE_SAME = 0.99
 """Cosine of two directions that are the same one."""
-REMEMBERED = 16
+MOST_REMEMBERED = 16
 """Failed directions remembered."""
 
 
@@ -70,11 +70,11 @@ class Explorer:
             return
         self._retries -= 1
         unit = displacement / -math.sqrt(displacement @ displacement)
-        if any(abs(float(unit @ other)) > SAME for other in self._failed):
+        if any(abs(float(unit @ other)) > MIN_COSINE_SAME for other in self._failed):
             self._candidates = chain(self._candidates, [unit])
         else:
             self._waiting.insert(0, unit)
-        self._failed = [*self._failed[-REMEMBERED:], unit]
+        self._failed = [*self._failed[-MOST_REMEMBERED:], unit]
         self.left = True
 
     def clip(self, point: FloatArray) -> FloatArray:
@@ -90,7 +90,7 @@ class Explorer:
             other = math.sqrt(backward @ backward)
             if other > 1.01 * length:
                 forward, length = backward, other
-        return forward if length > SHORTEST * radius else None
+        return forward if length > SHORTEST_SHARE * radius else None
 
     def fresh(
         self, count: int, basis: FloatArray, origin: FloatArray, radius: float
@@ -113,7 +113,7 @@ class Explorer:
             if found:
                 unit = orthogonal_part(unit, np.column_stack([known for known, _ in found]))
             length = math.sqrt(unit @ unit)
-            if length < SPANNED * math.sqrt(candidate @ candidate):
+            if length < SPANNED_SHARE * math.sqrt(candidate @ candidate):
                 continue
             unit = unit / length
             displacement = self.inside(unit, origin, radius)

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from zo_bilevel.methods.gauss_newton.answer_model import (
-    FARTHEST,
+    FARTHEST_LENGTHS,
     ROWS_PER_DIRECTION,
     SHORTEST_VALUE,
     SPARE_ROWS,
@@ -20,14 +20,14 @@ from zo_bilevel.methods.gauss_newton.local_state import LocalState
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
 from zo_bilevel.methods.gauss_newton.probing import Answers, Probing, StepPlan
 from zo_bilevel.methods.gauss_newton.propose import BASIS_SHARE, MOST_IDLE, propose
-from zo_bilevel.methods.gauss_newton.trust_step import POOR
+from zo_bilevel.methods.gauss_newton.trust_step import POOR_AGREEMENT
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-DISAPPOINTED = 3
+DISAPPOINTMENTS_TO_RENEW = 3
 """Disappointing trial steps in a row after which slopes in doubt are measured anew."""
-RENEWED = 4
+RENEWED_ONE_IN = 4
 """Of more than 16 slopes a share of one in so many is renewed at a time."""
 IDLE_GAIN = 1e-12
 """Share of the loss below which a gain is none."""
@@ -35,14 +35,14 @@ LOST_TRIALS = 5
 """Failed trial steps of a search before it may be at an edge of failures."""
 LEAST_RADIUS = 1e-14
 """Trust radius at which a search is finished, scaled."""
-SOLVED = 1e-28
+SOLVED_LOSS = 1e-28
 """Loss that is zero to rounding, in mean squares of theta."""
 LEAST_REVIVAL = 0.01
 """Share of the loss that reviving a search must have gained to be tried again."""
 SAME_MINIMUM = 1e-3
 """Share of the loss by which two ends of one minimum differ at most, and the model between them:
 far less than a standard error in each parameter."""
-SURE = 3.0
+SURE_DEVIATIONS = 3.0
 """Standard deviations of the measured loss by which a trial step may look worse and be taken."""
 
 
@@ -71,7 +71,7 @@ class LocalSearch:
         for point, theta in self._probing.known(evaluations):
             way = point - model.center
             distance = math.sqrt(way @ way)
-            if 0.0 < distance <= FARTHEST * model.length:
+            if 0.0 < distance <= FARTHEST_LENGTHS * model.length:
                 seen.append((distance, way, theta))
         seen.sort(key=lambda row: row[0])
         for distance, way, theta in seen[: SPARE_ROWS + ROWS_PER_DIRECTION * model.center.size]:
@@ -125,7 +125,7 @@ class LocalSearch:
         if not model.outer.is_quadratic:
             in_theta, in_x = model.outer.gradient(theta, model.center)
             return not (in_theta.any() or in_x.any())
-        return model.loss <= SOLVED * (1e-300 + float(theta @ theta) / theta.size)
+        return model.loss <= SOLVED_LOSS * (1e-300 + float(theta @ theta) / theta.size)
 
     @property
     def is_finished(self) -> bool:
@@ -267,17 +267,19 @@ class LocalSearch:
         state, model = self.state, self.model
         if self.noise.found:
             state.trust.radius = max(state.trust.radius, self.noise.radius)
-        state.disappointments = state.disappointments + 1 if agreement < POOR else 0
+        state.disappointments = state.disappointments + 1 if agreement < POOR_AGREEMENT else 0
         if not state.disappointments:
             self.noise.see_promise_kept()
-        if state.disappointments >= DISAPPOINTED and not self.noise.found:
+        if state.disappointments >= DISAPPOINTMENTS_TO_RENEW and not self.noise.found:
             state.disappointments = 0
-            state.renewals = model.size if model.size <= BASIS_SHARE else model.size // RENEWED
+            state.renewals = (
+                model.size if model.size <= BASIS_SHARE else model.size // RENEWED_ONE_IN
+            )
         state.idle = state.idle + 1 if before - after <= IDLE_GAIN * abs(before) else 0
 
     def _smooth_loss(self, point: FloatArray, looks_worse: float) -> float:
         """Of a point solved, freed of noise; infinite where it looks worse beyond doubt."""
         model = self.model
         smooth = model.predict(model.basis.T @ (point - model.center))
-        doubt = SURE * self.state.loss_noise()
+        doubt = SURE_DEVIATIONS * self.state.loss_noise()
         return np.inf if looks_worse > doubt else model.outer.loss(smooth, point)

@@ -14,11 +14,11 @@ from zo_bilevel.methods.gauss_newton.probing import StepPlan
 from zo_bilevel.methods.gauss_newton.trust_step import FIRST_RADIUS, TrialSteps, Trust
 from zo_bilevel.support.arrays import FloatArray
 
-CAUTION, CAUTION_IN_WIDE_ROUNDS = 0.1, 1.0
+CAUTION_SHARE, CAUTION_IN_WIDE_ROUNDS = 0.1, 1.0
 """Of unknown curvature along a step, in what is expected of it: shortens the step."""
 LEAST_PREDICTED_GAIN = 1e-13
 """Share of the loss that is not worth a solve."""
-DROWNED = 0.01
+DROWNED_GAIN = 0.01
 """Predicted gain, in standard deviations of a measured loss, that noise drowns."""
 
 
@@ -58,7 +58,9 @@ class LocalState:
         self.explorer.restart()
         self.trust = Trust(FIRST_RADIUS * math.sqrt(self.model.center.size))
 
-    def step(self, quadratic: Quadratic, *, doubt: bool, caution: float = CAUTION) -> FloatArray:
+    def step(
+        self, quadratic: Quadratic, *, doubt: bool, caution: float = CAUTION_SHARE
+    ) -> FloatArray:
         """The step of the model, in coordinates of the basis, shape `(b,)`.
 
         Args:
@@ -113,7 +115,7 @@ class LocalState:
     def least_gain(self) -> float:
         """Predicted gain that is not worth a solve."""
         least = LEAST_PREDICTED_GAIN * abs(self.model.loss)
-        return max(least, DROWNED * self.loss_noise()) if self.noise.found else least
+        return max(least, DROWNED_GAIN * self.loss_noise()) if self.noise.found else least
 
     def loss_noise(self) -> float:
         """Standard deviation of the difference of two measured losses."""

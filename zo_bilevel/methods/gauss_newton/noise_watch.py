@@ -13,21 +13,21 @@ FINEST_RADIUS = 1e-5
 NOISE_RADIUS = 2.0
 """Times the square root of noise over spread of theta: the radius under noise."""
 LARGEST_RADIUS = 0.4
-WIDER, WIDEST_REVIVAL = 30.0, 1e-2
+WIDER_FACTOR, WIDEST_REVIVAL = 30.0, 1e-2
 """Factor of the radius when a search is revived, and the radius above which it begins again."""
 REPEAT_DISTANCE = 1e-10
 """From the center, of the solve that tells noise from steepness; less where theta is steep."""
-STEEPER = 1e3
+STEEPER_FACTOR = 1e3
 """By this factor slopes not yet measured may be steeper than those that are."""
-SUSPICIOUS = 5.0
+SUSPICIOUS_SPREADS = 5.0
 """A slope of this many spreads of theta, or misfits, may be noise."""
-HARMLESS = 0.003
+HARMLESS_SHARE = 0.003
 """Noise that is a smaller share of the change over one radius, at one spread a unit, is none."""
-FROZEN = 1e3
+FROZEN_ROUNDINGS = 1e3
 """Rounding errors that a solve next to the center must move by if it is smooth."""
 FEW_PARAMETERS, MOST_DISAPPOINTMENTS = 4, 1
 """With so few parameters that many disappointing steps in a row are no reason to suspect noise."""
-BENT = 1e-2
+BENT_SPREADS = 1e-2
 """A difference that changes theta by this many spreads is too long to be a derivative."""
 SHORTEST_RADIUS = 1e-12
 
@@ -117,7 +117,7 @@ class NoiseWatch:
             self.radius = self.radius if self._before is None else self._before
             return False
         self._before = self.radius if self._before is None else self._before
-        self.radius = min(WIDER * self.radius, LARGEST_RADIUS)
+        self.radius = min(WIDER_FACTOR * self.radius, LARGEST_RADIUS)
         return True
 
     def suspect(self, model: AnswerModel, disappointments: int) -> None:
@@ -129,12 +129,12 @@ class NoiseWatch:
             self._steepness = model.steepness / spread if spread > 0.0 else 0.0
             self._has_looked = True
         most = MOST_DISAPPOINTMENTS if model.center.size <= FEW_PARAMETERS else 0
-        self.wants_repeat = self._steepness > SUSPICIOUS or disappointments > most
+        self.wants_repeat = self._steepness > SUSPICIOUS_SPREADS or disappointments > most
 
     def widen(self) -> None:
         """Take a larger radius for the differences of a search revived, the least in the end."""
         if not self.found and not self._is_given:
-            wider = WIDER * self.radius
+            wider = WIDER_FACTOR * self.radius
             self.radius = wider if wider <= WIDEST_REVIVAL else self._least
 
     @property
@@ -157,15 +157,15 @@ class NoiseWatch:
         if theta is None:
             return False
         if self._is_frozen(model, theta):
-            self.radius = min(WIDER * self.radius, LARGEST_RADIUS)
+            self.radius = min(WIDER_FACTOR * self.radius, LARGEST_RADIUS)
             self._least = max(self._least, self.radius)
             self._is_measured = self._has_looked = False
             self.is_coarse = True
             return True
         variance = 0.5 * float(np.mean((theta - model.theta) ** 2))
-        smooth = (STEEPER * model.steepness * self._repeat_distance) ** 2
+        smooth = (STEEPER_FACTOR * model.steepness * self._repeat_distance) ** 2
         spread = model.outer.spread(theta)
-        if variance > smooth and math.sqrt(variance) > HARMLESS * self.radius * spread:
+        if variance > smooth and math.sqrt(variance) > HARMLESS_SHARE * self.radius * spread:
             self.variance = variance
             self.radius = max(self.radius, best_radius(math.sqrt(variance), spread))
             return True
@@ -174,13 +174,13 @@ class NoiseWatch:
     def _shortest(self, spread: float) -> float:
         """The radius as rounding has it; less where the solution is steep, as in wide bounds."""
         radius = max(self._finest, best_radius(self._rounding, spread))
-        is_steep = self._steepness > SUSPICIOUS and self._finest <= FINEST_RADIUS
+        is_steep = self._steepness > SUSPICIOUS_SPREADS and self._finest <= FINEST_RADIUS
         return max(radius / self._steepness, SHORTEST_RADIUS) if is_steep else radius
 
     def _shorten(self, spread: float) -> bool:
         """Whether differences were too long where the solution is smooth but steep."""
         before, self._least = self._least, self._shortest(spread)
-        is_bent = self.radius * self._steepness > BENT and self._least < 0.5 * before
+        is_bent = self.radius * self._steepness > BENT_SPREADS and self._least < 0.5 * before
         self.radius = min(self.radius, self._least)
         if is_bent:
             self._has_looked = self._is_measured = False
@@ -193,7 +193,7 @@ class NoiseWatch:
         if self._finest > FINEST_RADIUS:  # the solver says which steps it does not see
             return False
         moved = model.steepness * self._repeat_distance
-        return moved > FROZEN * self._rounding and np.array_equal(theta, model.theta)
+        return moved > FROZEN_ROUNDINGS * self._rounding and np.array_equal(theta, model.theta)
 
 
 def best_radius(noise: float, spread: float) -> float:

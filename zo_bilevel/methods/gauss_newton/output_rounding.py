@@ -12,7 +12,7 @@ FINEST_UNIT = 1e-7
 """Share of the largest number below which a common unit of all is chance."""
 BINARY_ERROR = 4e-15
 """Relative error of a rounded number held in binary."""
-SMALLEST = 1e-290
+SMALLEST_NUMBER = 1e-290
 """Numbers below it are as good as 0: those that underflow have lost their digits."""
 NUMBERS_THAT_TELL = 8
 """With so many numbers other than 0 one answer tells; fewer may be round by chance."""
@@ -50,7 +50,7 @@ class OutputRounding:
         if self._is_fine:
             return
         values = np.abs(theta)
-        values = values[values >= SMALLEST]
+        values = values[values >= SMALLEST_NUMBER]
         if self._last is None or not np.array_equal(self._last, theta):
             self._answers += 1 if values.size else 0
             self._last = theta

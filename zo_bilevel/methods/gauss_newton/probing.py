@@ -17,7 +17,7 @@ from zo_bilevel.methods.gauss_newton.output_rounding import OutputRounding
 from zo_bilevel.methods.shared.discontinuity import DiscontinuityDetector, DiscontinuityError
 from zo_bilevel.methods.shared.exploration import candidate_directions
 from zo_bilevel.methods.state import Slopes
-from zo_bilevel.problem.theta import UNMEASURED
+from zo_bilevel.problem.theta import UNMEASURED_VALUE
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
@@ -26,7 +26,7 @@ MOST_SLOPES, MOST_NUMBERS = 2**31, 2**25
 SAME_SLOPES = 1e-4
 """Lengths of the model from its center within which slopes are the same: differences are tried
 there, and one of them may have the lowest loss."""
-ROUNDING = 0.3
+ROUNDING_DEVIATION = 0.3
 """Standard deviation of rounding, in units of the type's resolution."""
 
 
@@ -124,7 +124,7 @@ class Probing:
     def rounding(self, theta: FloatArray) -> float:
         """Error of rounding of one component: of the type of theta, or what is seen of it."""
         size = float(np.sqrt(np.mean(theta**2)))
-        return max(ROUNDING * self.outer.resolution * size, self._rounding.noise)
+        return max(ROUNDING_DEVIATION * self.outer.resolution * size, self._rounding.noise)
 
     def refuse_stillness(self) -> None:
         """Hand over a search along which the inner solution never changed.
@@ -199,7 +199,7 @@ class Probing:
             raise DiscontinuityError(self.best)
         for evaluation in evaluations:
             if evaluation.ok and evaluation.theta is not None:
-                self._rounding.see(evaluation.theta[evaluation.theta != UNMEASURED])
+                self._rounding.see(evaluation.theta[evaluation.theta != UNMEASURED_VALUE])
         count, outer = len(plan.points), self.outer
         thetas = [outer.observe(evaluation) for evaluation in evaluations[:count]]
         if plan.differences is None:

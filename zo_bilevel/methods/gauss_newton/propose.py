@@ -10,19 +10,19 @@ from zo_bilevel.methods.gauss_newton.probing import StepPlan
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray
 
-PROMISE = 0.7
+PROMISED_SHARE = 0.7
 """Try a step when the model promises to gain this share of the loss or more."""
 MOST_DIFFERENCES = 8
 """So many differences after a trial step, the next is due."""
-STALE, STALE_IN_WIDE_ROUNDS = 0.3, 0.1
+STALE_SHARE, STALE_IN_WIDE_ROUNDS = 0.3, 0.1
 """Difference along the step that no doubt would allow, when doubt costs this share of its gain."""
-DOUBTFUL = 1e-6
+DOUBTFUL_SHARE = 1e-6
 """Doubt that is a smaller share of the curvature along a step holds nothing back."""
-UNSURE = 1e-6
+UNSURE_VARIANCE = 1e-6
 """Variance of a slope that is worth that, in variances of one of which nothing is known."""
 BASIS_SHARE = 16
 """One difference a round for every so many directions known."""
-MIN_WIDTH_FOR_VARIANTS, VARIANTS = 8, (0.1, 0.3, 3.0, 10.0)
+MIN_WIDTH_FOR_VARIANTS, VARIANT_LENGTHS = 8, (0.1, 0.3, 3.0, 10.0)
 """From so wide a round on, steps of less and of more caution are tried beside the first."""
 STEP_SCALES = (0.5, 0.25, 2.0)
 """Multiples of the step that idle workers try when all directions are known."""
@@ -47,7 +47,7 @@ def propose(state: LocalState, width: int) -> StepPlan:
     step = state.step(quadratic, doubt=True)
     plan = _renew(state, quadratic) if state.renewals > 0 else StepPlan()
     gain = -quadratic.change(step, doubt=True)
-    if not plan.probes and gain >= PROMISE * abs(state.model.loss):
+    if not plan.probes and gain >= PROMISED_SHARE * abs(state.model.loss):
         return state.try_steps([step])
     may_explore = state.differences < MOST_DIFFERENCES and state.explorer.left
     if not plan.probes and may_explore and gain <= state.next_promise(quadratic):
@@ -63,7 +63,7 @@ def _step_or_doubt(
     bold_gain = -quadratic.change(bold)
     if _is_spent(state, max(gain, bold_gain)):
         return _look_closer(state, quadratic) if state.noise.found else StepPlan()
-    if bold_gain - gain > STALE * bold_gain and _is_doubtful(state, quadratic, bold):
+    if bold_gain - gain > STALE_SHARE * bold_gain and _is_doubtful(state, quadratic, bold):
         probe = state.probe(bold, state.model.center)
         if probe is not None:
             return StepPlan(base=state.model.center, probes=[probe])
@@ -81,7 +81,9 @@ def _renew(state: LocalState, quadratic: Quadratic) -> StepPlan:
     """Differences along the slopes most in doubt, as long as much of them is."""
     values, vectors = np.linalg.eigh(quadratic.doubt)
     count = min(state.renewals, max(1, state.model.size // BASIS_SHARE))
-    stale = [k for k in range(-1, -1 - count, -1) if values[k] > UNSURE * quadratic.ignorance]
+    stale = [
+        k for k in range(-1, -1 - count, -1) if values[k] > UNSURE_VARIANCE * quadratic.ignorance
+    ]
     state.renewals = state.renewals - count if len(stale) == count else 0
     found = (state.probe(vectors[:, k], state.model.center) for k in stale)
     return StepPlan(base=state.model.center, probes=[p for p in found if p is not None])
@@ -99,7 +101,7 @@ def _look_closer(state: LocalState, quadratic: Quadratic) -> StepPlan:
 def _is_doubtful(state: LocalState, quadratic: Quadratic, step: FloatArray) -> bool:
     doubt = float(step @ quadratic.doubt @ step)
     limit = 2 * state.model.size + MOST_DIFFERENCES
-    least = DOUBTFUL * abs(float(step @ quadratic.hessian @ step))
+    least = DOUBTFUL_SHARE * abs(float(step @ quadratic.hessian @ step))
     return doubt > least and state.differences < limit
 
 
@@ -113,7 +115,7 @@ def _wide_plan(state: LocalState, quadratic: Quadratic, width: int) -> StepPlan:
         return StepPlan()
     steps = [step]
     if width >= MIN_WIDTH_FOR_VARIANTS:
-        steps += [state.step(quadratic, doubt=True, caution=caution) for caution in VARIANTS]
+        steps += [state.step(quadratic, doubt=True, caution=caution) for caution in VARIANT_LENGTHS]
     if model.size == model.center.size:
         steps += [scale * step for scale in STEP_SCALES[: max(width - len(steps) - model.size, 0)]]
     plan = state.try_steps(steps)

@@ -13,11 +13,11 @@ Room: TypeAlias = tuple[FloatArray, FloatArray]
 
 FIRST_RADIUS = 1.5
 """Of a first step in one parameter: a quarter of its range; sqrt(N) times that in N."""
-POOR, GOOD = 0.25, 0.7
+POOR_AGREEMENT, GOOD_AGREEMENT = 0.25, 0.7
 """Actual over predicted gain below which the radius shrinks, above which it may grow."""
-GROWTH, SHRINK, SHRINK_AFTER_FAILURE = 2.0, 0.7, 0.25
+GROWTH_FACTOR, SHRINK_FACTOR, SHRINK_AFTER_FAILURE = 2.0, 0.7, 0.25
 """Of the radius, in lengths of the step."""
-STIFFNESS = 1e6
+SPRING_STIFFNESS = 1e6
 """Of the springs that hold a step on a bound, in units of the Hessian's trace."""
 MOST_HALVINGS = 64
 """Of the ratio of two dampings, in logarithms: more than any two numbers need."""
@@ -25,7 +25,7 @@ MOST_DECADES = 50
 """From 1, of slopes and curvatures: farther, they are the unit, as powers of them overflow."""
 MOST_SETS = 6
 """Active sets tried."""
-SINGULAR = 1e-14
+SINGULAR_SHARE = 1e-14
 """Share of the largest eigenvalue below which a direction has no curvature."""
 
 
@@ -40,10 +40,10 @@ class Trust:
         """After a trial step."""
         if not accepted:
             self.radius = SHRINK_AFTER_FAILURE * length
-        elif agreement < POOR:
-            self.radius = min(self.radius, SHRINK * length)
-        elif agreement > GOOD:
-            self.radius = max(self.radius, GROWTH * length)
+        elif agreement < POOR_AGREEMENT:
+            self.radius = min(self.radius, SHRINK_FACTOR * length)
+        elif agreement > GOOD_AGREEMENT:
+            self.radius = max(self.radius, GROWTH_FACTOR * length)
 
 
 @final
@@ -93,7 +93,7 @@ class TrialSteps:
         values, turned, radius = self._values, self._turned, self._radius
         quartic = quartic / self._unit
         size = math.sqrt(turned @ turned)
-        least = max(SINGULAR * float(values[-1]), SINGULAR * size / radius, 1e-300)
+        least = max(SINGULAR_SHARE * float(values[-1]), SINGULAR_SHARE * size / radius, 1e-300)
         lift = max(0.0, -float(values[0]))
         curvatures = values + lift
         low = 0.0 if values[0] > least else least
@@ -123,7 +123,7 @@ def _bounded_step(
 ) -> FloatArray:
     """Minimise the quadratic with low <= basis @ step <= high by an active set of stiff springs."""
     low, high = room
-    stiffness = STIFFNESS * float(np.trace(matrix)) / max(len(matrix), 1)
+    stiffness = SPRING_STIFFNESS * float(np.trace(matrix)) / max(len(matrix), 1)
     active = np.zeros(len(basis))
     for _ in range(MOST_SETS):
         change = basis @ step

@@ -19,7 +19,7 @@ MOVED_SETTINGS, FRESH_SETTINGS = 400, 100
 """Moves from the best settings, and settings drawn from anywhere, that are compared at first."""
 NARROWING_ROUNDS = 3
 """Rounds of moves from the best of them."""
-PARENTS = 8
+MOST_PARENTS = 8
 """Settings that moves start from."""
 FEWEST_RANDOM_SETTINGS = 4
 """Drawn before there is a model; one more than there are features, if that is more."""
@@ -136,7 +136,7 @@ class Candidates:
 
     def around(self, rows: FloatArray, order: NDArray[np.intp]) -> FloatArray:
         """Moves from the first rows of an order, and rows anywhere."""
-        parents = rows[order[:PARENTS]]
+        parents = rows[order[:MOST_PARENTS]]
         picked = np.minimum(self._rng.geometric(0.4, MOVED_SETTINGS) - 1, len(parents) - 1)
         fresh = self._features.draw(FRESH_SETTINGS, self._rng)
         return np.vstack([self.moves(parents[picked]), fresh])

@@ -15,7 +15,12 @@ from scipy.special import ndtr
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
-from zo_bilevel.methods.trust_region.features import NARROWING_ROUNDS, PARENTS, Candidates, Features
+from zo_bilevel.methods.trust_region.features import (
+    MOST_PARENTS,
+    NARROWING_ROUNDS,
+    Candidates,
+    Features,
+)
 from zo_bilevel.methods.trust_region.mixed_model import MOST_POINTS, MixedModel
 from zo_bilevel.methods.trust_region.region_search import SMALLEST_RADIUS, RegionSearch
 from zo_bilevel.solve.evaluation import Evaluation
@@ -140,7 +145,7 @@ class MixedSearch:
             found = np.array(fresh)
             mean, deviation = self._model.predict(found)
             order = np.argsort(-_log_improvement(best - mean, deviation), kind="stable")
-            found = found[order[:PARENTS]]
+            found = found[order[:MOST_PARENTS]]
             if left:
                 moved = self._candidates.moves(np.repeat(found, MOVES_A_SETTING, axis=0))
                 found = np.vstack([found, moved])

@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.fidelity.levels import at_level, full_price
-from zo_bilevel.methods.trust_region.features import NARROWING_ROUNDS, PARENTS, Candidates, Features
+from zo_bilevel.methods.trust_region.features import (
+    MOST_PARENTS,
+    NARROWING_ROUNDS,
+    Candidates,
+    Features,
+)
 from zo_bilevel.methods.trust_region.mixed_model import MixedModel
 from zo_bilevel.problem.fidelity import Fidelity
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import MIXED_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
-FINALISTS, FINAL_SHARE = 6, 0.3
+NUM_FINALISTS, FINAL_SHARE = 6, 0.3
 """The last share of the budget is spent on so many settings of lowest mean."""
 COMPARED_SETTINGS = 100
 """Those that may be the best, from which the next moves start."""
@@ -93,7 +98,7 @@ class RacingSearch:
         width, is_final = self._search.round_width, self._is_final
         self._recommend(rows, order, is_final=is_final)
         if is_final:
-            finalists = rows[order[:FINALISTS]]
+            finalists = rows[order[:NUM_FINALISTS]]
             return [self._on_common_draw(self._lowest_of(finalists)) for _ in range(width)]
         return self._on_fresh_draws(
             np.array([self._lowest_of(self._contenders(rows[order])) for _ in range(width)])
@@ -106,7 +111,7 @@ class RacingSearch:
     def _contenders(self, rows: FloatArray) -> FloatArray:
         """Settings that may be the best, solved or not; those solved come in order."""
         found = self._candidates.around(rows, np.arange(len(rows)))
-        found = np.vstack([found, rows[:PARENTS]])
+        found = np.vstack([found, rows[:MOST_PARENTS]])
         for _ in range(NARROWING_ROUNDS):
             mean, deviation = self._model.predict(found)
             order = np.argsort(mean - 2.0 * deviation, kind="stable")[:COMPARED_SETTINGS]
@@ -142,7 +147,9 @@ class RacingSearch:
         notes = self._search.notes
         notes.noisy, notes.recommended = True, self._features.point(rows[order[0]])
         if is_final:
-            draws = self._model.samples(rows[order[: 2 * FINALISTS]], CERTAINTY_DRAWS, self._rng)
+            draws = self._model.samples(
+                rows[order[: 2 * NUM_FINALISTS]], CERTAINTY_DRAWS, self._rng
+            )
             notes.certainty = float(np.mean(draws.argmin(axis=1) == 0))
 
 

@@ -28,7 +28,7 @@ FORESEEN_SHARE = 0.125
 """Error of the last step, as a share of the lowest curvature, at which geometry can wait."""
 WIDE_ROUND = 8
 """From so many solves at once on a probe of the noise costs next to nothing."""
-ROUNDING = 1e-15
+ROUNDING_SHARE = 1e-15
 """Gains of less than this share of the loss are lost in its digits."""
 BETWEEN_SHARE = 0.37
 """Losses may be the same at one distance by symmetry; then not at this share of it too."""
@@ -209,7 +209,7 @@ class RegionSearch:
             self.drowned, self._floor = True, 0.0
             return []
         self._may_grow = True
-        if region.curvature_range()[1] * self._floor**2 <= ROUNDING * abs(region.centre()[1]):
+        if region.curvature_range()[1] * self._floor**2 <= ROUNDING_SHARE * abs(region.centre()[1]):
             self._floor = 0.0
             return []
         self.radius, self._floor = 0.5 * self._floor, 0.1 * self._floor

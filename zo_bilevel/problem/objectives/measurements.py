@@ -12,7 +12,7 @@ from zo_bilevel.support.arrays import FloatArray, frozen
 from zo_bilevel.support.errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
-ASYMMETRY = 1e-8
+MOST_ASYMMETRY = 1e-8
 """Of the largest number, that rounding may leave."""
 
 
@@ -92,7 +92,7 @@ def covariance_factor(
     matrix = whole[np.ix_(rows, rows)]
     if not np.isfinite(matrix).all():
         raise InputError("covariance must be finite wherever target is given")
-    if np.abs(matrix - matrix.T).max() > ASYMMETRY * np.abs(matrix).max():
+    if np.abs(matrix - matrix.T).max() > MOST_ASYMMETRY * np.abs(matrix).max():
         raise InputError("covariance must be symmetric")
     try:
         factor = scipy.linalg.cholesky(matrix, lower=True)

@@ -19,7 +19,7 @@ from zo_bilevel.solve.evaluation import Job, Outcome
 from zo_bilevel.support.errors import InputError, ZoBilevelError
 from zo_bilevel.support.packages import import_optional
 
-ATTEMPTS = 3
+MOST_ATTEMPTS = 3
 """How often a solve that the cluster lost with a machine is sent."""
 Handle: TypeAlias = Any
 """A solve that runs, as the cluster's package names it."""
@@ -111,7 +111,7 @@ class ClusterStream:
             except Exception as error:  # noqa: BLE001 - whatever a cluster raises
                 if self._is_closed:
                     continue
-                if attempt < ATTEMPTS:
+                if attempt < MOST_ATTEMPTS:
                     self._waiting.append((job, attempt + 1))
                     self._start()
                     continue
