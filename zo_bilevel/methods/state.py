@@ -94,11 +94,6 @@ class Notes:
         """Whether at least half of the last solves failed."""
         return len(self.last_ok) == LAST_SOLVES and 2 * sum(self.last_ok) <= LAST_SOLVES
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether all of them failed."""
-        return len(self.last_ok) == LAST_SOLVES and not any(self.last_ok)
-
 
 @final
 class State:

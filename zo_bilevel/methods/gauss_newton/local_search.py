@@ -31,8 +31,6 @@ RENEWED_ONE_IN = 4
 """Of more than 16 slopes a share of one in so many is renewed at a time."""
 IDLE_GAIN = 1e-12
 """Share of the loss below which a gain is none."""
-LOST_TRIALS = 5
-"""Failed trial steps of a search before it may be at an edge of failures."""
 LEAST_RADIUS = 1e-14
 """Trust radius at which a search is finished, scaled."""
 SOLVED_LOSS = 1e-28
@@ -59,7 +57,6 @@ class LocalSearch:
         explorer = Explorer(probing.lower, probing.upper, probing.directions, probing.variance)
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
-        self._lost_trials = 0
         self._unseen: list[FloatArray] = []
         self._has_looked_again = False
 
@@ -114,9 +111,9 @@ class LocalSearch:
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether trial steps, and most of the last solves, fail: the search would only crawl."""
-        many = self._lost_trials >= LOST_TRIALS and self.model.center.size > 1
-        return many and self._probing.search.notes.is_at_edge and not self.noise.found
+        """Whether most of the last solves failed: the search would only crawl."""
+        is_lost = self._probing.search.notes.is_at_edge and self.model.center.size > 1
+        return is_lost and not self.noise.found
 
     @property
     def is_solved(self) -> bool:
@@ -252,7 +249,6 @@ class LocalSearch:
             return
         if theta is None or not is_usable:
             state.trust.adapt(0.0, length, accepted=False)
-            self._lost_trials += 1
             return
         agreement = (before - after) / max(gain, 1e-300)
         if accepted:

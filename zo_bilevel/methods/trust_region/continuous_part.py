@@ -27,7 +27,7 @@ class LocalSearch(Protocol):
 
 @final
 class EdgeError(Exception):
-    """Raised inside a local search all of whose last solves failed."""
+    """Raised inside a local search half of whose last solves failed."""
 
 
 @final
@@ -42,7 +42,7 @@ class ContinuousPart:
         stream: Random numbers of the next solves.
         solves: How many were made.
         known: What was solved since the list was last emptied.
-        leaves_edges: Whether a search whose last solves have all failed ends by an `EdgeError`.
+        leaves_edges: Whether a search of whose last solves half have failed ends by an `EdgeError`.
     """
 
     def __init__(self, search: Search, start: Evaluation) -> None:
@@ -85,7 +85,7 @@ class ContinuousPart:
             part = slice(first, first + width)
             asked = [self.point(x, role) for x, role in zip(points[part], each[part], strict=True)]
             losses += self.told(points[part], (yield asked))
-            if self.leaves_edges and self._search.notes.is_lost:
+            if self.leaves_edges and self._search.notes.is_at_edge:
                 raise EdgeError
         return losses
 

@@ -76,7 +76,7 @@ class Paused:
     Args:
         local: The search.
         part: Its coordinates.
-        may_fail: Whether it merely ends where its last solves have all failed.
+        may_fail: Whether it merely ends where half of its last solves have failed.
 
     Attributes:
         has_ended: Whether it has nothing left to do.
