@@ -147,6 +147,13 @@ class Chat(ABC):
         keys = {self._key(self._body(messages, seed), seed) for messages in conversations}
         return len(keys - (SEEN.get() or {}).keys())
 
+    def most(self, conversations: Sequence[Sequence[Message]], seed: int) -> tuple[float, float]:
+        """The most that these can cost, and that those of them can that are not known yet."""
+        bodies = [self._body(messages, seed) for messages in conversations]
+        asked = {self._key(body, seed): self.ledger.most(body) for body in bodies}
+        new = [k for k in asked if k not in self._known and self._store.find(k) is None]
+        return math.fsum(asked.values()), math.fsum(asked[key] for key in new)
+
     def _note(self, key: str, body: Body, answer: Answer) -> None:
         if key:
             self._known[key] = answer

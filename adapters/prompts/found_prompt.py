@@ -14,15 +14,18 @@ class FoundPrompt:
     Args:
         phi: The choices of the template.
         text: The prompt, to read.
-        score: Mean score on the validation share.
+        score: Mean score on the validation share; where `is_judged` is false, on the examples of
+            the races that both it and the hand-written prompt were asked about.
         start_score: The same of the hand-written prompt.
-        gains: Score minus the start's, for each example of the validation share.
+        gains: Score minus the start's, for each of these examples.
         answers: Distinct answers that it is from, proposals included, a judge's marks left out.
         cost: Their price, marks included, whether it was paid now or by an earlier search.
         seconds: Wall-clock time.
         seed: Of the search.
-        stop_reason: Why it ended.
+        stop_reason: Why it ended; "interrupted" by Ctrl-C.
         tried: Every prompt raced, with its mean score and examples, those that came farthest first.
+        is_judged: Whether the validation share decided; not where a limit of the model or Ctrl-C
+            ended the search before.
     """
 
     phi: dict[str, Any]
@@ -36,6 +39,7 @@ class FoundPrompt:
     seed: int
     stop_reason: str
     tried: tuple[tuple[dict[str, Any], float, int], ...] = field(repr=False)
+    is_judged: bool = True
     standard_error: float | None = None
     method: str = "prompt search"
 

@@ -98,6 +98,8 @@ class PromptProgram(PromptTask):
         ('draft_how',)
     """
 
+    is_one_prompt = False
+
     def __init__(
         self,
         chat: Chat,

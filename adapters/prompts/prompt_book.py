@@ -12,6 +12,7 @@ import numpy as np
 from zo_bilevel.adapters.prompts.metrics import as_text
 from zo_bilevel.adapters.prompts.prompt_moves import Prompt
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
+from zo_bilevel.adapters.prompts.prompt_template import Message
 from zo_bilevel.adapters.prompts.proposer import Failure
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import SolveError, StopRunError
@@ -22,6 +23,7 @@ NUM_BEST = 3
 """Prompts that a race hands on."""
 MOST_FAILURES = 3
 """After so many requests in a row that a service did not answer the search ends with its words."""
+SPENT = "what is left of the budget is less than the next answers may cost"
 RESERVE_FACTOR = 1.15
 """What the final judgement is expected to cost is set aside with this factor."""
 
@@ -59,7 +61,7 @@ class PromptBook:
         self.rng, self.validation = rng, list(validation)
         self.training = [k for k in range(len(task.texts)) if k not in set(validation)]
         self.cost, self.count, self.is_final = 0.0, 0, False
-        self._rows, self._each = 0, 1.0
+        self._rows, self._each, self._finalists, self._most = 0, 1.0, 1, 0.0
         self._dearest, self._failures, self._fault = 0.0, 0, ""
         self._known: dict[Prompt, dict[int, float]] = {}
         self._said: dict[tuple[Prompt, int], str] = {}
@@ -75,13 +77,62 @@ class PromptBook:
 
     def check(self, length: int, count: int) -> None:
         """Refuse answers that the budget may not allow; the final judgement has its own share."""
-        kept = 0 if self.is_final else (NUM_BEST + 1) * len(self.validation) * self.task.steps
-        later = RESERVE_FACTOR * kept * self._dearest * self._longest()
         if (
-            self.cost + self._dearest * length + later > self.max_cost
-            or self.count + self._each * (count + kept) > self.max_answers
+            self.cost + self._dearest * length + self._later > self.max_cost
+            or self.count + self._each * (count + self._kept) > self.max_answers
         ):
-            raise SpentError
+            raise SpentError(SPENT)
+
+    def _check_most(self, asked: Sequence[Sequence[Message]], length: int) -> None:
+        """Refuse the first answers by the most they can cost, and what the model's limit forbids.
+
+        Nothing is refused by that limit which is known already: the same call again goes the same
+        way.
+        """
+        chat = self.task.chat
+        limit = chat.ledger.max_cost
+        if not self._dearest:
+            most = chat.most(asked, 0)[0] * self.task.steps
+            self._most = self._most or most
+            if self.cost + most > self.max_cost:
+                raise SpentError(SPENT)
+        elif limit is not None and self.task.is_one_prompt and not self.is_final:
+            new = chat.most(asked, 0)[1]
+            need = self._dearest * length + self._later + new / len(asked)
+            if new and chat.ledger.bill.total + need > limit:
+                raise SpentError(
+                    f"what is left of the model's max_cost={limit:g} is for the judging"
+                )
+
+    @property
+    def _kept(self) -> int:
+        """Answers of the final judgement."""
+        return 0 if self.is_final else self._finalists * len(self.validation) * self.task.steps
+
+    @property
+    def _later(self) -> float:
+        """What these cost, about."""
+        return RESERVE_FACTOR * self._kept * self._dearest * self._longest()
+
+    def least(self) -> tuple[int, float]:
+        """Answers, and about the money, with which two prompts can be raced and judged."""
+        count = math.ceil(2 * (FIRST_ROWS + len(self.validation)) * self.task.steps * self._each)
+        price = (
+            RESERVE_FACTOR * self._dearest * len(self.text(tuple(self.task.template.start.items())))
+        )
+        return count, count * (price or self._most / (FIRST_ROWS * self.task.steps))
+
+    def _entrants(self, pool: Sequence[Prompt]) -> list[Prompt]:
+        """Those that the budget can race: all, or as many as leaves the best of them some rows."""
+        price = RESERVE_FACTOR * self._dearest * max(len(self.text(pool[0])), 1) or math.inf
+        left = min(self.max_answers - self.count, (self.max_cost - self.cost) / price)
+        each = FIRST_ROWS * self.task.steps * self._each
+        self._finalists = NUM_BEST + 1
+        if left - self._kept * self._each >= each * (len(pool) - 1):
+            return list(pool)
+        self._finalists = 2
+        room = left - self._kept * self._each
+        return list(pool[: 1 + max(int(room // (2 * each)), int(room >= each))])
 
     def _longest(self) -> int:
         return max((len(self.text(prompt)) for prompt in self.ranked()[:NUM_BEST]), default=0)
@@ -106,6 +157,7 @@ class PromptBook:
             asked = [self.task.template.messages(dict(prompt), self.task.texts[k]) for k in todo]
             new, before = self.task.chat.unseen(asked, 0) * self.task.steps, self.count
             self.check(len(self.text(prompt)) * new, new)
+            self._check_most(asked, len(self.text(prompt)) * new)
             found, said, cost = self._asked(prompt, todo)
             self.cost, self._rows = self.cost + cost, self._rows + len(todo)
             self._each = max(self._each, (self.count - before) / max(new, 1))
@@ -148,6 +200,9 @@ class PromptBook:
         """Halve the pool on growing shares of the training examples; the best, best first."""
         alive, count = list(pool), FIRST_ROWS
         order = [int(row) for row in self.rng.permutation(self.training)]  # others each time
+        if not self._rows:  # what an answer costs is known after the first
+            self.scores(alive[0], order[:count])
+            alive = self._entrants(alive)
         while True:
             rows = order[:count]
             means = {p: float(self.scores(p, rows).mean()) - self.fee(p) for p in alive}
@@ -179,6 +234,16 @@ class PromptBook:
         """Every prompt measured, those that came farthest in a race and then the best first."""
         measured = [p for p in self._known if self.seen(p)]
         return sorted(measured, key=lambda p: (-self.seen(p), self.fee(p) - self.mean(p)))
+
+    def compared(self, start: Prompt) -> tuple[Prompt, FloatArray, FloatArray] | None:
+        """The one that came farthest, its scores and the start's where both were asked about."""
+        if not self.seen(start):
+            return None
+        best = self.ranked()[0]
+        mine, base = self._known[best], self._known[start]
+        rows = [row for row in self.training if row in mine and row in base]
+        scores = np.array([[known[row] for row in rows] for known in (mine, base)])
+        return best, scores[0], scores[1]
 
     def facts(self, prompt: Prompt) -> tuple[dict[str, Any], float, int]:
         """Its choices, mean score and examples."""

@@ -5,31 +5,31 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence, Sized
+import warnings
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.adapters.prompts.bill import alone_at, bill_file
 from zo_bilevel.adapters.prompts.chat import priced_anew
+from zo_bilevel.adapters.prompts.chat_ledger import CostLimitError
 from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
-from zo_bilevel.adapters.prompts.metrics import WholeSet, as_text
+from zo_bilevel.adapters.prompts.metrics import WholeSet
 from zo_bilevel.adapters.prompts.prompt_book import FIRST_ROWS, NUM_BEST, PromptBook, SpentError
-from zo_bilevel.adapters.prompts.prompt_moves import Prompt, changed, child, shown_anew
+from zo_bilevel.adapters.prompts.prompt_breeder import PromptBreeder
+from zo_bilevel.adapters.prompts.prompt_moves import Prompt
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
 from zo_bilevel.adapters.prompts.proposer import Proposer
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
-SHARE_FOR_PROPOSALS = 0.5
-"""Of a generation's new prompts, where there is a proposer and a slot to fill."""
+INTERRUPTED = "interrupted"
+"""Why a search ended, as runs say it."""
 LOCK_PLACE = 2
 """Of the lock beside a store that a search holds; the command line's own is the first."""
-PROPOSAL_LENGTH = 1500
-"""Characters of a request for a wording, about, to tell whether it can be paid."""
 
 
 @final
@@ -42,6 +42,7 @@ class _Verdict:
     scores: FloatArray
     start: FloatArray
     reason: str
+    is_judged: bool = True
 
     @property
     def mean(self) -> float:
@@ -97,7 +98,8 @@ class PromptSearch:
         has_words = any(len(wordings) > 1 for wordings in self.template.slots.values())
         if proposer is None and not self.template.num_shown and not has_words:
             raise InputError("nothing to search: give wordings, examples to show or a proposer")
-        self.population = whole_number("population", population, least=4)
+        population = whole_number("population", population, least=4)
+        self._breeder = PromptBreeder(task, proposer, self.slot, population)
         self.patience = whole_number("patience", patience, least=1)
         self.length_price = finite_number("length_price", length_price, ">= 0")
         if not 0 < finite_number("validation", validation) < 1:
@@ -138,6 +140,9 @@ class PromptSearch:
             InputError: If there is no budget, not even enough to judge two prompts, or another
                 process searches with the same store.
             SolveError: If no answer can be read, or a service leaves several prompts unanswered.
+
+        Where Ctrl-C or the model's own `max_cost` ends it before the final judgement, the best of
+        the races so far is given, with `is_judged` false; both are raised where there is none.
         """
         if max_cost is None and max_answers is None:
             raise InputError("a search needs max_cost or max_answers")
@@ -166,14 +171,25 @@ class PromptSearch:
         folds = [order[k :: self.folds] for k in range(self.folds)]
         parts = folds or [order[: self.num_validation]]
         verdicts: list[_Verdict] = []
-        cost, answers = 0.0, 0
+        cost, answers, ended = 0.0, 0, ""
         for k, part in enumerate(parts, 1):  # what one leaves is for the next
             money = math.inf if max_cost is None else max_cost * k / len(parts) - cost
             count = math.inf if max_answers is None else max_answers * k // len(parts) - answers
             rng = np.random.default_rng([seed, 1 + k])
             limits = (self.length_price, money, count)
-            verdicts.append(self._judged(PromptBook(self.task, part, *limits, rng, seen)))
-            cost, answers = cost + verdicts[-1].book.cost, answers + verdicts[-1].book.count
+            try:
+                verdict = self._judged(PromptBook(self.task, part, *limits, rng, seen))
+            except (CostLimitError, KeyboardInterrupt) as error:
+                if not verdicts:
+                    raise
+                ended = str(error) or INTERRUPTED
+                break
+            cost, answers = cost + verdict.book.cost, answers + verdict.book.count
+            if verdict.is_judged or not verdicts:
+                verdicts.append(verdict)
+            if verdict.reason == INTERRUPTED or not verdict.is_judged:
+                ended = verdict.reason
+                break
         start = tuple(self.template.start.items())
         gains = [float(gain) for verdict in verdicts for gain in verdict.scores - verdict.start]
         best = max(verdicts, key=lambda verdict: verdict.mean)
@@ -191,86 +207,68 @@ class PromptSearch:
             cost=cost,
             seconds=time.perf_counter() - began,
             seed=seed,
-            stop_reason=best.reason,
+            stop_reason=ended or best.reason,
+            is_judged=best.is_judged,
             tried=tuple(best.book.facts(p) for p in best.book.ranked()),
         )
 
     def _judged(self, book: PromptBook) -> _Verdict:
         """Races, then the best ones and the hand-written prompt on what no race has seen."""
         start = tuple(self.template.start.items())
-        try:
-            reason = self._races(book, start)
-        except SpentError:
-            reason = "what is left of the budget is less than the next answers may cost"
-        book.is_final = True
-        finalists = [start, *(p for p in book.ranked() if p != start)][: NUM_BEST + 1]
         judged: dict[Prompt, FloatArray] = {}
-        for prompt in finalists:
-            try:
-                judged[prompt] = book.scores(prompt, book.validation)
-            except SpentError:
-                break
-        book.refuse_mute()
-        if start not in judged:
-            raise InputError(
-                f"the budget is too small: {book.count} answers cost {book.cost:.4g}, and judging "
-                f"one prompt needs {len(book.validation)} more"
-            )
-        best = max(judged, key=lambda p: float(judged[p].mean()) - book.fee(p))
-        return _Verdict(book, best, judged[best], judged[start], reason)
+        reason, ending = _ended(lambda: self._races(book, start))
+        if reason != INTERRUPTED:
+            last, fault = _ended(lambda: _judge(book, start, judged))
+            reason, ending = (last, fault) if fault else (reason, ending)
+        if ending is None:
+            book.refuse_mute()
+            if start in judged and not any(prompt != start for prompt in book.ranked()):
+                what = f"no prompt was raced against the hand-written one: {self._too_little(book)}"
+                warnings.warn(what, stacklevel=4)
+        if start in judged:
+            best = max(judged, key=lambda p: float(judged[p].mean()) - book.fee(p))
+            return _Verdict(book, best, judged[best], judged[start], reason)
+        if ending is None:
+            raise InputError(f"the budget is too small: {self._too_little(book)}")
+        if not (raced := book.compared(start)):
+            raise ending
+        return _Verdict(book, *raced, reason, is_judged=False)
+
+    def _too_little(self, book: PromptBook) -> str:
+        """What the budget is, and what would do."""
+        parts = max(1, self.folds)
+        count, money = book.least()
+        given = {"max_cost": book.max_cost * parts, "max_answers": book.max_answers * parts}
+        enough = {"max_cost": money * parts, "max_answers": count * parts}
+        names = [name for name, value in given.items() if value < math.inf]
+        have, need = ([f"{k}={v[k]:.4g}" for k in names] for v in (given, enough))
+        done = f"{book.count} answers cost {book.cost:.3g}" if book.count else "nothing was asked"
+        return f"{' and '.join(have)}; {done}. {' and '.join(need)} would do to race two prompts"
 
     def _races(self, book: PromptBook, start: Prompt) -> str:
-        pool, unchanged, highest = self._first(book, start), 0, -math.inf
+        pool, unchanged, highest = self._breeder.first(book, start), 0, -math.inf
         while True:
             best = book.race(pool)
             top = book.mean(best[0]) - book.fee(best[0])
             unchanged = 0 if top > highest else unchanged + 1
             if unchanged >= self.patience:
                 return f"{unchanged} races found nothing better"
-            highest, pool = max(top, highest), self._next(book, best)
+            highest, pool = max(top, highest), self._breeder.following(book, best)
 
-    def _first(self, book: PromptBook, start: Prompt) -> list[Prompt]:
-        """The hand-written prompt, every wording there is, the form of answers, random examples."""
-        pool = {start: None}
-        for name, wordings in self.template.slots.items():
-            pool |= {changed(start, name, wording): None for wording in wordings}
-        if self.proposer is not None:
-            told = [self.task.references[k] for k in book.training]
-            plain = self.template.slots[self.slot][0]
-            for form in answer_forms(told, self.task.classes):
-                pool[changed(start, self.slot, f"{plain} {form}".strip())] = None
-        while len(pool) < self.population and self.template.num_shown:
-            count = len(pool)
-            base = list(pool)[int(book.rng.integers(count))]
-            pool[shown_anew(self.template, base, book.rng)] = None
-            if len(pool) == count and book.rng.random() < 0.2:
-                break
-        return list(pool)
 
-    def _next(self, book: PromptBook, best: Sequence[Prompt]) -> list[Prompt]:
-        pool = dict.fromkeys(best)
-        if self.proposer is not None:
-            wanted = round(SHARE_FOR_PROPOSALS * (self.population - len(best)))
-            for wording in self._proposed(book, best, wanted):
-                parent = best[int(book.rng.integers(len(best)))]
-                pool[changed(parent, self.slot, wording)] = None
-        for _ in range(10 * self.population):
-            if len(pool) >= self.population:
-                break
-            known = [p for p in book.ranked() if dict(p)[self.slot]] if self.slot else []
-            pool[child(self.template, best, known, book.rng)] = None
-        return list(pool)
+def _judge(book: PromptBook, start: Prompt, judged: dict[Prompt, FloatArray]) -> str:
+    """Score the best ones and the hand-written prompt on what no race has seen."""
+    book.is_final = True
+    for prompt in [start, *(p for p in book.ranked() if p != start)][: NUM_BEST + 1]:
+        judged[prompt] = book.scores(prompt, book.validation)
+    return ""
 
-    def _proposed(self, book: PromptBook, best: Sequence[Prompt], count: int) -> list[str]:
-        assert self.proposer is not None  # noqa: S101 - for the type checker
-        scored: dict[str, float] = {}
-        for prompt in (*best, *book.ranked()):
-            scored.setdefault(dict(prompt)[self.slot], book.mean(prompt))
-        pairs = [(self.task.texts[k], as_text(self.task.references[k])) for k in book.training]
-        book.check(count * PROPOSAL_LENGTH, count)
-        with book.counted():
-            wordings, cost = self.proposer.propose(
-                list(scored.items()), pairs, book.failures(best[0]), count, book.rng
-            )
-        book.cost += cost
-        return wordings
+
+def _ended(work: Callable[[], str]) -> tuple[str, BaseException | None]:
+    """Why it ended, and the error where that was not the search's own budget."""
+    try:
+        return work(), None
+    except SpentError as spent:
+        return str(spent), None
+    except (CostLimitError, KeyboardInterrupt) as error:
+        return str(error) or INTERRUPTED, error

@@ -54,6 +54,8 @@ class PromptTask:
 
     steps = 1
     """Answers that one text takes, about."""
+    is_one_prompt = True
+    """Whether the template's messages are what is sent."""
 
     def __init__(
         self,

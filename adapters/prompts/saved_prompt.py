@@ -41,6 +41,20 @@ class SavedPrompt:
         return [{"role": role, "content": text.join(pieces)} for role, pieces in self.parts]
 
 
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Refuse a folder that cannot be made, before anything is paid for.
+
+    Raises:
+        InputError: If there is a file, or the way to it leads through one.
+    """
+    path = Path(folder)
+    there = next((p for p in (path, *path.parents) if p.exists()), path)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "may not be written to" if there.is_dir() else "is a file"
+        raise InputError(f"save must be a folder, or one that can be made: {str(there)!r} {what}")
+    return path
+
+
 def save_prompt(
     folder: str | os.PathLike[str],
     task: PromptTask,
@@ -61,7 +75,7 @@ def save_prompt(
     Returns:
         The folder.
     """
-    path = Path(folder)
+    path = check_folder(folder)
     path.mkdir(parents=True, exist_ok=True)
     messages = task.template.messages(result.phi, HOLE)
     card = {

@@ -5,57 +5,19 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
+import chat_search
 import chat_servers
+from chat_search import MAGIC, PLAIN, ROWS, TEXTS, YEARS, scripted
 from chat_servers import completion
 
-from zo_bilevel.adapters import ChatModel, PromptSearch, PromptTask, PromptTemplate, Proposer
+from zo_bilevel.adapters import PromptSearch, PromptTask, PromptTemplate, Proposer
 from zo_bilevel.adapters.prompts.bill import alone_at
 from zo_bilevel.adapters.prompts.metrics import WholeSet, exact_match
 from zo_bilevel.adapters.prompts.prompt_search import LOCK_PLACE
 from zo_bilevel.support.errors import InputError, SolveError
 
-ROWS = [(f"made in {1800 + k}", str(1800 + k)) for k in range(40)]
-TEXTS, YEARS = zip(*ROWS, strict=True)
-PLAIN, MAGIC = "Which year?", "Write only the digits."
-
-
-def scripted(body):
-    """Right for an eighth of the texts, more with late examples, for all when told MAGIC."""
-    messages = body["messages"]
-    text = messages[-1]["content"]
-    if "Write only the instruction." in text:
-        answer = f'New instruction: "{MAGIC}"' if "mistakes" in text else '"Be nice."'
-        return 200, completion(answer, prompt_tokens=len(text), completion_tokens=20)
-    late = sum(m["role"] == "assistant" and m["content"] >= "1804" for m in messages)
-    share = 8 if messages[0]["content"] == MAGIC else 1 + late
-    right = int(text[-4:]) % 8 < share
-    tokens = sum(len(m["content"]) for m in messages)
-    return 200, completion(text[-4:] if right else "no idea", prompt_tokens=tokens)
-
-
 server = chat_servers.serving(scripted)
-
-
-@pytest.fixture
-def make(server):
-    made = []
-
-    def task(num_shown=0, metric=exact_match, rows=40, **options):
-        options = {"prices": {"tiny": (2.0, 10.0)}, "max_concurrent": 2, **options}
-        made.append(ChatModel(server.url, "tiny", key_variable=None, **options))
-        template = PromptTemplate(
-            "{text}",
-            "{ask}",
-            slots={"ask": [PLAIN, "Hello."]},
-            examples=ROWS[:8],
-            num_shown=num_shown,
-            as_turns=True,
-        )
-        return PromptTask(made[-1], template, TEXTS[:rows], YEARS[:rows], metric)
-
-    yield task
-    for chat in made:
-        chat.close()
+make = chat_search.tasks()
 
 
 def test_a_proposed_wording_is_raced_and_kept(server, make):
@@ -80,18 +42,6 @@ def test_examples_are_chosen_where_they_help_and_length_has_a_price(make):
     assert found.score > found.start_score + 0.2
     dear = PromptSearch(make(num_shown=4), length_price=1000.0).run(max_answers=900, seed=0)
     assert len(dear.text) < len(found.text)
-
-
-def test_the_budget_holds_and_the_start_is_kept_where_nothing_is_better(server, make):
-    task = make()
-    result = PromptSearch(task).run(max_cost=0.03, seed=0)
-    assert result.phi["ask"] in (PLAIN, "Hello.")
-    assert result.score >= result.start_score
-    assert result.cost <= 0.03
-    dear = make(num_shown=4)
-    one = PromptSearch(dear).run(max_cost=0.05, seed=0)
-    assert dear.chat.ledger.spent.cost <= 0.05
-    assert "is less than the next answers may cost" in one.stop_reason
 
 
 def test_a_search_goes_on_from_its_store_without_asking_again(server, make, tmp_path):
@@ -128,7 +78,7 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
     server.model = lambda body: (200, completion("x"))
     server.plan = ["malformed-before"] * 50
     with pytest.raises(SolveError, match=r"not one of \d+ answers could be read: .*gave no JSON"):
-        PromptSearch(make(retries=0)).run(max_cost=0.003, seed=0)
+        PromptSearch(make(retries=0)).run(max_cost=0.005, seed=0)
     server.plan = []
     server.model = lambda body: (200, completion(""))
     fault = pytest.raises(SolveError, match="not one of 8 answers could be read")
@@ -235,39 +185,13 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     with pytest.raises(InputError, match="takes a PromptTask"):
         PromptSearch(task.problem())
     assert not server.seen
-    with pytest.raises(InputError, match="the budget is too small"):
+    too_small = (
+        "the budget is too small: max_answers=10; nothing was asked. max_answers=40 would do"
+    )
+    with pytest.raises(InputError, match=too_small):
         PromptSearch(task).run(max_answers=10)
-
-
-@pytest.mark.parametrize("folds", [0, 4])
-@pytest.mark.parametrize("budget", [{"max_cost": 0.1}, {"max_answers": 120}])
-def test_the_same_call_again_with_the_same_model_asks_nothing(server, make, folds, budget):
-    task = make(num_shown=2)
-    search = PromptSearch(task, Proposer(task.chat), folds=folds)
-    first = search.run(**budget, seed=0)
-    asked, paid = len(server.seen), task.chat.ledger.spent.cost
-    assert first.answers == asked
-    assert first.cost == pytest.approx(paid)
-    again = search.run(**budget, seed=0)
-    assert len(server.seen) == asked
-    assert task.chat.ledger.spent.cost == paid
-    for one in (first, again):
-        object.__setattr__(one, "seconds", 0.0)
-    assert again == first
-    unread = [task.chat.ledger.facts()[k] for k in ("unparsable", "cut_short", "no_content")]
-    assert unread == [0, 0, 0]
-
-
-def test_another_seed_costs_what_its_answers_cost_whoever_paid(make, tmp_path):
-    task = make(num_shown=2)
-    PromptSearch(task).run(max_answers=120, seed=0)
-    after = PromptSearch(task).run(max_answers=120, seed=1)
-    alone = PromptSearch(make(num_shown=2)).run(max_answers=120, seed=1)
-    assert (after.cost, after.answers, after.tried) == (alone.cost, alone.answers, alone.tried)
-    assert task.chat.ledger.spent.cost < 2 * after.cost
-
-
-def test_what_a_fold_leaves_is_for_the_next(server, make):
-    found = PromptSearch(make(num_shown=2), folds=4).run(max_answers=150, seed=0)
-    assert 120 < found.answers <= 150
-    assert found.answers == len(server.seen)
+    with pytest.raises(InputError, match=r"max_cost=0\.0005; nothing was asked") as fault:
+        PromptSearch(task).run(max_cost=0.0005)  # 4 answers may cost more, so none is asked
+    assert not server.seen
+    enough = float(str(fault.value).rpartition("max_cost=")[2].split()[0])
+    assert len(PromptSearch(task).run(max_cost=enough).tried) >= 2

@@ -11,38 +11,16 @@ from click.testing import CliRunner
 pytest.importorskip("httpx", reason="httpx is not installed")
 
 import chat_servers
+import chat_starter
 from chat_servers import completion
+from chat_starter import years
 
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt
 from zo_bilevel.cli.init import starter_text
 from zo_bilevel.cli.main import main, plain_warnings
 
-
-def years(body):
-    """The year with a full stop, unless told to write only the year."""
-    messages = body["messages"]
-    words = messages[-1]["content"].replace(".", "").split()
-    year = next((word for word in words if len(word) == 4 and word.isdecimal()), "1900")
-    only = "only the" in messages[0]["content"] and messages[0]["role"] == "system"
-    return 200, completion(year if only else f"{year}.", prompt_tokens=len(str(messages)))
-
-
 server = chat_servers.serving(years)
-
-
-@pytest.fixture
-def command(server, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.toml").write_text(
-        starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
-    )
-
-    def run(*words, text=None):
-        if text is not None:
-            (tmp_path / "a.toml").write_text(text)
-        return CliRunner().invoke(main, ["prompt", "a.toml", *words])
-
-    return run
+command = chat_starter.commands()
 
 
 def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, command, tmp_path):
@@ -141,30 +119,6 @@ def test_examples_stand_where_the_message_has_them(server, command):
     assert any("Label: " in body["messages"][-1]["content"] for _, body, _ in server.seen)
 
 
-def test_a_limit_reached_at_the_end_keeps_what_was_found_and_the_bill_is_in_all(
-    server, command, tmp_path
-):
-    def ends(body):  # after the search, held-out texts are asked without the system's message
-        if body["messages"][0]["role"] == "user" and "instruction" not in str(body):
-            return 402, {"error": {"message": "quota used up"}}
-        return years(body)
-
-    server.model = ends
-    words = ("--store", "runs.sqlite", "--save", "found")
-    first = command(*words)
-    assert first.exit_code == 1, first.output
-    assert "Not scored on held-out examples" in first.output
-    assert "quota used up" in first.output
-    assert load_prompt(tmp_path / "found").card["scores"] == {"validation": 1.0}
-    server.model = years
-    second = command(*words)
-    assert second.exit_code == 0, second.output
-    card = load_prompt(tmp_path / "found").card
-    assert card["spent_with_earlier_runs"] > 3 * card["spent"]["cost"]
-    written = [b for _, b, _ in server.seen if "Write only the instruction" in str(b)]
-    assert {(b["max_tokens"], b["temperature"]) for b in written} == {(300, 0.7)}
-
-
 @pytest.mark.parametrize(
     ("option", "value", "place"),
     [("--shots", "3", "its tables"), ("--prompt", "x", "[slots]"), ("--word", "a=b", "[template]")],
@@ -247,30 +201,6 @@ def test_folds_of_the_command_line_come_before_those_of_the_file(server, command
     assert not server.seen
 
 
-def test_a_limit_reached_in_a_later_seed_keeps_the_seeds_before_it(server, command, tmp_path):
-    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
-    text = text.partition("[proposer]")[0].replace("max_answers = 200", "max_answers = 60")
-    first = command("--json", text=text)
-    cost = json.loads(first.stdout)["spent"]["model"]["cost"]
-    capped = text.replace("max_tokens = 16", f"max_tokens = 16\nmax_cost = {1.5 * cost}")
-    answer = command("--seeds", "3", "--save", "found", "--report", "page.html", text=capped)
-    assert answer.exit_code == 1, answer.output
-    said = " ".join(answer.output.split())
-    assert "seed 0" in said
-    assert "might be exceeded" in said
-    assert "run the same command again" in said
-    assert load_prompt(tmp_path / "found").card["scores"]["unreadable_found"] == 0.0
-    page = (tmp_path / "page.html").read_text()
-    for words in (
-        "might be exceeded",
-        "prompt found",
-        "Prompts raced",
-        "share",
-        "zo-bilevel prompt",
-    ):
-        assert words in page
-
-
 def test_the_share_of_answers_that_cannot_be_read_stands_beside_the_scores(server, command):
     def model(body):
         status, document = years(body)
@@ -285,27 +215,3 @@ def test_the_share_of_answers_that_cannot_be_read_stands_beside_the_scores(serve
     (row,) = json.loads(answer.stdout)["rows"]
     assert row["unread"]["no prompt"] == 1.0
     assert row["unread"]["hand-written"] == row["unread"]["found"] == 0.0
-
-
-def test_an_example_without_an_answer_costs_the_row_of_its_prompt_alone(server, command):
-    def model(body):  # the plain prompt, to a held-out text
-        if body["messages"][0]["role"] == "user" and "1950" in body["messages"][0]["content"]:
-            return 500, {"error": "broken"}
-        return years(body)
-
-    server.model = model
-    text = starter_text("prompt-api").replace("http://127.0.0.1:8000/v1", server.url)
-    text = text.partition("[proposer]")[0].replace(
-        "max_tokens = 16", "max_tokens = 16\nretries = 0"
-    )
-    first = command("--json", "--seeds", "4", text=text)
-    assert first.exit_code == 1, first.output
-    rows = json.loads(first.stdout)["rows"]
-    assert len(rows) == 4
-    (lost, *_) = [row for row in rows if row["fault"]]
-    assert set(lost["scores"]) == {"hand-written", "hand-written with form", "found"}
-    assert set(lost["gains"]) == set(lost["scores"])
-    said = " ".join(command("--seed", str(lost["seed"]), text=text).output.split())
-    assert "hand-written with form 0." in said
-    for words in ("Not scored: 'no prompt' at example ", "1950", "status 500"):
-        assert words in said

@@ -72,6 +72,10 @@ def prompt_command(context: click.Context, /, **options: Any) -> None:  # noqa: 
         raise click.UsageError(
             "--store is for the answers of a chat model: DATA must be a .toml file"
         )
+    if options["save"]:
+        from zo_bilevel.adapters.prompts.saved_prompt import check_folder
+
+        check_folder(options["save"])
     if options["report"]:
         from zo_bilevel.report.page import check_report_path
 

@@ -1,5 +1,6 @@
 """`zo-bilevel prompt FILE.toml`: a prompt of a chat model, judged on held-out examples."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from zo_bilevel.cli.prompt_settings import (
     writer_settings,
 )
 from zo_bilevel.methods.base import Method
+from zo_bilevel.run.lifecycle import INTERRUPTED
 from zo_bilevel.run.loop import minimize
 from zo_bilevel.support.errors import InnerSolverError, InputError, SolveError, StopRunError
 from zo_bilevel.tasks.prompt_data import Texts
@@ -49,6 +51,7 @@ class ServiceRow:
         unread: Share of the held-out answers under each that cannot be read.
         fault: Which prompts have no score, at which example, and why; empty where all have.
         is_over: Whether no further seed can be searched: a limit, or the service is gone.
+        is_interrupted: Whether somebody ended it.
     """
 
     seed: int
@@ -58,6 +61,7 @@ class ServiceRow:
     unread: dict[str, float]
     fault: str = ""
     is_over: bool = False
+    is_interrupted: bool = False
 
 
 @final
@@ -124,27 +128,33 @@ class ServiceBench:
         task, search, held_out = self.searches(seed)
         store = self.options["store"]
         found = search.run(**self._limits(), seed=seed, store=store)
-        phis = self._plain_prompts(task, search)
-        for name, method in self.options["baselines"].items():
-            phis[name] = self._baseline(task, method, found, seed)
+        plain, baselines = self._plain_prompts(task, search), self.options["baselines"]
+        names = [*plain, *baselines, BEST]
         values, unread = {}, {}
-        faults: list[str] = []
-        is_over = False
-        for name, phi in {**phis, BEST: found.phi}.items():
+        faults = ["the search was interrupted"] * (found.stop_reason == INTERRUPTED)
+        is_interrupted = is_over = bool(faults)
+        order = sorted(names, key=lambda name: (name != BEST, name != START))
+        for name in order[: 0 if is_over else None]:  # first what matters most: limits may end it
+            phi = plain.get(name, found.phi)
             try:
+                if name in baselines:
+                    phi = self._baseline(task, baselines[name], found, seed)
                 answers = self.chat.ask_all(_conversations(task, phi, held_out), seed=0)
                 scored = task.scores(held_out.texts, held_out.labels, answers)
-            except SolveError as error:  # what was searched for is there, and paid
+            except (SolveError, KeyboardInterrupt) as error:  # what was searched for is there, paid
                 faults.append(_unscored(name, held_out, error))
-                if is_over := isinstance(error, StopRunError):
+                is_interrupted = isinstance(error, KeyboardInterrupt)
+                if is_over := is_interrupted or isinstance(error, StopRunError):
                     break
                 continue
             values[name], unread[name] = scored[0], scored[2]
+        values = {name: values[name] for name in names if name in values}
         scores = {name: score_values(value) for name, value in values.items()}
         base = values.get(START)
         pairs = {} if base is None else {name: (value, base) for name, value in values.items()}
         gains = {name: paired_difference(*pair) for name, pair in pairs.items()}
-        return task, ServiceRow(seed, found, scores, gains, unread, "; ".join(faults), is_over)
+        fault = "; ".join(faults)
+        return task, ServiceRow(seed, found, scores, gains, unread, fault, is_over, is_interrupted)
 
     def _limits(self) -> dict[str, Any]:
         limits = {name: self.settings.get(name) for name in ("max_cost", "max_answers")}
@@ -200,6 +210,7 @@ class ServiceBench:
 
         Raises:
             SolveError: If not even the first search came to its end.
+            KeyboardInterrupt: If it was interrupted before any prompt was raced.
         """
         rows: list[tuple[PromptTask, ServiceRow]] = []
         for seed in seeds:
@@ -209,6 +220,11 @@ class ServiceBench:
                 if not rows:
                     raise
                 return rows, f"seed {seed} was not searched: {error}"
+            except KeyboardInterrupt:
+                if not rows:
+                    raise
+                last = dataclasses.replace(rows[-1][1], is_interrupted=True)
+                return [*rows[:-1], (rows[-1][0], last)], f"seed {seed} was interrupted"
             if rows[-1][1].is_over:
                 break
         faults = [f"seed {row.seed}: {row.fault}" for _, row in rows if row.fault]
@@ -230,6 +246,8 @@ class ServiceBench:
             )
         except InnerSolverError:  # no prompt that it tried gave an answer that can be read
             return task.template.start
+        if result.stop_reason == INTERRUPTED:
+            raise KeyboardInterrupt
         return dict(result.phi)
 
     def bills(self, task: PromptTask) -> dict[str, ChatLedger]:
@@ -242,8 +260,10 @@ class ServiceBench:
         return found
 
 
-def _unscored(name: str, texts: Texts, error: SolveError) -> str:
+def _unscored(name: str, texts: Texts, error: BaseException) -> str:
     """Which prompt, at which example where that is known, and why."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"{name!r}: interrupted"
     place = getattr(error, "place", None)
     where = "" if place is None else f" at example {place} ({texts.texts[place][:60]!r})"
     return f"{name!r}{where}: {error}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.cli.command_line_words import words_to_store
+from zo_bilevel.cli.options import INTERRUPTED_EXIT
 from zo_bilevel.cli.prompt_service import BEST, FORM, PLAIN, START, ServiceBench, ServiceRow
 from zo_bilevel.support.tables import Grid, number, shown, wrapped
 
@@ -39,16 +40,42 @@ ONLY_SOFT = {
 def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) -> None:
     """Search for each seed, show a row each, and save what is best on its validation share."""
     from zo_bilevel.adapters.prompts.bill import alone_at
-    from zo_bilevel.report.result_page import check_page, write_page
+    from zo_bilevel.adapters.prompts.saved_prompt import check_folder
+    from zo_bilevel.report.result_page import check_page
 
     if options["report"]:
         check_page(options["report"])
+    if options["save"]:
+        check_folder(options["save"])
     bench = ServiceBench(path, {**options, **_given(context, options)})
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     click.echo("\n".join(wrapped(bench.estimate(seeds))), err=True)
     with alone_at(options["store"], 1):
-        rows, fault = bench.run_all(seeds)
-    task, best = max(rows, key=lambda row: row[1].found.score)
+        try:
+            rows, fault = bench.run_all(seeds)
+        except KeyboardInterrupt:
+            click.echo(_interrupted(bench, options["store"]), err=True)
+            context.exit(INTERRUPTED_EXIT)
+    _show(context, bench, rows, fault, options)
+    if fault:
+        is_ours = rows[-1][1].is_interrupted
+        mend = "Run" if is_ours else "Mend it (or raise the limit) and run"
+        again = f"{mend} the same command again: with --store nothing is paid twice."
+        click.echo(f"{fault[:1].upper()}{fault[1:]}. {again}", err=True)
+        context.exit(INTERRUPTED_EXIT if is_ours else 1)
+
+
+def _show(
+    context: click.Context,
+    bench: ServiceBench,
+    rows: list[tuple[PromptTask, ServiceRow]],
+    fault: str,
+    options: Mapping[str, Any],
+) -> None:
+    """Print what was found, and write what was asked for."""
+    from zo_bilevel.report.result_page import write_page
+
+    task, best = max(rows, key=lambda row: (row[1].found.is_judged, row[1].found.score))
     bills = bench.bills(task)
     grids, scored = [_table(bench, *row) for row in rows], [r for _, r in rows if not r.fault]
     if len(scored) > 1:
@@ -60,7 +87,8 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
     else:
         for grid in grids:
             click.echo(grid.text())
-        click.echo(f"\nBest on its validation share (seed {best.seed}):\n\n{best.found.text}")
+        where = "on its validation share" if best.found.is_judged else "of the races so far"
+        click.echo(f"\nBest {where} (seed {best.seed}):\n\n{best.found.text}")
     if options["save"]:
         _save(options["save"], task, best)
     if options["report"]:
@@ -75,13 +103,15 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
         )
         click.echo(f"report: {page}", err=True)
     task.close()
-    if fault:
-        click.echo(
-            f"{fault[:1].upper()}{fault[1:]}. Mend it (or raise the limit) and run the same "
-            "command again: with --store nothing is paid twice.",
-            err=True,
-        )
-        context.exit(1)
+
+
+def _interrupted(bench: ServiceBench, store: str | None) -> str:
+    """What becomes of answers that were paid for before any prompt was raced."""
+    count = bench.chat.ledger.spent.answers
+    kept = "nothing is kept: --store would keep them"
+    if store:
+        kept = f"they are kept in {store}.bill, and the same command goes on from there"
+    return f"interrupted before any prompt was raced; of {count} answers paid for {kept}"
 
 
 def _json(rows: list[ServiceRow], best: ServiceRow, bills: Mapping[str, ChatLedger]) -> str:
@@ -114,7 +144,8 @@ def _save(folder: str, task: PromptTask, best: ServiceRow) -> None:
     held_out = {f"held_out_{_plain(name)}": to_plain(s) for name, s in best.scores.items()}
     gain = {f"gain_over_{_plain(START)}": to_plain(g) for g in [best.gains.get(BEST)] if g}
     unread = {f"unreadable_{_plain(name)}": share for name, share in best.unread.items()}
-    scores = {"validation": best.found.score, **held_out, **gain, **unread}
+    judged_on = "validation" if best.found.is_judged else "races"
+    scores = {judged_on: best.found.score, **held_out, **gain, **unread}
     save_prompt(folder, task, best.found, scores)
     click.echo(f"saved: {folder}", err=True)
 
