@@ -18,7 +18,7 @@ from zo_bilevel.adapters.prompts.prompt_template import Message, PromptTemplate
 from zo_bilevel.problem.parameters import Choice
 from zo_bilevel.problem.solver_identity import content_hash
 from zo_bilevel.problem.space import Space
-from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.errors import InputError, SolveError, ZoBilevelError, described
 
 Ask: TypeAlias = Callable[[str, str], str]
 """From the name of a template and a text to the model's answer."""
@@ -124,6 +124,9 @@ class PromptProgram(PromptTask):
         """What the pipeline gives for each text; it, or an error, costs what all its calls cost.
 
         One that asked for an answer which is cut, refused or empty is counted as that.
+
+        Raises:
+            SolveError: If the pipeline raises or gives no text, with the example and the prompt.
         """
         width = self.chat.client.max_concurrent if isinstance(self.chat, ChatModel) else 1
         paid: list[float] = []
@@ -132,12 +135,24 @@ class PromptProgram(PromptTask):
             asked_for: list[Answer] = []
 
             def ask(name: str, asked: str) -> str:
+                if not isinstance(asked, str):
+                    raise TypeError(f"ask takes the name of a template and a text, got {asked!r}")
                 answer = self.chat.ask_all([self.parts.part(name, phi, asked)], seed)[0]
                 asked_for.append(answer)
                 paid.append(answer.cost)
                 return answer.text
 
-            said = self.pipeline(text, ask)
+            try:
+                said = self.pipeline(text, ask)
+                said = "" if said is None else said
+                if not isinstance(said, str):
+                    raise TypeError(f"a pipeline gives a text, got {said!r}")
+            except ZoBilevelError:
+                raise
+            except Exception as error:
+                place = (self.texts if text in self.texts else texts).index(text)
+                where = f"for example {place} ({text[:80]!r}) under {dict(phi)}"
+                raise SolveError(f"the pipeline raised {described(error)} {where}") from error
             faults = [a.unread_as for a in asked_for if a.unread_as != "unparsable"]
             return Answer(
                 said,

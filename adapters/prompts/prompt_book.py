@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, final
@@ -22,7 +23,7 @@ FIRST_ROWS = 4
 NUM_BEST = 3
 """Prompts that a race hands on."""
 MOST_FAILURES = 3
-"""After so many requests in a row that a service did not answer the search ends with its words."""
+"""After so many prompts in a row without an answer the search ends with the words of the fault."""
 SPENT = "what is left of the budget is less than the next answers may cost"
 RESERVE_FACTOR = 1.15
 """What the final judgement is expected to cost is set aside with this factor."""
@@ -168,7 +169,7 @@ class PromptBook:
         return np.array([known[row] for row in rows])
 
     def _asked(self, prompt: Prompt, rows: Sequence[int]) -> tuple[FloatArray, list[str], float]:
-        """Scores, answers and their cost; a prompt that a service fails to answer scores 0."""
+        """Scores, answers and their cost; a prompt that has no answer for one scores 0."""
         texts = [self.task.texts[row] for row in rows]
         references = [self.task.references[row] for row in rows]
         try:
@@ -182,6 +183,7 @@ class PromptBook:
             self._failures, self._fault = self._failures + 1, f": {error}"
             if self._failures >= MOST_FAILURES:
                 raise
+            warnings.warn(f"a prompt scores 0: {error}", stacklevel=2)
             return np.zeros(len(rows)), [""] * len(rows), getattr(error, "cost", 0.0)
         self._failures = 0
         return found, [answer.text for answer in answers], cost + more

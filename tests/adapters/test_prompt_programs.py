@@ -95,6 +95,30 @@ def test_a_pipeline_that_fails_for_one_text_tells_what_all_its_answers_cost(serv
     assert fault.value.cost > 0.0
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda text, ask: str(1 / 0), "ZeroDivisionError: division by zero"),
+        (lambda text, ask: 1999, "a pipeline gives a text, got 1999"),
+        (lambda text, ask: ask("draft", 5), "ask takes the name of a template and a text, got 5"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:a prompt scores 0")
+def test_a_pipeline_that_raises_fails_its_prompt_and_ends_a_search_by_name(program, fault, words):
+    def sometimes(text, ask):  # where the wording is another one than the first
+        draft = ask("draft", text)
+        return ask("check", draft) if draft == "Hi" or text != TEXTS[3] else fault(text, ask)
+
+    program.pipeline = sometimes
+    with pytest.raises(SolveError, match=rf"{words}.* for example 3 .* under .*'Which year\?'"):
+        program(GOOD)
+    found = PromptSearch(program).run(max_answers=300, seed=0)
+    assert found.score > found.start_score
+    program.pipeline = fault
+    with pytest.raises(SolveError, match=rf"{words}.* for example .*\('made in .* under"):
+        PromptSearch(program).run(max_answers=300, seed=0)
+
+
 def test_bad_programs_are_refused_by_name(program):
     chat, texts = program.chat, (TEXTS, YEARS, exact_match)
     shown = PromptTemplate("{examples} {text}", examples=["ab", "cd"], num_shown=1)

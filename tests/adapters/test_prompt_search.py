@@ -62,6 +62,7 @@ def test_a_search_goes_on_from_its_store_without_asking_again(server, make, tmp_
     assert 0 < len(server.seen) <= task.chat.ledger.spent.calls - 145
 
 
+@pytest.mark.filterwarnings("ignore:a prompt scores 0")
 def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_search(server, make):
     def flaky(body):
         if body["messages"][0]["content"] == "Hello.":
@@ -69,7 +70,8 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
         return scripted(body)
 
     server.model = flaky
-    found = PromptSearch(make(retries=0)).run(max_answers=200, seed=0)
+    with pytest.warns(UserWarning, match="a prompt scores 0: .*answered with status 500"):
+        found = PromptSearch(make(retries=0)).run(max_answers=200, seed=0)
     assert found.phi["ask"] == PLAIN
     server.model = lambda body: (500, {"error": "broken"})
     for budget in (60, 200):
