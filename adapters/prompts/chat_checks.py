@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from zo_bilevel.support.errors import InputError
+import numpy as np
 
+from zo_bilevel.adapters.prompts.metrics import PatternMatch, WholeSet, as_text, grade
+from zo_bilevel.support.errors import InputError, StopRunError
+
+LEAST_GAP = 1e-9
+"""Below 1 by more than rounding."""
 OWN_FIELDS = ("model", "messages", "stream", "seed", "temperature", "logprobs", "top_logprobs")
 
 
@@ -97,3 +104,29 @@ def checked_classes(labels: Sequence[str], classes: Sequence[str] | None) -> tup
         if label not in known:
             raise InputError(f"label {label!r} is none of the classes {list(known)}")
     return known
+
+
+def check_right_answers(metric: Any, texts: Sequence[str], references: Sequence[Any]) -> None:  # noqa: ANN401
+    """Try a metric on the right answers, and warn where one scores below 1.
+
+    Raises:
+        InputError: If the metric cannot score one, or one is NaN.
+    """
+    for text, right in zip(texts, references, strict=True):
+        if isinstance(right, float) and math.isnan(right):
+            raise InputError(f"the right answer of {text[:80]!r} must not be NaN")
+    if hasattr(metric, "judge"):  # whose answers cost money
+        return
+    try:
+        scores, _ = grade(metric, texts, [as_text(r) for r in references], references)
+    except StopRunError as error:
+        raise InputError(f"a right answer must have a score: {error}") from error
+    low = np.flatnonzero(scores < 1.0 - LEAST_GAP)
+    if len(low) and not isinstance(metric, PatternMatch):  # which may want more around it
+        first, count = low[0], f" itself ({len(low)} of {len(scores)} score below 1)"
+        which = f" {as_text(references[first])[:80]!r}{count}"
+        warnings.warn(
+            f"the metric gives {scores[first]:.3g}, not 1, to the right answer"
+            f"{'s' if isinstance(metric, WholeSet) else which}: mend it, unless that is meant",
+            stacklevel=5,
+        )

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeAlias, final
 
@@ -18,7 +19,12 @@ from zo_bilevel.support.errors import InputError, StopRunError, described
 from zo_bilevel.support.packages import import_optional
 
 Metric: TypeAlias = Callable[[str, Any], float]
-NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+SIGN, WHOLE = r"(?:(?<![\w%)])[-+])?", r"(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+)"
+NUMBER = re.compile(rf"{SIGN}(?:{WHOLE}(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<!\d)\.\d+)")
+"""A sign behind a letter, digit, percent sign or bracket is none; commas part thousands or numbers."""
+ROUNDING = 1e-9
+"""How far apart, relatively, numbers may be that are not both whole."""
+MINUS = "\N{MINUS SIGN}"
 FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 
 
@@ -37,8 +43,11 @@ def exact_match(answer: str, reference: Any) -> float:  # noqa: ANN401 - any ref
 class NumberMatch:
     """1 where the last number of an answer is the reference.
 
+    In "10-20" and "2019-05-07" the last numbers are 20 and 7; "1,234" is one number, "1,2" are two.
+
     Args:
-        tolerance: How far off it may be, relative to the reference, >= 0.
+        tolerance: How far off it may be, relative to the reference, >= 0; default none for whole
+            numbers, and rounding (1e-9) for others.
         is_only: Whether it must be the only number of the answer.
 
     Example:
@@ -46,19 +55,33 @@ class NumberMatch:
         (1.0, 0.0)
     """
 
-    tolerance: float = 1e-9
+    tolerance: float | None = None
     is_only: bool = False
 
     def __post_init__(self) -> None:
-        finite_number("tolerance", self.tolerance, ">= 0")
+        if self.tolerance is not None:
+            finite_number("tolerance", self.tolerance, ">= 0")
 
     def __call__(self, answer: str, reference: Any) -> float:  # noqa: ANN401 - number or text
         """Score one answer."""
-        truth = float(str(reference).replace(",", ""))  # first: a reference that is none is told
-        found = [float(text.replace(",", "")) for text in NUMBER.findall(answer)]
-        if not found or (self.is_only and len(found) > 1):
+        truth = _number(str(reference))  # first: a reference that is none is told
+        if not truth.is_finite():
+            raise ValueError(f"the reference must be a finite number, got {reference!r}")
+        texts = NUMBER.findall(answer.replace(MINUS, "-"))
+        if not texts or (self.is_only and len(texts) > 1):
             return 0.0
-        return float(math.isclose(found[-1], truth, rel_tol=self.tolerance, abs_tol=1e-12))
+        found = _number(texts[-1])
+        if self.tolerance is None and all(n == n.to_integral_value() for n in (found, truth)):
+            return float(found == truth)
+        near = ROUNDING if self.tolerance is None else self.tolerance
+        return float(math.isclose(found, truth, rel_tol=near, abs_tol=1e-12))
+
+
+def _number(text: str) -> Decimal:
+    """All its digits; `ValueError` if it is none."""
+    plain = text.replace(",", "").replace(MINUS, "-").strip()
+    float(plain)
+    return Decimal(plain)
 
 
 @final
@@ -91,7 +114,7 @@ class PatternMatch:
 def json_match(answer: str, reference: Any) -> float:  # noqa: ANN401 - JSON data or its text
     """Share of the reference's fields, or items of a list, that the answer's JSON has; 0 for none.
 
-    Fields or items that the reference has not count against the answer.
+    Fields or items that the reference has not count against the answer. `true` is not 1.
 
     Example:
         >>> json_match('{"a": 1, "b": 3}', {"a": 1, "b": 2}), json_match("a is 1", {"a": 1})
@@ -106,15 +129,27 @@ def json_match(answer: str, reference: Any) -> float:  # noqa: ANN401 - JSON dat
     except (ValueError, RecursionError):
         return 0.0
     if isinstance(truth, dict) and isinstance(found, dict):
-        right = sum(name in found and found[name] == value for name, value in truth.items())
-        return float(right / max(len(truth.keys() | found.keys()), 1))
+        right = sum(name in found and _same(found[name], value) for name, value in truth.items())
+        most = len(truth.keys() | found.keys())
+        return float(right / most) if most else 1.0
     if isinstance(truth, list) and isinstance(found, list):
         left = list(found)
         for item in truth:
-            if item in left:
-                left.remove(item)
-        return float((len(found) - len(left)) / max(len(found), len(truth), 1))
-    return float(type(found) is type(truth) and found == truth)
+            place = next((k for k, other in enumerate(left) if _same(other, item)), None)
+            if place is not None:
+                del left[place]
+        most = max(len(found), len(truth))
+        return float((len(found) - len(left)) / most) if most else 1.0
+    return float(_same(found, truth))
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - JSON data
+    """Equality of JSON data: Python's, but for `True == 1`."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(v, other[k]) for k, v in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 @final

@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts import chat_checks
 from zo_bilevel.adapters.prompts.answer_parsing import Parser, parsed, row_of_class, row_of_logprobs
 from zo_bilevel.adapters.prompts.chat import Chat
 from zo_bilevel.adapters.prompts.chat_answer import MOST_UNREAD, Answer, unread_words
-from zo_bilevel.adapters.prompts.chat_checks import checked_classes, checked_examples
 from zo_bilevel.adapters.prompts.judge import Judge
-from zo_bilevel.adapters.prompts.metrics import Metric, WholeSet, as_text, grade, mean_loss
+from zo_bilevel.adapters.prompts.metrics import (
+    Metric,
+    WholeSet,
+    grade,
+    mean_loss,
+)
 from zo_bilevel.adapters.prompts.prompt_template import PromptTemplate
 from zo_bilevel.adapters.seeding import solver_signature
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
@@ -27,7 +32,7 @@ from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.dispatch.base import WithCost
 from zo_bilevel.support.arguments import refuse_unknown, refuse_unused, whole_number
 from zo_bilevel.support.arrays import FloatArray
-from zo_bilevel.support.errors import InputError, SolveError, StopRunError
+from zo_bilevel.support.errors import InputError, SolveError
 
 
 class PromptTask:
@@ -69,13 +74,13 @@ class PromptTask:
         parser: Parser | None = None,
         examples_per_class: int | None = None,
     ) -> None:
-        checked_examples(texts, references)
+        chat_checks.checked_examples(texts, references)
         self.chat, self.template, self.metric, self.parser = chat, template, metric, parser
         self.texts, self.references = tuple(texts), tuple(references)
         self.examples_per_class = examples_per_class
         self.classes: tuple[str, ...] = ()
         if metric is None:
-            self.classes = checked_classes(references, classes)
+            self.classes = chat_checks.checked_classes(references, classes)
             self._labels = tuple(self.classes.index(k) for k in references)
             self._check_draws()
         else:
@@ -117,17 +122,13 @@ class PromptTask:
         self.try_metric(self.texts, self.references)
 
     def try_metric(self, texts: Sequence[str], references: Sequence[Any]) -> None:
-        """Score right answers, held-out ones too: a broken metric must cost nothing.
+        """Score right answers, held-out ones too, and warn of those below 1: it costs nothing.
 
         Raises:
-            InputError: If the metric cannot, naming the example.
+            InputError: If the metric cannot, or a right answer is NaN, naming the example.
         """
-        if self.metric is None or self.judge is not None:  # a judge's answers cost money
-            return
-        try:
-            grade(self.metric, texts, [as_text(r) for r in references], references)
-        except StopRunError as error:
-            raise InputError(f"a right answer must have a score: {error}") from error
+        if self.metric is not None:
+            chat_checks.check_right_answers(self.metric, texts, references)
 
     def _name(self) -> str:
         """What tells stored answers apart: everything that is sent, and how answers are read."""

@@ -101,7 +101,8 @@ def test_answers_that_are_cut_are_counted_and_end_a_search_that_can_read_none(se
     with pytest.warns(UserWarning, match=words), fault:
         PromptSearch(task).run(max_answers=200, seed=0)
     assert task.chat.ledger.spent.cut_short == 8
-    half = make(metric=lambda answer, right: 0.5)
+    with pytest.warns(UserWarning, match="gives 0.5, not 1, to the right answer '1800'"):
+        half = make(metric=lambda answer, right: 0.5)
     with pytest.warns(UserWarning, match="they count as they are scored"):
         assert PromptSearch(half).run(max_answers=100, seed=0).score == 0.5
     right = make(metric=lambda answer, right: 1.0)
@@ -183,7 +184,7 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     with pytest.raises(InputError, match="needs max_cost or max_answers"):
         PromptSearch(task).run()
     with pytest.raises(InputError, match="give a metric of one answer"):
-        PromptSearch(make(metric=WholeSet(lambda a, r: 0.5)))
+        PromptSearch(make(metric=WholeSet(lambda a, r: 1.0)))
     with pytest.raises(InputError, match="takes a PromptTask"):
         PromptSearch(task.problem())
     assert not server.seen

@@ -174,6 +174,61 @@ def test_a_judge_scores_answers_on_a_bill_of_its_own(server, make):
         judge.close()
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("\N{MINUS SIGN}5", -5, 1.0),
+        ("-5", "\N{MINUS SIGN}5", 1.0),
+        ("10-20", 20, 1.0),
+        ("10%-20%", 20, 1.0),
+        ("2019-05-07", 7, 1.0),
+        ("07.05.2019", 2019, 1.0),
+        ("1,2,3", 3, 1.0),
+        ("1,2,3", 123, 0.0),
+        ("1999,2000", 2000, 1.0),
+        ("it is 1,234,567.5", "1,234,567.5", 1.0),
+        ("1234567891", 1234567890, 0.0),
+        ("12345678901234567891", 12345678901234567890, 0.0),
+        ("12.0", 12, 1.0),
+        ("0.30000000000000004", 0.3, 1.0),
+        ("x = -.5", -0.5, 1.0),
+        ("1e-3", 0.001, 1.0),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(answer, reference, score):
+    assert NumberMatch()(answer, reference) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("[]", [], 1.0),
+        ("{}", {}, 1.0),
+        ("[1]", [], 0.0),
+        ('{"a": true}', {"a": 1}, 0.0),
+        ('{"a": 0, "b": 2.0}', {"a": False, "b": 2}, 0.5),
+        ("[true, 1]", [1, True], 1.0),
+        ("[[true]]", [[1]], 0.0),
+        ('{"a": {"b": [true]}}', {"a": {"b": [True]}}, 1.0),
+        ("2.0", 2, 1.0),
+    ],
+)
+def test_json_is_compared_as_json(answer, reference, score):
+    assert json_match(answer, reference) == score
+
+
+def test_a_right_answer_that_is_not_wholly_right_is_named_before_anything_is_asked(server, make):
+    words = r"gives 0.5, not 1, to the right answer '1950' itself \(1 of 3"
+    with pytest.warns(UserWarning, match=words):
+        make(lambda answer, right: 1.0 - 0.5 * (right == "1950"))
+    with pytest.raises(InputError, match=r"right answer of 'sold in 1950' must not be NaN"):
+        make(references=["1901", float("nan"), "1777"])
+    with pytest.raises(InputError, match="reference must be a finite number, got 'nan'"):
+        make(NumberMatch(), references=["1901", "nan", "1777"])
+    make(PatternMatch(r"#(\d+)#"))  # the reference is a part of what is right
+    assert not server.seen
+
+
 def test_metrics_match_their_definitions():
     assert exact_match("The  Year", "the year") == 1.0
     assert NumberMatch(tolerance=0.1)("about 1,050.5", 1000) == 1.0
