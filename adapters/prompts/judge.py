@@ -16,7 +16,15 @@ from zo_bilevel.support.errors import InputError, SolveError
 
 HIGHEST_MARK = 10
 """The best mark; the worst is 0."""
-MARK = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
+NUMBER = r"(?<![\w.,/+\u2212-])(\d+(?:\.\d+)?)(?![\w%]|[.,]\d|\s%)"
+OUT_OF = r"\s*(?:/|out of|of)\s*"
+IN_TEN = re.compile(rf"{NUMBER}{OUT_OF}{HIGHEST_MARK}(?![\w%]|[.,]\d)", re.IGNORECASE)
+NAMED = re.compile(
+    r"\b(?:mark|score|rating|grade)\b[\s:=*_\"']*(?:\([^)]*\)[\s:=*_\"']*)?(?:(?:is|of)[\s:*_]+)?"
+    rf"{NUMBER}(?!{OUT_OF}\d)",
+    re.IGNORECASE,
+)
+ANY = re.compile(r"\d+(?:[.,]\d+)*")
 CRITERIA = "Mark how well the answer agrees with the right one in content and form."
 
 
@@ -33,7 +41,7 @@ class Judge:
         criteria: What it should look at.
 
     Example:
-        >>> mark_of("Mark: 8/10"), mark_of("11"), mark_of("good")
+        >>> mark_of("Mark: 8/10"), mark_of("11"), mark_of("4/5")
         (8.0, None, None)
     """
 
@@ -104,12 +112,18 @@ class Judge:
 
 
 def mark_of(text: str) -> float | None:
-    """The first number of a judgement, where it is a mark.
+    """The mark of a judgement, where there is no doubt about it.
+
+    That is `n/10` or a number behind "mark", "score", "rating" or "grade", if all of them agree;
+    else the only number there is. That must be whole or above 1: others may be shares of 1.
 
     Example:
-        >>> mark_of("I give 7 of 10.")
-        7.0
+        >>> mark_of("I give 7 of 10."), mark_of("2 reasons. Mark: 9"), mark_of("0.8")
+        (7.0, 9.0, None)
     """
-    found = MARK.search(text)
-    mark = float(found[0]) if found else math.inf
+    named = {float(n) for pattern in (IN_TEN, NAMED) for n in pattern.findall(text)}
+    if not named and len(ANY.findall(text)) == 1:
+        only = re.findall(NUMBER, text)
+        named = {float(n) for n in only if n.isdecimal() or float(n) > 1.0}
+    mark = named.pop() if len(named) == 1 else math.inf
     return mark if mark <= HIGHEST_MARK else None

@@ -21,7 +21,7 @@ from zo_bilevel.support.packages import import_optional
 Metric: TypeAlias = Callable[[str, Any], float]
 SIGN, WHOLE = r"(?:(?<![\w%)])[-+])?", r"(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+)"
 NUMBER = re.compile(rf"{SIGN}(?:{WHOLE}(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<!\d)\.\d+)")
-"""A sign behind a letter, digit, percent sign or bracket is none; commas part thousands or numbers."""
+"""A sign behind a letter, digit, percent sign or bracket is none; commas may part thousands."""
 ROUNDING = 1e-9
 """How far apart, relatively, numbers may be that are not both whole."""
 MINUS = "\N{MINUS SIGN}"
