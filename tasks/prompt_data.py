@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from zo_bilevel.adapters.prompts.chat_checks import conflict_of
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Row: TypeAlias = tuple[str, str]
@@ -152,7 +154,8 @@ def _jsonl_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
 def split_shots(data: Texts, shots: int, seed: int = 0, *, max_test: int | None = None) -> Split:
     """Draw k examples of each class to tune on; all others are for the test only.
 
-    A text that appears several times goes to one side only.
+    A text that appears several times is taken once, with the label it has first; a warning says
+    where it has another one, too.
 
     Args:
         data: All rows.
@@ -175,6 +178,7 @@ def split_shots(data: Texts, shots: int, seed: int = 0, *, max_test: int | None 
         raise InputError(f"shots must be a whole number >= 1, got {shots!r}")
     if len(data.classes) < 2:
         raise InputError(f"there must be at least 2 classes, got {list(data.classes)}")
+    _warn_of_conflict(data)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     unique = data.first_rows()
     counts = Counter(data.labels[row] for row in unique)
@@ -192,6 +196,11 @@ def split_shots(data: Texts, shots: int, seed: int = 0, *, max_test: int | None 
     if max_test is not None and len(test) > max_test:
         test = sorted(int(row) for row in rng.choice(test, max_test, replace=False))
     return Split(data.take(train), data.take(test))
+
+
+def _warn_of_conflict(data: Texts) -> None:
+    if conflict := conflict_of(data.texts, data.labels):
+        warnings.warn(f"{conflict}; the first is taken", stacklevel=3)
 
 
 def read_candidates(path: str | os.PathLike[str]) -> tuple[str, ...]:

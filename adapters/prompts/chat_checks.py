@@ -81,7 +81,7 @@ def endpoint(url: str) -> str:
 
 
 def checked_examples(texts: Sequence[str], references: Sequence[Any]) -> None:
-    """Refuse texts that are none, or not as many as right answers; `InputError` with the text."""
+    """Refuse texts that are none, or not as many as right answers, and warn where these differ."""
     if isinstance(texts, str):
         raise InputError(f"texts must be a list of texts, got {texts!r}")
     if len(texts) != len(references) or not len(texts):
@@ -90,6 +90,28 @@ def checked_examples(texts: Sequence[str], references: Sequence[Any]) -> None:
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"texts must be strings, the one at {place} is {text!r}")
+    if conflict := conflict_of(texts, references):
+        warnings.warn(conflict, stacklevel=4)
+
+
+def conflict_of(texts: Sequence[str], references: Sequence[Any]) -> str:
+    """Which text has two right answers, in words; empty where none has.
+
+    Example:
+        >>> conflict_of(["a", "b", "a"], ["x", "x", "y"])
+        "1 text has more than one right answer: 'a' has 'x' and 'y'"
+    """
+    known: dict[str, list[Any]] = {}
+    for text, right in zip(texts, references, strict=True):
+        if right not in (found := known.setdefault(text, [])):
+            found.append(right)
+    torn = [(text, found) for text, found in known.items() if len(found) > 1]
+    if not torn:
+        return ""
+    text, (one, other, *_) = torn[0]
+    many = "s have" if len(torn) > 1 else " has"
+    first = f"{text[:80]!r} has {one!r} and {other!r}"
+    return f"{len(torn)} text{many} more than one right answer: {first}"
 
 
 def checked_classes(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[str, ...]:

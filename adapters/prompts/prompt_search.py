@@ -58,7 +58,8 @@ class PromptSearch:
     with twice as many. New prompts differ from one of the best in a wording or in the examples
     shown (one more, one less, another one, another order), join two of them, or have a wording
     that a model proposed. At the end the best ones and the hand-written prompt are compared on a
-    validation share that no race has seen, and the best there is kept.
+    validation share that no race has seen, and the best there is kept. Examples with the same
+    text are on the same side.
 
     Args:
         task: The prompt task; not one with a metric of the whole set.
@@ -104,7 +105,7 @@ class PromptSearch:
         self.length_price = finite_number("length_price", length_price, ">= 0")
         if not 0 < finite_number("validation", validation) < 1:
             raise InputError(f"validation must lie in (0, 1), got {validation}")
-        count = len(task.texts)
+        count = len(set(task.texts))  # what repeats goes to one side
         self.folds = whole_number("folds", folds, least=0)
         if self.folds == 1 or self.folds > count:
             raise InputError(f"folds must be 0 or in 2..{count}, the examples, got {folds}")
@@ -112,8 +113,9 @@ class PromptSearch:
         if not 0 < self.num_validation <= count - FIRST_ROWS:
             given = f"folds={folds}" if folds else f"validation={validation}"
             raise InputError(
-                f"{given} of {count} examples leaves {self.num_validation} to judge on and "
-                f"{count - self.num_validation} to race on; at least 1 and {FIRST_ROWS} are needed"
+                f"{given} of {count} different examples leaves {self.num_validation} to judge on "
+                f"and {count - self.num_validation} to race on; at least 1 and {FIRST_ROWS} are "
+                "needed"
             )
         if proposer is not None and proposer.chat is not task.chat:
             proposer.chat.ledger.bill = task.chat.ledger.bill
@@ -167,9 +169,13 @@ class PromptSearch:
         self, max_cost: float | None, max_answers: int | None, seed: int, seen: Sized
     ) -> FoundPrompt:
         began = time.perf_counter()
-        order = np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist()
+        repeats: dict[str, list[int]] = {}
+        for row in np.random.default_rng([seed, 1]).permutation(len(self.task.texts)).tolist():
+            repeats.setdefault(self.task.texts[row], []).append(row)
+        order = list(repeats.values())
         folds = [order[k :: self.folds] for k in range(self.folds)]
-        parts = folds or [order[: self.num_validation]]
+        sides = folds or [order[: self.num_validation]]
+        parts = [[row for same in side for row in same] for side in sides]
         verdicts: list[_Verdict] = []
         cost, answers, ended = 0.0, 0, ""
         for k, part in enumerate(parts, 1):  # what one leaves is for the next

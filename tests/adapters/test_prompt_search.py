@@ -171,6 +171,39 @@ def test_folds_judge_each_search_on_what_it_did_not_see(make):
         PromptSearch(make(rows=12), folds=13)
 
 
+@pytest.mark.parametrize("folds", [0, 3])
+def test_examples_with_the_same_text_are_on_the_same_side(make, folds):
+    seen = []
+
+    def noted(answer, right):
+        seen.append((answer, right))
+        return exact_match(answer, right)
+
+    task = make(rows=20)
+    rows = [k // 2 for k in range(40)]
+    parts = [[values[k] for k in rows] for values in (TEXTS, YEARS)]
+    twice = PromptTask(task.chat, task.template, *parts, noted)
+    search, sides = PromptSearch(twice, folds=folds), []
+    judged = search._judged
+
+    def note(book):
+        sides.append([{twice.texts[k] for k in side} for side in (book.training, book.validation)])
+        return judged(book)
+
+    search._judged = note
+    search.run(max_answers=200)
+    assert len(sides) == max(1, folds)
+    for training, validation in sides:
+        assert not training & validation
+        assert len(training | validation) == 20
+    same = PromptTask(task.chat, task.template, ["a"] * 40, ["1"] * 40, exact_match)
+    with pytest.raises(InputError, match="of 1 different examples leaves 0 to judge on"):
+        PromptSearch(same)
+    words = "2 texts have more than one right answer: 'made in 1800' has '1800' and '1801'"
+    with pytest.warns(UserWarning, match=words):
+        PromptTask(task.chat, task.template, [*TEXTS[:4], *TEXTS[:2]], YEARS[:4] + YEARS[1:3])
+
+
 def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     task = make()
     for options, message in (

@@ -73,6 +73,8 @@ def many(counts):
 def test_a_split_is_by_seed_and_keeps_the_test_set_untouched():
     data = many({"x": 30, "y": 20})
     data = Texts((*data.texts, "x 0"), (*data.labels, "x"))  # one text twice
+    with pytest.warns(UserWarning, match="'a' has 'x' and 'y'; the first is taken"):
+        split_shots(Texts(("a", "b", "a", "c"), ("x", "y", "y", "x")), 1)
     one, same, other = (split_shots(data, 5, seed) for seed in (1, 1, 2))
     assert one == same != other
     assert one.train.labels == ("x",) * 5 + ("y",) * 5

@@ -81,15 +81,17 @@ def texts_of(path: str, data: Any, columns: Mapping[str, str]) -> Texts:  # noqa
     Raises:
         InputError: If they cannot be read.
     """
+    from zo_bilevel.adapters.prompts.chat_checks import conflict_of
     from zo_bilevel.tasks.prompt_data import read_texts
 
     is_file = isinstance(data, str)
     texts = read_texts(Path(path).parent / data, **columns) if is_file else _pairs(data)
     rows = texts.first_rows()
     if len(rows) < len(texts):  # else a held-out text may be one that was tuned on
+        conflict = conflict_of(texts.texts, texts.labels)
         warnings.warn(
             f"{len(texts) - len(rows)} of {len(texts)} rows repeat the text of an earlier one "
-            "and are left out",
+            f"and are left out{'; ' * bool(conflict)}{conflict}",
             stacklevel=2,
         )
     return texts.take(rows)
