@@ -53,10 +53,22 @@ class BoundProblem:
 
     def gradient(self, theta: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Derivatives of the loss in theta, `(m,)`, and explicitly in x, `(N,)`."""
-        in_theta, in_x = self.outer.gradient(theta, x, self.context)
-        if self.prior is not None:
-            in_x = in_x + 2 * self._share * self.prior.pulled(x, self.prior.residuals(x))
-        return in_theta, in_x
+        return self._with_prior(x, self.outer.gradient(theta, x, self.context))
+
+    def value_and_gradient(
+        self, theta: FloatArray, x: FloatArray
+    ) -> tuple[float, tuple[FloatArray, FloatArray]]:
+        """The loss, and its derivatives as `gradient` has them."""
+        value, pair = self.outer.value_and_gradient(theta, x, self.context)
+        return value + self.prior_loss(x), self._with_prior(x, pair)
+
+    def _with_prior(
+        self, x: FloatArray, pair: tuple[FloatArray, FloatArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        if self.prior is None:
+            return pair
+        pulled = self.prior.pulled(x, self.prior.residuals(x))
+        return pair[0], pair[1] + 2 * self._share * pulled
 
     def hessian_product(
         self,

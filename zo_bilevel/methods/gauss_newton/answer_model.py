@@ -16,7 +16,8 @@ from typing import final
 
 import numpy as np
 
-from zo_bilevel.methods.gauss_newton.outer_model import OuterModel, Quadratic
+from zo_bilevel.methods.gauss_newton.loss_model import ModelObjective, Quadratic
+from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.methods.gauss_newton.taylor_prior import (
     Likelihood,
     Observations,
@@ -68,6 +69,7 @@ class AnswerModel:
         self.loss = outer.loss(theta, center)
         self.noise, self.least_noise, self.scale = 0.0, 0.0, 0.0
         self.is_noisy = False
+        self._reach = math.sqrt(center.size)
         self.length = FIRST_LENGTH * math.sqrt(center.size)
         self._origin = center
         self.basis = np.empty((center.size, 0), order="F")
@@ -88,6 +90,7 @@ class AnswerModel:
     def add_value(self, point: FloatArray, theta: FloatArray) -> None:
         """Take in an answer."""
         self._rows.add(self._coordinates(point - self._origin), None, theta, 1.0)
+        self._reach = math.dist(point, self.center)
         self._fitted, self._is_length_due = None, True
 
     def add_derivative(
@@ -283,8 +286,7 @@ class AnswerModel:
     def _quadratic(
         self, observations: Observations, weights: FloatArray, factor: FloatArray
     ) -> Quadratic:
-        outer, theta = self.outer, self.smooth_theta
-        slopes = observations.slopes
+        outer, theta, slopes = self.outer, self.smooth_theta, observations.slopes
         jacobian = weights.T @ slopes  # (2)
         in_theta, in_x = outer.gradient(theta, self.center)
         gradient = jacobian.T @ in_theta + self.basis.T @ in_x
@@ -292,5 +294,7 @@ class AnswerModel:
         hessian = hessian + observations.second_order(weights @ in_theta, self.length)  # (3)
         known = slopes.T @ solved(factor, slopes)
         doubt = np.eye(self.size) - 0.5 * (known + known.T)
-        ignorance = outer.trace(theta, self.center) * self.scale
-        return Quadratic(gradient, hessian, ignorance * doubt, ignorance)
+        ignorance = self.scale * outer.bend(theta, self.center, math.sqrt(self.scale) * self._reach)
+        parts = self.center, self.basis, theta, self.loss, observations, weights, self.length
+        objective = None if outer.is_smooth else ModelObjective(outer, *parts)
+        return Quadratic(gradient, hessian, ignorance * doubt, ignorance, objective)

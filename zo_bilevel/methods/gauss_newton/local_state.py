@@ -8,8 +8,9 @@ import numpy as np
 
 from zo_bilevel.methods.gauss_newton.answer_model import AnswerModel
 from zo_bilevel.methods.gauss_newton.explorer import Explorer
+from zo_bilevel.methods.gauss_newton.kinked_step import ModelledLoss
+from zo_bilevel.methods.gauss_newton.loss_model import Quadratic
 from zo_bilevel.methods.gauss_newton.noise_watch import NoiseWatch
-from zo_bilevel.methods.gauss_newton.outer_model import Quadratic
 from zo_bilevel.methods.gauss_newton.probing import StepPlan
 from zo_bilevel.methods.gauss_newton.trust_step import FIRST_RADIUS, TrialSteps, Trust
 from zo_bilevel.support.arrays import FloatArray
@@ -47,6 +48,7 @@ class LocalState:
     renewals: int = 0
     again: list[FloatArray] = field(default_factory=list)
     has_converged: bool = False
+    _careful: tuple[Quadratic, FloatArray] | None = None
 
     def __post_init__(self) -> None:
         self.start_over()
@@ -72,12 +74,23 @@ class LocalState:
         hessian = quadratic.hessian + quadratic.doubt if doubt else quadratic.hessian
         room = (explorer.lower - model.center, explorer.upper - model.center)
         steps = TrialSteps(quadratic.gradient, hessian, model.basis, room, self.trust.radius)
-        step = steps.step()
-        if not doubt:
+        step, quartic = steps.step(), 0.0
+        if doubt:
+            unknown = caution * model.unknown_curvature(step)
+            quartic = unknown * quadratic.ignorance / model.length**2  # (4)
+            step = steps.step(quartic)
+        objective = quadratic.kinked(step)
+        if objective is None:
             return step
-        unknown = caution * model.unknown_curvature(step)
-        quartic = unknown * quadratic.ignorance / model.length**2  # (4)
-        return steps.step(quartic)
+        slope, reach = float(np.linalg.norm(quadratic.gradient)), self.trust.radius
+        weight = quadratic.doubt if doubt else np.zeros_like(quadratic.doubt)
+        loss = ModelledLoss(objective.change, weight, quartic, model.basis, room, reach, slope)
+        known, careful = self._careful or (None, step)
+        starts = [np.zeros(model.size), step if doubt or known is not quadratic else careful]
+        step = loss.least(starts, objective.inverse_squares)
+        if doubt:
+            self._careful = quadratic, step
+        return step
 
     def try_steps(self, steps: list[FloatArray]) -> StepPlan:
         """A round of trial points, the main one first; differences when they lead nowhere."""
@@ -121,6 +134,7 @@ class LocalState:
         """Standard deviation of the difference of two measured losses."""
         model = self.model
         in_theta, _ = model.outer.gradient(model.smooth_theta, model.center)
-        bend = model.outer.trace(model.smooth_theta, model.center) / math.sqrt(in_theta.size)
         deviation = math.sqrt(model.noise)
+        bend = model.outer.bend(model.smooth_theta, model.center, deviation)
+        bend /= math.sqrt(in_theta.size)
         return math.sqrt(2.0) * deviation * (float(np.linalg.norm(in_theta)) + deviation * bend)

@@ -1,51 +1,27 @@
-"""The outer objective as Gauss-Newton sees it, and the quadratic that the loss is taken for.
+"""The outer objective as Gauss-Newton sees it.
 
 What is modelled is the inner solution, scaled by the square roots of the weights when the
 objective is a weighted squared error, so that all components count the same. With a covariance or
 priors it is the vector of all residuals in standard deviations, so that the priors count exactly.
 """
 
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf
 
 from zo_bilevel.problem.bound_problem import BoundProblem
+from zo_bilevel.problem.objectives.base import ThetaObjective
 from zo_bilevel.problem.objectives.cross_entropy import CrossEntropy
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.prior_term import Residuals
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Quadratic:
-    """gradient . s + s . hessian s / 2, and what doubt about the slopes adds to the Hessian.
-
-    Args:
-        gradient: Shape `(b,)`.
-        hessian: Shape `(b, b)`.
-        doubt: Shape `(b, b)`.
-        ignorance: What the doubt about a direction would be if nothing were known of it.
-    """
-
-    gradient: FloatArray
-    hessian: FloatArray
-    doubt: FloatArray
-    ignorance: float
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all of it is."""
-        parts = self.gradient.sum() + self.hessian.sum() + self.doubt.sum() + self.ignorance
-        return bool(np.isfinite(parts))
-
-    def change(self, step: FloatArray, *, doubt: bool = False) -> float:
-        """Of the loss, along a step."""
-        matrix = self.hessian + self.doubt if doubt else self.hessian
-        return float(step @ (self.gradient + 0.5 * (matrix @ step)))
+SIGN_PERIODS = (1, 2, 3)
+"""Of the vectors of signs along which a curvature is estimated."""
+DROWNED_RISE = 1e-10
+"""Share of a loss that its rounding drowns."""
 
 
 @final
@@ -54,6 +30,7 @@ class OuterModel:
 
     Attributes:
         is_quadratic: Whether the loss is `constant / 2 |theta - target|^2`.
+        is_smooth: Whether it is known to have no kinks.
         target: That target, shape `(m,)`; empty where there is none.
     """
 
@@ -69,6 +46,7 @@ class OuterModel:
         self.constant = 0.0
         self.resolution = float(np.finfo(bound.layout.dtype).eps)
         self.is_quadratic = isinstance(bound.outer, SquaredError)
+        self.is_smooth = isinstance(bound.outer, ThetaObjective)
         self._is_convex = isinstance(bound.outer, SquaredError | CrossEntropy)
         self._is_explicit = bound.prior is not None or (
             not self._is_convex and _depends_on_phi(bound, theta, self._whole)
@@ -162,6 +140,13 @@ class OuterModel:
         in_theta, in_x = self.bound.gradient(theta, self.embed(point))
         return in_theta, in_x[self._free]
 
+    def value_and_gradient(
+        self, theta: FloatArray, point: FloatArray
+    ) -> tuple[float, FloatArray, FloatArray]:
+        """`loss`, and both parts of `gradient`."""
+        value, (in_theta, in_x) = self.bound.value_and_gradient(theta, self.embed(point))
+        return value if np.isfinite(value) else np.inf, in_theta, in_x[self._free]
+
     def curvature(
         self, theta: FloatArray, point: FloatArray, jacobian: FloatArray, basis: FloatArray
     ) -> FloatArray:
@@ -204,10 +189,26 @@ class OuterModel:
         turned = jacobian.T @ unit
         return np.asarray((other - along) * np.outer(turned, turned), dtype=np.float64)
 
-    def trace(self, theta: FloatArray, point: FloatArray) -> float:
-        """Trace of its Hessian in the modelled vector, estimated by one vector of signs; >= 0."""
+    def bend(self, theta: FloatArray, point: FloatArray, reach: float) -> float:
+        """Trace of its Hessian in the modelled vector, estimated by vectors of signs; >= 0.
+
+        Args:
+            theta: Modelled vector.
+            point: Shape `(N,)`.
+            reach: Change of each component over which kinks count as curvature.
+        """
         if self.is_quadratic:
             return self.constant * theta.size
+        if not self.is_smooth:
+            here, sides = self.loss(theta, point), np.arange(theta.size)
+            rises = [
+                0.5 * (self.loss(theta + signs, point) + self.loss(theta - signs, point)) - here
+                for period in SIGN_PERIODS
+                for signs in [np.where(sides // period % 2, reach, -reach)]
+            ]
+            rise = float(np.mean(rises))
+            if DROWNED_RISE * abs(here) < rise < np.inf:
+                return 2.0 * rise / reach**2
         return max(self._trace(theta, self.embed(point)), 0.0)
 
     def _trace(self, theta: FloatArray, x: FloatArray) -> float:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from zo_bilevel.methods.gauss_newton.local_state import CAUTION_IN_WIDE_ROUNDS, LocalState
-from zo_bilevel.methods.gauss_newton.outer_model import Quadratic
+from zo_bilevel.methods.gauss_newton.loss_model import Quadratic
 from zo_bilevel.methods.gauss_newton.probing import StepPlan
 from zo_bilevel.methods.shared.exploration import orthogonal_part
 from zo_bilevel.support.arrays import FloatArray

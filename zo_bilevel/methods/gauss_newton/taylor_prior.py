@@ -208,6 +208,16 @@ class Observations:
         slope = (self.ways @ step) * (1.0 + product * inverse * (1.0 + product * (0.5 * inverse)))
         return np.asarray(np.where(self.is_derivative, slope, value) / self.norms)
 
+    def slopes_with(self, step: FloatArray, length: float) -> FloatArray:
+        """Covariance of the rows with the slopes at a step, shape `(p, b)`."""
+        inverse = length**-2.0
+        product = self.places @ step
+        first = 1.0 + product * inverse * (1.0 + product * (0.5 * inverse))
+        values = first[:, None] * self.places
+        second = (self.ways @ step) * inverse * (1.0 + product * inverse)
+        slopes = first[:, None] * self.ways + second[:, None] * self.places
+        return np.where(self.is_derivative[:, None], slopes, values) / self.norms[:, None]
+
     def likelihood(
         self, products: FloatArray, outputs: int, length: float, noise: float
     ) -> Likelihood:

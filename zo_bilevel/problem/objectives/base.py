@@ -38,6 +38,12 @@ class OuterObjective(ABC):
         """Derivatives in theta, shape `(m,)`, and explicitly in x, shape `(N,)`."""
         raise NotImplementedError(NO_DERIVATIVE)
 
+    def value_and_gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[float, Pair]:
+        """Both, at no more than the price of the gradient where one gives the other."""
+        return self.value(theta, x, context), self.gradient(theta, x, context)
+
     def hessian_product(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
         """Hessian of f at (theta, x) applied to b tangents `(m, b)` and `(N, b)`: both parts."""
         raise NotImplementedError(NO_DERIVATIVE)

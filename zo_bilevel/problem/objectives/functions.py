@@ -57,6 +57,12 @@ class TorchObjective(OuterObjective):
 
     def gradient(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> Pair:
         """First derivatives by reverse mode."""
+        return self.value_and_gradient(theta, x, context)[1]
+
+    def value_and_gradient(
+        self, theta: FloatArray, x: FloatArray, context: OuterContext
+    ) -> tuple[float, Pair]:
+        """The value, and its first derivatives by reverse mode."""
         import torch
 
         with gradients_on():
@@ -66,7 +72,7 @@ class TorchObjective(OuterObjective):
         out = [
             np.zeros(len(t)) if g is None else g.numpy() for g, t in zip(grads, inputs, strict=True)
         ]
-        return out[0], out[1]
+        return float(value.detach()), (out[0], out[1])
 
     def hessian_product(self, at: Pair, tangents: Pair, context: OuterContext) -> Pair:
         """Reverse over reverse mode; the Hessian is symmetric.
