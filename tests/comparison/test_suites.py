@@ -148,7 +148,7 @@ class TestGroups:
         )
         member = zb.Comparison("p", ("default", "other"), tuple(range(5)), 9, runs, group="g")
         words = group_words("g", "other", [member, member])
-        assert "So few problems decide nothing." in words
+        assert "These are too few problems to draw a conclusion." in words
         assert "default is first on 0 of 2, not on p (other), p (other)." in words
         assert group_words("g", "other", [member]).startswith("g (1 problem): On p, other found")
 

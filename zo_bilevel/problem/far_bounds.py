@@ -3,10 +3,11 @@
 Around a centre the coordinate is linear; further out it grows like a logarithm, so that a bound a
 million scales away is as near as any other and the steps of methods stay those of the scale:
 
-    value = center + CORE * scale * g(v),   g(v) = v                                 |v| <= 1
+    value = center + CORE_SCALES * scale * g(v),   g(v) = v                                 |v| <= 1
                                             g(v) = +-(1 + sinh(G (|v| - 1)) / G)     beyond
 
-with two continuous derivatives. It ends at the bound, or where v is 3, `REACH * CORE` scales away.
+with two continuous derivatives. It ends at the bound, or where v is 3,
+`REACH_SCALES * CORE_SCALES` scales away.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ REACH_SCALES = 1e9
 FAR_RANGE = 1e3
 """A range of more than so many times the size of the start is no scale to search by."""
 GROWTH_RATE = 11.9485
-"""G, by which g(3) is REACH."""
+"""G, by which g(3) is REACH_SCALES."""
 END_COORDINATE = 3.0
 """Of v, where there is no bound."""
 LAST_COORDINATE, FURTHEST_VALUE = 9.0, 1e40

@@ -25,7 +25,7 @@ class Normal:
     Args:
         mean: Within the bounds.
         std: Standard deviation, > 0. Of an array each number has it; of a field with a
-            correlation length neighbours vary together.
+            correlation length neighbouring values are correlated.
 
     Raises:
         InputError: If a number is not finite, or `std <= 0`.

@@ -203,7 +203,7 @@ def flatten_theta(theta: Any) -> tuple[FloatArray, ThetaLayout]:  # noqa: ANN401
 
 
 def _without_mark(flat: FloatArray) -> FloatArray:
-    """An answer that underflows as far as `UNMEASURED` is there all the same."""
+    """An answer that underflows as far as `UNMEASURED_VALUE` is there all the same."""
     flat[flat == UNMEASURED_VALUE] = 0.0
     return flat
 
@@ -235,7 +235,7 @@ class Unmeasured:
     is_missing: NDArray[np.bool_]
 
     def filled(self, theta: FloatArray, layout: ThetaLayout) -> FloatArray:
-        """An inner solution with `UNMEASURED` in place of NaN where nothing is measured."""
+        """An inner solution with `UNMEASURED_VALUE` in place of NaN where nothing is measured."""
         if layout.size != self.layout.size or sorted(layout.names) != sorted(self.layout.names):
             return theta
         order = self.layout.order_of(layout.names)

@@ -96,7 +96,7 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
     words = [f"{name} ({count}): {best} solves the largest share of the runs."]
     found = group_duels(best, members)
     if len(members) < FEWEST_SEEDS:
-        words.append("So few problems decide nothing.")
+        words.append("These are too few problems to draw a conclusion.")
     elif found:
         words.append(f"It is ahead of {listed([_ahead(d) for d in found], most=20)}.")
     if DEFAULT_METHOD in members[0].methods:
@@ -115,7 +115,7 @@ def group_duels(best: str, members: Sequence[Comparison]) -> tuple[Duel, ...]:
 
     Returns:
         Duels whose "seeds" are problems: who is better with more than half of the seeds. The
-        p-values are corrected for their number; few problems decide nothing.
+        p-values are corrected for their number; no conclusion follows from few problems.
     """
     shares: dict[str, list[float]] = {}
     for member in members:

@@ -68,9 +68,9 @@ def minimize(
             through those near the start. Of an inner solver that takes a seed, they tell the start.
         max_solves: Budget in new solves; 1000 when no budget is given at all; 0 with `known`.
         max_seconds: Budget in wall-clock seconds, with a store those of all lives of the run:
-            when it is over, the rest of a round is given up. The same call is then a replay.
-            A solve that runs is killed under `Joblib` on this machine; in this process it is not
-            cut short.
+            when time is up, the remaining solves of the round are skipped. The same call is then a
+            replay. A solve that runs is killed under `Joblib` on this machine; in this process it
+            is not cut short.
             Refused with `Distributed`, whose ranks' clocks differ.
         max_cost: Budget in the money that the inner solver reports. No solve is started that
             would overrun it at the highest price seen; of several at once one may cost that much,
