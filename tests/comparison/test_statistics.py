@@ -11,14 +11,14 @@ import scipy.stats
 
 import zo_bilevel as zb
 from zo_bilevel.comparison.bands import band
-from zo_bilevel.comparison.pairwise import duels, scores
+from zo_bilevel.comparison.pairwise import paired_tests, scores
 from zo_bilevel.comparison.profiles import Case, cases_of, data_profiles, performance_profiles
 from zo_bilevel.comparison.statistics import (
     corrected,
-    duel,
     expected_running_time,
     interval_of_share,
     paired_p_value,
+    paired_test,
 )
 from zo_bilevel.comparison.summaries import Reached
 from zo_bilevel.report.words import conclusion, seeds_needed
@@ -63,7 +63,7 @@ class TestExpectedRunningTime:
             expected_running_time([1.0], [1.0, 2.0])
 
 
-class TestDuel:
+class TestPairedTest:
     def test_without_ties_it_is_scipys_exact_wilcoxon_test_of_the_ranks(self):
         rng = np.random.default_rng(3)
         for _ in range(20):
@@ -80,15 +80,15 @@ class TestDuel:
         assert paired_p_value(np.array([1.0, 2, 3]), np.array([4.0, 5, 6])) == pytest.approx(0.25)
 
     def test_five_seeds_all_better_are_not_yet_significant(self):
-        found = duel([1, 2, 3, 4, 5], [11, 12, 13, 14, math.inf])
+        found = paired_test([1, 2, 3, 4, 5], [11, 12, 13, 14, math.inf])
         assert found.probability == 1.0
         assert found.p_value == pytest.approx(2 / 2**5)
         assert not found.is_decided
-        assert duel(range(6), range(10, 16)).is_decided
+        assert paired_test(range(6), range(10, 16)).is_decided
 
     def test_ties_count_half_and_equal_methods_do_not_differ(self):
-        assert duel([1, 2, 3, 9], [1, 3, 2, 10]).probability == pytest.approx(2.5 / 4)
-        same = duel([1, 2, math.inf], [1, 2, math.inf])
+        assert paired_test([1, 2, 3, 9], [1, 3, 2, 10]).probability == pytest.approx(2.5 / 4)
+        same = paired_test([1, 2, math.inf], [1, 2, math.inf])
         assert (same.probability, same.p_value) == (0.5, 1.0)
 
     def test_the_interval_is_that_of_scipys_bootstrap_and_never_of_no_width(self):
@@ -128,7 +128,7 @@ class TestDuel:
     )
     def test_bad_input(self, one, other, message):
         with pytest.raises(InputError, match=message):
-            duel(one, other)
+            paired_test(one, other)
 
 
 class TestBand:
@@ -257,7 +257,7 @@ class TestConclusions:
             made_run(m, [(1, 9.0), (k, 0.0)], s) for s in range(8) for m, k in (("a", 5), ("b", 9))
         ]
         found = zb.Comparison("p", ("a", "b"), tuple(range(8)), 100, tuple(runs))
-        assert [d.num_seeds for d in duels(found, "a")] == [1]
+        assert [d.num_seeds for d in paired_tests(found, "a")] == [1]
         assert "the same two runs with every seed" in conclusion(found)
 
     def test_rounds_can_turn_the_order(self):
@@ -269,8 +269,8 @@ class TestConclusions:
         found = zb.Comparison(
             "p", ("serial", "wide"), tuple(range(6)), 50, tuple(runs), Target("loss", 0.1)
         )
-        assert duels(found, "wide", "solves")[0].probability == 0.0
-        assert duels(found, "wide", "rounds")[0].probability == 1.0
+        assert paired_tests(found, "wide", "solves")[0].probability == 0.0
+        assert paired_tests(found, "wide", "rounds")[0].probability == 1.0
 
     def test_nothing_found(self):
         runs = (Run("a", 0, "refused", error="needs 2 numbers"),)

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 import zo_bilevel as zb
 from zo_bilevel.cli import suites
 from zo_bilevel.cli.main import main
-from zo_bilevel.report.suite import group_duels, group_words
+from zo_bilevel.report.suite import group_tests, group_words
 from zo_bilevel.run.runs import Improvement, Run
 from zo_bilevel.support.errors import InputError, MissingPackageError
 from zo_bilevel.tasks.bbob import BbobSolver, bbob_task
@@ -135,7 +135,7 @@ class TestGroups:
             members.append(
                 zb.Comparison(f"p{problem}", ("a", "b"), tuple(range(5)), 9, tuple(runs), group="g")
             )
-        (found,) = group_duels("a", members)
+        (found,) = group_tests("a", members)
         assert (found.num_seeds, found.probability) == (7, pytest.approx(6 / 7))
         words = group_words("g", "a", members)
         assert "It is ahead of b on 6 of 7 (p = " in words

@@ -114,6 +114,18 @@ class TestBox:
                 problem = size * GRADIENT, size * CONVEX, np.eye(4), room, radius, size * quartic
                 np.testing.assert_allclose(trial_step(*problem), known, rtol=1e-2, atol=1e-3)
 
+    def test_without_a_word_there_is_no_quartic_term(self):
+        steps = TrialSteps(GRADIENT, CONVEX, np.eye(4), WIDE, 9.0)
+        np.testing.assert_array_equal(steps.step(), steps.step(0.0))
+
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_what_leaves_by_rounding_alone_is_not_held(self, sign):
+        room = np.array([-2.0 + 5e-10]), np.array([2.0 - 5e-10])
+        step = self.step(np.eye(1), [-2.0 * sign], np.eye(1), room)
+        assert step.tolist() == [2.0 * sign]
+        held = self.step(np.eye(1), [-2.0 * sign], np.eye(1), (room[0] + 1e-8, room[1] - 1e-8))
+        assert abs(held[0]) < 2.0
+
     def test_what_leaves_is_held_and_the_rest_solved_again(self):
         hessian = np.array([[2.0, 0.2, 0.0], [0.2, 2.0, 0.5], [0.0, 0.5, 3.0]])
         for sign in (1.0, -1.0):

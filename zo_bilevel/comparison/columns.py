@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from zo_bilevel.comparison.statistics import FEWEST_SEEDS, Duel
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS, PairedTest
 from zo_bilevel.comparison.summaries import MethodSummary, Quartiles, Reached
 from zo_bilevel.run.runs import Run, Target
 from zo_bilevel.support.tables import number, percent, spread
@@ -31,10 +31,10 @@ class MethodRow:
 
     summary: MethodSummary
     place: int
-    against: Duel | None = None
+    against: PairedTest | None = None
 
     @property
-    def duel(self) -> Duel | None:
+    def paired_test(self) -> PairedTest | None:
         """Against the best method, where there are seeds enough."""
         enough = self.against is not None and self.against.num_seeds >= FEWEST_SEEDS
         return self.against if enough else None
@@ -102,9 +102,9 @@ def _show_error(error: Quartiles) -> str:
     return f"{percent(error[1])} ({spread(error[0], error[2], 'percent')})"
 
 
-def _show_probability(duel: Duel) -> str:
-    ends = f"{100 * duel.lower:.0f}..{100 * duel.upper:.0f}"
-    return f"{100 * duel.probability:.0f} % ({ends})"
+def _show_probability(test: PairedTest) -> str:
+    ends = f"{100 * test.lower:.0f}..{100 * test.upper:.0f}"
+    return f"{100 * test.probability:.0f} % ({ends})"
 
 
 def _show_feasible(feasible: tuple[int, int, str]) -> str:
@@ -155,8 +155,8 @@ METHOD_COLUMNS = (
         is_short=False,
         needs=_has("held_out"),
     ),
-    Column("first is\nbetter with", lambda row: row.duel, _show_probability, is_short=False),
-    Column("p", lambda row: row.duel, lambda duel: number(duel.p_value, 2), is_short=False),
+    Column("first is\nbetter with", lambda row: row.paired_test, _show_probability, is_short=False),
+    Column("p", lambda row: row.paired_test, lambda test: number(test.p_value, 2), is_short=False),
     Column("solves", _counted("solves"), lambda solves: f"{solves:g}", is_long=False),
     Column("rounds", _counted("rounds"), lambda rounds: f"{rounds:g}", True, False, _is_wide),
     Column("seconds", _counted("seconds"), lambda seconds: f"{seconds:.2f}"),
@@ -166,10 +166,10 @@ METHOD_COLUMNS = (
 
 
 def method_table(
-    comparison: Comparison, against: Sequence[Duel] = (), *, is_long: bool = False
+    comparison: Comparison, against: Sequence[PairedTest] = (), *, is_long: bool = False
 ) -> tuple[tuple[str, ...], Cells]:
     """Header and cells, a row a method, the best first."""
-    by_method = {duel.second: duel for duel in against}
+    by_method = {test.second: test for test in against}
     rows = [
         MethodRow(summary, place, by_method.get(summary.method))
         for place, summary in enumerate(comparison.summaries(), start=1)

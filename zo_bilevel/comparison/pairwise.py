@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.statistics import Duel, corrected, duel
+from zo_bilevel.comparison.statistics import PairedTest, corrected, paired_test
 from zo_bilevel.run.runs import Axis, Run
 
 
@@ -45,11 +45,11 @@ def is_repeated(comparison: Comparison, method: str) -> bool:
     return len(runs) > 1 and len(courses) == 1
 
 
-def duels(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[Duel, ...]:
+def paired_tests(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[PairedTest, ...]:
     """One method against every other on the seeds that both ran with.
 
     Returns:
-        One duel for each other method that has runs that count, p-values corrected for their
+        One test for each other method that has runs that count, p-values corrected for their
         number.
     """
     found = scores(comparison, by)
@@ -63,6 +63,6 @@ def duels(comparison: Comparison, best: str, by: Axis = "solves") -> tuple[Duel,
         if is_repeated(comparison, best) and is_repeated(comparison, other):
             seeds = seeds[:1]  # the same two runs again and again are evidence once
         one, two = ([found[name][seed] for seed in seeds] for name in (best, other))
-        pairs.append(duel(one, two, (best, other)))
+        pairs.append(paired_test(one, two, (best, other)))
     p_values = corrected([pair.p_value for pair in pairs])
     return tuple(replace(d, p_value=p) for d, p in zip(pairs, p_values, strict=True))

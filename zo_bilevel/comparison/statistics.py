@@ -52,7 +52,7 @@ def expected_running_time(counts: Sequence[float], spent: Sequence[float]) -> fl
 
 @final
 @dataclass(frozen=True, slots=True)
-class Duel:
+class PairedTest:
     """Two methods against each other, seed by seed.
 
     Args:
@@ -79,9 +79,9 @@ class Duel:
         return self.num_seeds >= FEWEST_SEEDS and self.p_value < SIGNIFICANCE_LEVEL
 
 
-def duel(
+def paired_test(
     first: Sequence[float], second: Sequence[float], labels: tuple[str, str] = ("first", "second")
-) -> Duel:
+) -> PairedTest:
     """Compare two methods on the same seeds.
 
     Args:
@@ -93,21 +93,21 @@ def duel(
         InputError: If there are not as many of one as of the other, or none, or one is NaN.
 
     Example:
-        >>> found = duel([1.0, 2.0, 3.0], [2.0, 1.0, 3.0])
+        >>> found = paired_test([1.0, 2.0, 3.0], [2.0, 1.0, 3.0])
         >>> found.probability, found.p_value
         (0.5, 1.0)
     """
     one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if one.shape != other.shape or one.ndim != 1 or one.size == 0:
         raise InputError(
-            f"a duel needs as many of one as of the other, got {one.size}, {other.size}"
+            f"a paired test needs as many of one as of the other, got {one.size}, {other.size}"
         )
     if np.isnan(one).any() or np.isnan(other).any():
-        raise InputError("a duel needs numbers or infinity, got NaN")
+        raise InputError("a paired test needs numbers or infinity, got NaN")
     points = np.where(one < other, 1.0, np.where(one > other, 0.0, 0.5))
     lower, upper = interval_of_share(points)
     p_value = paired_p_value(one, other)
-    return Duel(*labels, points.size, float(points.mean()), lower, upper, p_value)
+    return PairedTest(*labels, points.size, float(points.mean()), lower, upper, p_value)
 
 
 def interval_of_share(points: FloatArray) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.problem.theta import flatten_theta
-from zo_bilevel.solve.derivative import Derivative, WithDerivative
+from zo_bilevel.solve.derivative import Derivative, Solver, WithDerivative
 from zo_bilevel.solve.dispatch.base import WithCost
 from zo_bilevel.solve.dispatch.batched import free_memory, is_out_of_memory
 from zo_bilevel.support.arrays import FloatArray
@@ -92,11 +92,7 @@ class _BoundPush:
     order: Push
 
     def __call__(
-        self,
-        inner: Any,  # noqa: ANN401 - any inner solver
-        outer: Problem | None,
-        phi: dict[str, Any],
-        seed: int,
+        self, inner: Solver, outer: Problem | None, phi: dict[str, Any], seed: int
     ) -> WithDerivative:
         directions = self.order.directions
         if isinstance(directions, DirectionBlock):
@@ -248,11 +244,7 @@ class _BoundPull:
     order: Pull
 
     def __call__(
-        self,
-        inner: Any,  # noqa: ANN401 - any inner solver
-        outer: Problem | None,
-        phi: dict[str, Any],
-        seed: int,
+        self, inner: Solver, outer: Problem | None, phi: dict[str, Any], seed: int
     ) -> WithDerivative:
         if outer is None:
             raise UnsupportedProblemError(needs_gradient("a reverse estimator"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from zo_bilevel.comparison.columns import method_table
 from zo_bilevel.comparison.comparison import LUCKY_DRAWS_NOTE, Comparison
-from zo_bilevel.comparison.pairwise import duels, is_repeated
+from zo_bilevel.comparison.pairwise import is_repeated, paired_tests
 from zo_bilevel.comparison.profiles import cases_of
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS
 from zo_bilevel.comparison.summaries import quartiles
@@ -97,7 +97,7 @@ def _picture(comparison: Comparison) -> str:
 def ranking(comparison: Comparison) -> Grid:
     """Methods in order, each with what it reached and how it stands against the first."""
     summaries = comparison.summaries()
-    against = duels(comparison, summaries[0].method) if summaries else ()
+    against = paired_tests(comparison, summaries[0].method) if summaries else ()
     header, rows = method_table(comparison, against, is_long=True)
     notes = [
         "ERT: expected running time, the solves spent by all runs before the target, over the "

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.pairwise import duels
+from zo_bilevel.comparison.pairwise import paired_tests
 from zo_bilevel.comparison.profiles import Case, cases_of
-from zo_bilevel.comparison.statistics import FEWEST_SEEDS, Duel, corrected, duel
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS, PairedTest, corrected, paired_test
 from zo_bilevel.report.bands import Chart
 from zo_bilevel.report.charts import PROFILE_TAU, profile_charts, shared_axes
 from zo_bilevel.report.words import conclusion
@@ -94,7 +94,7 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
     if len(members) == 1:
         return f"{name} ({count}): {conclusion(members[0])}"
     words = [f"{name} ({count}): {best} solves the largest share of the runs."]
-    found = group_duels(best, members)
+    found = group_tests(best, members)
     if len(members) < FEWEST_SEEDS:
         words.append("These are too few problems to draw a conclusion.")
     elif found:
@@ -110,26 +110,26 @@ def group_words(name: str, best: str, members: Sequence[Comparison]) -> str:
     return " ".join(words)
 
 
-def group_duels(best: str, members: Sequence[Comparison]) -> tuple[Duel, ...]:
+def group_tests(best: str, members: Sequence[Comparison]) -> tuple[PairedTest, ...]:
     """One method against every other, problem by problem.
 
     Returns:
-        Duels whose "seeds" are problems: who is better with more than half of the seeds. The
+        Tests whose "seeds" are problems: who is better with more than half of the seeds. The
         p-values are corrected for their number; no conclusion follows from few problems.
     """
     shares: dict[str, list[float]] = {}
     for member in members:
-        for found in duels(member, best):
+        for found in paired_tests(member, best):
             shares.setdefault(found.second, []).append(found.probability)
     pairs = [
-        duel([1.0 - share for share in found], found, (best, other))
+        paired_test([1.0 - share for share in found], found, (best, other))
         for other, found in shares.items()
     ]
     p_values = corrected([pair.p_value for pair in pairs])
     return tuple(replace(pair, p_value=p) for pair, p in zip(pairs, p_values, strict=True))
 
 
-def _ahead(found: Duel) -> str:
+def _ahead(found: PairedTest) -> str:
     share = found.probability * found.num_seeds
     return f"{found.second} on {share:g} of {found.num_seeds} (p = {number(found.p_value, 2)})"
 

@@ -3,8 +3,8 @@
 import math
 
 from zo_bilevel.comparison.comparison import Comparison
-from zo_bilevel.comparison.pairwise import duels
-from zo_bilevel.comparison.statistics import FEWEST_SEEDS, SIGNIFICANCE_LEVEL, Duel
+from zo_bilevel.comparison.pairwise import paired_tests
+from zo_bilevel.comparison.statistics import FEWEST_SEEDS, SIGNIFICANCE_LEVEL, PairedTest
 from zo_bilevel.comparison.summaries import MethodSummary, level
 from zo_bilevel.support.tables import listed, number
 
@@ -74,7 +74,7 @@ def _margin(ranked: list[MethodSummary], comparison: Comparison) -> str:
 
 
 def _verdict(best: MethodSummary, comparison: Comparison) -> str:
-    found = duels(comparison, best.method)
+    found = paired_tests(comparison, best.method)
     if not found:
         return ""
     decided = [d.second for d in found if d.is_decided and d.probability > 0.5]
@@ -110,7 +110,7 @@ def seeds_needed(num_rivals: int) -> int:
     return seeds
 
 
-def _chances(found: list[Duel]) -> str:
+def _chances(found: list[PairedTest]) -> str:
     shown = [
         f"{d.second} (better with {100 * d.probability:.0f} % of the seeds, p = "
         f"{number(d.p_value, 2)})"

@@ -1,9 +1,12 @@
 """What a point may ask for beside theta: exact derivatives, of an inner solver that has them."""
 
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.support.arrays import FloatArray
+
+Solver: TypeAlias = Any
+"""The user's, with whatever derivatives it has."""
 
 
 @final
@@ -27,11 +30,7 @@ class Derivative(Protocol):
     """A derivative bound to a problem and a point; picklable when the problem is."""
 
     def __call__(
-        self,
-        inner: Any,  # noqa: ANN401 - any inner solver
-        outer: Problem | None,
-        phi: dict[str, Any],
-        seed: int,
+        self, inner: Solver, outer: Problem | None, phi: dict[str, Any], seed: int
     ) -> WithDerivative:
         """Run the inner solver and differentiate it; `outer` is the problem without its solver."""
         ...

@@ -88,7 +88,7 @@ class TrialSteps:
             step = step * min(1.0, self._radius / max(length, 1e-300))
         return step
 
-    def in_ball(self, quartic: float = 0.0) -> tuple[FloatArray, float]:
+    def in_ball(self, quartic: float) -> tuple[FloatArray, float]:
         """The same without bounds (More and Sorensen 1983), and its damping."""
         values, turned, radius = self._values, self._turned, self._radius
         quartic = quartic / self._unit
@@ -97,7 +97,7 @@ class TrialSteps:
         lift = max(0.0, -float(values[0]))
         curvatures = values + lift
         low = 0.0 if values[0] > least else least
-        pairs = list(zip(turned.tolist(), curvatures.tolist(), strict=True))
+        pairs = np.column_stack((turned, curvatures)).tolist()
 
         def is_too_long(damping: float) -> bool:
             length = math.hypot(*[slope / (curvature + damping) for slope, curvature in pairs])
@@ -123,20 +123,21 @@ def _bounded_step(
 ) -> FloatArray:
     """Minimise the quadratic with low <= basis @ step <= high by an active set of stiff springs."""
     low, high = room
-    stiffness = SPRING_STIFFNESS * float(np.trace(matrix)) / max(len(matrix), 1)
-    active = np.zeros(len(basis))
+    stiffness = SPRING_STIFFNESS * float(np.trace(matrix)) / len(matrix)
+    above = below = np.zeros(len(basis), dtype=bool)
     for _ in range(MOST_SETS):
         change = basis @ step
-        held_at = np.where(active > 0, high, low)
-        released = active * (held_at - change) > 0.0
         tight = 1e-9 + 1e-9 * np.abs(change)
-        new = np.where(change > high + tight, 1, np.where(change < low - tight, -1, active))
-        new = np.where(released, 0, new)
-        if np.array_equal(new, active):
+        # what is held pushes its spring outwards, if only a little, or is let go
+        outside = (
+            (change > high + tight) | (above & (change >= high)),
+            (change < low - tight) | (below & (change <= low)),
+        )
+        if np.array_equal(outside, (above, below)):
             break
-        active = new
-        rows = basis[active != 0]
-        target = np.where(active > 0, high, low)[active != 0]
+        above, below = outside
+        held = above | below
+        rows, target = basis[held], np.where(above, high, low)[held]
         springs = stiffness * (rows.T @ rows)
         sides = right + stiffness * (rows.T @ target)
         step = np.linalg.lstsq(matrix + springs, sides, rcond=None)[0]
