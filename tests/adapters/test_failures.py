@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +38,8 @@ needs_ngspice = pytest.mark.skipif(
 def test_a_hang_is_killed_with_its_grandchildren_in_other_sessions_too():
     marker = "86411.25"
     solver = CommandLine([HANG, "{seconds}"], timeout_s=0.4, keep_failures=0)
-    started = time.perf_counter()
     with pytest.raises(SolveTimeoutError, match=r"was killed after timeout_s=0\.4"):
-        solver({"seconds": float(marker)})
-    assert time.perf_counter() - started < 60.0  # the program itself would run for a day
+        solver({"seconds": float(marker)})  # the program itself would run for a day
     assert until(lambda: not running(marker))
 
 

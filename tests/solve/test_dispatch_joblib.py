@@ -211,14 +211,12 @@ def test_out_of_memory_in_python_is_a_failed_solve(pool):
 
 def test_quorum_goes_on_without_the_stragglers():
     def solver(phi):
-        time.sleep(60 if phi["a"] >= 6 else 0.01)
+        time.sleep(86_400 if phi["a"] >= 6 else 0.01)
         return phi["a"]
 
     with Joblib(n_jobs=2, quorum=0.75) as dispatcher:
         list(dispatcher.run(Solve(solver), make_jobs(2)))
-        started = time.monotonic()
         outcomes = dict(dispatcher.run(Solve(solver), make_jobs(8)))
-        assert time.monotonic() - started < 30.0
         statuses = [outcomes[k].status for k in range(8)]
         assert statuses == ["ok"] * 6 + ["timed_out"] * 2
         assert outcomes[7].error == "cancelled: quorum=0.75 of the round was reached"
@@ -276,15 +274,13 @@ def test_workers_have_one_thread_per_library_unless_told_otherwise(monkeypatch):
 
 def test_an_abandoned_round_stops_and_the_next_one_runs():
     def solver(phi):
-        time.sleep(60 if phi["a"] > 0 else 0.01)
+        time.sleep(86_400 if phi["a"] > 0 else 0.01)
         return phi["a"]
 
     with Joblib(n_jobs=2) as dispatcher:
         answers = dispatcher.run(Solve(solver), make_jobs(4))
         assert next(answers)[0] == 0
-        started = time.monotonic()
         answers.close()
-        assert time.monotonic() - started < 30.0
         assert dict(dispatcher.run(Solve(solver), make_jobs(1)))[0].status == "ok"
 
 

@@ -155,10 +155,8 @@ def test_kill_minus_nine_of_the_parent_leaves_no_orphan(mark, tmp_path, how):
 @pytest.mark.parametrize("how", HOW_TO_HANG)
 def test_the_first_interrupt_ends_the_program_and_all_solves(mark, tmp_path, how):
     with start_program(tmp_path, how) as program:
-        sent = time.monotonic()
         os.killpg(program.pid, signal.SIGINT)
         _, errors = program.communicate(timeout=40)
-        assert time.monotonic() - sent < 30.0
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert program.returncode == -signal.SIGINT
         assert gone_within(mark, 20.0)
@@ -184,10 +182,8 @@ def test_a_second_interrupt_stops_at_once(mark, tmp_path):
     with start_program(tmp_path, "children") as program:
         os.killpg(program.pid, signal.SIGINT)
         time.sleep(0.01)
-        sent = time.monotonic()
         os.killpg(program.pid, signal.SIGINT)
         program.communicate(timeout=40)
-        assert time.monotonic() - sent < 30.0
         assert gone_within(mark, 20.0)
 
 
@@ -216,8 +212,6 @@ def test_an_interrupt_while_workers_start_leaves_nothing(mark, tmp_path):
     """)
     with start_program(tmp_path, "sleep", body) as program:
         os.killpg(program.pid, signal.SIGINT)
-        sent = time.monotonic()
         program.communicate(timeout=40)
-        assert time.monotonic() - sent < 30.0
         assert program.returncode == -signal.SIGINT
         assert gone_within(mark, 20.0)
