@@ -163,6 +163,20 @@ class Coordinates:
         values = np.minimum(np.maximum(values, self._low), self._high)
         return np.where(self.is_choice, x, values) if self._has_choice else values
 
+    def straight(self, x: FloatArray, way: FloatArray) -> FloatArray:
+        """Where a way leads that is straight in the values, however far coordinates bend them.
+
+        Args:
+            x: Shape `(size,)`.
+            way: Shape `(size,)`, as long as coordinates have it at `x`.
+        """
+        if not self._has_far:
+            return x + way
+        unit = self._span / (2 * HALF_RANGE)
+        before = self._from + unit * (x + HALF_RANGE)
+        after = shrunk(grown(before) + growth_rate(before) * unit * way)
+        return np.where(self.is_far, x + (after - before) / unit, x + way)
+
     def raw_torch(self, x: Any) -> Any:  # noqa: ANN401 - tensors
         """Values of reals and logarithms of logs for a float64 torch vector, shape `(size,)`."""
         import torch

@@ -152,7 +152,7 @@ class Arrivals:
             gain = -quadratic.change(step, doubt=doubt)
             if self._is_blind and gain <= SMALL_GAIN * abs(real.model.loss):
                 return StepPlan()  # it would polish a part of the parameters, and lose trust
-            point = real.explorer.clip(real.model.center + real.model.basis @ step)
+            point = real.explorer.reached(real.model.center, real.model.basis @ step)
             if not any(np.array_equal(point, other) for other in [real.model.center, *known]):
                 return StepPlan(points=[point])
         return StepPlan()
@@ -235,7 +235,7 @@ class Arrivals:
         step = real.step(real.model.quadratic(), doubt=True)
         known = [unit.plan.points[0] for unit in self._trials]
         for scale in STEP_SCALES:
-            point = real.explorer.clip(real.model.center + real.model.basis @ (scale * step))
+            point = real.explorer.reached(real.model.center, real.model.basis @ (scale * step))
             if not any(np.array_equal(point, other) for other in [real.model.center, *known]):
                 return StepPlan(points=[point])
         return StepPlan()

@@ -32,6 +32,7 @@ class Explorer:
         upper: Upper bounds.
         directions: Makes the candidates, the most promising first.
         variance: Prior variance along a direction; `None` where nothing is known of it.
+        straight: Where a step from a point leads.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Explorer:
         upper: FloatArray,
         directions: Directions,
         variance: Callable[[FloatArray], float] | None = None,
+        straight: Callable[[FloatArray, FloatArray], FloatArray] = np.add,
     ) -> None:
         self.lower, self.upper = lower, upper
-        self._directions, self._variance = directions, variance
+        self._directions, self._variance, self._straight = directions, variance, straight
         self.restart()
 
     def restart(self) -> None:
@@ -80,6 +82,10 @@ class Explorer:
     def clip(self, point: FloatArray) -> FloatArray:
         """The nearest point within the bounds."""
         return np.asarray(np.minimum(np.maximum(point, self.lower), self.upper))
+
+    def reached(self, origin: FloatArray, way: FloatArray) -> FloatArray:
+        """Where a step leads, within the bounds."""
+        return self.clip(self._straight(origin, way))
 
     def inside(self, unit: FloatArray, origin: FloatArray, radius: float) -> FloatArray | None:
         """The longer of `+-radius * unit` that the bounds leave; `None` for next to nothing."""

@@ -54,7 +54,8 @@ class LocalSearch:
         self.noise = NoiseWatch(
             outer.spread(theta), probing.rounding(theta), probing.radius, probing.input_rounding
         )
-        explorer = Explorer(probing.lower, probing.upper, probing.directions, probing.variance)
+        bounds, ways = (probing.lower, probing.upper), (probing.directions, probing.variance)
+        explorer = Explorer(*bounds, *ways, probing.straight)
         self.state = LocalState(self.model, self.noise, explorer)
         self._revived_at = np.inf
         self._unseen: list[FloatArray] = []

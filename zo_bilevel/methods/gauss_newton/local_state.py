@@ -95,7 +95,7 @@ class LocalState:
     def try_steps(self, steps: list[FloatArray]) -> StepPlan:
         """A round of trial points, the main one first; differences when they lead nowhere."""
         model = self.model
-        points = [self.explorer.clip(model.center + model.basis @ step) for step in steps]
+        points = [self.explorer.reached(model.center, model.basis @ step) for step in steps]
         if np.array_equal(points[0], model.center):
             self.has_converged = not self.explorer.left
             plan = self.explore(1)

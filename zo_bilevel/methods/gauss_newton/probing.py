@@ -113,6 +113,11 @@ class Probing:
         """Directions to explore, the most promising first."""
         return (direction[self.is_free] for direction in candidate_directions(self.search.space))
 
+    def straight(self, point: FloatArray, way: FloatArray) -> FloatArray:
+        """Where a step straight in the values of the parameters leads."""
+        embed, space = self.outer.embed, self.search.space
+        return space.straight(embed(point), embed(way))[self.is_free]
+
     @property
     def variance(self) -> Callable[[FloatArray], float] | None:
         """Prior variance along a direction; `None` where there is no field of known length."""
