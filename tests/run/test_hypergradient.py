@@ -197,6 +197,21 @@ def test_a_difference_that_fails_is_solved_the_other_way(family):
     assert found.solves > 5
 
 
+@pytest.mark.parametrize("family", ["coordinate", "orthogonal"])
+def test_a_central_difference_has_the_right_sign_where_its_far_side_fails(family):
+    def fragile(phi):
+        if phi["a"][0] > 1:
+            raise ValueError("out of range")
+        return phi["a"] ** 2
+
+    space = zb.Space(a=zb.Real(0, 4, shape=(2,)))
+    problem = zb.Problem(space, fragile, lambda theta, phi: (theta**2).sum())
+    estimator = zb.FG2UZO(2, family, "central")
+    found = zb.hypergradient(problem, {"a": [1.0, 2.0]}, estimator=estimator)
+    np.testing.assert_allclose(found["a"], [4.0, 32.0], rtol=1e-3)  # 4 a^3
+    assert found.dropped == 0
+
+
 def test_an_axis_that_fails_both_ways_leaves_the_others_as_they_are():
     def fragile(phi):
         if phi["a"][0] != 1:

@@ -48,6 +48,11 @@ class Change:
     change: FloatArray
     noise_share: float
 
+    def derivative(self, way: FloatArray) -> FloatArray:
+        """Per unit of a direction `(N,)` that the displacement is a multiple of, maybe negative."""
+        length = float(self.displacement @ way) / float(way @ way)
+        return np.asarray(self.change / length)
+
 
 @final
 @dataclass(frozen=True, eq=False, slots=True)

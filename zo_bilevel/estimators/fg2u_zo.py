@@ -119,7 +119,11 @@ class FG2UZO:
         differences = Differences(self.difference, plan.x, plan.step * plan.V, bound.space)
         changes = differences.changes(evaluations[1:], base, view)
         kept = [k for k, change in enumerate(changes) if change is not None]
-        columns = [change.change / plan.step for change in changes if change is not None]
+        columns = [
+            change.derivative(way)
+            for way, change in zip(plan.V.T, changes, strict=True)
+            if change is not None
+        ]
         JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
         _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
         count, drawn, U = len(kept), plan.V.shape[1], plan.U[:, kept]
