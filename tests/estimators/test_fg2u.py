@@ -102,6 +102,16 @@ def test_as_many_directions_as_parameters_are_exact(network, family):
     assert not error.any()
 
 
+@pytest.mark.parametrize("estimator", [zb.FG2U(4), zb.FG2U(5, keep_tangents=True), zb.FG2UZO(4)])
+def test_more_directions_than_parameters_are_exact(estimator):
+    loop = TorchUnroll(lambda phi: phi["a"], lambda y, phi, t, b: y, 1, dtype=torch.float64)
+    problem = zb.Problem(zb.Space(a=zb.Real(0, 4, shape=(3,))), loop, lambda y, phi: (y**2).sum())
+    found = zb.hypergradient(problem, {"a": [1.0, 2.0, 3.0]}, estimator=estimator)
+    np.testing.assert_allclose(found["a"], [2.0, 4.0, 6.0], rtol=1e-4)
+    assert not found.standard_error["a"].any()
+    assert found.num_directions == 3
+
+
 def test_chunks_do_not_change_the_estimate():
     network = SmallNetwork(0, num_steps=4)
     whole, _ = network.gradient(zb.FG2U(5, chunk=5))

@@ -4,6 +4,7 @@ Every family comes with duals `U` such that `E[u v'] = I`; `(1/b) sum_k (g . v_k
 unbiased estimate of a gradient `g`. For all families but "prior", `U = V`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
@@ -66,6 +67,23 @@ def draw_directions(
     if family == "gaussian" or prior.is_white:
         return white, white
     return prior.apply_sqrt(white), prior.whiten(white)
+
+
+def direction_count(asked: int | Literal["auto"], family: Family, size: int) -> int:
+    """Directions of a sketch in N = `size` dimensions.
+
+    Beyond N in frames, whole frames alone: they are exact, and an incomplete one beside them, of
+    equal weight a direction, is not.
+
+    Example:
+        >>> [direction_count(b, "orthogonal", 3) for b in (2, 3, 4, 5, 6)]
+        [2, 3, 3, 3, 6]
+    """
+    if asked == "auto":
+        return min(size, math.ceil(2 + 2 * math.log2(size)))
+    if family in ("orthogonal", "coordinate") and asked > size:
+        return asked - asked % size
+    return asked
 
 
 def frame_correction(family: Family, count: int, size: int) -> float:

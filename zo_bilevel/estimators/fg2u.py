@@ -8,7 +8,6 @@ Rademacher directions (Lemma 3.1), `(N - b)/b` for orthogonal ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -18,7 +17,13 @@ import numpy as np
 from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.derivatives import require_gradient
 from zo_bilevel.estimators.direction_block import DirectionBlock
-from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.estimators.directions import (
+    Family,
+    check_family,
+    direction_count,
+    draw_directions,
+    frame_correction,
+)
 from zo_bilevel.estimators.orders import Push
 from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.estimators.slope_regression import SlopeRegression
@@ -44,6 +49,8 @@ class FG2U:
 
     Args:
         num_directions: Directions b a sketch, >= 1, or "auto": `ceil(2 + 2 log2(N))`, at most N.
+            Of more than N orthogonal or coordinate ones, as many as make whole frames: with N = 3
+            and b = 4 or 5 it is 3, which are exact.
         chunk: Directions pushed at once by one worker, >= 1, or "auto": 16. Memory is about
             `1 + 2 chunk` times that of one inner step.
         directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior". Beyond 4
@@ -74,9 +81,7 @@ class FG2U:
 
     def direction_count(self, size: int) -> int:
         """Directions a sketch has in N = `size` dimensions."""
-        if self.num_directions == "auto":
-            return min(size, math.ceil(2 + 2 * math.log2(size)))
-        return self.num_directions
+        return direction_count(self.num_directions, self.directions, size)
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]

@@ -5,7 +5,6 @@ arXiv 2406.14095, eq. 16. The inner solution is differenced, not the loss; the o
 exact derivatives do the rest.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,13 @@ import numpy as np
 
 from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.differences import Differences
-from zo_bilevel.estimators.directions import Family, check_family, draw_directions, frame_correction
+from zo_bilevel.estimators.directions import (
+    Family,
+    check_family,
+    direction_count,
+    draw_directions,
+    frame_correction,
+)
 from zo_bilevel.estimators.sketch import Observed, Sketch
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
@@ -41,6 +46,8 @@ class FG2UZO:
 
     Args:
         num_directions: Directions b a sketch, >= 1, or "auto": `ceil(2 + 2 log2(N))`, at most N.
+            Of more than N orthogonal or coordinate ones, as many as make whole frames: with N = 3
+            and b = 4 or 5 it is 3, which are exact.
         directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior".
         difference: "forward" (b + 1 solves) or "central" (2b + 1 solves, error O(radius^2)).
         radius: Smoothing radius mu > 0 in scaled units (a sixth of a parameter's range), or
@@ -70,9 +77,7 @@ class FG2UZO:
 
     def direction_count(self, size: int) -> int:
         """Directions a sketch has in N = `size` dimensions."""
-        if self.num_directions == "auto":
-            return min(size, math.ceil(2 + 2 * math.log2(size)))
-        return self.num_directions
+        return direction_count(self.num_directions, self.directions, size)
 
     def step(self) -> float:
         """The smoothing radius, in scaled units."""
