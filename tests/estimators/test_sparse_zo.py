@@ -147,16 +147,16 @@ def test_a_start_on_a_bound_moves_inside():
     assert np.linalg.norm(found["a"] - exact_gradient(a)) < 1e-3 * np.linalg.norm(found["a"])
 
 
-def test_a_failed_solve_ends_the_sketch_by_name():
+def test_solves_that_fail_both_ways_end_the_sketch_by_name():
     calls = []
 
     def fragile(phi):
         calls.append(0)
-        if len(calls) == 5:
+        if len(calls) >= 5:
             raise ValueError("no")
         return solver(phi)
 
-    with pytest.raises(zb.InnerSolverError, match=r"1 of \d+ solves of the sketch failed"):
+    with pytest.raises(zb.InnerSolverError, match=r"\d+ of \d+ solves of the sketch failed"):
         zb.hypergradient(problem_of(fragile), {"a": np.zeros(SIZE)}, estimator=zb.SparseZO(PATTERN))
 
 

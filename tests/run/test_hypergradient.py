@@ -212,6 +212,55 @@ def test_a_central_difference_has_the_right_sign_where_its_far_side_fails(family
     assert found.dropped == 0
 
 
+def in_single_precision(offset, outer=lambda theta, phi: (theta**2).sum()):
+    space = zb.Space(a=zb.Real(0, 4, shape=(3,)))
+    return zb.Problem(space, lambda phi: np.float32(phi["a"] ** 2 + offset), outer)
+
+
+ROOTS = np.array([1.234, 2.345, 1.1])
+
+
+@pytest.mark.parametrize("difference", ["forward", "central"])
+@pytest.mark.parametrize("directions", ["orthogonal", "coordinate"])
+def test_the_radius_suits_single_precision_and_the_error_holds_its_rounding(difference, directions):
+    estimator = zb.FG2UZO(3, directions, difference)
+    found = zb.hypergradient(in_single_precision(10.0), {"a": ROOTS}, estimator=estimator)
+    exact, error = 4 * ROOTS * (ROOTS**2 + 10), found.standard_error["a"]
+    np.testing.assert_allclose(found["a"], exact, rtol=5e-3)
+    bias = 1e-3 * exact if difference == "forward" else 1e-6 * exact  # of the radius
+    assert (np.abs(found["a"] - exact) < 3 * error + bias).all()
+    assert (error < 0.02 * exact).all()
+
+
+@pytest.mark.parametrize("pattern", [None, np.eye(3)])
+def test_differences_that_are_much_rounding_say_so_and_how_much(pattern):
+    for estimator in (zb.FG2UZO(3, radius=1e-5), zb.SparseZO(pattern)):
+        with pytest.warns(RuntimeWarning, match=r"directional derivatives are off by \d+% or more"):
+            found = zb.hypergradient(in_single_precision(10.0), {"a": ROOTS}, estimator=estimator)
+        error = np.abs(found["a"] - 4 * ROOTS * (ROOTS**2 + 10))
+        assert (error < 3 * found.standard_error["a"]).all()
+        assert error.max() > 1.0
+
+
+def test_of_losses_the_rounding_of_theta_is_not_known():
+    problem = in_single_precision(10.0, lambda theta, phi: float((theta**2).sum()))
+    found = zb.hypergradient(problem, {"a": ROOTS}, estimator=zb.FG2UZO(3))
+    assert np.isnan(found.standard_error["a"]).all()
+
+
+def test_a_sparse_difference_that_fails_is_solved_the_other_way():
+    def fragile(phi):
+        if phi["a"][0] > 1:
+            raise ValueError("out of range")
+        return phi["a"] ** 2
+
+    space = zb.Space(a=zb.Real(0, 4, shape=(3,)))
+    problem = zb.Problem(space, fragile, lambda theta, phi: (theta**2).sum())
+    for pattern in (None, np.eye(3)):
+        found = zb.hypergradient(problem, {"a": [1, 2, 3]}, estimator=zb.SparseZO(pattern))
+        np.testing.assert_allclose(found["a"], [4.0, 32.0, 108.0], rtol=1e-3)
+
+
 def test_an_axis_that_fails_both_ways_leaves_the_others_as_they_are():
     def fragile(phi):
         if phi["a"][0] != 1:

@@ -5,6 +5,9 @@ arXiv 2406.14095, eq. 16. The inner solution is differenced, not the loss; the o
 exact derivatives do the rest.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from zo_bilevel.estimators.directions import (
     frame_correction,
 )
 from zo_bilevel.estimators.sketch import Observed, Sketch
+from zo_bilevel.estimators.turning import turned
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -35,8 +39,8 @@ CENTRAL_RADIUS = 1e-4
 simulators stop iterating long before the last bit, so the textbook eps**(1/2) and eps**(1/3)
 would measure their tolerances."""
 CHOICE_RADIUS = 1.0
-ROUNDED_RESOLUTIONS = 20.0
-"""A change of less than so many times the resolution is mostly rounding."""
+ROUNDED_RESOLUTIONS = 100.0
+"""A change of less than so many times the resolution is off by a percent or more."""
 
 
 @final
@@ -51,7 +55,8 @@ class FG2UZO:
         directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior".
         difference: "forward" (b + 1 solves) or "central" (2b + 1 solves, error O(radius^2)).
         radius: Smoothing radius mu > 0 in scaled units (a sixth of a parameter's range), or
-            "auto". Integers are probed at least one unit away, choices by their scores.
+            "auto": 1e-5, central 1e-4; for answers in float32, once they are seen to be that,
+            3e-4, central 5e-3. Integers are probed at least one unit away, choices by their scores.
 
     Raises:
         InputError: If an argument breaks its rule.
@@ -84,6 +89,13 @@ class FG2UZO:
         if self.radius == "auto":
             return FORWARD_RADIUS if self.difference == "forward" else CENTRAL_RADIUS
         return float(self.radius)
+
+    def fitted(self, dtype: str) -> FG2UZO:
+        """The same with a radius for answers of that floating type, unless one was given."""
+        if self.radius != "auto" or dtype == "float64":
+            return self
+        order = 2 if self.difference == "forward" else 3
+        return dataclasses.replace(self, radius=float(np.finfo(dtype).eps) ** (1 / order))
 
     def plan(
         self, space: Space, x: FloatArray, rng: np.random.Generator, stream: tuple[int, ...]
@@ -130,13 +142,14 @@ class FG2UZO:
             if change is not None
         ]
         JV = np.column_stack(columns) if columns else np.zeros((base.size, 0))
-        _warn_of_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
+        rounding = relative_rounding(JV * plan.step, base, bound.layout.dtype, plan.step)
         count, drawn, U = len(kept), plan.V.shape[1], plan.U[:, kept]
         if self.directions == "coordinate":  # a loss says nothing of other axes, nor of its twins
             asked, found = ((part**2).sum(axis=1, keepdims=True) for part in (plan.U, U))
             U, count = U * (count / drawn) * (asked / np.where(found > 0.0, found, 1.0)), drawn
         correction = frame_correction(self.directions, count, plan.x.size)
-        return Sketch(plan.x, base, plan.V[:, kept], JV, U, correction, drawn - len(kept))
+        dropped = drawn - len(kept)
+        return Sketch(plan.x, base, plan.V[:, kept], JV, U, correction, dropped, rounding=rounding)
 
     def turned(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], space: Space
@@ -152,29 +165,35 @@ class FG2UZO:
             The plan to solve instead, and where in it the solves are that are new; none of central
             differences, which have looked both ways.
         """
-        failed = [k for k, one in enumerate(evaluations) if k > 0 and not one.ok]
-        if self.difference == "central" or not evaluations[0].ok or not failed:
-            return plan, []
-        signs = np.ones(plan.V.shape[1])
-        signs[np.array(failed) - 1] = -1.0
-        V, U = plan.V * signs, plan.U * signs
-        differences = Differences(self.difference, plan.x, plan.step * V, space)
-        probes = differences.points(plan.points[0].stream)
-        return SketchPlan([plan.points[0], *probes], plan.x, V, U, plan.step), failed
+        return (plan, []) if self.difference == "central" else turned(plan, evaluations, space)
 
 
-def _warn_of_rounding(differences: FloatArray, base: FloatArray, dtype: str, radius: float) -> None:
-    """Say so when an inner solution of low precision hardly changes over the radius."""
-    resolution = float(np.finfo(dtype).eps) * float(np.max(np.abs(base), initial=0.0))
+def relative_rounding(
+    differences: FloatArray, base: FloatArray, dtype: str, radius: float
+) -> float:
+    """`Sketch.rounding` of low precision, with a warning where differences are much of it.
+
+    Args:
+        differences: Of the inner solution, over the radius, `(m, b)`.
+        base: Inner solution, `(m,)`.
+        dtype: Its floating type.
+        radius: As told.
+    """
+    if dtype == "float64":
+        return 0.0
+    precision = float(np.finfo(dtype).eps)
+    resolution = precision * float(np.max(np.abs(base), initial=0.0))
     largest = float(np.max(np.abs(differences), initial=0.0))
-    if dtype != "float64" and largest < ROUNDED_RESOLUTIONS * resolution:
+    if largest < ROUNDED_RESOLUTIONS * resolution:
         warnings.warn(
             f"the inner solution is {dtype} and changes by {largest:.1e} over the radius "
             f"{radius:g}, where {resolution:.1e} is its resolution: directional derivatives are "
-            "mostly rounding; give a larger radius, or solve in float64",
+            f"off by {resolution / largest if largest else 1.0:.0%} or more; give a larger radius, "
+            f"such as {max(precision**0.5, 10 * radius):.0e}, or solve in float64",
             RuntimeWarning,
             stacklevel=3,
         )
+    return 0.5 * precision / radius
 
 
 def coordinate_stretch(space: Space, step: float) -> FloatArray:

@@ -55,6 +55,8 @@ class Sketch:
         correction: Factor on the squared standard error of independent draws.
         dropped: Directions lost to failed solves.
         is_exact: Whether JV is exact, and not differences.
+        rounding: Of theta, relative, over the radius: what numbers of JV are off by, over those of
+            theta. 0 where it does not count.
     """
 
     x: FloatArray
@@ -65,6 +67,7 @@ class Sketch:
     correction: float = 1.0
     dropped: int = 0
     is_exact: bool = False
+    rounding: float = 0.0
 
     @property
     def num_directions(self) -> int:
@@ -88,10 +91,11 @@ class Sketch:
 
         Returns:
             Estimate and standard error per scaled unit, both `(N,)`. The standard error is that of
-            the choice of directions: one sketch cannot tell the noise of a solver, which
-            `zb.hypergradient` measures. NaN where it cannot be told: with a single direction,
-            unless that one is exact, for coordinates of which no direction was drawn, and of those
-            that changed nothing.
+            the choice of directions, and of rounding where theta has less than double precision:
+            one sketch cannot tell the noise of a solver, which `zb.hypergradient` measures. NaN
+            where it cannot be told: with a single direction, unless that one is exact, for
+            coordinates of which no direction was drawn, or that changed nothing, and for losses
+            alone of a theta in less than double precision.
 
         Raises:
             InnerSolverError: If no direction came back.
@@ -106,6 +110,10 @@ class Sketch:
             error[:] = 0.0
         elif count > 1:
             error = np.sqrt(terms.var(axis=1, ddof=1) / count * self.correction)
+        if self.rounding:
+            weights = bound.gradient(self.theta, self.x)[0] if bound.is_vector else np.nan
+            slope = self.rounding * np.linalg.norm(weights * self.theta)
+            error = np.hypot(error, slope * np.linalg.norm(self.U, axis=1) / count)
         drawn = self.U != 0.0
         error[(drawn & self.is_unseen).any(axis=1) | ~drawn.any(axis=1)] = np.nan
         return gradient, error

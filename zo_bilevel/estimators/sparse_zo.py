@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from zo_bilevel.estimators.base import SketchPlan
 from zo_bilevel.estimators.differences import Differences
-from zo_bilevel.estimators.fg2u_zo import FORWARD_RADIUS
+from zo_bilevel.estimators.fg2u_zo import FORWARD_RADIUS, relative_rounding
 from zo_bilevel.estimators.sketch import Sketch
+from zo_bilevel.estimators.turning import turned
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
@@ -87,17 +88,21 @@ class SparseZO:
         object.__setattr__(self, "sparsity", pattern != 0)
         object.__setattr__(self, "groups", _groups(pattern != 0))
 
-    def seen_in(self, jacobian: FloatArray, theta: FloatArray, step: float) -> SparseZO:
+    def seen_in(
+        self, jacobian: FloatArray, theta: FloatArray, step: float, precision: float
+    ) -> SparseZO:
         """The same with the pattern that a whole Jacobian shows; itself where it has one.
 
         Args:
             jacobian: Shape `(m, N)`.
             theta: Inner solution, `(m,)`.
             step: Length of the differences, > 0.
+            precision: Relative rounding of theta.
         """
         if self.sparsity is not None:
             return self
-        seen = SparseZO(step * np.abs(jacobian) > SEEN_ROUNDINGS * _rounding(theta), self.radius)
+        rounding = precision * float(np.max(np.abs(theta), initial=0.0))
+        seen = SparseZO(step * np.abs(jacobian) > SEEN_ROUNDINGS * rounding, self.radius)
         object.__setattr__(seen, "is_seen", True)
         return seen
 
@@ -140,8 +145,11 @@ class SparseZO:
             raise InnerSolverError(f"{failed} of {len(plan.points)} solves of the sketch failed")
         self.check_shape(thetas[0].size, plan.x.size)
         changes = (np.array(thetas[1:]) - thetas[0]).T
-        jacobian = self.columns(changes) / plan.step
-        missed = self.missed(jacobian, plan.step * plan.V, changes, thetas[0])
+        signs = np.sign(plan.V.sum(axis=0))  # of what failed, and was solved the other way
+        jacobian = self.columns(changes * signs) / plan.step
+        dtype = bound.layout.dtype
+        precision = float(np.finfo(dtype).eps)
+        missed = self.missed(jacobian, plan.step * plan.V, changes, thetas[0], precision)
         if missed and self.is_seen:
             raise RefutedPatternError("the pattern that was seen is that of another point only")
         if missed:
@@ -151,7 +159,14 @@ class SparseZO:
             )
         size = plan.x.size
         # every direction once: (1/N) sum_k w_k N e_k is the gradient itself
-        return Sketch(plan.x, thetas[0], np.eye(size), jacobian, size * np.eye(size), 0.0)
+        axes, rounding = np.eye(size), relative_rounding(changes, thetas[0], dtype, plan.step)
+        return Sketch(plan.x, thetas[0], axes, jacobian, size * axes, 0.0, rounding=rounding)
+
+    def turned(
+        self, plan: SketchPlan, evaluations: Sequence[Evaluation], space: Space
+    ) -> tuple[SketchPlan, list[int]]:
+        """Differences that failed, the other way, as those of `FG2UZO`."""
+        return turned(plan, evaluations, space)
 
     def check_shape(self, outputs: int | None, parameters: int) -> None:
         """Refuse a pattern of another shape.
@@ -200,7 +215,12 @@ class SparseZO:
         return np.asarray(self.sparsity, dtype=bool)
 
     def missed(
-        self, jacobian: FloatArray, ways: FloatArray, changes: FloatArray, theta: FloatArray
+        self,
+        jacobian: FloatArray,
+        ways: FloatArray,
+        changes: FloatArray,
+        theta: FloatArray,
+        precision: float,
     ) -> float:
         """Share of a measured change that the Jacobian does not explain; 0 where it may be none.
 
@@ -209,16 +229,14 @@ class SparseZO:
             ways: Displacements, `(N, c + 1)`.
             changes: Of the inner solution along them, `(m, c + 1)`.
             theta: Inner solution at the base, `(m,)`.
+            precision: Relative rounding of theta.
         """
         missed = np.linalg.norm(jacobian @ ways - changes, axis=0)
         sizes = np.linalg.norm(changes, axis=0)
-        allowed = MOST_DISAGREEMENT * sizes + 10.0 * _rounding(theta) * np.sqrt(theta.size)
+        rounding = precision * float(np.max(np.abs(theta), initial=0.0))
+        allowed = MOST_DISAGREEMENT * sizes + 10.0 * rounding * np.sqrt(theta.size)
         worst = int(np.argmax(missed - allowed))
         return float(missed[worst] / sizes[worst]) if missed[worst] > allowed[worst] else 0.0
-
-
-def _rounding(theta: FloatArray) -> float:
-    return float(np.finfo(float).eps) * float(np.max(np.abs(theta), initial=0.0))
 
 
 def _groups(pattern: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+
 from zo_bilevel.estimators.base import GradientEstimator, SketchPlan
+from zo_bilevel.estimators.differences import Differences
 from zo_bilevel.problem.space import Space
 from zo_bilevel.solve.evaluation import Evaluation, Point
 
@@ -22,6 +25,20 @@ class Turning(Protocol):
         ...
 
 
+def turned(
+    plan: SketchPlan, evaluations: Sequence[Evaluation], space: Space
+) -> tuple[SketchPlan, list[int]]:
+    """`Turning.turned` of forward differences; nothing where the base failed."""
+    failed = [k for k, one in enumerate(evaluations) if k > 0 and not one.ok]
+    if not evaluations[0].ok or not failed:
+        return plan, []
+    signs = np.ones(plan.V.shape[1])
+    signs[np.array(failed) - 1] = -1.0
+    V, U = plan.V * signs, plan.U * signs
+    probes = Differences("forward", plan.x, plan.step * V, space).points(plan.points[0].stream)
+    return SketchPlan([plan.points[0], *probes], plan.x, V, U, plan.step), failed
+
+
 def turn_failed(
     estimator: GradientEstimator,
     plans: list[SketchPlan],
@@ -36,10 +53,10 @@ def turn_failed(
     """
     if not isinstance(estimator, Turning):
         return plans, 0
-    turned = [estimator.turned(p, found, space) for p, found in zip(plans, solved, strict=True)]
-    rounds = [[plan.points[k] for k in places] for plan, places in turned]
+    again = [estimator.turned(p, found, space) for p, found in zip(plans, solved, strict=True)]
+    rounds = [[plan.points[k] for k in places] for plan, places in again]
     if any(rounds):
-        for (_, places), mine, again in zip(turned, solved, solve(rounds), strict=True):
-            for k, evaluation in zip(places, again, strict=True):
+        for (_, places), mine, found in zip(again, solved, solve(rounds), strict=True):
+            for k, evaluation in zip(places, found, strict=True):
                 mine[k] = evaluation
-    return [plan for plan, _ in turned], sum(map(len, rounds))
+    return [plan for plan, _ in again], sum(map(len, rounds))

@@ -14,6 +14,7 @@ from zo_bilevel.estimators.sketch import Sketch
 from zo_bilevel.estimators.sparse_zo import RefutedPatternError, SparseZO
 from zo_bilevel.methods.base import Method, Rounds, Search
 from zo_bilevel.methods.shared.starts import find_start
+from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.problem.bound_problem import BoundProblem
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arguments import whole_number
@@ -103,15 +104,15 @@ class GradientMethod(Method):
             plan = estimator.plan(search.space, descent.x, search.rng(step), (step,))
             evaluations = yield plan.points
             step += 1
-            solved = next((e for e in evaluations if e.ok), None)
-            if bound is None and solved is not None:
-                bound = search.bind(solved)
+            bound = _bound(search, evaluations) if bound is None else bound
+            before, estimator = estimator, _fitted(estimator, evaluations[0], bound)
+            if estimator is not before:
+                continue  # once more, with a radius that is seen
             gradient, estimator = self._gradient(estimator, plan, evaluations, bound)
             if gradient is None:
                 lost += 1
-                if step == 1:  # elsewhere, where the start itself is not solved
-                    search, start = yield from find_start(search, evaluations[0])
-                    descent = self._begin(dataclasses.replace(search, start=start.point.x))
+                if step == 1:
+                    search, descent = yield from self._elsewhere(search, evaluations[0])
                 if descent.step_back():
                     gathered.clear()
                 continue
@@ -143,17 +144,37 @@ class GradientMethod(Method):
         except InnerSolverError:
             return None, estimator
         if isinstance(estimator, SparseZO) and isinstance(estimate, Sketch):
-            estimator = estimator.seen_in(estimate.JV, estimate.theta, plan.step)
+            precision = float(np.finfo(bound.layout.dtype).eps)
+            estimator = estimator.seen_in(estimate.JV, estimate.theta, plan.step, precision)
         if estimate.num_directions == 0:
             return None, estimator
         with np.errstate(invalid="ignore", over="ignore"):  # looked at right below
             gradient = estimate.hypergradient(bound)[0]
         return (gradient if np.isfinite(gradient).all() else None), estimator
 
+    def _elsewhere(self, search: Search, first: Evaluation) -> RoundsThen[tuple[Search, _Descent]]:
+        """Where to begin if the start itself is not solved."""
+        search, start = yield from find_start(search, first)
+        return search, self._begin(dataclasses.replace(search, start=start.point.x))
+
     def _begin(self, search: Search) -> _Descent:
         position, optimizer = self._make_optimizer(search.start)
         scheduler = None if self.scheduler is None else self.scheduler(optimizer)
         return _Descent(search, position, optimizer, scheduler)
+
+
+def _bound(search: Search, evaluations: list[Evaluation]) -> BoundProblem | None:
+    solved = next((e for e in evaluations if e.ok), None)
+    return None if solved is None else search.bind(solved)
+
+
+def _fitted(
+    estimator: GradientEstimator, base: Evaluation, bound: BoundProblem | None
+) -> GradientEstimator:
+    """With a radius for the precision of theta, once that is known."""
+    if isinstance(estimator, FG2UZO) and base.ok and bound is not None:
+        return estimator.fitted(bound.layout.dtype)
+    return estimator
 
 
 @final

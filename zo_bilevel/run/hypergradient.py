@@ -165,6 +165,11 @@ class _Sketches:
         evaluations = evaluator.evaluate(points)
         if not evaluations[0].ok or evaluator.bound is None:
             raise InnerSolverError(f"the solve at phi failed: {evaluations[0].error}")
+        if isinstance(self._estimator, FG2UZO):
+            dtype, before = evaluator.bound.layout.dtype, self._estimator
+            self._estimator = before.fitted(dtype)
+            if self._estimator is not before:
+                return self.draw(x, number)
         size = len(plan.points)
         again = evaluations[size:]
         solved = evaluations[:size]

@@ -140,14 +140,12 @@ class LayerSolver:
     def _radius_was_for_another_precision(self) -> bool:
         """Fit an automatic radius to the precision of theta, once that is known."""
         layout, estimator = self.layout, self.estimator
-        if not isinstance(estimator, FG2UZO) or estimator.radius != "auto":
+        if not isinstance(estimator, FG2UZO):
             return False
-        if layout is None or layout.dtype == "float64":
+        if layout is None:
             return False
-        order = 2 if estimator.difference == "forward" else 3
-        radius = float(np.finfo(layout.dtype).eps) ** (1 / order)
-        self.estimator = dataclasses.replace(estimator, radius=radius)
-        return True
+        self.estimator = estimator.fitted(layout.dtype)
+        return self.estimator is not estimator
 
     def _sketch(
         self, plan: SketchPlan, evaluations: Sequence[Evaluation], bound: BoundProblem

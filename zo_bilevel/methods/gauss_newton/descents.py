@@ -90,9 +90,9 @@ def sparse_start(local: LocalSearch, probing: Probing) -> RoundsThen[None]:
     changes = [change.change for change in answers.changes if change is not None]
     if len(changes) == ways.shape[1]:
         measured = np.column_stack(changes)
-        columns = sparse.columns(measured)
-        probing.sparse = sparse.seen_in(columns, model.theta, 1.0)
-        if sparse.missed(columns / signs, ways, measured, model.theta) == 0.0:
+        columns, precision = sparse.columns(measured), probing.outer.resolution
+        probing.sparse = sparse.seen_in(columns, model.theta, 1.0, precision)
+        if sparse.missed(columns / signs, ways, measured, model.theta, precision) == 0.0:
             for place, sign in enumerate(signs):
                 way = np.zeros(signs.size)
                 way[place] = sign
