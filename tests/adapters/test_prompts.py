@@ -134,7 +134,7 @@ def test_scores_match_their_definitions():
 
 
 @pytest.mark.statistical
-def test_bootstrap_intervals_cover_the_truth():
+def test_intervals_cover_the_truth():
     rng, truth, hits = np.random.default_rng(0), 0.8, 0
     for seed in range(100):
         predicted = (rng.random(80) > truth).astype(int)

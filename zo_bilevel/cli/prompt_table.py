@@ -63,8 +63,8 @@ def grid(title: str, found: Sequence[Found]) -> Grid:
         "time\n(s)",
     )
     note = (
-        "A call runs the model on all examples under one prompt; intervals are by bootstrap, p is "
-        "of a paired test by random changes of sign."
+        "A call runs the model on all examples under one prompt; p is of a paired test by random "
+        "changes of sign."
     )
     return Grid(title, header, tuple(rows), (note, *_warning(found)))
 
