@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from zo_bilevel.adapters.prompts.chat_checks import conflict_of
+from zo_bilevel.adapters.prompts.prompt_template import refuse_unwritable
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Row: TypeAlias = tuple[str, str]
@@ -116,6 +117,8 @@ def _checked_row(where: str, row: dict[str, Any], text_column: str, label_column
         raise InputError(f"{where}: {text_column} is empty or no text")
     if label is None or not str(label).strip():
         raise InputError(f"{where}: {label_column} is empty")
+    for column, value in ((text_column, text), (label_column, str(label))):
+        refuse_unwritable(f"{where}: {column}", value)
     return text, str(label).strip()
 
 

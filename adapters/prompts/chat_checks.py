@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from zo_bilevel.adapters.prompts.metrics import PatternMatch, WholeSet, as_text, grade
+from zo_bilevel.adapters.prompts.prompt_template import refuse_unwritable
 from zo_bilevel.support.errors import InputError, StopRunError
 
 LEAST_GAP = 1e-9
@@ -90,6 +91,9 @@ def checked_examples(texts: Sequence[str], references: Sequence[Any]) -> None:
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"texts must be strings, the one at {place} is {text!r}")
+        refuse_unwritable(f"the text at {place}", text)
+        if isinstance(references[place], str):
+            refuse_unwritable(f"the right answer at {place}", references[place])
     if conflict := conflict_of(texts, references):
         warnings.warn(conflict, stacklevel=4)
 

@@ -22,6 +22,9 @@ from zo_bilevel.support.errors import InputError, StopRunError, described
 from zo_bilevel.support.packages import import_optional
 
 NONE_SHOWN = -1
+OVER_STATUSES = (401, 402, 403, 404)
+OVER_ERRORS = ("LMAuthError", "LMBillingError", "LMNotConfiguredError", "LMUnsupportedModelError")
+"""Of DSPy, where it has no status."""
 
 
 @final
@@ -172,7 +175,8 @@ class DSPyProgram:
         """1 - metric of each example, and what the answers cost, which an error tells too.
 
         Raises:
-            StopRunError: If the metric raises or gives no finite number, with the example.
+            StopRunError: If the metric raises or gives no finite number, with the example, or the
+                service would refuse every further call.
         """
         program = self.program(phi)
         given = {} if self.lm is None else {"lm": self.lm}
@@ -186,7 +190,12 @@ class DSPyProgram:
         return WithCost(np.array(losses), self._cost(tracker.usage_data))
 
     def _loss(self, program: Any, place: int) -> float:  # noqa: ANN401 - a dspy.Module
-        prediction = program(**self.examples[place].inputs())
+        try:
+            prediction = program(**self.examples[place].inputs())
+        except Exception as error:
+            if _ends_all(error):
+                raise StopRunError(described(error)) from error
+            raise
         try:
             loss = 1.0 - float(self.metric(self.examples[place], prediction))
         except Exception as error:
@@ -219,6 +228,16 @@ class DSPyProgram:
                 f"{{{model!r}: (per million tokens read, written)}}",
                 stacklevel=2,
             )
+
+
+def _ends_all(error: BaseException | None) -> bool:
+    """Whether every further call would be refused: for its key, its money or its model."""
+    while error is not None:
+        status = getattr(error, "status", None) or getattr(error, "status_code", None)
+        if status in OVER_STATUSES or type(error).__name__ in OVER_ERRORS:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _plain(name: str) -> str:

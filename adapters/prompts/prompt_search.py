@@ -146,6 +146,7 @@ class PromptSearch:
         Where Ctrl-C or the model's own `max_cost` ends it before the final judgement, the best of
         the races so far is given, with `is_judged` false; both are raised where there is none.
         """
+        seed = whole_number("seed", seed, least=0)
         if max_cost is None and max_answers is None:
             raise InputError("a search needs max_cost or max_answers")
         if max_answers is not None:

@@ -17,6 +17,16 @@ Message: TypeAlias = dict[str, str]
 TEXT, EXAMPLES = "text", "examples"
 
 
+def refuse_unwritable(name: str, text: str) -> None:
+    """Refuse half a character, which no file and no request can hold; `InputError` by name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds {text[error.start]!a}, a lone surrogate, at {error.start}: {text[:80]!a}"
+        ) from None
+
+
 class PromptTemplate:
     r"""Messages for a chat model, with slots that are choices.
 
@@ -102,6 +112,10 @@ class PromptTemplate:
                 raise InputError(f"slot {name!r} is no field of the template, or a reserved one")
             if not wordings or not all(isinstance(w, str) for w in wordings):
                 raise InputError(f"slot {name!r} must have texts, got {wordings!r}")
+            for place, wording in enumerate(wordings):
+                refuse_unwritable(f"slot {name!r}", wording)
+                if wording in wordings[:place]:
+                    raise InputError(f"slot {name!r} has {wording!r} twice")
 
     def space(self) -> Space:
         """One choice for each slot, and one for each place of an example.

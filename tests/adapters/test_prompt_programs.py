@@ -20,7 +20,7 @@ from zo_bilevel.adapters import (
     PromptTemplate,
 )
 from zo_bilevel.adapters.prompts.metrics import exact_match
-from zo_bilevel.support.errors import InputError, SolveError, StopRunError
+from zo_bilevel.support.errors import InnerSolverError, InputError, SolveError, StopRunError
 
 TEXTS = [f"made in {year}" for year in range(1900, 1916)]
 YEARS = [str(year) for year in range(1900, 1916)]
@@ -215,4 +215,9 @@ def test_a_dspy_program_is_read_tuned_and_written(server, tmp_path):
         DSPyProgram(original, {}, examples, exact)
     with pytest.raises(Exception, match=r"the metric raised ZeroDivisionError.*example 0"):
         DSPyProgram(*arguments[:3], lambda e, p: 1 / 0, lm=lm)(task.start)
+    server.model = lambda body: (401, {"error": {"message": "bad key"}})
+    server.seen.clear()
+    with pytest.raises(InnerSolverError, match="bad key"):  # the run ends
+        zb.minimize(task.problem(), max_solves=4, initial=task.start, seed=0)
+    assert len(server.seen) == 1
     gc.collect()

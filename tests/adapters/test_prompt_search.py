@@ -216,6 +216,9 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
             PromptSearch(task, **options)
     with pytest.raises(InputError, match="needs max_cost or max_answers"):
         PromptSearch(task).run()
+    for seed in (-1, 1.5, "a", None):
+        with pytest.raises(InputError, match="seed must be a whole number"):
+            PromptSearch(task).run(max_answers=100, seed=seed)
     with pytest.raises(InputError, match="give a metric of one answer"):
         PromptSearch(make(metric=WholeSet(lambda a, r: 1.0)))
     with pytest.raises(InputError, match="takes a PromptTask"):

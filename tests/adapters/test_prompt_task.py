@@ -135,6 +135,16 @@ def test_a_metric_that_fails_is_named_with_its_example(server, make):
         make("exact")
     with pytest.raises(InputError, match="as many texts as references"):
         make(references=YEARS[:2])
+    asked = len(server.seen)
+    with pytest.raises(
+        InputError, match=r"right answer at 1 holds '\\ud800', a lone surrogate, at 2"
+    ):
+        make(references=["1901", "19\ud800", "1777"])
+    with pytest.raises(InputError, match=r"slot 'ask' holds '\\ud800', a lone surrogate"):
+        PromptTemplate("{ask} {text}", slots={"ask": ["a", "\ud800"]})
+    with pytest.raises(InputError, match="slot 'ask' has 'a' twice"):
+        PromptTemplate("{ask} {text}", slots={"ask": ["a", "b", "a"]})
+    assert len(server.seen) == asked
 
 
 def test_a_judge_scores_answers_on_a_bill_of_its_own(server, make):

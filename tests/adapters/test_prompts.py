@@ -133,6 +133,12 @@ def test_scores_match_their_definitions():
         score_logits(logits, [0, 1])
 
 
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800", "label": "x"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl line 1: text holds '\\ud800'"):
+        read_texts(tmp_path / "a.jsonl")
+
+
 @pytest.mark.statistical
 def test_intervals_cover_the_truth():
     rng, truth, hits = np.random.default_rng(0), 0.8, 0

@@ -1,6 +1,7 @@
 """`zo-bilevel prompt FILE.toml` that ends early: limits, Ctrl-C, examples without an answer."""
 
 import json
+import re
 import signal
 import threading
 
@@ -11,8 +12,11 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 import chat_servers
 import chat_starter
 from chat_starter import starter, years
+from click.testing import CliRunner
 
+from zo_bilevel.adapters.prompts.bill import Bill, bill_file
 from zo_bilevel.adapters.prompts.saved_prompt import load_prompt
+from zo_bilevel.cli.main import main
 
 server = chat_servers.serving(years)
 command = chat_starter.commands()
@@ -144,6 +148,18 @@ def test_ctrl_c_in_the_first_search_tells_what_becomes_of_the_answers(server, co
     assert later.exit_code == 130
     assert "Best of the races so far (seed 0)" in later.output
     assert set(load_prompt("found").card["scores"]) == {"races"}
+
+
+def test_what_lost_calls_can_have_cost_is_told_apart_from_what_answers_cost(server, command):
+    text = starter(server).partition("[proposer]")[0].replace("= 200", "= 40")
+    command("--store", "runs.sqlite", text=text)
+    killed = Bill("a call that was under way")
+    killed.keep_in(bill_file("runs.sqlite"))
+    killed.add(0.5)
+    said = " ".join(CliRunner().invoke(main, ["runs", "runs.sqlite"]).output.split())
+    found = re.search(r"answers, which cost ([\d.e-]+), ([\d.e-]+) with what calls", said)
+    cost, most = map(float, found.groups())
+    assert 0.0 < cost < 0.1 < 0.5 <= most
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_asked(server, command):

@@ -40,7 +40,7 @@ def test_the_starter_finds_saves_and_goes_on_without_paying_twice(server, comman
     saved = load_prompt(tmp_path / "found")
     assert saved.messages("In 1848 it had 12 rooms.")[-1]["content"] == "In 1848 it had 12 rooms."
     page = (tmp_path / "found" / "prompt.md").read_text()
-    assert "| gain over hand written | 1.000 (1.000 to 1.000" in page
+    assert "| gain over hand written | 1.000 (-0.155 to 1.000" in page  # of 4 examples
     sent = json.loads((tmp_path / "found" / "messages.json").read_text())
     assert sent[0] == {"role": "system", "content": "Write only the year."}
     assert sent[-1] == {"role": "user", "content": "{text}"}
@@ -159,7 +159,18 @@ def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("max_answers = 200", "", "a search needs max_cost or max_answers"),
+        ("max_answers = 200", "", "a search needs max_cost or max_answers: set one in a.toml, or"),
+        ("examples = 8", "examples = -1", "a.toml: examples must be >= 1, got -1"),
+        (
+            'key_variable = ""',
+            'key_variable = "NONE_X"',
+            'key_variable = "" for a server that needs',
+        ),
+        (
+            '"Write only the year."]',
+            '"Which year does the text name?"]',
+            "year does the text name?' twice",
+        ),
         ("max_answers = 200", "max_anwers = 200", "unknown setting 'max_anwers'"),
         ('metric = "exact"', 'metric = "exakt"', "unknown metric 'exakt'"),
         ('metric = "exact"', 'metric = "judge"', "the table [judge] need each other"),
@@ -180,7 +191,8 @@ def test_two_searches_on_one_store_are_not_begun(server, command, tmp_path):
         ("examples = 8", "examples = 12", "leaves none to hold out"),
         ("[slots]", "[slot]", "unknown table 'slot'"),
         ('system = "{ask}"', 'system = "{aks}"', "unknown slot 'aks'"),
-        ("max_tokens = 16", "max_token = 16", "max_token"),
+        ("max_tokens = 16", "max_tokenz = 16", "setting 'max_tokenz'; did you mean 'max_tokens'"),
+        ("price = [0.15, 0.60]", "max_cost = 1.0", "max_cost needs prices"),
         ('name = "model-name"', 'name = ""', "[model] must have local, litellm, or url and name"),
         ('"1901"]', "1901]", r"row 0 is ['The mill"),
         ("max_tokens = 16", "max_tokens = ", "cannot read a.toml"),
@@ -192,6 +204,7 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, command, old,
     answer = command(text=text.replace(old, new))
     assert answer.exit_code == 2, answer.output
     assert message in " ".join(answer.output.split())
+    assert "Estimate" not in answer.output or "validation" in new or "folds" in new
     assert not server.seen
 
 

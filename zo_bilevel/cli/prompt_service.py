@@ -90,8 +90,10 @@ class ServiceBench:
         """The examples of a seed, and those that are held out."""
         rows = np.random.default_rng([seed, 0]).permutation(len(self.texts)).tolist()
         count = self.settings.get("examples", min(40, len(rows) // 2))
+        if count < 1:
+            raise InputError(f"{self.path}: examples must be >= 1, got {count}")
         held_out = rows[count:][: self.options["max_test"] or MOST_HELD_OUT]
-        if not 0 < count < len(rows) or not held_out:
+        if not held_out:
             raise InputError(f"examples={count} of {len(rows)} rows leaves none to hold out")
         return self.texts.take(rows[:count]), self.texts.take(held_out)
 
@@ -160,6 +162,12 @@ class ServiceBench:
         limits = {name: self.settings.get(name) for name in ("max_cost", "max_answers")}
         if self.options["max_calls_given"]:
             limits["max_answers"] = self.options["max_calls"]
+        if limits["max_cost"] is None and limits["max_answers"] is None:
+            raise InputError(
+                f"a search needs max_cost or max_answers: set one in {self.path}, or --max-calls"
+            )
+        if limits["max_cost"] is not None and self.chat.ledger.price == (0.0, 0.0):
+            raise InputError(f"{self.path}: max_cost needs price = [read, written] in [model]")
         return limits
 
     def _plain_prompts(

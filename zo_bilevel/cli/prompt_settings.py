@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -128,12 +130,30 @@ def chat_of(settings: Mapping[str, Any]) -> Chat:
     options = given if price is None else {**given, "prices": {name: tuple(price)}}
     if options.get("key_variable") == "":
         options["key_variable"] = None
+    _check_model(kind, given, options)
     try:
         if kind == "url":
             return ChatModel(first, name, **options)
         return LiteLLM(first, **options) if kind == "litellm" else LocalChat(first, **options)
     except TypeError as error:
         raise InputError(f"[model]: {str(error).partition(') ')[2] or error}") from error
+
+
+def _check_model(kind: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Say in words of the file what the model would say in Python's."""
+    from zo_bilevel.adapters import ChatModel, LocalChat
+
+    taken = inspect.signature(LocalChat if kind == "local" else ChatModel).parameters.values()
+    known = {"price", "url", *(p.name for p in taken if p.kind is p.KEYWORD_ONLY)}
+    for setting in given:
+        if setting not in known:
+            raise InputError(f"[model]: {unknown_name_message('setting', setting, known)}")
+    variable = options.get("key_variable", "OPENAI_API_KEY")
+    if kind == "url" and isinstance(variable, str) and not os.environ.get(variable, "").strip():
+        raise InputError(
+            f"[model]: there is no key: set the environment variable {variable}, or "
+            'key_variable = "" for a server that needs none'
+        )
 
 
 def writer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

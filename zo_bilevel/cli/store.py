@@ -47,10 +47,12 @@ def _bill_only(store: str) -> str:
 
     if "://" in store or Path(store).exists() or not (file := bill_file(store)).is_file():
         return ""
-    count = sum(1 for _ in kept_answers(file))
+    costs, total = [answer.cost for _, answer in kept_answers(file)], sum_of(file)
+    lost = f", {number(total)} with what calls without an answer can have cost at the most"
+    has_lost = total - math.fsum(costs) > 1e-9 * total
     said = (
         f"{store} holds no runs: a search of prompts keeps its answers beside it. {store}.bill has "
-        f"{count} answers, which cost {number(sum_of(file))}; "
+        f"{len(costs)} answers, which cost {number(math.fsum(costs))}{lost * has_lost}; "
         f"zo-bilevel show {shlex.quote(store)} --answers 10 shows the newest"
     )
     return "\n".join(wrapped(said))
