@@ -50,6 +50,8 @@ def test_online_adaptation_says_how_questions_are_answered(tmp_path):
     found = paper("online-adaptation", "--size", "smoke", "--questions", str(path))
     assert found.exit_code == 0, found.output
     assert "6.37" in found.output
+    assert "(FG)2U, depth 24: here 4, rate" in found.output
+    assert "F1, %" in found.output
     assert "Missing: StreamingQA" not in found.output
 
 

@@ -138,9 +138,11 @@ def online_adaptation(
         "(FG)2U, depth 24": (24, FG2U(ADAPTATION_DIRECTIONS[size], chunk=8)),
     }
     rows = []
-    for name, (depth, estimator) in estimators.items():
+    for published, (depth, estimator) in estimators.items():
+        name = published
         if size == "smoke":
             depth = depth // 6
+            name = f"{published}: here {depth}"
         task = tasks.load(
             "online-adaptation", size=size, unroll=depth, device=device, questions=questions
         )
@@ -157,22 +159,27 @@ def online_adaptation(
             built.quality(descend(task, estimator, steps, seed, rate)) for seed in range(seeds)
         ]
         cells = [
-            f"{getattr(start, part):.3f} -> "
-            + _spread([getattr(quality, part) for quality in found], "{:.3f}")
-            for part in ("loss", "exact_match", "f1")
+            form.format(unit * getattr(start, part))
+            + " -> "
+            + _spread([unit * getattr(quality, part) for quality in found], form)
+            for part, unit, form in (
+                ("loss", 1.0, "{:.3f}"),
+                ("exact_match", 100.0, "{:.1f}"),
+                ("f1", 100.0, "{:.1f}"),
+            )
         ]
-        rows.append((f"{name}, rate {rate:g}", *cells, f"{PUBLISHED_ADAPTATION[name]:.2f}"))
+        rows.append((f"{name}, rate {rate:g}", *cells, f"{PUBLISHED_ADAPTATION[published]:.2f}"))
     notes = [
-        "Here: all tokens alike -> weights learnt, as shares, on documents and questions that "
-        "neither weights nor rates were chosen on; rates by F1 on others and another seed. Paper: "
-        "F1 in % on StreamingQA, DistilGPT2."
+        "Here: all tokens alike -> weights learnt, on documents and questions that neither weights "
+        "nor rates were chosen on; rates by F1 on others and another seed. Paper: StreamingQA, "
+        "DistilGPT2."
     ]
     if questions is None:
         notes.append(
             "Missing: StreamingQA. Here: questions about small facts amid idle talk, and a GPT-2 "
             "of words trained here; --questions FILE.jsonl for your own."
         )
-    header = ("method", "loss on answers", "exact match", "F1", "paper, F1")
+    header = ("method", "loss on answers", "exact match, %", "F1, %", "paper, F1, %")
     return Grid(
         "Questions about documents after adaptation to them", header, tuple(rows), tuple(notes)
     )
