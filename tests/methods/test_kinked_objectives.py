@@ -1,5 +1,7 @@
 """Objectives with kinks: the model of theta inside them, their steps, and the search."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from zo_bilevel.methods.gauss_newton.kinked_step import ModelledLoss
 from zo_bilevel.methods.gauss_newton.outer_model import OuterModel
 from zo_bilevel.problem.theta import flatten_theta
 from zo_bilevel.solve.evaluation import Evaluation, Point
+from zo_bilevel.tasks import load
 
 RNG = np.random.default_rng(5)
 MATRIX, TARGET = RNG.normal(size=(20, 4)), 3 * RNG.normal(size=20)
@@ -121,3 +124,12 @@ def test_few_active_residuals_do_not_stop_the_search(outer, least):
     start = {"x": [2.0, -1.0, 1.0, 2.5]}
     result = zb.minimize(problem, initial=start, max_solves=12, restarts=False)
     assert result.loss == pytest.approx(least(3.0), rel=1e-8)
+
+
+def test_a_field_is_explored_for_absolute_errors():
+    """Regression: no direction but the first was differenced, and the search ended at its start."""
+    problem = load("heat-field", size=16).problem
+    target = torch.tensor(problem.outer.target)
+    absolute = dataclasses.replace(problem, outer=lambda theta, phi: (theta - target).abs().mean())
+    result = zb.minimize(absolute, max_solves=16)
+    assert result.loss < 0.1 * result.history[0].loss
