@@ -235,6 +235,13 @@ class TestBox:
         step = box_step(gradient, lambda v: hessian @ v, 9.0, turn, self.BOX, hessian)
         np.testing.assert_allclose(turn @ step, [1.0, 0.5, 0.2], atol=1e-8)
 
+    def test_what_is_held_beyond_the_ball_is_cut_to_it(self):
+        near = np.array([np.cos(0.3), np.sin(0.3), 0.0])
+        frame = np.vstack([np.eye(3)[0], near, np.eye(3)[2]])
+        box = np.full(3, -9.0), np.array([1.0, 0.5, 9.0])  # both held: 1.8 from the centre
+        step = box_step(np.array([-10.0, 0.0, 0.0]), lambda v: v, 1.4, frame, box, np.eye(3))
+        assert np.linalg.norm(step) == pytest.approx(1.4, rel=1e-3)
+
     def test_the_ball_still_holds(self):
         gradient = -np.array([10.0, 10.0, 0.0])
         box = np.full(3, -0.5), np.array([0.3, 9.0, 9.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 
 import numpy as np
 import pytest
@@ -152,6 +153,9 @@ def test_a_key_is_made_of_solver_seed_point_level_and_derivative():
     assert key(outer=zb.SquaredError(TARGET + 1.0)) == keys[0]
     other = key(Point(np.ones(2), derivative=plain), outer=zb.SquaredError(TARGET + 1.0))
     assert other == keys[10]
+    # stores keep keys: made of other words, nothing that was paid for would be found
+    written = b"s\x007" + np.ones(2).tobytes() + b"\0derivative\0pulled"
+    assert keys[10] == hashlib.sha256(written).digest()
     big_endian = Point(np.array([1.0, 2.0], ">f8"))
     assert key(big_endian) == keys[4]
     assert key(Point(np.array([[1.0, 9.0], [2.0, 9.0]])[:, 0])) == keys[4]
