@@ -85,7 +85,7 @@ class PromptBook:
             raise SpentError(SPENT)
 
     def _check_most(self, asked: Sequence[Sequence[Message]], length: int) -> None:
-        """Refuse the first answers by the most they can cost, and what the model's limit forbids.
+        """Refuse the first answer by the most it can cost, and what the model's limit forbids.
 
         Nothing is refused by that limit which is known already: the same call again goes the same
         way.
@@ -94,7 +94,7 @@ class PromptBook:
         limit = chat.ledger.max_cost
         if not self._dearest:
             most = chat.most(asked, 0)[0] * self.task.steps
-            self._most = self._most or most
+            self._most = self._most or most / len(asked)
             if self.cost + most > self.max_cost:
                 raise SpentError(SPENT)
         elif limit is not None and self.task.is_one_prompt and not self.is_final:
@@ -121,7 +121,7 @@ class PromptBook:
         price = (
             RESERVE_FACTOR * self._dearest * len(self.text(tuple(self.task.template.start.items())))
         )
-        return count, count * (price or self._most / (FIRST_ROWS * self.task.steps))
+        return count, count * (price or self._most / self.task.steps)
 
     def _entrants(self, pool: Sequence[Prompt]) -> list[Prompt]:
         """Those that the budget can race: all, or as many as leaves the best of them some rows."""
@@ -203,6 +203,8 @@ class PromptBook:
         alive, count = list(pool), FIRST_ROWS
         order = [int(row) for row in self.rng.permutation(self.training)]  # others each time
         if not self._rows:  # what an answer costs is known after the first
+            if math.isfinite(self.max_cost):
+                self.scores(alive[0], order[:1])
             self.scores(alive[0], order[:count])
             alive = self._entrants(alive)
         while True:

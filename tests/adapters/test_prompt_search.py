@@ -80,7 +80,7 @@ def test_a_prompt_without_answers_is_lost_and_a_service_without_any_ends_the_sea
     server.model = lambda body: (200, completion("x"))
     server.plan = ["malformed-before"] * 50
     with pytest.raises(SolveError, match=r"not one of \d+ answers could be read: .*gave no JSON"):
-        PromptSearch(make(retries=0)).run(max_cost=0.005, seed=0)
+        PromptSearch(make(retries=0)).run(max_cost=0.003, seed=0)
     server.plan = []
     server.model = lambda body: (200, completion(""))
     fault = pytest.raises(SolveError, match="not one of 8 answers could be read")
@@ -230,7 +230,7 @@ def test_bad_settings_are_refused_before_anything_is_asked(server, make):
     with pytest.raises(InputError, match=too_small):
         PromptSearch(task).run(max_answers=10)
     with pytest.raises(InputError, match=r"max_cost=0\.0005; nothing was asked") as fault:
-        PromptSearch(task).run(max_cost=0.0005)  # 4 answers may cost more, so none is asked
+        PromptSearch(task).run(max_cost=0.0005)  # one answer may cost more, so none is asked
     assert not server.seen
     enough = float(str(fault.value).rpartition("max_cost=")[2].split()[0])
     assert len(PromptSearch(task).run(max_cost=enough).tried) >= 2
