@@ -20,8 +20,8 @@ from zo_bilevel.support.errors import SolveError, StopRunError
 
 FIRST_ROWS = 4
 """Examples of the first rung of a race; each further rung has twice as many."""
-NUM_BEST = 3
-"""Prompts that a race hands on."""
+NUM_BEST, FEWEST_JUDGED = 3, 2
+"""Prompts that a race hands on, and those that are judged where money is short, with the start."""
 MOST_FAILURES = 3
 """After so many prompts in a row without an answer the search ends with the words of the fault."""
 SPENT = "what is left of the budget is less than the next answers may cost"
@@ -62,7 +62,7 @@ class PromptBook:
         self.rng, self.validation = rng, list(validation)
         self.training = [k for k in range(len(task.texts)) if k not in set(validation)]
         self.cost, self.count, self.is_final = 0.0, 0, False
-        self._rows, self._each, self._finalists, self._most = 0, 1.0, 1, 0.0
+        self._rows, self._each, self.finalists, self._most = 0, 1.0, 1, 0.0
         self._dearest, self._failures, self._fault = 0.0, 0, ""
         self._known: dict[Prompt, dict[int, float]] = {}
         self._said: dict[tuple[Prompt, int], str] = {}
@@ -99,8 +99,10 @@ class PromptBook:
                 raise SpentError(SPENT)
         elif limit is not None and self.task.is_one_prompt and not self.is_final:
             new = chat.most(asked, 0)[1]
-            need = self._dearest * length + self._later + new / len(asked)
+            later = self._later * min(1.0, FEWEST_JUDGED / self.finalists)
+            need = self._dearest * length + later + new / len(asked)
             if new and chat.ledger.bill.total + need > limit:
+                self.finalists = min(self.finalists, FEWEST_JUDGED)
                 raise SpentError(
                     f"what is left of the model's max_cost={limit:g} is for the judging"
                 )
@@ -108,7 +110,7 @@ class PromptBook:
     @property
     def _kept(self) -> int:
         """Answers of the final judgement."""
-        return 0 if self.is_final else self._finalists * len(self.validation) * self.task.steps
+        return 0 if self.is_final else self.finalists * len(self.validation) * self.task.steps
 
     @property
     def _later(self) -> float:
@@ -128,10 +130,10 @@ class PromptBook:
         price = RESERVE_FACTOR * self._dearest * max(len(self.text(pool[0])), 1) or math.inf
         left = min(self.max_answers - self.count, (self.max_cost - self.cost) / price)
         each = FIRST_ROWS * self.task.steps * self._each
-        self._finalists = NUM_BEST + 1
+        self.finalists = NUM_BEST + 1
         if left - self._kept * self._each >= each * (len(pool) - 1):
             return list(pool)
-        self._finalists = 2
+        self.finalists = FEWEST_JUDGED
         room = left - self._kept * self._each
         return list(pool[: 1 + max(int(room // (2 * each)), int(room >= each))])
 

@@ -17,7 +17,7 @@ from zo_bilevel.adapters.prompts.chat import priced_anew
 from zo_bilevel.adapters.prompts.chat_ledger import CostLimitError
 from zo_bilevel.adapters.prompts.found_prompt import FoundPrompt
 from zo_bilevel.adapters.prompts.metrics import WholeSet
-from zo_bilevel.adapters.prompts.prompt_book import FIRST_ROWS, NUM_BEST, PromptBook, SpentError
+from zo_bilevel.adapters.prompts.prompt_book import FIRST_ROWS, SPENT, PromptBook, SpentError
 from zo_bilevel.adapters.prompts.prompt_breeder import PromptBreeder
 from zo_bilevel.adapters.prompts.prompt_moves import Prompt
 from zo_bilevel.adapters.prompts.prompt_task import PromptTask
@@ -230,7 +230,8 @@ class PromptSearch:
         if ending is None:
             book.refuse_mute()
             if start in judged and not any(prompt != start for prompt in book.ranked()):
-                what = f"no prompt was raced against the hand-written one: {self._too_little(book)}"
+                why = self._too_little(book) if reason == SPENT else reason
+                what = f"no prompt was raced against the hand-written one: {why}"
                 warnings.warn(what, stacklevel=4)
         if start in judged:
             best = max(judged, key=lambda p: float(judged[p].mean()) - book.fee(p))
@@ -266,7 +267,7 @@ class PromptSearch:
 def _judge(book: PromptBook, start: Prompt, judged: dict[Prompt, FloatArray]) -> str:
     """Score the best ones and the hand-written prompt on what no race has seen."""
     book.is_final = True
-    for prompt in [start, *(p for p in book.ranked() if p != start)][: NUM_BEST + 1]:
+    for prompt in [start, *(p for p in book.ranked() if p != start)][: book.finalists]:
         judged[prompt] = book.scores(prompt, book.validation)
     return ""
 

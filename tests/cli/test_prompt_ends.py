@@ -128,7 +128,7 @@ def test_ctrl_c_keeps_the_seeds_that_are_found(server, command, tmp_path, in_see
     assert answer.exit_code == 130, answer.output
     said = " ".join(answer.output.split())
     assert "Best on its validation share (seed 0)" in said
-    assert "run the same command again" in said.casefold()
+    assert "run the same command again: without --store no answer was kept" in said.casefold()
     scores = load_prompt(tmp_path / "found").card["scores"]
     assert scores["held_out_found"]["value"] == 1.0
     assert "interrupted" in (tmp_path / "page.html").read_text()

@@ -60,7 +60,8 @@ def tune_service(context: click.Context, path: str, options: Mapping[str, Any]) 
     if fault:
         is_ours = rows[-1][1].is_interrupted
         mend = "Run" if is_ours else "Mend it (or raise the limit) and run"
-        again = f"{mend} the same command again: with --store nothing is paid twice."
+        kept = "nothing is paid twice" if options["store"] else "without --store no answer was kept"
+        again = f"{mend} the same command again: {kept}."
         click.echo(f"{fault[:1].upper()}{fault[1:]}. {again}", err=True)
         context.exit(INTERRUPTED_EXIT if is_ours else 1)
 
