@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from zo_bilevel.support.errors import InputError, InvalidSolutionError, Unsuppor
 
 MAX_RESIDUAL = 1e-3
 """Largest `|condition|`, relative to what it is one unit of theta away, taken for a solution."""
-FORWARD_TERMS = 200
 FORWARD_TOLERANCE = 1e-10
 
 
@@ -93,15 +92,16 @@ class ImplicitSolution:
             along = torch.func.jvp(lambda t: self._residual(t, leaves, fixed), (theta,), (u[0],))
             return [along[1]]
 
-        pushed = []
+        rights = []
         for k in range(len(next(iter(rows.values())))):
             direction = {name: row[k] for name, row in rows.items()}
             at = {name: leaves[name] for name in rows}
             right = torch.func.jvp(
                 lambda part: self._residual(theta, {**leaves, **part}, fixed), (at,), (direction,)
             )[1]
-            pushed += solved("gmres", product, [-right], FORWARD_TERMS, FORWARD_TOLERANCE)
-        return theta, torch.stack(pushed)
+            rights.append([-right])
+        pushed = solved("gmres", product, rights, "auto", FORWARD_TOLERANCE)
+        return theta, torch.stack([u for (u,) in pushed])
 
     def pull_fixed_point(
         self,
@@ -109,7 +109,7 @@ class ImplicitSolution:
         cotangent: Callable[[Any], Any],
         *,
         seed: int | None = None,
-        terms: int = 1,
+        terms: int | Literal["auto"] = 1,
         tolerance: float = 0.0,
         solver: Solver = "neumann",
     ) -> tuple[Any, dict[str, Any]]:
@@ -128,7 +128,7 @@ class ImplicitSolution:
             return list(torch.autograd.grad(residual, [at], u, retain_graph=True))
 
         right = torch.as_tensor(cotangent(theta)).reshape(theta.shape)
-        u = solved(solver, product, [right.double()], terms, tolerance)
+        (u,) = solved(solver, product, [[right.double()]], terms, tolerance)
         grads = torch.autograd.grad(residual, list(leaves.values()), u, allow_unused=True)
         lost = [name for name, grad in zip(leaves, grads, strict=True) if grad is None]
         refuse_unreached(lost, "the condition")

@@ -21,8 +21,16 @@ Solver: TypeAlias = Literal["neumann", "conjugate_gradient", "gmres"]
 
 MAX_GROWTH_OF_TERMS = 1e3
 """Terms of a Neumann series that grow by more than this do not add up to anything."""
+AUTO_TERMS = 100
+DENSE_NUMBERS = 512
+"""Unknowns up to which a system that those products leave unsolved is solved as a matrix."""
 MAX_RESIDUAL = 0.5
-"""Relative; what is left of it is missing in the hypergradient, or more."""
+"""Relative; what is left where no tolerance is asked for, and of a system that is not singular."""
+NAMES = {
+    "neumann": "the Neumann series",
+    "conjugate_gradient": "conjugate gradients",
+    "gmres": "GMRES",
+}
 MAX_ASYMMETRY = 1e-2
 """Relative difference of `a'K b` and `b'K a` beyond which a matrix is not symmetric."""
 
@@ -42,31 +50,90 @@ def plus(a: Vector, factor: float, b: Vector) -> Vector:
     return [torch.add(x, y, alpha=factor) for x, y in zip(a, b, strict=True)]
 
 
-def solved(solver: Solver, product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
-    """Solve `K u = w` to a relative residual, or as far as the terms go.
+def solved(
+    solver: Solver,
+    product: Product,
+    rights: list[Vector],
+    terms: int | Literal["auto"],
+    tolerance: float,
+) -> list[Vector]:
+    """Solve `K u = w` to a relative residual, or as far as the terms go, which is told.
 
     Args:
         solver: "neumann" for K near the identity, "conjugate_gradient" for a symmetric positive
             K, "gmres" for any invertible one.
         product: From u to `K u`.
-        w: Right-hand side.
-        terms: Products at the most, >= 1.
+        rights: Right-hand sides w.
+        terms: Products at the most, >= 1; "auto": 100, then a matrix where K is small.
         tolerance: Relative size of the residual, >= 0.
 
     Returns:
-        u.
+        A u each.
 
     Raises:
         InvalidSolutionError: If the series diverges, or K is singular or not what the solver needs.
     """
-    if norm(w) == 0.0:
-        return w
     method = {"neumann": _neumann, "conjugate_gradient": _conjugate_gradient, "gmres": _gmres}
-    return method[solver](product, w, terms, tolerance)
+    most, goal = AUTO_TERMS if terms == "auto" else terms, tolerance or MAX_RESIDUAL
+    answers, left, matrix = [], [0.0], None
+    for w in rights:
+        if norm(w) == 0.0:
+            answers.append(w)
+            continue
+        u, residual = method[solver](product, w, most, tolerance)
+        if terms == "auto" and not residual <= goal and sum(map(torch.numel, w)) <= DENSE_NUMBERS:
+            matrix = _matrix(product, w) if matrix is None else matrix
+            u, residual = _directly(matrix, w)
+        answers.append(u)
+        left.append(residual)
+    worst = max(left)
+    if not worst <= goal:
+        warnings.warn(
+            f"{NAMES[solver]} left {worst:.1e} of the right-hand side after {most} products, which "
+            f"is more than {goal:g}: the hypergradient may be wrong by as much, or by far more "
+            "where the system is badly conditioned or the last step of a loop hardly moves; give "
+            "more terms, or of a loop a last step with a larger rate, or ReverseUnroll",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return answers
 
 
-def _neumann(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
-    """`sum_k (I - K)^k w`."""
+def _matrix(product: Product, like: Vector) -> torch.Tensor:
+    """K as a matrix of double precision on the host, by a product a column."""
+    size = sum(part.numel() for part in like)
+    columns = [_flat(product(_shaped(row, like))) for row in torch.eye(size, dtype=torch.float64)]
+    return torch.stack(columns, dim=1)
+
+
+def _directly(matrix: torch.Tensor, w: Vector) -> tuple[Vector, float]:
+    """The shortest u of the smallest residual, and that."""
+    right = _flat(w)
+    u = torch.linalg.lstsq(matrix, right, driver="gelsd").solution
+    residual = float(torch.linalg.norm(matrix @ u - right) / torch.linalg.norm(right))
+    _refuse_singular(residual)
+    return _shaped(u, w), residual
+
+
+def _flat(vector: Vector) -> torch.Tensor:
+    return torch.cat([part.detach().double().cpu().ravel() for part in vector])
+
+
+def _shaped(flat: torch.Tensor, like: Vector) -> Vector:
+    parts = flat.split([part.numel() for part in like])
+    return [part.view_as(leaf).to(leaf) for part, leaf in zip(parts, like, strict=True)]
+
+
+def _refuse_singular(residual: float) -> None:
+    if residual > MAX_RESIDUAL:
+        raise InvalidSolutionError(
+            f"the linear system is singular: {residual:.0%} of the right-hand side is out of its "
+            "reach; the answer does not determine its derivative there"
+        )
+
+
+def _neumann(product: Product, w: Vector, terms: int, tolerance: float) -> tuple[Vector, float]:
+    """`sum_k (I - K)^k w`, and the residual: the next term, no larger than about the last."""
     total, term, first = w, w, norm(w)
     last = first
     for _ in range(terms - 1):
@@ -81,12 +148,12 @@ def _neumann(product: Product, w: Vector, terms: int, tolerance: float) -> Vecto
             f"to {last:.3g}, so that the last step is no contraction there; use ReverseUnroll, "
             "FG2U, fewer terms, or smaller inner steps"
         )
-    if terms > 1:  # the residual is the next term, no larger than about the last
-        _say_what_is_left("the Neumann series", terms, last / first)
-    return total
+    return total, last / first if terms > 1 else 0.0  # of one term nothing is promised
 
 
-def _conjugate_gradient(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
+def _conjugate_gradient(
+    product: Product, w: Vector, terms: int, tolerance: float
+) -> tuple[Vector, float]:
     """Hestenes and Stiefel (1952)."""
     u = [torch.zeros_like(part) for part in w]
     residual, direction = w, w
@@ -109,20 +176,7 @@ def _conjugate_gradient(product: Product, w: Vector, terms: int, tolerance: floa
             break
         previous = direction, image
         direction = plus(residual, squared / last, direction)
-    _say_what_is_left("conjugate gradients", terms, norm(residual) / norm(w))
-    return u
-
-
-def _say_what_is_left(what: str, terms: int, residual: float) -> None:
-    """Warn of a system that is far from solved."""
-    if not residual <= MAX_RESIDUAL:
-        warnings.warn(
-            f"{what} left {residual:.0%} of the right-hand side after {terms} products: the "
-            "hypergradient is wrong by as much or more, up to all of it where the last step hardly "
-            "moves; give more terms, a last step with a larger rate, or use ReverseUnroll",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    return u, norm(residual) / norm(w)
 
 
 def _check_symmetric(a: Vector, image_of_a: Vector, b: Vector, image_of_b: Vector) -> None:
@@ -135,7 +189,7 @@ def _check_symmetric(a: Vector, image_of_a: Vector, b: Vector, image_of_b: Vecto
         )
 
 
-def _gmres(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
+def _gmres(product: Product, w: Vector, terms: int, tolerance: float) -> tuple[Vector, float]:
     """Saad and Schultz (1986), without restarts."""
     length = norm(w)
     basis = [[part / length for part in w]]
@@ -158,15 +212,10 @@ def _gmres(product: Product, w: Vector, terms: int, tolerance: float) -> Vector:
         if residual <= tolerance * length:
             break
         if float(hessenberg[k + 1, k]) <= 1e-14 * size:  # nothing new to come
-            if residual > MAX_RESIDUAL * length:
-                raise InvalidSolutionError(
-                    f"the linear system is singular: {residual / length:.0%} of the right-hand "
-                    "side is out of its reach; the answer does not determine its derivative there"
-                )
+            _refuse_singular(residual / length)
             break
         basis.append([part / float(hessenberg[k + 1, k]) for part in image])
-    _say_what_is_left("GMRES", terms, residual / length)
     u = [torch.zeros_like(part) for part in w]
     for weight, unit in zip(weights.tolist(), basis, strict=False):
         u = plus(u, weight, unit)
-    return u
+    return u, residual / length

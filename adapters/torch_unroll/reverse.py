@@ -6,8 +6,10 @@ implicit one puts `A_T` and `B_T` in place of every `A_t` and `B_t` (arXiv 2406.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -22,6 +24,10 @@ from zo_bilevel.support.errors import InvalidSolutionError
 Cotangent: TypeAlias = Callable[[Any], Any]
 
 WHOLE = "the inner loop"
+MAX_DISTANCE = 1e-3
+"""Of the end of a loop from where its last step leads, relative to its size."""
+MIN_MOVE = 10.0
+"""Roundings: an end that a step moves by less has converged."""
 MIN_STEP = 100.0
 """Roundings: what the last step changes by less is not told from nothing."""
 
@@ -93,7 +99,11 @@ def _observed_apart(run: Run, end: Leaves, phi: Phi) -> tuple[Leaves, Leaves]:
 
 @refusing_no_grad
 def pull_fixed_point(
-    run: Run, cotangent: Cotangent, terms: int, tolerance: float, solver: Solver
+    run: Run,
+    cotangent: Cotangent,
+    terms: int | Literal["auto"],
+    tolerance: float,
+    solver: Solver,
 ) -> tuple[Any, dict[str, Any]]:
     """Through the last step as a fixed-point map: `B' (I - A')^-1`.
 
@@ -102,7 +112,7 @@ def pull_fixed_point(
     Args:
         run: The run.
         cotangent: From the inner solution to the gradient in it, flat `(m,)`.
-        terms: Products with `A'`, >= 1, at the most.
+        terms: Products with `A'`, >= 1, at the most, or "auto".
         tolerance: Relative residual at which to stop, >= 0.
         solver: "neumann", "conjugate_gradient" or "gmres".
 
@@ -119,10 +129,13 @@ def pull_fixed_point(
     with run.random(), torch.no_grad():
         theta = run.initial(phi)
         for t in range(run.loop.num_steps):
-            theta = run.next(theta, phi, t, run.batch(t))
+            before, theta = theta, run.next(theta, phi, t, run.batch(t))
         end, found = _observed_apart(run, theta, phi)
         with torch.enable_grad():
             after = run.next(end, phi, last, run.batch(last))
+        if tolerance > 0:
+            ends = [run.observed(one.detached(), phi) for one in (before, theta, after)]
+            _say_how_far_the_end_is(*ends)
     check_finite(run, found)
     # the gradient in theta_T and, if `read` looks at phi, directly in phi
     direct = pulled(found, _split(cotangent, found), [*end.moving, *leaves.values()])
@@ -133,7 +146,7 @@ def pull_fixed_point(
 
     w = _or_zeros(direct[:count], end.moving)
     _refuse_no_step(product(w), w, last)
-    u = solved(solver, product, w, terms, tolerance)
+    (u,) = solved(solver, product, [w], terms, tolerance)
     through = pulled(after, [*u], list(leaves.values()))
     grads = [added(a, b) for a, b in zip(through, direct[count:], strict=True)]
     return leave(found.detached().tree, "read"), _named(run, leaves, grads, "the last step")
@@ -148,6 +161,29 @@ def _refuse_no_step(moved: Vector, w: Vector, last: int) -> None:
             "0: it tells nothing of how the end depends on phi; let the last step have the rate of "
             "the others, or use ReverseUnroll or FG2U"
         )
+
+
+def _say_how_far_the_end_is(before: Leaves, end: Leaves, after: Leaves) -> None:
+    """Warn of a loop whose last step, repeated, would still go far: a geometric series."""
+    last, size = _moved(before, end), norm(end.moving)
+    moves = _moved(end, after)
+    rounding = MIN_MOVE * max((torch.finfo(part.dtype).eps for part in end.moving), default=0.0)
+    if moves <= rounding * size:
+        return
+    left = moves / (1 - moves / last) if moves < last else math.inf
+    if left > MAX_DISTANCE * size:
+        share = f"about {left / size:.0%}" if left < size else "farther than its own size"
+        warnings.warn(
+            f"the loop has not converged: its last step, repeated, would move its end by {share}, "
+            "and implicit derivatives may be wrong by as much; take more steps, or use "
+            "ReverseUnroll or FG2U",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _moved(a: Leaves, b: Leaves) -> float:
+    return norm(plus(b.moving, -1.0, a.moving))
 
 
 def _differentiable(run: Run) -> tuple[dict[str, torch.Tensor], Phi]:

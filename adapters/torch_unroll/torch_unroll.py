@@ -232,7 +232,7 @@ class TorchUnroll:
         cotangent: Callable[[Any], Any],
         *,
         seed: int | None = None,
-        terms: int = 1,
+        terms: int | Literal["auto"] = 1,
         tolerance: float = 0.0,
         solver: Literal["neumann", "conjugate_gradient", "gmres"] = "neumann",
     ) -> tuple[Any, dict[str, Any]]:
@@ -242,7 +242,7 @@ class TorchUnroll:
             phi: Named values.
             cotangent: From the inner solution to the gradient in it, flat.
             seed: As for a plain run.
-            terms: Products with the step's derivative at the most, >= 1.
+            terms: Products with the step's derivative at the most, >= 1, or "auto".
             tolerance: Relative residual at which to stop.
             solver: How the linear system is solved.
 

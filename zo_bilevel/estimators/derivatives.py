@@ -69,7 +69,7 @@ class ReverseDifferentiable(Protocol):
         cotangent: Cotangent,
         *,
         seed: int,
-        terms: int = 1,
+        terms: int | Literal["auto"] = 1,
         tolerance: float = 0.0,
         solver: FixedPointSolver = "neumann",
     ) -> tuple[Any, dict[str, FloatArray]]:

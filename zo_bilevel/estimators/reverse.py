@@ -162,11 +162,13 @@ class TruncatedUnroll(ReverseEstimator):
 class _FixedPoint(ReverseEstimator):
     solver: ClassVar[FixedPointSolver]
 
-    terms: int
+    terms: int | Literal["auto"]
     tolerance: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "terms", whole_number("terms", self.terms, least=1))
+        if self.terms != "auto":
+            terms = whole_number("terms, if not 'auto',", self.terms, least=1)
+            object.__setattr__(self, "terms", terms)
         finite_number("tolerance", self.tolerance, ">= 0")
 
     @property
@@ -180,7 +182,8 @@ class _FixedPoint(ReverseEstimator):
 class Neumann(_FixedPoint):
     """By a Neumann series `sum_k A^k B` of the loop's last step, for steps that contract.
 
-    Warns where more than half of the right-hand side is left: with a rate that has decayed,
+    With a tolerance it warns where that is not reached, and of a loop that has not converged;
+    without, where more than half of the right-hand side is left: with a rate that has decayed,
     many terms add up to little.
 
     Args:
@@ -206,8 +209,11 @@ class Neumann(_FixedPoint):
 class ConjugateGradient(_FixedPoint):
     """By conjugate gradients, for plain gradient descent that ends at a minimum.
 
+    Warns where the tolerance is not reached, and of a loop that has not converged.
+
     Args:
-        terms: Products at the most, >= 1.
+        terms: Products at the most, >= 1, or "auto": 100, and where these do not reach the
+            tolerance as many more as theta has numbers, up to 512, for a direct solve.
         tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
 
     Raises:
@@ -215,12 +221,12 @@ class ConjugateGradient(_FixedPoint):
 
     Example:
         >>> ConjugateGradient(tolerance=1e-8).terms
-        100
+        'auto'
     """
 
     solver = "conjugate_gradient"
 
-    terms: int = 100
+    terms: int | Literal["auto"] = "auto"
     tolerance: float = 1e-6
 
 
@@ -229,10 +235,13 @@ class ConjugateGradient(_FixedPoint):
 class Implicit(_FixedPoint):
     """By GMRES, for any inner solver that ends at a fixed point or an optimum.
 
-    Of a loop the last step is used, whose rate must not have decayed to zero.
+    Of a loop the last step is used, whose rate must not have decayed to zero. Warns where the
+    tolerance is not reached, and of a loop that has not converged.
 
     Args:
-        terms: Products at the most, >= 1; each keeps one more vector of theta's size.
+        terms: Products at the most, >= 1, each keeps one more vector of theta's size; or "auto":
+            100, and where these do not reach the tolerance as many more as theta has numbers, up to
+            512, for a direct solve.
         tolerance: Residual at which to stop, relative to the outer gradient; >= 0.
 
     Raises:
@@ -245,7 +254,7 @@ class Implicit(_FixedPoint):
 
     solver = "gmres"
 
-    terms: int = 100
+    terms: int | Literal["auto"] = "auto"
     tolerance: float = 1e-8
 
 
@@ -265,6 +274,6 @@ class HessianFree(ReverseEstimator):
         return _order("neumann", 1, 0.0)
 
 
-def _order(solver: FixedPointSolver, terms: int, tolerance: float) -> Pull:
+def _order(solver: FixedPointSolver, terms: int | Literal["auto"], tolerance: float) -> Pull:
     options = (("solver", solver), ("terms", terms), ("tolerance", tolerance))
     return Pull("fixed_point", options)
