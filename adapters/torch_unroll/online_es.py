@@ -19,7 +19,7 @@ from zo_bilevel.adapters.torch_unroll.checks import rehearse
 from zo_bilevel.adapters.torch_unroll.leaves import Leaves
 from zo_bilevel.adapters.torch_unroll.run import Run
 from zo_bilevel.adapters.torch_unroll.torch_unroll import TorchUnroll
-from zo_bilevel.problem.space import Space
+from zo_bilevel.problem.space import HALF_RANGE, Space
 from zo_bilevel.support.arguments import finite_number, whole_number
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError, InvalidSolutionError
@@ -63,7 +63,8 @@ class OnlineES:
     `g = (1/b) sum_i xi_i (L_i+ - L_i-) / 2 r`: b pairs of runs with opposite noise go on from
     where the last window left them, each at another place of its loop, and begin again after T
     steps. Phi may change between windows, so that a loop of T steps gives T/K updates. A step
-    needs no derivative, and memory is that of 2 b states.
+    needs no derivative, and memory is that of 2 b states. Near a bound a pair moves inside so far
+    that both its runs fit, by about the radius.
 
     Args:
         loop: The loop.
@@ -200,7 +201,9 @@ class OnlineES:
         elif self.noise == "truncated" or pair.t == 0:
             pair.noise = fresh
         move = self.radius * (pair.noise if self.noise == "reused" else fresh)
-        runs = [self._run(pair, k, x + sign * move) for k, sign in enumerate((1.0, -1.0))]
+        reach = np.minimum(np.abs(move), HALF_RANGE)
+        middle = np.clip(x, self.space.lower + reach, self.space.upper - reach)
+        runs = [self._run(pair, k, middle + sign * move) for k, sign in enumerate((1.0, -1.0))]
         steps = 2 * self.window
         if self.noise == "truncated":
             between = self._run(pair, 0, x)[0]

@@ -51,6 +51,21 @@ def standard_errors(found, exact):
     return np.abs(loops.mean(axis=0) - exact) / (loops.std(axis=0, ddof=1) / np.sqrt(len(loops)))
 
 
+@pytest.mark.parametrize("noise", ["persistent", "reused"])
+@pytest.mark.parametrize("at", [[6.0, -6.0], [5.8, -5.8]])
+def test_at_a_bound_the_hypergradient_is_whole(noise, at):
+    """Noise that was cut there kept its weight: half of the hypergradient was left."""
+
+    def linear(w, phi):
+        return w @ torch.from_numpy(WEIGHTS)
+
+    es = OnlineES(loop_of(), linear, SPACE, noise=noise, window=STEPS, num_pairs=60, radius=0.3)
+    found = es.gradient({"a": at})
+    exact = WEIGHTS * np.mean([1 - (1 - RATE) ** t for t in range(1, STEPS + 1)])
+    assert (np.abs(found.gradient["a"] - exact) < 4 * found.error["a"]).all()
+    assert (np.abs(0.5 * found.gradient["a"] - exact) > 4 * 0.5 * found.error["a"]).any()
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("noise", ["persistent", "reused"])
 def test_it_is_unbiased_and_a_wrong_factor_is_seen(draws, noise):
