@@ -345,3 +345,51 @@ def test_a_tensor_of_one_number_is_a_loss():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(zb.InputError, match=message):
         zb.ZerothOrderSGD(weights(), **options)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"lr": -1}, "lr must be finite and > 0, got -1"),
+        ({"momentum": 1.5}, r"momentum must lie in \[0, 1\), got 1.5"),
+    ],
+)
+def test_options_of_a_group_are_checked_when_it_is_added(group, message):
+    first, *others = weights()
+    optimizer = zb.ZerothOrderSGD([first])
+    with pytest.raises(zb.InputError, match=message):
+        optimizer.add_param_group({"params": others, **group})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_complex_weights_are_refused_by_name():
+    """Steps would be half of what torch's gradient gives."""
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex128))
+    with pytest.raises(zb.InputError, match=r"params must be real, got a weight of torch.complex"):
+        zb.ZerothOrderSGD([weight])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_radius_is_one_that_weights_can_show(dtype):
+    weight = torch.nn.Parameter(torch.full((2000,), 1.5, dtype=dtype))
+    seen = []
+    optimizer = zb.ZerothOrderSGD([weight], lr=1e-9, perturbation="gaussian")
+    optimizer.step(lambda: seen.append(weight.detach().double() - 1.5) or 0.0)
+    radius = optimizer.param_groups[0]["radius"]
+    assert seen[0].std().item() == pytest.approx(radius, rel=0.1)
+    assert optimizer.state_dict()["param_groups"][0]["radius"] == radius
+    assert radius == (1e-3 if dtype == torch.float32 else pytest.approx(6 * torch.finfo(dtype).eps))
+    with pytest.warns(RuntimeWarning, match="radius .* is less than the weights' rounding"):
+        zb.ZerothOrderSGD([weight], radius=0.5 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("refresh", [1, 50])
+def test_momentum_lasts_while_its_factor_does(refresh):
+    m, count, slope = 0.9, 400, torch.linspace(-1, 1, 120, dtype=torch.float64).view(2, 60)
+    weight = torch.nn.Parameter(torch.zeros(2, 60, dtype=torch.float64))
+    optimizer = zb.ZerothOrderSGD([weight], lr=1e-3, momentum=m, refresh=refresh, num_directions=8)
+    for _ in range(count):
+        optimizer.step(lambda: (weight * slope).sum())
+    travelled = -float((weight.detach() * slope).sum() / (slope * slope).sum()) / count / 1e-3
+    told = (1 - m * (1 - m**refresh) / (refresh * (1 - m))) / (1 - m)
+    assert travelled == pytest.approx(told, rel=0.35)

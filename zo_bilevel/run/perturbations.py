@@ -2,14 +2,16 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import TypeAlias, final
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 import torch
 
 Draw: TypeAlias = Callable[[tuple[int, ...], torch.Tensor], torch.Tensor]
 """Numbers of a shape, where and as another tensor is: the next of a stream."""
+RADIUS = 1e-3
 PERTURBATIONS = ("low_rank", "rademacher", "gaussian")
 
 
@@ -87,6 +89,26 @@ class Perturbations:
             return kind(shape, generators[device], device, like.dtype)
 
         return draw
+
+
+def fitting_radius(radius: float | Literal["auto"], weights: Sequence[torch.Tensor]) -> float:
+    """A radius that the weights' precision shows; one that is given warns where it does not."""
+    squares, count = 0.0, max(sum(weight.numel() for weight in weights), 1)
+    for weight in weights:
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        size = float(torch.linalg.vector_norm(weight.detach(), dtype=wide))
+        squares += (torch.finfo(weight.dtype).eps * size) ** 2
+    rounding = math.sqrt(squares / count)
+    if radius == "auto":
+        return max(RADIUS, 4.0 * rounding)
+    if radius < rounding:
+        warnings.warn(
+            f"radius {radius:g} is less than the weights' rounding, about {rounding:.1e}: "
+            "perturbed weights are what they were, or mostly rounding; give a larger radius",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return radius
 
 
 def normals(

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 
-from zo_bilevel.run.perturbations import PERTURBATIONS, Perturbations
+from zo_bilevel.run.perturbations import PERTURBATIONS, Perturbations, fitting_radius
 from zo_bilevel.run.weight_copies import losses_of_copies
 from zo_bilevel.support.arguments import finite_number, one_of, whole_number
 from zo_bilevel.support.errors import InputError
@@ -52,14 +52,18 @@ class ZerothOrderSGD(torch.optim.Optimizer):
     Args:
         params: Weights, as for any torch optimizer.
         lr: Learning rate, > 0.
-        radius: r, > 0.
+        radius: r, > 0, or "auto": 1e-3, and more where the precision of the weights asks for it,
+            as of bfloat16: four roundings of their root mean square.
         num_directions: b, >= 1.
         perturbation: "low_rank": `z = U V' / sqrt(rank)` for matrices, Gaussian for vectors, which
             costs little beside a forward pass and allows momentum; "rademacher": a sign a weight,
             drawn in a sixth of the time of "gaussian": MeZO.
         rank: Of low-rank perturbations, >= 1.
         refresh: Steps for which V stays as it is, >= 1.
-        momentum: In [0, 1), of low-rank perturbations; kept in U, a vector of size `rank` a row.
+        momentum: m in [0, 1), of low-rank perturbations; kept in U, a vector of size `rank` a row.
+            It lasts while V does: over `refresh` = R steps a gradient that stays counts
+            `(1 - m (1 - m^R) / (R (1 - m))) / (1 - m)` times, 8 of 10 at m = 0.9 and R = 50, and
+            little more than once at R = 1.
         seed: Of the perturbations.
         module: What the closure calls and `params` belong to. With it, `chunk` directions share one
             call of the closure under `torch.func.vmap`, with the numbers of one at a time: faster
@@ -83,7 +87,7 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         params: Iterable[Any],
         lr: float = 1e-3,
         *,
-        radius: float = 1e-3,
+        radius: float | Literal["auto"] = "auto",
         num_directions: int = 1,
         perturbation: Literal["low_rank", "rademacher", "gaussian"] = "low_rank",
         rank: int = 2,
@@ -93,8 +97,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         module: torch.nn.Module | None = None,
         chunk: int = 1,
     ) -> None:
-        for name, value in (("lr", lr), ("radius", radius)):
-            finite_number(name, value, "> 0")
+        if radius != "auto":
+            finite_number("radius", radius, "> 0")
         counts = {
             "num_directions": num_directions,
             "rank": rank,
@@ -105,22 +109,43 @@ class ZerothOrderSGD(torch.optim.Optimizer):
             whole_number(n, c, least=1) for n, c in counts.items()
         )
         one_of("perturbation", perturbation, PERTURBATIONS)
-        if not 0 <= momentum < 1:
-            raise InputError(f"momentum must lie in [0, 1), got {momentum}")
-        if momentum and perturbation != "low_rank":
-            raise InputError(
-                "momentum needs low_rank perturbations: it would be as large as the weights"
-            )
         if chunk > 1 and module is None:
             raise InputError(
                 f"chunk > 1 needs module, the model that the closure calls; got {chunk}"
             )
-        self.radius, self.num_directions, self.seed = radius, num_directions, seed
+        self.radius = 0.0  # until the weights are known
+        self.num_directions, self.seed = num_directions, seed
         self.rank, self.refresh, self.perturbation = rank, refresh, perturbation
         self.module, self.chunk = module, chunk
         self._perturbations = Perturbations(perturbation, rank, refresh, seed)
         kept = {name: getattr(self, name) for name in KEPT}
         super().__init__(params, {"lr": lr, "momentum": momentum, "num_steps": 0, **kept})
+        self.radius = fitting_radius(radius, [weight for _, weight, _ in self._weights()])
+        for options in (self.defaults, *self.param_groups):
+            options["radius"] = self.radius
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add weights with options of their own.
+
+        Raises:
+            InputError: If an option breaks its rule, or a weight is complex.
+        """
+        super().add_param_group(param_group)
+        added = self.param_groups.pop()
+        finite_number("lr", added["lr"], "> 0")
+        if not 0 <= added["momentum"] < 1:
+            raise InputError(f"momentum must lie in [0, 1), got {added['momentum']}")
+        if added["momentum"] and self.perturbation != "low_rank":
+            raise InputError(
+                "momentum needs low_rank perturbations: it would be as large as the weights"
+            )
+        for weight in added["params"]:
+            if weight.is_complex():
+                raise InputError(
+                    f"params must be real, got a weight of {weight.dtype}: train its real view, "
+                    "torch.view_as_real"
+                )
+        self.param_groups.append(added)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on as the optimizer whose `state_dict()` it is, with its options and seed."""
