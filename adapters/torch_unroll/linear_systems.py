@@ -120,7 +120,7 @@ def _flat(vector: Vector) -> torch.Tensor:
 
 
 def _shaped(flat: torch.Tensor, like: Vector) -> Vector:
-    parts = flat.split([part.numel() for part in like])
+    parts = torch.split(flat, [part.numel() for part in like])
     return [part.view_as(leaf).to(leaf) for part, leaf in zip(parts, like, strict=True)]
 
 
