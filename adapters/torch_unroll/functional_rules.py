@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, final
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeAlias, final
 import torch
 
 from zo_bilevel.adapters.torch_unroll.run import Phi
+from zo_bilevel.support.arguments import finite_number
 from zo_bilevel.support.errors import InputError, unknown_name_message
 
 Weights: TypeAlias = dict[str, torch.Tensor]
@@ -25,7 +25,8 @@ def settings_for(
     """The values of a setting for all weights at one step: a number or tensor by name.
 
     Raises:
-        InputError: If phi has no such name, or a dict of the user's lacks a weight.
+        InputError: If phi has no such name, or a dict of the user's has other names than the
+            weights.
     """
     value: Any = setting
     if isinstance(setting, str):
@@ -36,9 +37,10 @@ def settings_for(
         value = setting(phi, t)
     if not isinstance(value, Mapping):
         return dict.fromkeys(weights, value if sign == 1.0 else -value)
-    for weight in weights:
-        if weight not in value:
-            raise InputError(unknown_name_message("weight", weight, value))
+    if missing := [weight for weight in weights if weight not in value]:
+        raise InputError(f"a setting by weight must give every weight, got none for {missing}")
+    if extra := [name for name in value if name not in weights]:
+        raise InputError("setting: " + unknown_name_message("weight", extra[0], weights))
     return {name: value[name] if sign == 1.0 else -value[name] for name in weights}
 
 
@@ -54,10 +56,20 @@ def plus(base: torch.Tensor, factor: Any, change: torch.Tensor) -> torch.Tensor:
     return moved
 
 
-def _shifted(base: torch.Tensor, number: float) -> torch.Tensor:
-    """`base + number`, for the same reason without a tangent of zeros."""
-    found: torch.Tensor = torch.ops.aten.add.Scalar(base, number)
+def _shifted(base: torch.Tensor, number: Any) -> torch.Tensor:  # noqa: ANN401
+    """`base + number`, for the same reason without a tangent of zeros where it is plain."""
+    plain = isinstance(number, int | float)
+    found: torch.Tensor = torch.ops.aten.add.Scalar(base, number) if plain else base + number
     return found
+
+
+def _check(is_share: bool = False, **settings: Setting) -> None:
+    """Refuse plain numbers that are negative, or of a share not below 1; `InputError` by name."""
+    for name, value in settings.items():
+        if isinstance(value, int | float):
+            finite_number(name, value, ">= 0")
+            if is_share and value >= 1:
+                raise InputError(f"{name} must lie in [0, 1), got {value}")
 
 
 class Rule(Protocol):
@@ -83,11 +95,18 @@ class FunctionalSGD:
         learning_rate: Rate.
         momentum: In [0, 1); 0 remembers nothing.
         weight_decay: Times the weights, added to the gradient.
+
+    Raises:
+        InputError: If a number is negative, or the momentum not below 1.
     """
 
     learning_rate: Setting = 0.1
     momentum: Setting = 0.0
     weight_decay: Setting = 0.0
+
+    def __post_init__(self) -> None:
+        _check(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        _check(is_share=True, momentum=self.momentum)
 
     def moments(self, weights: Weights) -> Moments:
         """Velocities of zero, or none without momentum."""
@@ -119,19 +138,29 @@ class FunctionalAdam:
 
     Args:
         learning_rate: Rate.
-        betas: Decay of the two moments.
+        betas: Decay of the two moments, in [0, 1).
         eps: Added to the square root; kept inside it too, so that the derivative at a gradient
             of zero is finite.
         weight_decay: Times rate and weights, taken off the weights.
+
+    Raises:
+        InputError: If a number is negative, or a decay not below 1.
 
     Source:
         Kingma and Ba (2015), arXiv 1412.6980, Algorithm 1.
     """
 
     learning_rate: Setting = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[Setting, Setting] = (0.9, 0.999)
+    eps: Setting = 1e-8
     weight_decay: Setting = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise InputError(f"betas must be two settings, got {self.betas!r}")
+        _check(learning_rate=self.learning_rate, weight_decay=self.weight_decay, eps=self.eps)
+        for beta in self.betas:
+            _check(is_share=True, betas=beta)
 
     def moments(self, weights: Weights) -> Moments:
         """Two moments of zero."""
@@ -144,21 +173,22 @@ class FunctionalAdam:
         self, weights: Weights, moments: Moments, gradient: Weights, phi: Phi, t: int
     ) -> tuple[Weights, Moments]:
         """One step."""
-        beta1, beta2 = self.betas
+        beta1s, beta2s = (settings_for(beta, phi, t, weights) for beta in self.betas)
+        epsilons = settings_for(self.eps, phi, t, weights)
         after: Weights = {}
         kept: Moments = {"first": {}, "second": {}}
-        unbiased = 1 - beta2 ** (t + 1)
         backward = settings_for(self.learning_rate, phi, t, weights, -1.0)
         decay = settings_for(self.weight_decay, phi, t, weights)
         for name, w in weights.items():
-            g = gradient[name]
+            g, beta1, beta2, eps = gradient[name], beta1s[name], beta2s[name], epsilons[name]
+            unbiased = 1 - beta2 ** (t + 1)
             first = torch.lerp(moments["first"][name], g, 1 - beta1)
             second = torch.lerp(moments["second"][name], torch.square(g), 1 - beta2)
             kept["first"][name], kept["second"][name] = first, second
             # both corrections of Algorithm 1 in one factor, as at the end of its section 2
-            root = torch.sqrt(_shifted(second, unbiased * self.eps**2))
-            scale = _shifted(root, math.sqrt(unbiased) * self.eps)
+            root = torch.sqrt(_shifted(second, unbiased * eps**2))
+            scale = _shifted(root, unbiased**0.5 * eps)
             decayed = plus(w, backward[name] * decay[name], w)
-            factor = backward[name] * (math.sqrt(unbiased) / (1 - beta1 ** (t + 1)))
+            factor = backward[name] * (unbiased**0.5 / (1 - beta1 ** (t + 1)))
             after[name] = plus(decayed, factor, first / scale)
         return after, kept

@@ -231,8 +231,14 @@ def minibatches(
 
     Returns:
         A function of the step and a generator.
+
+    Raises:
+        InputError: If first axes differ, or the size is none of a batch.
     """
-    total = arrays[0].shape[0]
+    totals = [len(array) for array in arrays]
+    if len(set(totals)) != 1:
+        raise InputError(f"arrays must have one first axis, got lengths {totals}")
+    total = totals[0]
     if not 1 <= size <= total:
         raise InputError(f"size must lie in [1, {total}], got {size}")
 

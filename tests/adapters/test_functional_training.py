@@ -55,7 +55,15 @@ class TestTraining:
         for name, weight in trained.named_parameters():
             torch.testing.assert_close(found[name], weight.detach(), rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("rule", [FunctionalSGD("rate", momentum=0.5), FunctionalAdam("rate")])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            FunctionalSGD("rate", momentum=0.5),
+            FunctionalAdam("rate"),
+            FunctionalAdam(0.1, ("rate", 0.9), eps="rate"),
+            FunctionalAdam(0.1, (0.5, lambda phi, t: 1 - phi["rate"])),
+        ],
+    )
     def test_hyperparameters_have_exact_hypergradients(self, data, rule):
         torch.manual_seed(0)
         module = torch.nn.Linear(3, 1).double()
@@ -106,3 +114,37 @@ class TestTraining:
         )
         with pytest.raises(zb.InputError, match="did you mean 'rate'"):
             training.unroll(1)({"rate": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FunctionalSGD(-0.1), "learning_rate must be finite and >= 0, got -0.1"),
+        (lambda: FunctionalSGD(0.1, 1.5), r"momentum must lie in \[0, 1\), got 1.5"),
+        (lambda: FunctionalAdam(betas=(0.9, 1.0)), r"betas must lie in \[0, 1\), got 1.0"),
+        (lambda: FunctionalAdam(betas=0.9), "betas must be two settings, got 0.9"),
+        (
+            lambda: minibatches(torch.ones(10, 2), torch.ones(5), size=3),
+            r"arrays must have one first axis, got lengths \[10, 5\]",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_when_they_are_given(make, message):
+    with pytest.raises(zb.InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["weight"], r"must give every weight, got none for \['bias'\]"),
+        (["weight", "bias", "wieght"], "unknown weight 'wieght'.*weight"),
+    ],
+)
+def test_rates_by_weight_name_them_all(names, message):
+    rule = FunctionalSGD(lambda phi, t: dict.fromkeys(names, phi["a"]))
+    loop = FunctionalTraining(
+        torch.nn.Linear(2, 1), lambda model, batch, phi: model(torch.ones(2)).sum(), rule
+    ).unroll(2)
+    with pytest.raises(zb.InputError, match=message):
+        loop({"a": 0.1})

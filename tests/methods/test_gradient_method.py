@@ -104,3 +104,8 @@ def test_a_start_that_does_not_solve_is_left():
     problem = zb.Problem(zb.Space(a=zb.Real(0, 5)), solve, zb.SquaredError([0.0]))
     result = zb.minimize(problem, zb.GradientMethod(), initial={"a": 4.5}, max_solves=80)
     assert result.loss < 1e-3
+
+
+def test_an_optimizer_that_asks_for_losses_of_its_own_is_refused_at_once():
+    with pytest.raises(zb.InputError, match="optimizer must step by a gradient alone, LBFGS asks"):
+        zb.GradientMethod(optimizer=torch.optim.LBFGS)

@@ -53,7 +53,8 @@ class FG2UZO:
             Of more than N orthogonal or coordinate ones, as many as make whole frames: with N = 3
             and b = 4 or 5 it is 3, which are exact.
         directions: "orthogonal", "rademacher", "gaussian", "coordinate" or "prior".
-        difference: "forward" (b + 1 solves) or "central" (2b + 1 solves, error O(radius^2)).
+        difference: "forward" (b + 1 solves) or "central" (2b + 1 solves, error O(radius^2)). Near a
+            bound the base moves inside until all probes fit, and the error is O(radius) for both.
         radius: Smoothing radius mu > 0 in scaled units (a sixth of a parameter's range), or
             "auto": 1e-5, central 1e-4; for answers in float32, once they are seen to be that,
             3e-4, central 5e-3. Integers are probed at least one unit away, choices by their scores.

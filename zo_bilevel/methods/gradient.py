@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -37,7 +38,8 @@ class GradientMethod(Method):
 
     Args:
         estimator: Estimates the hypergradients; default `FG2UZO()`.
-        optimizer: A `torch.optim` class; default Adam.
+        optimizer: A `torch.optim` class that steps by a gradient alone, as all but LBFGS do;
+            default Adam.
         scheduler: Makes a learning-rate scheduler from the optimizer, stepped after each step.
         accumulate: Rounds whose hypergradients are averaged before a step, >= 1: more
             directions a step, or more inner seeds, in the memory of one round.
@@ -45,7 +47,7 @@ class GradientMethod(Method):
 
     Raises:
         InputError: If the estimator is none, `accumulate < 1`, or the optimizer refuses its
-            options.
+            options or needs a closure.
 
     Example:
         >>> from zo_bilevel import Problem, Real, Space, SquaredError, minimize
@@ -90,9 +92,16 @@ class GradientMethod(Method):
         position = torch.tensor(start, dtype=torch.float64, requires_grad=True)
         factory = torch.optim.Adam if self.optimizer is None else self.optimizer
         try:
-            return position, factory([position], **self.options)
+            made = factory([position], **self.options)
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer refuses its options {self.options}: {error}") from error
+        closure = inspect.signature(made.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise InputError(
+                f"optimizer must step by a gradient alone, {type(made).__name__} asks for the loss "
+                "at points of its own; take another, or Scipy('L-BFGS-B')"
+            )
+        return position, made
 
     def rounds(self, search: Search) -> Rounds:
         """One sketch a round."""
