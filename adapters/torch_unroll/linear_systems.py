@@ -89,7 +89,7 @@ def solved(
     worst = max(left)
     if not worst <= goal:
         warnings.warn(
-            f"{NAMES[solver]} left {worst:.1e} of the right-hand side after {most} products, which "
+            f"{NAMES[solver]} left {worst:.0e} of the right-hand side after {most} products, which "
             f"is more than {goal:g}: the hypergradient may be wrong by as much, or by far more "
             "where the system is badly conditioned or the last step of a loop hardly moves; give "
             "more terms, or of a loop a last step with a larger rate, or ReverseUnroll",

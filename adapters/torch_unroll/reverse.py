@@ -172,7 +172,8 @@ def _say_how_far_the_end_is(before: Leaves, end: Leaves, after: Leaves) -> None:
         return
     left = moves / (1 - moves / last) if moves < last else math.inf
     if left > MAX_DISTANCE * size:
-        share = f"about {left / size:.0%}" if left < size else "farther than its own size"
+        rounded = float(f"{left / size:.0e}")  # so that a descent does not warn at every step
+        share = f"about {rounded:.2g} of its size" if left < size else "more than its size"
         warnings.warn(
             f"the loop has not converged: its last step, repeated, would move its end by {share}, "
             "and implicit derivatives may be wrong by as much; take more steps, or use "

@@ -159,7 +159,7 @@ class TestFixedPoints:
         for estimator in (zb.Implicit(), zb.ConjugateGradient(), zb.Neumann(900, 1e-9)):
             said = contextlib.nullcontext()
             if num_steps == 20:  # 0.95^20 of the way is left: 0.36 / (1 - 0.36)
-                said = pytest.warns(RuntimeWarning, match="repeated, would move its end by .*56%")
+                said = pytest.warns(RuntimeWarning, match="repeated, by about 0.6 of its size")
             with said:
                 gradient = zb.hypergradient(problem, {"a": 2.0}, estimator=estimator)["a"]
             if num_steps == 400:
@@ -287,7 +287,7 @@ class TestLastSteps:
     def test_a_small_last_rate_is_solved_or_said_to_be_unsolved(self):
         for estimator in (zb.Implicit(), zb.ConjugateGradient()):
             np.testing.assert_allclose(self.hypergradient(1e-6, estimator), [2, 4, 1], rtol=1e-5)
-        with pytest.warns(RuntimeWarning, match=r"Neumann series left 1\.0e\+00 .* after 20 prod"):
+        with pytest.warns(RuntimeWarning, match=r"Neumann series left 1e\+00 .* after 20 prod"):
             self.hypergradient(1e-6, zb.Neumann(20))
         np.testing.assert_allclose(self.hypergradient(0.5, zb.Neumann(20)), [2, 4, 1], rtol=1e-5)
 

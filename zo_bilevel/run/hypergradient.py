@@ -49,6 +49,8 @@ def hypergradient(
     holds the choice of directions alone, and is 0 where whole frames leave no choice; the error of
     the differences themselves, of the order of the radius, is in neither. A forward difference
     that fails is solved the other way; directions that fail both ways are counted in `dropped`.
+    Where answers turn out to be float32, an automatic radius is fitted to that and the sketch made
+    again, and the standard error holds their rounding.
 
     Args:
         problem: The problem.
