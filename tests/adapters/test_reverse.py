@@ -159,7 +159,7 @@ class TestFixedPoints:
         for estimator in (zb.Implicit(), zb.ConjugateGradient(), zb.Neumann(900, 1e-9)):
             said = contextlib.nullcontext()
             if num_steps == 20:  # 0.95^20 of the way is left: 0.36 / (1 - 0.36)
-                said = pytest.warns(RuntimeWarning, match="repeated, by about 0.6 of its size")
+                said = pytest.warns(RuntimeWarning, match="move its end by about 0.6 of its size")
             with said:
                 gradient = zb.hypergradient(problem, {"a": 2.0}, estimator=estimator)["a"]
             if num_steps == 400:
