@@ -367,6 +367,9 @@ def test_complex_weights_are_refused_by_name():
     weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex128))
     with pytest.raises(zb.InputError, match=r"params must be real, got a weight of torch.complex"):
         zb.ZerothOrderSGD([weight])
+    view = torch.nn.Parameter(torch.view_as_real(weight.detach()))
+    zb.ZerothOrderSGD([view], lr=0.1).step(lambda: (weight.abs() ** 2).sum())
+    assert not torch.equal(weight, torch.ones_like(weight))  # what the advice promises
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

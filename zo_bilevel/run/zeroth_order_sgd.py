@@ -142,8 +142,8 @@ class ZerothOrderSGD(torch.optim.Optimizer):
         for weight in added["params"]:
             if weight.is_complex():
                 raise InputError(
-                    f"params must be real, got a weight of {weight.dtype}: train its real view, "
-                    "torch.view_as_real"
+                    f"params must be real, got a weight of {weight.dtype}; give its real view, "
+                    "torch.nn.Parameter(torch.view_as_real(weight.detach())), which shares memory"
                 )
         self.param_groups.append(added)
 
