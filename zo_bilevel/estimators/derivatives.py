@@ -96,7 +96,7 @@ def needs_gradient(who: str) -> str:
     """What to say of an outer objective without derivatives."""
     return (
         f"{who} needs an outer objective whose derivative is known: SquaredError, CrossEntropy "
-        "or a torch function of theta; use FG2UZO for a plain Python function"
+        "or a torch function of theta, not in steps; use FG2UZO for any other function"
     )
 
 

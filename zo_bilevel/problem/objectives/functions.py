@@ -16,6 +16,8 @@ NUMERICAL_ERRORS = (ArithmeticError, np.linalg.LinAlgError)
 """What a function that is right may raise at some points."""
 RELATIVE_STEP = 1e-5
 """Step of differences of a gradient, in units of the largest value."""
+STEP_REACHES = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0)
+"""How far theta is moved to see a loss in steps, in units of the largest value."""
 
 
 @contextmanager
@@ -147,13 +149,25 @@ def _pull_back(slopes: list[Any], inputs: list[Any], columns: list[Any]) -> tupl
 
 @final
 class PythonObjective(OuterObjective):
-    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar."""
+    """Any Python function `f(theta, phi)` that returns a number; the problem is scalar.
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
-        self.function = function
+    Args:
+        function: Called with theta as the inner solver returned it, phi by name.
+        takes_tensors: Call it with float64 tensors, not with arrays.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], *, takes_tensors: bool = False) -> None:
+        self.function, self.takes_tensors = function, takes_tensors
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
         """The function's value."""
+        if self.takes_tensors:
+            import torch
+
+            with torch.no_grad():
+                packed = context.layout.pack(torch.tensor(theta))
+                named = context.space.decode_torch(torch.tensor(x), x)
+                return float(_one_number(self.function(packed, named)))
         mine = context.layout.pack(theta.copy())  # the function may work in place
         return float(_one_number(self.function(mine, context.space.decode(x))))
 
@@ -173,7 +187,8 @@ def resolve_callable(
     """Find out whether a user's function is a torch function or a plain one.
 
     Returns:
-        A `TorchObjective` when autograd reaches theta through it, else a `PythonObjective`.
+        A `TorchObjective` when autograd reaches theta through it, and finds a slope where the
+        value changes; else a `PythonObjective`, of arrays where it works on them.
 
     Raises:
         InputError: If the function fails on tensors and on arrays, or gives another value for
@@ -195,9 +210,29 @@ def resolve_callable(
     except Exception as error:  # noqa: BLE001 - a plain function may fail on tensors in any way
         return _plain(function, theta, x, context, error)
     if not is_torch:
-        return PythonObjective(function)
+        return _plain(function, theta, x, context)
     _check_repeats(objective, theta, x, context)
+    if _is_in_steps(objective, theta, x, context):
+        return PythonObjective(function, takes_tensors=True)
     return objective
+
+
+def _is_in_steps(
+    objective: TorchObjective, theta: FloatArray, x: FloatArray, context: OuterContext
+) -> bool:
+    """Whether the value changes with theta while the slope is 0 everywhere: rounding, signs."""
+    size = float(np.max(np.abs(theta), initial=0.0)) or 1.0
+    rng, values = np.random.default_rng(0), set()
+    try:
+        for reach in (0.0, *STEP_REACHES):
+            moved = theta + reach * size * rng.uniform(-1.0, 1.0, theta.size)
+            value, (slope, _) = objective.value_and_gradient(moved, x, context)
+            if slope.any():
+                return False
+            values.add(value if math.isfinite(value) else math.inf)
+    except Exception:  # noqa: BLE001 - no inner solution needs to look like this
+        return False
+    return len(values - {math.inf}) > 1
 
 
 def _check_repeats(
@@ -217,15 +252,17 @@ def _plain(
     theta: FloatArray,
     x: FloatArray,
     context: OuterContext,
-    on_tensors: Exception,
+    on_tensors: Exception | None = None,
 ) -> PythonObjective:
-    """The function for arrays, unless it fails on them too."""
+    """The function for arrays, unless it fails on them: for tensors, or it fails on both."""
     objective = PythonObjective(function)
     try:
         objective.value(theta, x, context)
     except NUMERICAL_ERRORS:
         raise  # of these numbers, not of the function
     except Exception as error:  # noqa: BLE001 - it is shown beside the first
+        if on_tensors is None:
+            return PythonObjective(function, takes_tensors=True)
         raise InputError(
             f"the outer objective raised {described(on_tensors)} with tensors, and "
             f"{described(error)} with arrays"
