@@ -254,3 +254,49 @@ def test_a_polynomial_with_large_coefficients_is_fitted_from_0():
     problem = zb.Problem(space, inner, zb.SquaredError(target))
     result = zb.minimize(problem, initial={"a": 0.0, "b": 0.0, "c": 0.0}, max_solves=60)
     assert result.loss < 1e-6 * result.history[0].loss
+
+
+def _line(prior=(None, None)):
+    t = np.linspace(0, 3, 40)
+    rows = np.column_stack([np.ones(40), t])
+    measured = rows @ [1.0, 2.0] + 0.1 * np.random.default_rng(0).normal(size=40)
+    space = zb.Space(a=zb.Real(prior=prior[0]), b=zb.Real(prior=prior[1]))
+    error = zb.SquaredError(measured, sigma=0.1)
+    problem = zb.Problem(space, lambda phi: rows @ np.array([phi["a"], phi["b"]]), error)
+    return problem, rows, measured
+
+
+@pytest.mark.parametrize("start", [{"a": 1e-12, "b": 1.0}, {"a": 1e6, "b": 1e-6}])
+def test_a_prior_is_the_scale_and_holds_what_it_knows(start):
+    """Regression: `converged` 33 standard errors off, with infinite and with cut intervals."""
+    problem, rows, measured = _line((zb.Normal(0, 0.05), zb.Normal(1, 0.05)))
+    precision = rows.T @ rows / 0.1**2 + np.eye(2) / 0.05**2
+    answer = np.linalg.solve(precision, rows.T @ measured / 0.1**2 + np.array([0, 1]) / 0.05**2)
+    errors = np.sqrt(np.diag(np.linalg.inv(precision)))
+    found = zb.minimize(problem, initial=start, max_solves=160)
+    np.testing.assert_allclose(list(found.phi.values()), answer, rtol=1e-4)
+    assert found.warnings == ()
+    told = found.uncertainty(problem)
+    np.testing.assert_allclose(told.deviations, errors, rtol=1e-4)
+    assert told.undetermined == told.on_bound == ()
+
+
+def test_a_tiny_start_meets_no_end_of_its_scale():
+    """Regression: `converged` on a bound that nobody gave, at 3.3e9 times the start."""
+    problem, rows, measured = _line()
+    found = zb.minimize(problem, initial={"a": 1e-10, "b": 1.0}, max_solves=110)
+    best = np.linalg.lstsq(rows, measured, rcond=None)[0]
+    np.testing.assert_allclose(list(found.phi.values()), best, rtol=1e-5)
+
+
+def test_a_search_that_arrives_where_its_scale_ends_has_not_converged():
+    t = np.linspace(0, 1, 9)
+    space = zb.Space(a=zb.Real(), b=zb.Real(lower=0))
+    target = zb.SquaredError(1e11 - t + 0.1 * np.cos(40 * t), sigma=0.1)
+    problem = zb.Problem(space, lambda phi: phi["a"] - phi["b"] * t, target)
+    found = zb.minimize(problem, initial={"a": 1.0, "b": 1.0}, max_solves=200)
+    assert found.phi["a"] == pytest.approx(1e10 / 3, rel=1e-3)
+    assert found.stop_reason == "the search reached the end of the scale of a: give scale="
+    assert "at the end of the scale, which is no bound (give scale=): a" in found.warnings
+    low, high = found.uncertainty(problem).intervals()["a"]
+    assert low < found.phi["a"] < high

@@ -56,6 +56,10 @@ class Coordinates:
     Args:
         parameters: By name, at least one.
         placements: Of those that are searched around a start; default what they say themselves.
+
+    Attributes:
+        lowest: Bounds that reals and logs were given, in the user's units; infinite where none is.
+        highest: Likewise.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Coordinates:
                 continue
             self._low[section], self._high[section] = parameter.lower, parameter.upper
             self.is_log[section] = isinstance(parameter, Log)
+        self.lowest, self.highest = self._low.copy(), self._high.copy()
         # an integer owns an interval of its own, so that all are equally likely
         self._from, self._to = self._low.copy(), self._high + self.is_integer
         self._from[self.is_log] = np.log(self._low[self.is_log])
@@ -126,7 +131,7 @@ class Coordinates:
             return
         center, core = self._center[self.is_far], self._core[self.is_far]
         low, high = self._low[self.is_far], self._high[self.is_far]
-        reach = core * grown(np.full(core.size, END_COORDINATE))
+        reach = np.maximum(core, CORE_SCALES) * grown(np.full(core.size, END_COORDINATE))
         low = np.where(np.isfinite(low), low, center - reach)
         high = np.where(np.isfinite(high), high, center + reach)
         self._low[self.is_far], self._high[self.is_far] = low, high

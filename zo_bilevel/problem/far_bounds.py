@@ -7,7 +7,8 @@ million scales away is as near as any other and the steps of methods stay those 
                                             g(v) = +-(1 + sinh(G (|v| - 1)) / G)     beyond
 
 with two continuous derivatives. It ends at the bound, or where v is 3,
-`REACH_SCALES * CORE_SCALES` scales away.
+`REACH_SCALES * CORE_SCALES` scales away, and never nearer than for a scale of 1: the size of a
+tiny start is a guess.
 """
 
 from collections.abc import Mapping
@@ -90,9 +91,11 @@ def default_placement(parameter: Parameter) -> Placement | None:
     """Where a parameter is searched that nobody gave a start; `None` between its bounds."""
     if not isinstance(parameter, Real) or (parameter.scale is None and parameter.is_bounded):
         return None
-    scale = 1.0 if parameter.scale is None else parameter.scale
-    low, high = parameter.lower, parameter.upper
-    if parameter.is_bounded:
+    low, high, prior = parameter.lower, parameter.upper, parameter.prior
+    scale = parameter.scale or (1.0 if prior is None else prior.std)
+    if prior is not None:
+        center = prior.mean
+    elif parameter.is_bounded:
         center = low + 0.5 * (high - low)
     elif np.isfinite(low):
         center = low + scale
@@ -115,6 +118,7 @@ def placement_at(parameter: Parameter, center: FloatArray) -> Placement | None:
     if parameter.scale is None and (is_believed or span <= FAR_RANGE * largest):
         return None
     scale = np.where(sizes > 0, sizes, largest)
-    return Placement(
-        center, scale if parameter.scale is None else np.full_like(center, parameter.scale)
-    )
+    given, prior = parameter.scale, parameter.prior
+    if given is None and prior is not None:
+        given = max(prior.std, float(np.abs(center - prior.mean).max()))
+    return Placement(center, scale if given is None else np.full_like(center, given))

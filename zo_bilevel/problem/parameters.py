@@ -106,7 +106,8 @@ class Real:
 
     Bounds that say nothing are better left out. A number without a bound, with a `scale`, or with a
     range of more than a thousand times the size of the start, is searched around the start in steps
-    of a scale and further out ever faster, up to 3e9 scales away: a far bound costs nothing.
+    of a scale and further out ever faster, up to 3e9 scales away (and 3e9, of a scale below 1): a
+    far bound costs nothing.
 
     Args:
         lower: Smallest value; default none.
@@ -115,9 +116,11 @@ class Real:
         correlation_length: For an array that samples a smooth field over the unit interval,
             square or cube: the distance over which it varies, in units of the side, > 0.
             Methods then try smooth directions first. A factor of a few either way is harmless.
-        scale: By how much the number may well change, > 0. Default, where one is needed: the size
-            of the start; of a start of 0, the largest of the array's, else 1. Without a start it
-            is searched around 0, or one scale away from its only bound.
+        scale: By how much the number may well change, > 0. Default, where one is needed: the
+            prior's standard deviation, or the way from the start to its mean if that is longer;
+            without a prior the size of the start; of a start of 0, the largest of the array's, else
+            1. Without a start it is searched around the prior's mean, around 0, or one scale away
+            from its only bound.
         prior: What is known before the data; see `Normal`.
 
     Raises:

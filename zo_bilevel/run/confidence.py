@@ -119,8 +119,8 @@ class Uncertainty:
         low = np.where(is_log, self.values / factor, self.values - reach)
         high = np.where(is_log, self.values * factor, self.values + reach)
         kept, space = np.isin(self.names, self.on_bound), self.space
-        low = np.where(kept, np.maximum(low, space.values(space.lower)), low)
-        return low, np.where(kept, np.minimum(high, space.values(space.upper)), high)
+        low = np.where(kept, np.maximum(low, space.lowest), low)
+        return low, np.where(kept, np.minimum(high, space.highest), high)
 
     def _reach(self, level: float) -> float:
         if not 0 < level < 1:

@@ -30,6 +30,8 @@ from zo_bilevel.support.arrays import FloatArray
 
 SINGULAR_SHARE = 1e-7
 """Directions less stiff than this share of the stiffest are lost in the error of differences."""
+HELD_SHARE = 0.5
+"""Of a stiffness: what is the priors' to that share is no error of differences."""
 OPEN_COMPONENT = 1e-3
 """A parameter with a larger part in a direction that the data leave open is not determined."""
 BLOCK_OUTPUTS = 1000
@@ -59,6 +61,7 @@ class Fit:
         stiffness: Of the eigen-directions of the data per scaled unit, `(N,)`, falling.
         error: Its standard error, from doubt about the slopes, `(N,)`.
         rows: The directions, one a row, `(N, N)`.
+        is_held: Which of them the priors hold, exactly and however little, `(N,)`.
     """
 
     space: Space
@@ -68,6 +71,7 @@ class Fit:
     stiffness: FloatArray = field(init=False)
     error: FloatArray = field(init=False)
     rows: FloatArray = field(init=False)
+    is_held: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         used = self.objective.weights > 0
@@ -83,7 +87,12 @@ class Fit:
         stiffness = np.append(stiffness, np.zeros(len(rows) - stiffness.size))
         along = np.einsum("kn,nm,km->k", rows, self.slopes.doubt, rows)
         error = np.sqrt(float(roots @ roots) * np.maximum(along, 0.0))
-        for name, value in (("stiffness", stiffness), ("error", error), ("rows", rows)):
+        held = np.zeros(stiffness.size)
+        if parts.prior is not None:
+            held = np.linalg.norm(parts.prior.tangents(self.slopes.x, rows.T), axis=0)
+        is_held = (held > 0) & (held >= HELD_SHARE * stiffness)
+        found = {"stiffness": stiffness, "error": error, "rows": rows, "is_held": is_held}
+        for name, value in found.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -129,7 +138,8 @@ class Fit:
         """Which directions the data leave open, if they are that stiff."""
         width = self.space.upper[0] - self.space.lower[0]
         lost = math.sqrt(self.residual_variance) / width
-        return np.asarray(stiffness <= max(SINGULAR_SHARE * self.stiffness[0], lost))
+        is_lost = stiffness <= max(SINGULAR_SHARE * self.stiffness[0], lost)
+        return np.asarray(is_lost & ~self.is_held)
 
     def _are_hardly(self, stiffness: FloatArray) -> NDArray[np.bool_]:
         """Which others have intervals as long as the bounds are apart, if they are that stiff."""
@@ -149,7 +159,7 @@ class Fit:
         is_unseen = (self.stiffness <= 2.0 * self.error) & (
             at_most <= UNSEEN_SHARE * self.stiffness[0]
         )
-        return self._described(is_unseen | self._are_open(at_most))
+        return self._described((is_unseen & ~self.is_held) | self._are_open(at_most))
 
     def hardly(self) -> tuple[str, ...]:
         """What the data determine for sure no better than the bounds do, in words."""
@@ -240,9 +250,20 @@ def linearised(
 
 
 def on_bound(space: Space, x: FloatArray) -> tuple[str, ...]:
-    """Names of the continuous parameters that lie on a bound."""
+    """Names of the continuous parameters that lie on a bound that they were given."""
     values = space.values(x)
-    is_at = (values <= space.values(space.lower)) | (values >= space.values(space.upper))
+    return _names_where(space, (values <= space.lowest) | (values >= space.highest))
+
+
+def at_end(space: Space, x: FloatArray) -> tuple[str, ...]:
+    """Names of those without a bound there that lie where their scale ends."""
+    values = space.values(x)
+    is_low = (values <= space.values(space.lower)) & np.isinf(space.lowest)
+    is_high = (values >= space.values(space.upper)) & np.isinf(space.highest)
+    return _names_where(space, is_low | is_high)
+
+
+def _names_where(space: Space, is_at: NDArray[np.bool_]) -> tuple[str, ...]:
     return tuple(
         name
         for block in space.blocks
@@ -259,6 +280,7 @@ def warnings_of(fit: Fit | None, space: Space, x: FloatArray) -> tuple[str, ...]
         (undetermined, "not determined by the data"),
         (hardly, "hardly determined by the data"),
         (on_bound(space, x), "on a bound"),
+        (at_end(space, x), "at the end of the scale, which is no bound (give scale=)"),
     ]
     return tuple(f"{words}: {_listed(names)}" for names, words in found if names)
 

@@ -9,7 +9,7 @@ from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
 from zo_bilevel.run.final_point import Verdict
-from zo_bilevel.run.fit import linearised, warnings_of
+from zo_bilevel.run.fit import at_end, linearised, warnings_of
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
 from zo_bilevel.solve.evaluation import Evaluation
@@ -47,6 +47,8 @@ def result_of(
     chosen = verdict.evaluation
     space, outer, x = problem.space, evaluator.bound.outer, chosen.point.x
     fit = linearised(space, outer, notes.slopes, x, chosen.theta)
+    if (ends := at_end(space, x)) and reason.startswith("converged"):
+        reason = f"the search reached the end of the scale of {', '.join(ends)}: give scale="
     return Result(
         phi=problem.space.decode(chosen.point.x),
         loss=verdict.loss,
