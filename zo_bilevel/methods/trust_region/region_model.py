@@ -17,6 +17,8 @@ Box: TypeAlias = tuple[FloatArray, FloatArray]
 TWIN_LIMIT = 40
 """Directions up to which a second model keeps every point."""
 TWIN_POINTS = 250
+LEAST_WAY = 1e-5
+"""Of the distance of the farthest point: nearer ones tell no slope."""
 CUBIC_SHARE = 1e-4
 """Variance left to cubic terms at the trust radius, in units of the kernel, when the larger model
 foresees nothing; less by the square of the share that it missed of the last step."""
@@ -63,6 +65,13 @@ class RegionModel:
         """Whether all losses are the same, in as many points as there are directions."""
         values = self.local.values
         return len(values) > self.size and bool(values.min() == values.max())
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether points that solved tell the slope along each direction."""
+        ways = self.local.rows - self.centre()[0]
+        least = LEAST_WAY * float(np.abs(ways).max(initial=0.0))
+        return int(np.linalg.matrix_rank(ways, tol=least)) == self.size
 
     @property
     def full(self) -> int:

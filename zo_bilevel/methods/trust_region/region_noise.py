@@ -38,7 +38,7 @@ class RegionNoise:
         """Whether to probe before a look closer."""
         model = self._model
         due = abs(model.centre()[1]) < self._probed or (model.noise > 0.0 and self._since_probe)
-        if model.size > 1 and due:
+        if model.size > 1 and due and model.has_slopes:
             self._probed, self._since_probe = -1.0, 0
             return True
         self._since_probe += 1
@@ -58,6 +58,9 @@ class RegionNoise:
 
     def judge(self, probe: Trial, value: float, proposals: Proposals) -> bool:
         """Note the loss of a probe; give back whether it shows noise."""
+        if not self._model.has_slopes:
+            self._probed = np.inf  # too early: ask again
+            return False
         difference = proposals.unexplained(probe, value)
         if difference > 0.0:
             self._differences.append(difference)
