@@ -113,7 +113,7 @@ def test_the_step_is_the_least_in_the_ball(kind, radius):
     hessian, gradient = (turn * np.array(values, dtype=float)) @ turn.T, rng.standard_normal(4)
     everywhere = np.full(len(gradient), -np.inf), np.full(len(gradient), np.inf)
     basis = np.eye(len(gradient))
-    step, damping = TrialSteps(gradient, hessian, basis, everywhere, radius).in_ball()
+    step, damping = TrialSteps(gradient, hessian, basis, everywhere, radius).in_ball(0.0)
     length = np.linalg.norm(step)
     assert length <= radius * (1 + 1e-9)
     np.testing.assert_allclose((hessian + damping * np.eye(4)) @ step, -gradient, rtol=1e-6)

@@ -69,7 +69,13 @@ def place(tmp_path, monkeypatch):
 def start(*words, **variables):
     environment = os.environ | variables
     program = [sys.executable, *words]
-    return subprocess.Popen(program, text=True, stdout=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        program, text=True, stdout=subprocess.PIPE, env=environment, preexec_fn=_hear_hangups
+    )
+
+
+def _hear_hangups():  # tests that are run by `nohup` hand down that they are ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def preempted(kind, number, limit=100.0, pace="0.6"):  # slow: it does not end before

@@ -64,7 +64,8 @@ def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     before = zb.minimize(task.problem, Stay(), initial=start, max_solves=24)
     result = zb.minimize(task.problem, method, initial=start, max_solves=24)
     assert not result.failures
-    error = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
+    spread = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
+    error = np.nan_to_num(spread)  # of one fresh solve it is not known
     assert result.loss < before.loss + 2.0 * error + 0.05
     if task.error is not None:
         assert 0.0 <= task.error(result.phi) <= 1.0

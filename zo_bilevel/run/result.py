@@ -87,7 +87,7 @@ class Result:
         history: One record a solve, in order.
         x: Best point, scaled, shape `(N,)`.
         standard_error: Of the loss, when it is a mean over fresh solves, of which there are at most
-            eight: of so few it is in the mean 4 % too small (four: 8 %); else `None`.
+            eight: of so few it is in the mean 4 % too small (four: 8 %); of one NaN; else `None`.
         memory: Peak memory of this process at the end of the run; workers have their own.
         warnings: What has to be said with it, in words: parameters on a bound, and what the data
             do not determine, where the method knows, and that constraints moved the start.
