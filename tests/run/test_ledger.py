@@ -31,9 +31,9 @@ class Order:
         self.solves = solves
 
 
-def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0, level=None):
+def solved(loss=1.0, cost=0.0, status="ok", role="trial", error="", more=0, level=None, x=0.0):
     derivative = Order(more) if more else None
-    point = Point(np.zeros(1), role=role, derivative=derivative, level=level)
+    point = Point(np.array([x]), role=role, derivative=derivative, level=level)
     found = loss if status == "ok" else math.inf
     return Evaluation(point, status, np.zeros(1), found, 0.0, cost, error)
 
@@ -344,12 +344,25 @@ class TestReasons:
     def test_a_search_that_ended_among_failures_has_not_converged(self, failed, is_believed):
         books, claim = ledger(), "converged: nothing left to gain within the bounds"
         for k in range(30):
-            books.charge(solved(1.0, status="ok" if k >= 20 + failed or k < 5 else "failed"))
+            is_ok = k >= 20 + failed or k < 5
+            books.charge(solved(1.0, status="ok" if is_ok else "failed", x=-k if is_ok else k))
         assert books.believed("stopped by the user") == "stopped by the user"
         assert (books.believed(claim) == claim) is is_believed
         if not is_believed:
             assert "solves fail: 5 of the last 10" in books.believed(claim)
         assert "4 of the last" in books.believed(claim, has_slid=True) or not is_believed
+
+    @pytest.mark.parametrize(("beyond", "is_edge"), [(-9.0, True), (9.0, False)])
+    def test_failures_among_good_solves_are_no_edge(self, beyond, is_edge):
+        books = ledger()
+        for k in range(10):
+            is_failed = k % 2 == 1
+            books.charge(solved(1.0 + k, status="failed" if is_failed else "ok", x=0.5 * is_failed))
+        assert "along that edge" in books.believed("converged: nothing left to gain")
+        books.charge(solved(99.0, x=beyond))
+        text = books.believed("converged: nothing left to gain")
+        assert ("along that edge" in text) is is_edge
+        assert "5 of the last 10" in text
 
     def test_a_mistake_of_the_user_ends_the_run_at_once(self):
         books = ledger()

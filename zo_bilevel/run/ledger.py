@@ -15,6 +15,7 @@ from zo_bilevel.run.prices import Prices
 from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
+from zo_bilevel.run.scattered import Places
 from zo_bilevel.solve.evaluation import NEVER_BEST, BestSoFar, Evaluation, Point
 from zo_bilevel.support.errors import InputError
 
@@ -48,7 +49,7 @@ class Ledger:
         self.cost = 0.0
         self.prices = Prices()
         self.failures: Counter[str] = Counter()
-        self._best = BestSoFar()
+        self._best, self._places = BestSoFar(), Places()
         self.reserve = 0
         self.cost_reserve = 0.0
         self.first_error = ""
@@ -150,6 +151,7 @@ class Ledger:
         self.solves += 0 if evaluation.is_known else evaluation.point.solves
         self.cost += evaluation.cost
         self.prices.see(evaluation.point.level, evaluation.cost)
+        self._places.add(evaluation.point.x, is_ok=evaluation.ok)
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
@@ -220,6 +222,8 @@ class Ledger:
     def believed(self, reason: str, *, has_slid: bool = False) -> str:
         """The method's reason, unless it claims to have converged where solves failed.
 
+        An edge is named only where the failures do not lie among good solves.
+
         Args:
             reason: Of the method.
             has_slid: Whether it went along an edge of failures; then one of the last solves that
@@ -230,6 +234,11 @@ class Ledger:
         is_at_edge = failed > 0 if has_slid else 2 * failed >= len(last)
         if not reason.startswith("converged: nothing left") or not is_at_edge:
             return reason
+        if self.best is not None and self._places.are_scattered(len(last), self.best.point.x):
+            return (
+                f"nothing left to gain was found; {failed} of the last {len(last)} solves failed, "
+                "here and there among good ones"
+            )
         return (
             f"the search ended where solves fail: {failed} of the last {len(last)} did; there may "
             "be better points along that edge"
