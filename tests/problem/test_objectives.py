@@ -148,7 +148,21 @@ def minimized_decay(outer, **rules):
 )
 def test_a_torch_objective_in_steps_is_searched_by_its_loss(outer, least):
     """Autograd gives 0 everywhere, which was taken for a minimum: 1 solve, "converged"."""
-    assert minimized_decay(outer, max_solves=60, restarts=False).loss <= least
+    found = minimized_decay(outer, max_solves=90, restarts=False)
+    assert found.loss <= least
+    assert "converged" not in found.stop_reason
+
+
+@pytest.mark.parametrize(("lowest", "is_flat"), [(0.0, False), (1.0, True)])
+def test_a_flat_start_with_loss_left_is_not_called_converged(lowest, is_flat):
+    problem = zb.Problem(
+        zb.Space(a=zb.Real(0, 10)),
+        lambda phi: np.array(phi["a"]),
+        lambda theta, phi: torch.relu(theta - 100.0) + lowest,
+    )
+    found = zb.minimize(problem, initial={"a": 1.0}, max_solves=30)
+    assert ("gradient is 0 at the start" in found.stop_reason) is is_flat
+    assert ("converged" in found.stop_reason) is not is_flat
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ class Notes:
         last_ok: Whether each of the last ten solves was ok.
         unseen: Differences that changed nothing at the best point, where a search ended with loss
             left: it does not know that it has converged.
+        is_flat: Whether the objective's gradient is 0 at the start, with loss left, and no point
+            that was looked at is better.
         has_slid: Whether the search has gone on along an edge of failures.
         returns: Restarts that came back to the lowest minimum.
         minima: Found from several starts, the best first.
@@ -84,6 +86,7 @@ class Notes:
     finished: str = ""
     slopes: Slopes | None = None
     unseen: int = 0
+    is_flat: bool = False
     has_slid: bool = False
     returns: int = 0
     minima: tuple[Minimum, ...] = ()

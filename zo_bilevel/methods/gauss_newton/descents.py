@@ -43,6 +43,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
             break
         best = search if best is None else _lower(best, search, notes)
         notes.unseen = 0 if probing.is_exact else best.unseen
+        is_flat = not outer.is_quadratic and best.is_solved
+        notes.is_flat = is_flat and best.model.loss == first != 0.0
         left = outer.unexplained(best.model.loss, first)
         may_restart &= notes.returns < MOST_RETURNS and restarts.worth_it(left)
         if not may_restart or search.noise.found:

@@ -8,7 +8,7 @@ import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
-from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.methods.state import Notes, RoundsThen
 from zo_bilevel.problem.parameters import Choice, Integer
 from zo_bilevel.problem.space import HALF_RANGE, Block, Space
 from zo_bilevel.solve.evaluation import Evaluation
@@ -29,7 +29,7 @@ def mixed_search(search: Search, first: Evaluation, descend: Callable[..., Desce
     discrete, best = search.space.discrete, first
     if not discrete.any():
         yield from descend(best, may_restart=True)
-        return _why_it_ended(search.notes.unseen, search.notes.returns)
+        return _why_it_ended(search.notes)
     if not discrete.all():
         best = yield from descend(best, may_restart=False)
     tried = {_setting(search.space, best.point.x)}
@@ -53,7 +53,10 @@ def mixed_search(search: Search, first: Evaluation, descend: Callable[..., Desce
             return "converged: no integer or choice beside the best one is better"
 
 
-def _why_it_ended(unseen: int, returns: int) -> str:
+def _why_it_ended(notes: Notes) -> str:
+    unseen, returns = notes.unseen, notes.returns
+    if notes.is_flat:
+        return "nothing was gained: the outer objective's gradient is 0 at the start"
     if not unseen:
         ended = "converged: nothing left to gain within the bounds"
         if returns == 0:

@@ -105,6 +105,8 @@ class ContinuousSearch:
                 self._search.notes.has_slid = True
                 sliding = ConstrainedSearch(self._search, self.best, is_vector=False)
                 yield from whole(self._search, sliding.rounds())
+        if self._search.bind(self.best).outer.is_in_steps:
+            return "nothing left to gain was found; the outer objective changes in steps"
         return "converged: nothing left to gain within the bounds"
 
     def _searches(self) -> Searches:

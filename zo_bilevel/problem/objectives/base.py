@@ -25,10 +25,11 @@ class OuterObjective(ABC):
     """The outer objective `f(theta, phi)` of one problem.
 
     `is_vector` tells whether its derivatives in theta are known: then methods look at the whole
-    inner solution, otherwise only at the loss.
+    inner solution, otherwise only at the loss. `is_in_steps` tells whether it is known to be
+    constant between jumps: then no model of it tells where it is least.
     """
 
-    is_vector = False
+    is_vector = is_in_steps = False
 
     @abstractmethod
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:

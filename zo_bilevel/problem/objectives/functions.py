@@ -154,10 +154,18 @@ class PythonObjective(OuterObjective):
     Args:
         function: Called with theta as the inner solver returned it, phi by name.
         takes_tensors: Call it with float64 tensors, not with arrays.
+        is_in_steps: It is constant between jumps.
     """
 
-    def __init__(self, function: Callable[[Any, Any], Any], *, takes_tensors: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Any],
+        *,
+        takes_tensors: bool = False,
+        is_in_steps: bool = False,
+    ) -> None:
         self.function, self.takes_tensors = function, takes_tensors
+        self.is_in_steps = is_in_steps
 
     def value(self, theta: FloatArray, x: FloatArray, context: OuterContext) -> float:
         """The function's value."""
@@ -213,7 +221,7 @@ def resolve_callable(
         return _plain(function, theta, x, context)
     _check_repeats(objective, theta, x, context)
     if _is_in_steps(objective, theta, x, context):
-        return PythonObjective(function, takes_tensors=True)
+        return PythonObjective(function, takes_tensors=True, is_in_steps=True)
     return objective
 
 
