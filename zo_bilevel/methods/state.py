@@ -74,6 +74,7 @@ class Notes:
             left: it does not know that it has converged.
         is_flat: Whether the objective's gradient is 0 at the start, with loss left, and no point
             that was looked at is better.
+        obstacle: Why else it does not know that, in words.
         has_slid: Whether the search has gone on along an edge of failures.
         returns: Restarts that came back to the lowest minimum.
         minima: Found from several starts, the best first.
@@ -87,6 +88,7 @@ class Notes:
     slopes: Slopes | None = None
     unseen: int = 0
     is_flat: bool = False
+    obstacle: str = ""
     has_slid: bool = False
     returns: int = 0
     minima: tuple[Minimum, ...] = ()

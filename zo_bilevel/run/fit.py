@@ -189,7 +189,8 @@ class Fit:
     def _described(self, is_open: NDArray[np.bool_]) -> tuple[str, ...]:
         x = self.slopes.x
         names, values, rates = flat_names(self.space), self.space.values(x), self.space.rates(x)
-        return tuple(describe_direction(rates * row, values, names) for row in self.rows[is_open])
+        open_ = self.rows[is_open]
+        return tuple(dict.fromkeys(describe_direction(rates * r, values, names) for r in open_))
 
     def uncertainty(self, solves: int = 0) -> Uncertainty:
         """Covariance and what follows from it (eqs. 1 and 2)."""

@@ -47,7 +47,7 @@ def result_of(
     chosen = verdict.evaluation
     space, outer, x = problem.space, evaluator.bound.outer, chosen.point.x
     fit = linearised(space, outer, notes.slopes, x, chosen.theta)
-    if (ends := at_end(space, x)) and reason.startswith("converged"):
+    if (ends := at_end(space, x)) and reason.startswith(("converged", "nothing left")):
         reason = f"the search reached the end of the scale of {', '.join(ends)}: give scale="
     return Result(
         phi=problem.space.decode(chosen.point.x),

@@ -6,12 +6,14 @@ from zo_bilevel.estimators.sparse_zo import SparseZO
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.gauss_newton.arrivals import Arrivals
 from zo_bilevel.methods.gauss_newton.curve_search import look_along
+from zo_bilevel.methods.gauss_newton.far_start import far_start
 from zo_bilevel.methods.gauss_newton.local_search import LocalSearch
 from zo_bilevel.methods.gauss_newton.probing import Probing, StepPlan
-from zo_bilevel.methods.gauss_newton.restarts import Restarts, Start
+from zo_bilevel.methods.gauss_newton.restarts import UNEXPLAINED_SHARE, Restarts, Start
 from zo_bilevel.methods.shared.mixed import Descent
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.methods.state import Notes, RoundsThen
+from zo_bilevel.solve.evaluation import Evaluation
 
 MOST_RETURNS = 2
 """Restarts that come back to the lowest minimum, after which it is taken for the only one."""
@@ -27,14 +29,7 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
     following: Start | None
     following, may_restart = yield from look_along(probing, seen, is_allowed=may_restart)
     while following is not None:
-        search = LocalSearch(probing, *following)
-        if best is None:
-            search.remember(seen)
-        yield from sparse_start(search, probing)
-        one_by_one = probing.search.is_asynchronous
-        yield from (Arrivals(search, probing) if one_by_one else search).run()
-        if search.noise.is_still and not search.is_solved:
-            probing.refuse_stillness()
+        search, obstacle = yield from _descend(probing, following, seen if best is None else [])
         restarts.remember(search.model.center)
         if search.is_at_edge and may_restart:
             notes.has_slid = True
@@ -46,6 +41,8 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
         is_flat = not outer.is_quadratic and best.is_solved
         notes.is_flat = is_flat and best.model.loss == first != 0.0
         left = outer.unexplained(best.model.loss, first)
+        if best is search:
+            notes.obstacle = obstacle if left > UNEXPLAINED_SHARE else ""
         may_restart &= notes.returns < MOST_RETURNS and restarts.worth_it(left)
         if not may_restart or search.noise.found:
             break
@@ -56,6 +53,23 @@ def descents(probing: Probing, *, may_restart: bool) -> Descent:
             restarts.learn(outer, plan.points, answers.thetas)
         following = restarts.next_start()
     return probing.best
+
+
+def _descend(
+    probing: Probing, start: Start, seen: list[Evaluation]
+) -> RoundsThen[tuple[LocalSearch, str]]:
+    """One search, or several where slopes say that the answer lies far off; see `far_start`."""
+    following: Start | None = start
+    while following is not None:
+        search = LocalSearch(probing, *following)
+        search.remember(seen)
+        yield from sparse_start(search, probing)
+        one_by_one = probing.search.is_asynchronous
+        yield from (Arrivals(search, probing) if one_by_one else search).run()
+        if search.noise.is_still and not search.is_solved:
+            probing.refuse_stillness()
+        following, obstacle = yield from far_start(probing, search)
+    return search, obstacle
 
 
 def _lower(best: LocalSearch, search: LocalSearch, notes: Notes) -> LocalSearch:

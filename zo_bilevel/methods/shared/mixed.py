@@ -57,6 +57,8 @@ def _why_it_ended(notes: Notes) -> str:
     unseen, returns = notes.unseen, notes.returns
     if notes.is_flat:
         return "nothing was gained: the outer objective's gradient is 0 at the start"
+    if notes.obstacle:
+        return f"nothing left to gain nearby, but {notes.obstacle}: give scale= or another start"
     if not unseen:
         ended = "converged: nothing left to gain within the bounds"
         if returns == 0:
