@@ -143,3 +143,49 @@ def test_methods_see_theta_or_the_loss():
     evaluation = Evaluation(Point(X), "ok", MATRIX @ X, 4.5)
     np.testing.assert_array_equal(Observed(bound()).observe(evaluation), MATRIX @ X)
     np.testing.assert_array_equal(Observed(bound(is_scalar=True)).observe(evaluation), [4.5])
+
+
+def test_a_regression_is_each_coordinate_alone_and_only_where_the_mean_does_not_serve():
+    V = np.array([[1.0, 2.0, -0.5], [0.5, -1.0, 0.0]])
+    slopes = gradient() @ V
+    centre, error = sketch(V).regression(bound())
+    squares = (V**2).sum(axis=1)
+    expected = V @ slopes / squares
+    left = [((slopes - g * v) ** 2).sum() for g, v in zip(expected, V, strict=True)]
+    np.testing.assert_allclose(centre, expected, rtol=1e-12)
+    np.testing.assert_allclose(error, np.sqrt(np.array(left) / 2 / squares), rtol=1e-10)
+    assert len(sketch(V[:, :2]).regression(bound())) == 2
+    # in frames of 2, the third direction is what its share of the diagonal leaves open
+    share = np.clip(squares / 2 - 1, 0, 1)
+    _, smaller = sketch(V, correction=0.5).regression(bound())
+    factor = np.sqrt(share * (1 - share) / (1 + share))
+    np.testing.assert_allclose(smaller, error * factor, rtol=1e-10)
+    assert sketch(V[:, :1]).regression(bound()) == ()
+    assert sketch(V, correction=0.0).regression(bound()) == ()
+    others = Sketch(X, MATRIX @ X, V, MATRIX @ V, 2 * V)
+    assert others.regression(bound()) == ()
+
+
+def test_a_direction_along_which_nothing_changed_tells_no_error_of_what_it_moved():
+    V = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    JV = MATRIX @ V
+    JV[:, 2] = 0.0
+    unseen = Sketch(X, MATRIX @ X, V, JV, V)
+    for _, error in (unseen.hypergradient(bound()), unseen.regression(bound())):
+        assert np.isfinite(error[0])
+        assert np.isnan(error[1])
+
+
+def test_rounding_of_theta_is_in_the_error():
+    V = np.sqrt(2) * np.eye(2)
+    _, error = sketch(V, correction=0.0, rounding=1e-3).hypergradient(bound())
+    theta = MATRIX @ X
+    slope = 1e-3 * np.linalg.norm(2 * WEIGHTS * (theta - TARGET) / 3 * theta)
+    np.testing.assert_allclose(error, slope * np.sqrt(2) / 2, rtol=1e-10)
+    V = np.sqrt(2) * np.array([[1.0, 0.6], [0.0, 0.8]])
+    _, spread = sketch(V).hypergradient(bound())
+    _, both = sketch(V, rounding=1e-3).hypergradient(bound())
+    rounded = slope * np.linalg.norm(V, axis=1) / 2
+    np.testing.assert_allclose(both, np.hypot(spread, rounded), rtol=1e-10)
+    loss = Sketch(X, np.array([2.0]), V, np.array([[5.0, -7.0]]), V, rounding=1e-3)
+    assert np.isnan(loss.hypergradient(bound(is_scalar=True))[1]).all()
