@@ -24,8 +24,8 @@ CONSTANT_SPREAD = 1e-12
 """A function that varies by no more than this share of its values is constant."""
 MOST_SPREAD = 1e4
 """Over which SLSQP's line search still finds its way; far larger values end it at once."""
-MORE_SEARCHES = 5
-"""Along a flat minimum, each from where the one before ended, while that is better."""
+CLOSER_SHARES = (1.0, 1e-2, 1e-4)
+"""Of the tolerances: a flat minimum is searched again so closely, from where it ended."""
 MOST_VIOLATION = 1e-7
 """Constraints may be violated by this much: the accuracy of the local solver."""
 
@@ -184,11 +184,11 @@ class NonlinearProgram:
         moved = self._search(y, pays, phi, at_most)
         if moved is None or not self._is_elsewhere(moved, y):
             return y
-        for _ in range(MORE_SEARCHES):  # rounding ends a line search early
-            again = self._search(moved, pays, phi, at_most)
-            if again is None or not pays(again, phi) < pays(moved, phi):
-                break
-            moved = again
+        objective, least = at_most
+        for share in CLOSER_SHARES:  # what was given away for the leader is taken back
+            closer = (lambda y, phi, share=share: objective(y, phi) / share), least / share
+            again = self._search(moved, pays, phi, closer)
+            moved = moved if again is None else again
         return moved
 
     def _is_elsewhere(self, y: FloatArray, other: FloatArray) -> bool:

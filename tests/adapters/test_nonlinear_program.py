@@ -76,8 +76,7 @@ def test_units_of_leader_and_follower_may_be_far_apart(unit, leader_unit):
             leader=lambda y, phi: leader_unit * distance(y, phi),
             ties=ties,
         )
-        # the square of the distance from the line may be 1e-7 of a ten thousandth of its spread
-        np.testing.assert_allclose(follower({"x": 1.0}), expected, atol=1e-5)
+        np.testing.assert_allclose(follower({"x": 1.0}), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [1e-6, 1e3, 1e6])

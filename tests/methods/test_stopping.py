@@ -100,17 +100,19 @@ def test_without_restarts_the_first_minimum_is_the_last():
 
 @pytest.mark.parametrize("sigma", [0.5, 0.1 + 0.8 * np.linspace(0, 1, 20)])
 def test_restarts_end_when_they_come_back_to_the_same_minimum(sigma):
-    places = np.linspace(-1, 1, 20)
-    data = 101325 + 3 * places + np.random.default_rng(0).normal(0, 0.5, 20)
-    problem = zb.Problem(
-        zb.Space(pressure=zb.Real(1e5, 1.1e5), slope=zb.Real(-10, 10)),
-        lambda phi: phi["pressure"] + phi["slope"] * places,
-        zb.SquaredError(data, sigma=sigma),
-    )
-    result = zb.minimize(problem, max_solves=160)
-    assert result.solves < 80  # 142 where restarts go on; 44 to 58 by the processor's rounding
-    assert result.stop_reason.startswith("converged")
-    assert result.stop_reason.endswith("; 2 restarts came back to the same minimum")
+    places, solves = np.linspace(-1, 1, 20), []
+    for seed in range(3):  # 34 to 58 solves by data and processor; 142 where restarts go on
+        data = 101325 + 3 * places + np.random.default_rng(seed).normal(0, 0.5, 20)
+        problem = zb.Problem(
+            zb.Space(pressure=zb.Real(1e5, 1.1e5), slope=zb.Real(-10, 10)),
+            lambda phi: phi["pressure"] + phi["slope"] * places,
+            zb.SquaredError(data, sigma=sigma),
+        )
+        result = zb.minimize(problem, max_solves=100)
+        assert result.stop_reason.startswith("converged")
+        assert result.stop_reason.endswith("; 2 restarts came back to the same minimum")
+        solves.append(result.solves)
+    assert np.median(solves) < 60
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -197,15 +197,19 @@ def test_a_difference_that_fails_is_solved_the_other_way(family):
     assert found.solves > 5
 
 
-@pytest.mark.parametrize("family", ["coordinate", "orthogonal"])
-def test_a_central_difference_has_the_right_sign_where_its_far_side_fails(family):
+def failing_beyond_one(size):
     def fragile(phi):
         if phi["a"][0] > 1:
             raise ValueError("out of range")
         return phi["a"] ** 2
 
-    space = zb.Space(a=zb.Real(0, 4, shape=(2,)))
-    problem = zb.Problem(space, fragile, lambda theta, phi: (theta**2).sum())
+    space = zb.Space(a=zb.Real(0, 4, shape=(size,)))
+    return zb.Problem(space, fragile, lambda theta, phi: (theta**2).sum())
+
+
+@pytest.mark.parametrize("family", ["coordinate", "orthogonal"])
+def test_a_central_difference_has_the_right_sign_where_its_far_side_fails(family):
+    problem = failing_beyond_one(2)
     estimator = zb.FG2UZO(2, family, "central")
     found = zb.hypergradient(problem, {"a": [1.0, 2.0]}, estimator=estimator)
     np.testing.assert_allclose(found["a"], [4.0, 32.0], rtol=1e-3)  # 4 a^3
@@ -249,13 +253,7 @@ def test_of_losses_the_rounding_of_theta_is_not_known():
 
 
 def test_a_sparse_difference_that_fails_is_solved_the_other_way():
-    def fragile(phi):
-        if phi["a"][0] > 1:
-            raise ValueError("out of range")
-        return phi["a"] ** 2
-
-    space = zb.Space(a=zb.Real(0, 4, shape=(3,)))
-    problem = zb.Problem(space, fragile, lambda theta, phi: (theta**2).sum())
+    problem = failing_beyond_one(3)
     for pattern in (None, np.eye(3)):
         found = zb.hypergradient(problem, {"a": [1, 2, 3]}, estimator=zb.SparseZO(pattern))
         np.testing.assert_allclose(found["a"], [4.0, 32.0, 108.0], rtol=1e-3)
