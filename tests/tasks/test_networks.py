@@ -58,14 +58,13 @@ class Stay(zb.Method):
 @pytest.mark.parametrize("name", TORCH_TASKS)
 def test_every_task_runs_no_worse_than_its_start_and_reports(name):
     task = make(name)
-    method = zb.GradientMethod(zb.FG2U(4), lr=0.2)
+    method = zb.GradientMethod(zb.FG2U(6), lr=0.2)
     start = task.start(0)
     # one solve and nothing else: its loss is the start's mean over the same fresh seeds
-    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=24)
-    result = zb.minimize(task.problem, method, initial=start, max_solves=24)
+    before = zb.minimize(task.problem, Stay(), initial=start, max_solves=60)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=60)
     assert not result.failures
-    spread = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
-    error = np.nan_to_num(spread)  # of one fresh solve it is not known
+    error = np.hypot(before.standard_error or 0.0, result.standard_error or 0.0)
     assert result.loss < before.loss + 2.0 * error + 0.05
     if task.error is not None:
         assert 0.0 <= task.error(result.phi) <= 1.0
@@ -91,8 +90,8 @@ for name in sys.argv[1:]:
     start = space.decode(space.encode(task.start(0)))
     theta = task.problem.inner(start, seed=4)
     print(name, [float(part.double().sum()).hex() for part in theta.values()])
-    method = zb.GradientMethod(zb.FG2U(2), lr=0.05)
-    result = zb.minimize(task.problem, method, initial=start, max_solves=4)
+    method = zb.GradientMethod(zb.FG2U(6), lr=0.05)
+    result = zb.minimize(task.problem, method, initial=start, max_solves=8)
     print(result.loss.hex(), [float(x).hex() for x in result.x[:20]])
 """
 
@@ -228,10 +227,11 @@ def test_ten_images_a_class_have_gradients_that_agree():
     phi = task.start(0)
     found = [
         zb.hypergradient(task.problem, phi, estimator=zb.ReverseUnroll(), seed=seed)["images"]
-        for seed in range(2)
+        for seed in range(3)
     ]
-    first, second = (g.ravel() / np.linalg.norm(g) for g in found)
-    assert first @ second > 0.3
+    units = np.array([g.ravel() / np.linalg.norm(g) for g in found])
+    cosines = (units @ units.T)[np.triu_indices(3, 1)]
+    assert cosines.mean() > 0.3
 
 
 def test_documents_do_not_depend_on_what_other_packages_replace(monkeypatch):
