@@ -10,10 +10,14 @@ import pytest
 
 import zo_bilevel as zb
 from zo_bilevel.comparison.observed_method import ObservedMethod
+from zo_bilevel.comparison.stored_comparison import stored_comparison
 from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.baselines.threaded import Baseline
+from zo_bilevel.report.sections import section_of
 from zo_bilevel.run.result import Record
 from zo_bilevel.run.runs import Target
 from zo_bilevel.solve.evaluation import Point
+from zo_bilevel.store.sqlite import SQLiteStore
 from zo_bilevel.support.errors import InnerSolverError, InputError, MissingPackageError
 
 TRUE_RATE = 0.3
@@ -60,6 +64,17 @@ class Refusing(Method):
         for _ in range(self.after_solves):
             yield [Point(search.start)]
         raise self.error
+
+
+class Breaking(Baseline):
+    """A library that raises after two solves, but with the first seed."""
+
+    label = "breaking"
+
+    def drive(self, solves):
+        for _ in range(2 if solves.search.seed else 9):
+            solves.loss(solves.coordinates.start)
+        raise ValueError("no dimension")
 
 
 class TestFairness:
@@ -178,6 +193,28 @@ class TestFailures:
         assert (crashed.status, crashed.error) == ("failed", "ZeroDivisionError: oh")
         assert crashed.solves == 1
         assert math.isfinite(crashed.loss)
+
+    def test_a_library_that_breaks_off_says_so_in_its_row_and_keeps_what_it_found(self, tmp_path):
+        methods, path = {"b": Breaking(), "random": zb.RandomSearch()}, tmp_path / "runs.sqlite"
+        found = zb.compare(decay_problem(), methods, max_solves=5, seeds=range(3), store=path)
+        with SQLiteStore(path) as store:
+            stored = stored_comparison(store)
+        reason = "broke off in 2 of 3 runs: ValueError: no dimension"
+        for read in (found, stored):
+            runs = read.runs_of("b")
+            assert [run.status for run in runs] == ["finished", "broke off", "broke off"]
+            assert [run.solves for run in runs] == [5, 2, 2]
+            assert all(math.isfinite(run.loss) and run.is_counted for run in runs)
+            assert f"b: {reason}" in read.table()
+            header, *rows = read.to_markdown().splitlines()[2:6]
+            cells = {row.split(" | ")[0].strip("| "): row.split(" | ")[3] for row in rows}
+            assert (header.split(" | ")[3], cells["b"]) == ("broke off", "2 of 3")
+            plain = {summary["method"]: summary for summary in read.to_dict()["summaries"]}
+            assert (plain["b"]["cut_short"], plain["b"]["errors"]) == (2, [reason])
+            page = section_of(read, "part")
+            assert f"b: {reason}" in page.ranking.notes
+            assert "broke\noff" in page.ranking.header
+            assert "2x breaking broke off with ValueError: no dimension" in page.stops.rows[0][1]
 
     def test_a_solver_that_never_works_ends_the_comparison_after_the_first_seed(self):
         calls = []

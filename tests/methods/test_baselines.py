@@ -331,6 +331,15 @@ def test_restarts_go_on_where_the_solve_at_the_start_failed() -> None:
     assert (result.solves, result.failures) == (60, {"failed": 1})
 
 
+@pytest.mark.parametrize("name", ["cma", "lq-cma"])
+def test_cma_searches_a_single_parameter_to_the_end_of_its_budget(name: str) -> None:
+    space = zb.Space(n=zb.Integer(0, 10**6))
+    problem = zb.Problem(space, lambda phi: abs(phi["n"] - 123457) / 1e6)
+    for seed in range(5):
+        result = zb.minimize(problem, method_from_name(name), max_solves=60, seed=seed)
+        assert (result.solves, result.stop_reason) == (60, "budget of 60 solves spent")
+
+
 @pytest.mark.parametrize("name", GRADIENT[:3])
 def test_derivative_methods_refuse_discrete_coordinates(name: str) -> None:
     problem = zb.Problem(zb.Space(a=zb.Real(-1, 1), n=zb.Integer(1, 3)), lambda phi: phi["a"])

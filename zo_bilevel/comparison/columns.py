@@ -75,6 +75,10 @@ def _is_wide(comparison: Comparison) -> bool:
     return comparison.round_width > 1
 
 
+def _is_cut_short(comparison: Comparison) -> bool:
+    return any(run.is_cut_short for run in comparison.runs)
+
+
 def _has(name: str) -> Callable[[Comparison], bool]:
     return lambda comparison: any(
         getattr(summary, name) is not None for summary in comparison.summaries()
@@ -105,6 +109,11 @@ def _show_error(error: Quartiles) -> str:
 def _show_probability(test: PairedTest) -> str:
     ends = f"{100 * test.lower:.0f}..{100 * test.upper:.0f}"
     return f"{100 * test.probability:.0f} % ({ends})"
+
+
+def _cut_short(row: MethodRow) -> str | None:
+    count = row.summary.cut_short
+    return f"{count} of {row.summary.num_runs}" if count else None
 
 
 def _show_feasible(feasible: tuple[int, int, str]) -> str:
@@ -157,6 +166,7 @@ METHOD_COLUMNS = (
     ),
     Column("first is\nbetter with", lambda row: row.paired_test, _show_probability, is_short=False),
     Column("p", lambda row: row.paired_test, lambda test: number(test.p_value, 2), is_short=False),
+    Column("broke\noff", _cut_short, needs=_is_cut_short),
     Column("solves", _counted("solves"), lambda solves: f"{solves:g}", is_long=False),
     Column("rounds", _counted("rounds"), lambda rounds: f"{rounds:g}", True, False, _is_wide),
     Column("seconds", _counted("seconds"), lambda seconds: f"{seconds:.2f}"),
@@ -202,7 +212,7 @@ RUN_COLUMNS: Mapping[str, Callable[[Run], Any]] = {
     "seconds": lambda run: run.seconds,
     "cost": lambda run: run.cost,
     "failed_solves": lambda run: sum(run.failures.values()),
-    "stop_reason": lambda run: run.error or run.stop_reason,
+    "stop_reason": lambda run: run.ending,
 }
 """Of one run."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from zo_bilevel.comparison.rescoring import Repeats
 from zo_bilevel.comparison.uncallable_solver import UncallableSolver, guarded
 from zo_bilevel.methods.base import Arrivals, Method, Rounds, Search
+from zo_bilevel.methods.state import Notes
 from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.space import Space
 from zo_bilevel.run.lifecycle import run_of
@@ -51,6 +52,7 @@ class ObservedMethod(Method):
         self.last: Record | None = None
         self.failures: dict[str, int] = {}
         self._space: Space | None = None
+        self._notes = Notes()
         self._asked: deque[Point] = deque()
         self._untouchable: UncallableSolver | None = None
 
@@ -89,7 +91,7 @@ class ObservedMethod(Method):
         return self._watched(search, self.method.arrivals)
 
     def _watched(self, search: Search, coroutine: Callable[[Search], Rounds]) -> Rounds:
-        self._space = search.space
+        self._space, self._notes = search.space, search.notes
         problem, self._untouchable = guarded(search.problem)
         inner = coroutine(dataclasses.replace(search, problem=problem))
         try:
@@ -145,7 +147,7 @@ class ObservedMethod(Method):
     def finished(self, result: Result) -> Run:
         """The row of a run that gave a result."""
         error = None if self.relative_error is None else float(self.relative_error(result.phi))
-        run = run_of(result, self, self.improvements)
+        run = run_of(result, self, self.improvements, self._notes.broken)
         return dataclasses.replace(run, phi=result.phi, relative_error=error)
 
     def ended(self, seed: int, status: RunStatus, error: str) -> Run:

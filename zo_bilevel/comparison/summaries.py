@@ -1,6 +1,7 @@
 """The runs of one method in numbers: medians, quartiles, how many reached a target."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
@@ -105,10 +106,12 @@ class MethodSummary:
         rounds: Median of the rounds.
         seconds: Median of the seconds.
         failures: Failed solves of all runs.
-        errors: Why runs were refused or failed, each reason once.
+        errors: Why runs were refused, failed or broke off, each reason once, and in how many of
+            them where that has to be said.
         held_out: Median loss on held-out data, where the task has them.
         feasible: How many runs ended where all constraints hold, of how many, and how the method
             keeps them; `None` where the problem has none. The loss of the others is infinite.
+        cut_short: How many runs an error of the method ended after they had found something.
     """
 
     method: str
@@ -124,6 +127,7 @@ class MethodSummary:
     errors: tuple[str, ...]
     held_out: float | None = None
     feasible: tuple[int, int, str] | None = None
+    cut_short: int = 0
 
     @property
     def rank(self) -> tuple[float, float, float, float]:
@@ -142,10 +146,10 @@ def summarize(
     """Sum up the runs of one method.
 
     Returns:
-        The summary; runs that failed count with the loss they had, infinity when they had none.
+        The summary; runs that failed or broke off count with the loss they had, infinity when they
+        had none, and with the solves they had spent.
     """
     kept = [run for run in runs if run.is_counted]
-    errors = dict.fromkeys(run.error for run in runs if run.error)
     known = [run.relative_error for run in kept]
     known_errors = [math.inf if error is None else error for error in known]
     held_out = [run.held_out_loss for run in kept if run.held_out_loss is not None]
@@ -166,9 +170,21 @@ def summarize(
         rounds=quantile([run.rounds for run in kept], 0.5) if kept else 0.0,
         seconds=quantile([run.seconds for run in kept], 0.5) if kept else 0.0,
         failures=sum(sum(run.failures.values()) for run in kept),
-        errors=tuple(errors),
+        errors=_errors(runs),
         held_out=quantile(held_out, 0.5) if held_out else None,
         feasible=_feasible(kept),
+        cut_short=sum(run.is_cut_short for run in kept),
+    )
+
+
+def _errors(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Reasons, those of runs that do count with how many they ended."""
+    found = Counter((run.status, run.error) for run in runs if run.error)
+    return tuple(
+        f"{status} in {count} of {len(runs)} runs: {error}"
+        if status == "broke off" or count < len(runs)
+        else error
+        for (status, error), count in found.items()
     )
 
 

@@ -68,6 +68,7 @@ class Notes:
         full_price: Of the full solve that a recommendation of cheap ones is to be judged by, 0
             where solves are not cheap ones.
         finished: Why a rule of `StopRules` ends the run, in words.
+        broken: What was raised by a library that broke off, in words; empty where none did.
         slopes: Around the best point, of methods that model the inner solution, once they end.
         last_ok: Whether each of the last ten solves was ok.
         unseen: Differences that changed nothing at the best point, where a search ended with loss
@@ -85,6 +86,7 @@ class Notes:
     certainty: float | None = None
     full_price: float = 0.0
     finished: str = ""
+    broken: str = ""
     slopes: Slopes | None = None
     unseen: int = 0
     is_flat: bool = False

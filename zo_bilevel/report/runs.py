@@ -34,7 +34,7 @@ def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
     if comparison.target is not None and step is None:
         reached = "target not reached"
     facts = [
-        ("stopped", run.error or run.stop_reason),
+        ("stopped", run.ending),
         ("solves", f"{run.solves} in {run.rounds} rounds, {run.seconds:.2f} s"),
         ("failed solves", ", ".join(f"{n} {status}" for status, n in run.failures.items())),
         ("standard error", "" if run.standard_error is None else number(run.standard_error)),

@@ -194,7 +194,7 @@ def _stops(comparison: Comparison) -> Grid:
     rows = []
     for method in comparison.methods:
         runs = comparison.runs_of(method)
-        reasons = Counter(run.error or run.stop_reason or run.status for run in runs)
+        reasons = Counter(run.ending for run in runs)
         failures: Counter[str] = Counter()
         for run in runs:
             failures.update(run.failures)

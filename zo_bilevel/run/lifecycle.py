@@ -120,7 +120,9 @@ def _best_so_far(ledger: Ledger) -> str:
     return f"; best so far: loss {ledger.best.loss:.6g} at {ledger.phi_of(ledger.best)}"
 
 
-def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> None:
+def end(
+    recorder: Recorder, method: Method, result: Result, ledger: Ledger, broken: str = ""
+) -> None:
     """Note a result in the store.
 
     Args:
@@ -128,20 +130,24 @@ def end(recorder: Recorder, method: Method, result: Result, ledger: Ledger) -> N
         method: The method that searched; one that broke a rule has found nothing.
         result: What the run gave.
         ledger: Knows how its best point came about.
+        broken: As in `run_of`.
     """
-    run = run_of(result, method, ledger.improvements)
+    run = run_of(result, method, ledger.improvements, broken)
     if reason := method.violation:
         run = replace(run, status="disqualified", stop_reason="disqualified", error=reason)
     recorder.spent = max(recorder.spent, ledger.spent)
     _keep(recorder, run, reason or result.stop_reason, result.x, is_whole=not reason)
 
 
-def run_of(result: Result, method: Method, improvements: Sequence[Improvement]) -> Run:
-    """A result as a row, without its final point."""
+def run_of(
+    result: Result, method: Method, improvements: Sequence[Improvement], broken: str = ""
+) -> Run:
+    """A result as a row, without its final point; `broken`: what a library raised, in words."""
+    status: RunStatus = "broke off" if broken else "finished"
     return Run(
         method=method.name,
         seed=result.seed,
-        status="interrupted" if result.stop_reason == INTERRUPTED else "finished",
+        status="interrupted" if result.stop_reason == INTERRUPTED else status,
         loss=result.counted_loss,
         solves=result.solves,
         rounds=result.rounds,
@@ -149,6 +155,7 @@ def run_of(result: Result, method: Method, improvements: Sequence[Improvement]) 
         cost=result.cost,
         stop_reason=result.stop_reason,
         failures=dict(result.failures),
+        error=broken,
         improvements=tuple(improvements),
         standard_error=result.standard_error,
         violation=result.violation,

@@ -207,7 +207,7 @@ def minimize(
             problem, method, seed, evaluator, ledger, reason, verdict, state.notes, moved
         )
         if recorder is not None:
-            end(recorder, method, result, ledger)
+            end(recorder, method, result, ledger, state.notes.broken)
         report.finished(result)
     return result
 

@@ -8,10 +8,12 @@ from typing import Any, Literal, TypeAlias, final
 from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.support.tables import number, percent
 
-RunStatus: TypeAlias = Literal["finished", "refused", "failed", "interrupted", "disqualified"]
-"""`refused`: the method cannot work on this problem, or its package is not there;
-`failed`: it raised, or not one solve succeeded; `interrupted`: by Ctrl-C; `disqualified`: the
-method called the inner solver beside its budget."""
+RunStatus: TypeAlias = Literal[
+    "finished", "broke off", "refused", "failed", "interrupted", "disqualified"
+]
+"""`broke off`: a library raised after some solves; `refused`: the method cannot work on this
+problem, or its package is not there; `failed`: it raised, or not one solve succeeded;
+`interrupted`: by Ctrl-C; `disqualified`: the method called the inner solver beside its budget."""
 Axis: TypeAlias = Literal["solves", "rounds", "seconds"]
 _FIELD_OF = {"solves": "solve", "rounds": "round", "seconds": "seconds"}
 
@@ -97,7 +99,7 @@ class Run:
         cost: Money spent.
         stop_reason: Why the run stopped, in words.
         failures: Solves by status, those that are not ok.
-        error: Why the method refused or failed, in words; else empty.
+        error: Why the method refused, failed or broke off, in words; else empty.
         phi: Best meta-parameters by name.
         relative_error: Of `phi`, where the truth is known.
         improvements: The best point so far as a step function, in order.
@@ -138,7 +140,18 @@ class Run:
     @property
     def is_counted(self) -> bool:
         """Whether it says something about its method: under the same budget as the others."""
-        return self.status in ("finished", "failed")
+        return self.status in ("finished", "broke off", "failed")
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether an error of the method ended it after it had found something."""
+        return self.status == "broke off" or (self.status == "failed" and bool(self.improvements))
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, in words."""
+        is_told = self.status == "broke off"  # by what it had to say, with its error
+        return (self.stop_reason if is_told else self.error or self.stop_reason) or self.status
 
     def solves_to(self, target: Target) -> float:
         """Solves until the target was reached; infinity when it never was."""

@@ -29,8 +29,8 @@ class StoredRun:
         conditions: From `conditions_text`: runs may be compared where it is the same.
         settings: Limits of the run, as JSON.
         command: Words of the command line that started it, as JSON; an empty list for Python.
-        status: "running", "stopping", "finished", "interrupted", "failed", "refused" or
-            "disqualified".
+        status: "running", "stopping", "finished", "broke off", "interrupted", "failed",
+            "refused" or "disqualified".
         stop_reason: Why it ended, in words.
         found: What it found, from `run_to_text`; empty until it ends.
         point: The final point, packed; empty where there is none.

@@ -159,6 +159,7 @@ class Baseline(Method):
             raise UnsupportedProblemError(
                 f"{self.label} cannot work on this problem: {words}"
             ) from error
+        solves.search.notes.broken = words
         return f"{self.label} broke off with {words}"
 
 
