@@ -26,6 +26,9 @@ from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import InputError
 
 
+GOAL = Target("loss", 0.1)
+
+
 def made_run(method, steps, seed=0, solves=100, **facts):
     """A run whose round is twice its solve."""
     improvements = tuple(Improvement(at, 2 * at, 0.1 * at, loss) for at, loss in steps)
@@ -229,6 +232,27 @@ class TestConclusions:
         assert "in the median after at most 12 solves" in conclusion(
             dataclasses.replace(found, runs=early)
         )
+
+    def test_a_start_that_satisfies_the_target_makes_no_method_first(self):
+        runs = [
+            made_run(m, [(1, 0.05), (9, low)], s)
+            for s in range(6)
+            for m, low in (("a", 0.02), ("b", 0.01))
+        ]
+        found = zb.Comparison("p", ("a", "b"), tuple(range(6)), 100, tuple(runs), GOAL)
+        assert conclusion(found) == (
+            "On p, the start satisfies loss 0.1 already, so that no method is first to reach it: a "
+            "lower target tells methods apart. b found the lowest loss: 0.01 in the median."
+        )
+        later = [made_run(m, [(1, 9.0), (k, 0.05)], 6) for m, k in (("a", 5), ("b", 9))]
+        more = dataclasses.replace(found, seeds=tuple(range(7)), runs=(*found.runs, *later))
+        words = conclusion(more)
+        assert "With 6 of 7 seeds the start is there already" in words
+
+    def test_methods_that_are_as_soon_are_named_together(self):
+        words = conclusion(comparison_of({"a": [10], "b": [10], "c": [10], "late": [30]}))
+        assert "no method reached loss 0.1 sooner than a: 6 of 6 runs, after 10 solves" in words
+        assert "As soon: b, c. Next: late, 6 of 6 runs, ERT 30." in words
 
     def test_a_clear_win_is_called_one(self):
         found = comparison_of({"fast": [10, 11, 12], "slow": [30, 31, 32, 33]})

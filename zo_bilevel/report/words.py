@@ -23,12 +23,16 @@ def conclusion(comparison: Comparison) -> str:
     ranked = [summary for summary in comparison.summaries() if math.isfinite(_median(summary))]
     if not ranked:
         return f"No method found anything on {comparison.problem}."
-    front = _achievement(ranked[0], comparison)
+    started = seeds_at_target(comparison)
+    is_trivial = started == len({run.seed for run in comparison.runs if run.is_counted})
+    front = _of_start(ranked, comparison) if is_trivial else _achievement(ranked, comparison)
+    if started and not is_trivial:
+        front += f" With {started} of {len(comparison.seeds)} seeds the start is there already."
     if len(comparison.seeds) < FEWEST_SEEDS:
         count = len(comparison.seeds)
         seeds = "1 seed" if count == 1 else f"{count} seeds"
         return f"With {seeds} nothing follows (at least {FEWEST_SEEDS} are needed). So far: {front}"
-    if len(ranked) == 1:
+    if len(ranked) == 1 or is_trivial:
         return front
     return f"{front} {_margin(ranked, comparison)} {_verdict(ranked[0], comparison)}".strip()
 
@@ -37,7 +41,47 @@ def _median(summary: MethodSummary) -> float:
     return math.inf if summary.loss is None else summary.loss[1]
 
 
-def _achievement(summary: MethodSummary, comparison: Comparison) -> str:
+def seeds_at_target(comparison: Comparison) -> int:
+    """With how many seeds the start satisfies the target: all runs reach it at their first solve.
+
+    Example:
+        >>> seeds_at_target(Comparison("p", ("a",), (0,), 10, ()))
+        0
+    """
+    if comparison.target is None:
+        return 0
+    later: dict[int, bool] = {}
+    for run in comparison.runs:
+        if run.is_counted:
+            is_later = run.solves_to(comparison.target) > 1
+            later[run.seed] = later.get(run.seed, False) or is_later
+    return sum(not is_later for is_later in later.values())
+
+
+def _of_start(ranked: list[MethodSummary], comparison: Comparison) -> str:
+    return (
+        f"On {comparison.problem}, the start satisfies {comparison.target} already, so that no "
+        f"method is first to reach it: a lower target tells methods apart. {ranked[0].method} "
+        f"found the lowest loss: {number(_median(ranked[0]))} in the median."
+    )
+
+
+def _as_soon(ranked: list[MethodSummary]) -> list[MethodSummary]:
+    """Those that reached the target exactly as soon, and as often, as the first."""
+    first = ranked[0]
+    if first.to_target is None or not first.to_target.reached:
+        return []
+    return [
+        s
+        for s in ranked[1:]
+        if s.to_target is not None
+        and s.rank[:2] == first.rank[:2]
+        and s.to_target.reached == first.to_target.reached
+    ]
+
+
+def _achievement(ranked: list[MethodSummary], comparison: Comparison) -> str:
+    summary = ranked[0]
     reached, loss = summary.to_target, number(_median(summary))
     if reached is None:
         made = max(run.solves for run in comparison.runs_of(summary.method))
@@ -53,10 +97,11 @@ def _achievement(summary: MethodSummary, comparison: Comparison) -> str:
     took = f"ERT {number(reached.expected)} solves"
     if math.isfinite(reached.median):
         took = f"after {reached.median:g} solves in the median, {took}"
-    return (
-        f"On {comparison.problem}, {summary.method} was first to reach {comparison.target}: "
-        f"{reached.reached} of {len(reached.counts)} runs, {took}."
-    )
+    front = f"{summary.method} was first to reach {comparison.target}"
+    if _as_soon(ranked):
+        front = f"no method reached {comparison.target} sooner than {summary.method}"
+    runs = f"{reached.reached} of {len(reached.counts)} runs"
+    return f"On {comparison.problem}, {front}: {runs}, {took}."
 
 
 def _margin(ranked: list[MethodSummary], comparison: Comparison) -> str:
@@ -65,6 +110,10 @@ def _margin(ranked: list[MethodSummary], comparison: Comparison) -> str:
         if level(_median(first)) == level(_median(second)):
             return f"As low: {second.method}, after {second.solves:g} solves in the median."
         return f"Next: {second.method} with {number(_median(second))}."
+    if tied := _as_soon(ranked):
+        level_with = f"As soon: {listed([s.method for s in tied])}."
+        others = [ranked[0], *(s for s in ranked[1:] if s not in tied)]
+        return f"{level_with} {_margin(others, comparison)}" if len(others) > 1 else level_with
     if second.to_target is None or not second.to_target.reached:
         return f"Next: {second.method}, which never reached it."
     return (
