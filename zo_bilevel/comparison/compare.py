@@ -110,7 +110,9 @@ def compare(
         is_interrupted=race.is_interrupted,
         size=task.problem.space.size,
         judge_solves=race.judge.solves,
-        facts=environment(command),
+        facts=environment(
+            command, [name for method in race.methods.values() for name in method.packages]
+        ),
         best=race.best,
     )
 

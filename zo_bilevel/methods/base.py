@@ -133,6 +133,11 @@ class Method(ABC):
         return ""
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages of others that do its work, by the names that Python imports."""
+        return ()
+
+    @property
     def has_steps(self) -> bool:
         """Whether the method keeps the rules `ftol`, `xtol` and `restarts=False`."""
         return False

@@ -53,6 +53,11 @@ class MultiStart(Method):
         return f"{self.starts} starts of {self.method.name}"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Those of the method."""
+        return self.method.packages
+
+    @property
     def has_steps(self) -> bool:
         """Whether the method has."""
         return self.method.has_steps

@@ -94,6 +94,11 @@ class TwoPhase(Method):
         """The phases' names in order."""
         return " then ".join(method.name for method, _ in self.phases)
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Those of the phases."""
+        return tuple(name for method, _ in self.phases for name in method.packages)
+
     def rounds(self, search: Search) -> Rounds:
         """One phase after the other."""
         best = BestSoFar()

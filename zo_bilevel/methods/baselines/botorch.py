@@ -14,6 +14,7 @@ from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.packages import import_optional
 
 PACKAGE = "botorch", "botorch"
+PACKAGES = "botorch", "gpytorch"
 WHY_NO_DISCRETE = "models numbers"
 NUM_CLIMBS = 8
 """Climbs of the acquisition function."""
@@ -52,6 +53,11 @@ class BoTorch(Baseline):
 
     def __init__(self) -> None:
         super().__init__()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """BoTorch, and whose Gaussian process it is."""
+        return PACKAGES
 
     def drive(self, solves: Solves) -> str:
         """Design, then fit and climb for as long as there are solves."""
@@ -102,6 +108,11 @@ class TuRBO(Baseline):
 
     def __init__(self) -> None:
         super().__init__()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """BoTorch, and whose Gaussian process it is."""
+        return PACKAGES
 
     def drive(self, solves: Solves) -> str:
         """Region after region for as long as there are solves."""

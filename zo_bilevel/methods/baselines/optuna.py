@@ -60,6 +60,11 @@ class Optuna(Baseline):
         """Name in tables and on the command line."""
         return f"optuna:{self.sampler}"
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Optuna, and what it takes CMA-ES from."""
+        return ("optuna", "cmaes") if self.sampler == "CMA" else ("optuna",)
+
     def refuse(self, search: Search) -> None:
         """Raise for choices with CMA, or more solves than the Gaussian process can carry."""
         if self.sampler == "CMA":
@@ -111,6 +116,11 @@ class OptunaHyperband(Method):
 
     def __init__(self) -> None:
         import_optional("optuna", "OptunaHyperband", "optuna")
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Optuna."""
+        return ("optuna",)
 
     def rounds(self, search: Search) -> Rounds:
         """One trial after the other, the start first.

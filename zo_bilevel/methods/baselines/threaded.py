@@ -85,6 +85,11 @@ class Baseline(Method):
         return self.label if self.coordinates == "scaled" else f"{self.label}:{self.coordinates}"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """The library."""
+        return (self.package[0],)
+
+    @property
     def constraints(self) -> str:
         """How the method keeps constraints."""
         return "penalized"
