@@ -66,6 +66,17 @@ class Refusing(Method):
         raise self.error
 
 
+class Wandering(Method):
+    """Asks for points that no other method asks for."""
+
+    name = "wandering"
+
+    def rounds(self, search):
+        rng = search.rng(77)
+        while True:
+            yield [Point(rng.uniform(search.space.lower, search.space.upper))]
+
+
 class Breaking(Baseline):
     """A library that raises after two solves, but with the first seed."""
 
@@ -160,6 +171,28 @@ class TestFairness:
         ]
         assert len(solver.rates) == 14 - 1  # the start is the same for both seeds
         assert [r.loss for r in runs[0]] == [r.loss for r in runs[1]]
+
+    def test_seconds_of_solves_that_the_store_knew_are_told_apart(self, tmp_path):
+        methods, path = {"first": zb.RandomSearch()}, tmp_path / "runs.sqlite"
+        arguments = {"max_solves": 25, "seeds": range(5), "store": path}
+        alone = zb.compare(decay_problem(), methods, **arguments)
+        assert "cannot be" not in alone.table()
+        both = methods | {"again": zb.RandomSearch(), "other": Wandering()}
+        found = zb.compare(decay_problem(), both, **arguments)
+        assert [run.reused for run in found.runs_of("again")] == [25] * 5
+        assert all(run.reused <= 1 for run in found.runs_of("other"))  # the start
+        rows = {row[0]: row[-1] for row in found.grid().rows}
+        assert {method: cell.startswith("(") for method, cell in rows.items()} == {
+            "first": True,
+            "again": True,
+            "other": False,
+        }
+        note = "that the store already knew, and cannot be compared: 125 of first, 125 of again"
+        assert note in " ".join(found.table().split())
+        with SQLiteStore(path) as store:
+            stored = stored_comparison(store)
+        assert {run.reused for run in stored.runs_of("again")} == {25}
+        assert any("125 of first" in warning for warning in section_of(found, "part").warnings)
 
     def test_the_task_says_what_counts_as_solved_its_error_first(self):
         arguments = {"methods": {"r": zb.RandomSearch()}, "max_solves": 2, "seeds": [0]}

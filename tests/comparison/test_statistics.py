@@ -25,7 +25,6 @@ from zo_bilevel.report.words import conclusion, seeds_needed
 from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import InputError
 
-
 GOAL = Target("loss", 0.1)
 
 

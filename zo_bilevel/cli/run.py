@@ -173,7 +173,7 @@ def _facts(task: Task, run: Run) -> Grid:
     failed = ", ".join(f"{count} {status}" for status, count in run.failures.items())
     facts += [
         ("method", f"{run.method}, seed {run.seed}"),
-        ("solves", f"{run.solves} in {run.rounds} rounds, {run.seconds:.2f} s"),
+        ("solves", run.effort),
         ("failed solves", failed or "0"),
         ("stopped", run.stop_reason),
     ]

@@ -116,6 +116,11 @@ def _cut_short(row: MethodRow) -> str | None:
     return f"{count} of {row.summary.num_runs}" if count else None
 
 
+def _show_seconds(summary: MethodSummary) -> str:
+    shown = f"{summary.seconds:.2f}"
+    return shown if summary.is_timed else f"({shown})"
+
+
 def _show_feasible(feasible: tuple[int, int, str]) -> str:
     count, runs, how = feasible
     return f"{count} of {runs}" + ("" if how == "kept" else f", {how}")
@@ -169,7 +174,7 @@ METHOD_COLUMNS = (
     Column("broke\noff", _cut_short, needs=_is_cut_short),
     Column("solves", _counted("solves"), lambda solves: f"{solves:g}", is_long=False),
     Column("rounds", _counted("rounds"), lambda rounds: f"{rounds:g}", True, False, _is_wide),
-    Column("seconds", _counted("seconds"), lambda seconds: f"{seconds:.2f}"),
+    Column("seconds", lambda row: row.summary if row.is_counted else None, _show_seconds),
     Column("failed\nsolves", lambda row: row.summary.failures, is_short=False),
 )
 """Of a method: all its runs together."""

@@ -112,6 +112,8 @@ class Comparison:
         if failed:
             counts = [f"{count} of {method}" for method, count in failed.items()]
             notes.append(f"failed solves: {listed(counts)}")
+        if note := self.reused_note():
+            notes.append(note)
         if self.judge_solves:
             notes.append(f"final points were judged by {self.judge_solves} solves beside the runs")
         if self.has_lucky_draws and self.target is not None:
@@ -126,6 +128,17 @@ class Comparison:
 
             notes.append(conclusion(self))
         return notes
+
+    def reused_note(self) -> str:
+        """Whose seconds are not those of all their solves, in words; empty where all are."""
+        summaries = self.summaries()
+        counts = [f"{s.reused} of {s.method}" for s in summaries if not s.is_timed]
+        if not counts:
+            return ""
+        return (
+            "seconds in brackets leave out solves that the store already knew, and cannot be "
+            f"compared: {listed(counts)}"
+        )
 
     def table(self) -> str:
         """The summary as plain text of at most 100 columns."""

@@ -14,6 +14,9 @@ Quartiles: TypeAlias = tuple[float, float, float]
 LOSS_DIGITS = 10
 """Of two losses that are compared: the others are rounding."""
 
+MOST_REUSED = 0.05
+"""Of a method's solves, that may take no time before its seconds are not those of the others."""
+
 
 def level(loss: float) -> float:
     """A loss without the digits that are rounding; those that are equal are level.
@@ -112,6 +115,8 @@ class MethodSummary:
         feasible: How many runs ended where all constraints hold, of how many, and how the method
             keeps them; `None` where the problem has none. The loss of the others is infinite.
         cut_short: How many runs an error of the method ended after they had found something.
+        reused: Solves of all runs whose answers a store already had.
+        share_reused: Of all their solves.
     """
 
     method: str
@@ -128,6 +133,13 @@ class MethodSummary:
     held_out: float | None = None
     feasible: tuple[int, int, str] | None = None
     cut_short: int = 0
+    reused: int = 0
+    share_reused: float = 0.0
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its seconds are those of nearly all its solves."""
+        return self.share_reused <= MOST_REUSED
 
     @property
     def rank(self) -> tuple[float, float, float, float]:
@@ -159,6 +171,7 @@ def summarize(
         solves, rounds = tuple(r.solves for r in kept), tuple(r.rounds for r in kept)
         to_target = Reached(tuple(r.solves_to(target) for r in kept), max_solves, solves)
         rounds_to_target = Reached(tuple(r.rounds_to(target) for r in kept), max_solves, rounds)
+    reused = sum(run.reused for run in kept)
     return MethodSummary(
         method=method,
         num_runs=len(kept),
@@ -174,6 +187,8 @@ def summarize(
         held_out=quantile(held_out, 0.5) if held_out else None,
         feasible=_feasible(kept),
         cut_short=sum(run.is_cut_short for run in kept),
+        reused=reused,
+        share_reused=reused / max(sum(run.solves for run in kept), 1),
     )
 
 

@@ -35,7 +35,7 @@ def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
         reached = "target not reached"
     facts = [
         ("stopped", run.ending),
-        ("solves", f"{run.solves} in {run.rounds} rounds, {run.seconds:.2f} s"),
+        ("solves", run.effort),
         ("failed solves", ", ".join(f"{n} {status}" for status, n in run.failures.items())),
         ("standard error", "" if run.standard_error is None else number(run.standard_error)),
         ("reported by the run", "" if run.reported_loss is None else number(run.reported_loss)),

@@ -119,6 +119,7 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
     if going:
         found.append(f"Runs still going, or killed: {going}. Nothing here is final.")
     found += [f"{r.method}, seed {r.seed}: {r.error}" for r in comparison.runs if _is_violation(r)]
+    found += [f"{note[0].upper()}{note[1:]}." for note in [comparison.reused_note()] if note]
     same = [m for m in comparison.methods if is_repeated(comparison, m)]
     if same:
         found.append(

@@ -160,6 +160,7 @@ def run_of(
         standard_error=result.standard_error,
         violation=result.violation,
         constraints="" if result.violation is None else method.constraints,
+        reused=result.reused,
     )
 
 
@@ -182,6 +183,7 @@ def _fail(
         failures=dict(ledger.failures),
         error="" if status == INTERRUPTED else reason,
         improvements=tuple(ledger.improvements),
+        reused=recorder.replayed,
     )
     recorder.spent = max(recorder.spent, ledger.spent)
     _keep(recorder, run, reason, None if best is None else best.point.x, is_whole=False)

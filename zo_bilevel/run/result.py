@@ -98,6 +98,7 @@ class Result:
         violation: Of the constraint that the point breaks most, in its scale; 0 where all hold,
             up to 1e-6 counts as none, and `None` where the problem has no constraints.
         parts: What the loss is the sum of, by name: parts of the target, and "prior".
+        reused: Solves whose answers the store already had; they took next to no time. Not saved.
     """
 
     phi: dict[str, Any]
@@ -122,6 +123,7 @@ class Result:
     violation: float | None = None
     minima: tuple[Minimum, ...] = ()
     parts: dict[str, float] = field(default_factory=dict, repr=False)
+    reused: int = field(default=0, repr=False)
 
     @property
     def is_feasible(self) -> bool:

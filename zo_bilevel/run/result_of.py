@@ -72,6 +72,7 @@ def result_of(
         violation=chosen.violation if problem.feasible else None,
         minima=notes.minima,
         parts=evaluator.bound.parts(chosen.theta, x) if chosen.theta is not None else {},
+        reused=0 if evaluator.recorder is None else evaluator.recorder.replayed,
     )
 
 

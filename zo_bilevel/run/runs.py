@@ -109,6 +109,7 @@ class Run:
         held_out_loss: At the final point, on data that no method saw, where the task has them.
         violation: Of constraints at the final point; `loss` is infinite where they are broken.
         constraints: How the method keeps them; empty where the problem has none.
+        reused: Solves whose answers a store already had; they took next to no time.
     """
 
     method: str
@@ -131,6 +132,7 @@ class Run:
     held_out_loss: float | None = None
     violation: float | None = None
     constraints: str = ""
+    reused: int = 0
 
     @property
     def is_feasible(self) -> bool:
@@ -146,6 +148,12 @@ class Run:
     def is_cut_short(self) -> bool:
         """Whether an error of the method ended it after it had found something."""
         return self.status == "broke off" or (self.status == "failed" and bool(self.improvements))
+
+    @property
+    def effort(self) -> str:
+        """Solves, rounds and seconds, in words."""
+        words = f"{self.solves} in {self.rounds} rounds, {self.seconds:.2f} s"
+        return f"{words}, {self.reused} of them known from the store" if self.reused else words
 
     @property
     def ending(self) -> str:

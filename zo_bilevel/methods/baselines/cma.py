@@ -100,7 +100,9 @@ def strategies(library: Any, solves: Solves) -> Iterator[Any]:  # noqa: ANN401 -
             "verb_log": 0,
             "signals_filename": None,  # no orders from files that happen to lie around
         }
-        if place.size == 1:  # pycma would bound a step that it has no scale to shorten by, and raise
+        if (
+            place.size == 1
+        ):  # pycma would bound a step that it has no scale to shorten by, and raise
             options["maxstd"] = np.inf
         yield library.CMAEvolutionStrategy(mean, 1.0, options)
         size, mean = 2 * size, place.draw(rng)
