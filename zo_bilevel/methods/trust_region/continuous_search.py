@@ -28,7 +28,8 @@ from zo_bilevel.methods.trust_region.region_search import (
     SMALLEST_RADIUS,
     RegionSearch,
 )
-from zo_bilevel.methods.trust_region.turns import Turns
+from zo_bilevel.methods.trust_region.separable_search import SeparableSearch, SumTest
+from zo_bilevel.methods.trust_region.turns import Paused, Turns
 from zo_bilevel.solve.dispatch.base import takes_seed
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.solve.streams import OTHER_SEED_STREAM
@@ -42,6 +43,8 @@ MANY_PARAMETERS = 40
 """From so many on, those without structure are searched in blocks first."""
 MODEL_FREE_CYCLES = 5
 """Through all directions, before a model takes over that can hold them all."""
+FEWEST_BEFORE_SUM = 10
+"""Solves before a loss of few parameters is asked whether it is separable; else two for each."""
 EVOLUTION_SIGMA = 1.5
 POLISH_RADIUS, ELSEWHERE_RADIUS = 0.1, 0.5
 """First trust radius of a descent after an evolution, and from a random point."""
@@ -85,6 +88,12 @@ class ContinuousSearch:
     def _fewest(self) -> int:
         """The smallest population."""
         return max(self._part.width, 4 + int(3 * np.log(len(self._part.start))))
+
+    @property
+    def _may_be_sum(self) -> bool:
+        """Whether to ask if the loss is a sum of functions of one coordinate each."""
+        few = len(self._part.start) < MANY_PARAMETERS
+        return self._may_restart and few and not self._part.is_asynchronous
 
     @property
     def best(self) -> Evaluation:
@@ -186,6 +195,8 @@ class ContinuousSearch:
         if self._races and not self._minima:
             if not (yield from self._leads(local)):
                 return
+        elif not self._minima and self._may_be_sum:
+            local = yield from self._unless_separable(local, start, value)
         else:
             yield local
         too_many = len(start) > MOST_DIRECTIONS
@@ -199,6 +210,24 @@ class ContinuousSearch:
         if local.drowned:
             source = islice(part.directions(), local.model.size, None)
             yield noisy_region(part, local, source, self._rng)
+
+    def _unless_separable(
+        self, local: RegionSearch, start: FloatArray, value: float
+    ) -> Generator[LocalSearch, None, RegionSearch]:
+        """A descent; where the loss turns out to be a sum, that of its parts, and another."""
+        part = self._part
+        descent = Paused(local, part)
+        yield descent.until(part.solves + max(2 * len(start), FEWEST_BEFORE_SUM))
+        best = lowest(part.known)
+        test = SumTest(part, best, (start, value), self._rng)
+        yield test
+        if test.is_sum:
+            yield SeparableSearch(part, test, best[1])
+            local = self._region(*lowest(part.known), POLISH_RADIUS)
+            yield local
+        else:
+            yield descent.until(np.inf)
+        return local
 
     def _leads(self, local: RegionSearch) -> Generator[LocalSearch, None, bool]:
         """A descent and a population in turns: whether the descent is ahead in the end."""
