@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -219,6 +220,16 @@ class TestFailures:
         assert found.summaries()[-1].method == "no"
         assert [run.status for run in found.runs_of("random")] == ["finished", "finished"]
 
+    def test_names_are_methods_and_a_package_that_is_missing_is_a_row(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "nevergrad", None)
+        names = ["random", "nevergrad:CMA"]
+        for methods in (names, dict(zip(names, names, strict=True))):
+            found = zb.compare(decay_problem(), methods, max_solves=5, seeds=range(2))
+            assert found.methods == ("random", "nevergrad:CMA")
+            assert [run.status for run in found.runs_of("random")] == ["finished"] * 2
+            assert [run.status for run in found.runs_of("nevergrad:CMA")] == ["refused"] * 2
+            assert "nevergrad:CMA: Nevergrad needs the package nevergrad" in found.table()
+
     def test_a_method_that_crashes_keeps_what_it_had_found(self):
         methods = {"bad": Refusing(ZeroDivisionError("oh"), 1), "random": zb.RandomSearch()}
         found = zb.compare(decay_problem(), methods, max_solves=5, seeds=[0])
@@ -285,6 +296,24 @@ class TestFailures:
         assert found.summaries()[0].num_runs == 1
         assert "interrupted: 2 of 4 runs" in found.table()
 
+    def test_an_interrupted_comparison_counts_the_seeds_that_were_made(self):
+        decay, calls = CountedDecay(), []
+
+        def solver(phi):
+            calls.append(phi)
+            if len(calls) == (2 * seeds - 1) * 3 + 2:
+                raise KeyboardInterrupt
+            return decay(phi)
+
+        methods = {"a": zb.RandomSearch(), "b": zb.RandomSearch()}
+        for seeds, title in ((2, "medians of 1 to 2 seeds"), (5, "medians of 4 to 5 seeds")):
+            calls.clear()
+            found = zb.compare(decay_problem(solver), methods, max_solves=3, seeds=range(7))
+            assert [len(found.runs_of(name)) for name in methods] == [seeds, seeds]
+            assert found.seeds_made == (seeds - 1, seeds)
+            assert title in found.table()
+            assert ("no conclusion follows" in found.table()) == (seeds < 5)
+
     def test_failed_solves_are_counted_and_shown(self):
         decay = CountedDecay()
 
@@ -306,8 +335,11 @@ class TestFailures:
         ({"seeds": [0.5]}, "each of seeds must be a whole number >= 0, got 0.5"),
         ({"seeds": 5}, r"seeds must be whole numbers such as range\(5\), got 5"),
         ({"methods": {}}, "methods must hold at least one method, got none"),
-        ({"methods": ["random"]}, "methods must be a dict of methods, got list"),
-        ({"methods": {"r": "random"}}, r"methods\['r'\] must be a Method, got str"),
+        ({"methods": "random"}, "methods must be a dict of methods or a list of names, got str"),
+        ({"methods": [zb.RandomSearch()]}, "must hold names, got RandomSearch"),
+        ({"methods": ["random", "random"]}, "methods must differ, got 'random' twice"),
+        ({"methods": {"r": "randon"}}, "unknown method 'randon'; did you mean 'random'"),
+        ({"methods": {"r": 3}}, r"methods\['r'\] must be a Method or a name, got int"),
         ({"max_solves": 0}, "max_solves must be a whole number >= 1, got 0"),
         ({"max_solves": 2.5}, "max_solves must be a whole number >= 1, got 2.5"),
         ({"initial": {"ratio": 1.0}}, "unknown parameter 'ratio'"),

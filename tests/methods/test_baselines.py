@@ -375,6 +375,8 @@ def test_a_library_that_cannot_start_is_unsupported_and_one_that_breaks_ends_in_
         (lambda: zb.Nevergrad("CMAA"), "unknown Nevergrad optimizer 'CMAA'; did you mean"),
         (lambda: zb.Nevergrad("CMA", budget=0), "budget must be a whole number >= 1, got 0"),
         (lambda: zb.Scipy("LBFGSB"), "unknown scipy solver 'LBFGSB'; did you mean 'L-BFGS-B'"),
+        (lambda: zb.Scipy("COBYQA:restarts"), r"write zb\.Scipy\('COBYQA', restarts=True\)"),
+        (lambda: zb.Scipy("SLSQP:restarts:prior"), r"\('SLSQP', 'prior', restarts=True\)"),
         (lambda: zb.CMA("white"), "coordinates must be 'scaled' or 'prior', got 'white'"),
         (lambda: zb.DFOLS(growing=0), "growing must be a whole number >= 1, got 0"),
         (lambda: zb.DFOLS(radius=0.0), "radius must be finite and > 0, got 0.0"),

@@ -10,7 +10,7 @@ from zo_bilevel.cli.command_line_words import words_to_store
 from zo_bilevel.cli.options import INTERRUPTED_EXIT, Conditions, conditions_of, shared_options
 from zo_bilevel.cli.progress import make_progress
 from zo_bilevel.run.progress import Progress
-from zo_bilevel.support.errors import InputError, MissingPackageError
+from zo_bilevel.support.errors import InputError
 from zo_bilevel.support.tables import number, shown, wrapped
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def methods_from_names(names: str) -> dict[str, Method]:
     Raises:
         InputError: If there is no name, one is unknown, or one comes twice.
     """
-    from zo_bilevel.methods.names import MissingMethod, method_from_name
+    from zo_bilevel.methods.names import method_or_its_absence
 
     methods: dict[str, Method] = {}
     for name in (part.strip() for part in names.split(",")):
@@ -94,10 +94,7 @@ def methods_from_names(names: str) -> dict[str, Method]:
             continue
         if name in methods:
             raise InputError(f"--methods names {name!r} twice")
-        try:
-            methods[name] = method_from_name(name)
-        except MissingPackageError as error:
-            methods[name] = MissingMethod(name, error)
+        methods[name] = method_or_its_absence(name)
     if not methods:
         raise InputError(f"--methods must name at least one method, got {names!r}")
     return methods

@@ -8,6 +8,7 @@ from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.provenance import environment
 from zo_bilevel.comparison.runner import ComparisonCallback, ComparisonRunner
 from zo_bilevel.methods.base import Method
+from zo_bilevel.methods.names import method_or_its_absence
 from zo_bilevel.problem.parameters import Log
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
@@ -22,7 +23,7 @@ from zo_bilevel.support.errors import InputError
 
 def compare(
     problem: Problem | Task,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Method | str] | Sequence[str],
     *,
     max_solves: int,
     seeds: Iterable[int] = range(5),
@@ -44,7 +45,9 @@ def compare(
 
     Args:
         problem: A problem, or a task, which also knows starts, a target and the truth.
-        methods: Methods by the label they have in tables.
+        methods: By the label they have in tables, methods or their names on the command line
+            ("optuna:TPE"); or a list of such names. Of a named one whose package is missing the row
+            says so, where a constructor raises.
         max_solves: Solves that each run may spend, >= 1.
         seeds: Different whole numbers >= 0, at least one.
         initial: Start by name, or a function from a seed to one; default the task's starts, or
@@ -176,14 +179,32 @@ def _checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     return numbers
 
 
-def _checked_methods(methods: Mapping[str, Method]) -> dict[str, Method]:
-    if not isinstance(methods, Mapping):
-        raise InputError(f"methods must be a dict of methods, got {type(methods).__name__}")
+def _checked_methods(methods: Mapping[str, Method | str] | Sequence[str]) -> dict[str, Method]:
+    if isinstance(methods, str) or not isinstance(methods, Mapping | Sequence):
+        raise InputError(
+            f"methods must be a dict of methods or a list of names, got {type(methods).__name__}"
+        )
     if not methods:
         raise InputError("methods must hold at least one method, got none")
-    for label, method in methods.items():
+    named = methods if isinstance(methods, Mapping) else _by_name(methods)
+    found: dict[str, Method] = {}
+    for label, method in named.items():
         if not isinstance(label, str) or not label:
             raise InputError(f"methods must have names as keys, got {label!r}")
+        if isinstance(method, str):
+            method = method_or_its_absence(method)
         if not isinstance(method, Method):
-            raise InputError(f"methods[{label!r}] must be a Method, got {type(method).__name__}")
-    return dict(methods)
+            raise InputError(
+                f"methods[{label!r}] must be a Method or a name, got {type(method).__name__}"
+            )
+        found[label] = method
+    return found
+
+
+def _by_name(names: Sequence[str]) -> dict[str, str]:
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise InputError(f"a list of methods must hold names, got {type(name).__name__}")
+        if name in names[:index]:
+            raise InputError(f"methods must differ, got {name!r} twice")
+    return {name: name for name in names}

@@ -1,5 +1,6 @@
 """Several methods on one problem, under the same conditions, seed by seed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,6 +85,12 @@ class Comparison:
             if run.is_counted
         )
 
+    @property
+    def seeds_made(self) -> tuple[int, int]:
+        """With how many seeds a method was run: the fewest and the most of those that were."""
+        counts = Counter(run.method for run in self.runs if run.status != "interrupted")
+        return (min(counts.values()), max(counts.values())) if counts else (0, 0)
+
     def summaries(self) -> tuple[MethodSummary, ...]:
         """One summary for each method that has a run, the best method first.
 
@@ -100,10 +107,9 @@ class Comparison:
 
     def grid(self) -> Grid:
         """The summary table before it is drawn."""
-        title = (
-            f"{self.problem}: medians of {len(self.seeds)} seed{'s'[: len(self.seeds) - 1]}, "
-            f"at most {self.max_solves} solves each"
-        )
+        fewest, most = self.seeds_made
+        seeds = f"{most} seed{'s'[: most - 1]}" if fewest == most else f"{fewest} to {most} seeds"
+        title = f"{self.problem}: medians of {seeds}, at most {self.max_solves} solves each"
         return Grid(title, *method_table(self), tuple(self._notes(self.summaries())))
 
     def _notes(self, summaries: Sequence[MethodSummary]) -> list[str]:
@@ -121,7 +127,7 @@ class Comparison:
         if self.is_interrupted:
             total = len(self.methods) * len(self.seeds)
             notes.append(f"interrupted: {len(self.runs)} of {total} runs")
-        if len(self.seeds) < FEWEST_SEEDS:
+        if self.seeds_made[1] < FEWEST_SEEDS:
             notes.append(f"fewer than {FEWEST_SEEDS} seeds: no conclusion follows")
         elif len(self.methods) > 1 and summaries:
             from zo_bilevel.report.words import conclusion

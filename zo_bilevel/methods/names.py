@@ -88,6 +88,18 @@ def method_from_name(name: str) -> Method:
     raise InputError(unknown_name_message("method", name, known))
 
 
+def method_or_its_absence(name: str) -> Method:
+    """The method of a name, or one that refuses every problem since its package is missing.
+
+    Raises:
+        InputError: If the name is unknown, with the nearest ones.
+    """
+    try:
+        return method_from_name(name)
+    except MissingPackageError as error:
+        return MissingMethod(name, error)
+
+
 @final
 class MissingMethod(Method):
     """Stands in a comparison for one whose package is not installed: it refuses every problem."""

@@ -92,7 +92,8 @@ def _settle(parameter: Real | Log | Integer) -> None:
             object.__setattr__(parameter, name, number)
     low, high = parameter.lower, parameter.upper
     if low >= high:
-        raise InputError(f"{kind} lower must be < upper, got lower={low}, upper={high}")
+        fixed = f": a single value is zb.Fixed({low})" if low == high else ""
+        raise InputError(f"{kind} lower must be < upper, got lower={low}, upper={high}{fixed}")
     is_open = isinstance(parameter, Real) and not parameter.is_bounded
     if not is_open and not math.isfinite(float(high) - float(low)):
         raise InputError(f"{kind} upper - lower must be finite, got lower={low}, upper={high}")
@@ -257,7 +258,8 @@ class Choice:
             raise InputError(f"Choice options must be a list of options, got a {kind}") from None
         object.__setattr__(self, "options", options)
         if len(options) < 2:
-            raise InputError(f"Choice needs at least 2 options, got {list(options)}")
+            fixed = f": a single value is zb.Fixed({options[0]!r})" if options else ""
+            raise InputError(f"Choice needs at least 2 options, got {list(options)}{fixed}")
         for index, option in enumerate(options):
             if any(same_option(option, other) for other in options[:index]):
                 raise InputError(f"Choice options must differ, got {option!r} twice")

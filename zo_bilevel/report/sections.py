@@ -110,7 +110,7 @@ def ranking(comparison: Comparison) -> Grid:
 
 def _warnings(comparison: Comparison) -> tuple[str, ...]:
     found = []
-    if len(comparison.seeds) < FEWEST_SEEDS:
+    if comparison.seeds_made[1] < FEWEST_SEEDS:
         found.append(f"Fewer than {FEWEST_SEEDS} seeds: nothing follows from these numbers.")
     if comparison.is_interrupted:
         total = len(comparison.methods) * len(comparison.seeds)

@@ -27,9 +27,9 @@ def conclusion(comparison: Comparison) -> str:
     is_trivial = started == len({run.seed for run in comparison.runs if run.is_counted})
     front = _of_start(ranked, comparison) if is_trivial else _achievement(ranked, comparison)
     if started and not is_trivial:
-        front += f" With {started} of {len(comparison.seeds)} seeds the start is there already."
-    if len(comparison.seeds) < FEWEST_SEEDS:
-        count = len(comparison.seeds)
+        front += f" With {started} of {comparison.seeds_made[1]} seeds the start is there already."
+    count = comparison.seeds_made[1]
+    if count < FEWEST_SEEDS:
         seeds = "1 seed" if count == 1 else f"{count} seeds"
         return f"With {seeds} nothing follows (at least {FEWEST_SEEDS} are needed). So far: {front}"
     if len(ranked) == 1 or is_trivial:

@@ -112,6 +112,11 @@ class Scipy(Baseline):
         **options: Any,  # noqa: ANN401 - passed through to scipy
     ) -> None:
         super().__init__(coordinates)
+        plain, colon, words = solver.partition(":")
+        if colon and plain in SOLVERS:
+            raise InputError(
+                f"solver must be a plain name, got {solver!r}: write {_as_python(plain, words)}"
+            )
         if solver not in SOLVERS:
             raise InputError(unknown_name_message("scipy solver", solver, SOLVERS))
         if restarts and solver in RESIDUAL_SOLVERS:
@@ -221,6 +226,15 @@ class Scipy(Baseline):
             **self.options,
         )
         return str(result.message)
+
+
+def _as_python(solver: str, words: str) -> str:
+    """What a name of the command line, such as "COBYQA:prior:restarts", is in Python."""
+    options = "".join(
+        ", restarts=True" if word == "restarts" else f", {word!r}"
+        for word in sorted(words.split(":"), key="restarts".__eq__)
+    )
+    return f"zb.Scipy({solver!r}{options})"
 
 
 def _bounds(place: Coordinates) -> optimize.Bounds | None:
