@@ -23,7 +23,8 @@ class BOBYQA(Baseline):
         radius: First step, > 0.
         noisy: Whether the library is told of noise: it then restarts from where it is.
         restarts: Whether to begin anew at random places until the budget is spent, where the
-            library would stop.
+            library would stop, or nothing is gained any more among integers and choices (see
+            `Plateau`).
 
     Raises:
         InputError: If the radius is not positive.

@@ -90,7 +90,8 @@ class Scipy(Baseline):
             (Levenberg-Marquardt, without bounds: what it asks for outside is solved at the edge).
         coordinates: "scaled", or "prior" for white coordinates of the prior.
         restarts: Whether to begin anew at random places until the budget is spent, where scipy
-            would stop; not on residuals.
+            would stop, or nothing is gained any more among integers and choices (see `Plateau`);
+            not on residuals.
         **options: scipy's options of this solver, in place of the above.
 
     Raises:
@@ -151,7 +152,11 @@ class Scipy(Baseline):
         if self.solver in RESIDUAL_SOLVERS:
             return self._least_squares(solves)
         run = self._cobyqa if self.solver == "COBYQA" else self._minimize
-        return restarted(solves, partial(run, solves), is_endless=self.restarts)
+        has_limits = SOLVERS[self.solver].has_constraints and bool(solves.search.problem.feasible)
+        has_sweeps = self.solver == "Powell" or has_limits  # it may go uphill to keep constraints
+        return restarted(
+            solves, partial(run, solves), is_endless=self.restarts, has_sweeps=has_sweeps
+        )
 
     def _minimize(self, solves: Solves, start: FloatArray) -> str:
         place = solves.coordinates

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar, final
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.baselines.coordinates import Coordinates
 from zo_bilevel.methods.baselines.failure_values import FailureRule
+from zo_bilevel.methods.baselines.plateau import Plateau, StalledError
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.support.arrays import FloatArray
 
@@ -31,6 +32,7 @@ class Solves:
         self.coordinates = coordinates
         self.rule = FailureRule()
         self.count = 0
+        self.plateau: Plateau | None = None
         self._streams = itertools.count()
         self.asked: queue.SimpleQueue[list[Point] | Exception | str] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[list[Evaluation] | None] = queue.SimpleQueue()
@@ -45,7 +47,10 @@ class Solves:
             role: What they are for; the first of all is the start.
             stream: Random numbers that they share, as differences do; `None` for each its own.
         """
-        return self._exchange([self._point(row, role, stream) for row in rows])
+        evaluations = self._exchange([self._point(row, role, stream) for row in rows])
+        if self.plateau is not None:
+            self.plateau.check(evaluations)
+        return evaluations
 
     def _point(self, row: FloatArray, role: str = "trial", stream: int | None = None) -> Point:
         own = self.new_stream() if stream is None else stream
@@ -97,21 +102,42 @@ def stop_at(solves: Solves, label: str, limit: int) -> None:
         raise GiveUpError(f"{label}: {limit} solves are all that its Gaussian process can carry")
 
 
-def restarted(solves: Solves, run: Callable[[FloatArray], str], *, is_endless: bool) -> str:
+def restarted(
+    solves: Solves,
+    run: Callable[[FloatArray], str],
+    *,
+    is_endless: bool,
+    has_sweeps: bool = False,
+) -> str:
     """Run a local solver from the start and, if so wished, from random places for ever.
+
+    Among integers and choices it begins anew where it stands, as in `Plateau`.
+
+    Args:
+        solves: What the library sees of the run.
+        run: From a start to the solver's last words.
+        is_endless: Whether to begin anew.
+        has_sweeps: Whether it may gain nothing for long and go on elsewhere: it is then let alone.
 
     Returns:
         The last words of a solver that runs once, or of one that no longer asks for anything.
     """
     start, rng = solves.coordinates.start, solves.search.rng(1)
+    space = solves.search.space
+    if is_endless and not has_sweeps and space.discrete.any():
+        solves.plateau = Plateau(space.size)
     while True:
         before = solves.count
+        if solves.plateau is not None:
+            solves.plateau.begin()
         try:
             words = run(start)
         except GiveUpError as error:  # its start failed; another need not
             if not is_endless:
                 raise
             words = str(error)
+        except StalledError:
+            words = "nothing was gained any more"
         if not is_endless or solves.count == before:
             return words
         start = solves.coordinates.draw(rng)
