@@ -328,3 +328,23 @@ def test_a_race_reports_how_sure_it_is_and_repeats_what_may_be_best():
     assert len(set(asked)) == len(asked)  # no draw of a setting is asked for twice
     seeds = [seed for _, seed in asked[105:141]]
     assert len(set(seeds)) < len(seeds)  # finalists share theirs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wide_integer_is_found_to_the_unit(seed):
+    space = zb.Space(n=zb.Integer(0, 10**6))
+    start = {"n": int(np.random.default_rng([5, seed]).integers(10**6))}
+    problem = zb.Problem(space, lambda phi: abs(phi["n"] - 123_457) / 1e6)
+    result = zb.minimize(problem, initial=start, max_solves=60, seed=seed)
+    assert result.phi["n"] == 123_457
+
+
+def test_wide_integers_beside_reals_and_choices_are_found_to_the_unit():
+    def loss(phi):
+        reals = (phi["x"] - 0.1 * phi["c"]) ** 2
+        return float(((phi["n"] - 1777) / 100) ** 2 + reals + phi["c"])
+
+    space = zb.Space(n=zb.Integer(0, 5000), x=zb.Real(-5, 5), c=zb.Choice([0, 5, 9]))
+    result = zb.minimize(zb.Problem(space, loss), initial={"n": 0, "x": 4, "c": 9}, max_solves=120)
+    assert (result.phi["n"], result.phi["c"]) == (1777, 0)
+    assert abs(result.phi["x"]) < 1e-3

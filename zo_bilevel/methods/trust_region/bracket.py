@@ -30,16 +30,27 @@ NARROWEST_GAP = 1.0 / 64
 class BracketSearch:
     """A space-filling first round, then the best bracket, then the gaps.
 
+    Args:
+        part: The coordinate.
+        may_look_elsewhere: Whether gaps are looked into.
+        tolerance: Shortest step, in shares of the range.
+
     Attributes:
         smooth: Where the minimum is under noise; `None` as long as there is none.
     """
 
-    def __init__(self, part: ContinuousPart, *, may_look_elsewhere: bool = True) -> None:
+    def __init__(
+        self,
+        part: ContinuousPart,
+        *,
+        may_look_elsewhere: bool = True,
+        tolerance: float = STEP_TOLERANCE,
+    ) -> None:
         (low,), (high,) = part.box
         self._part, self._width = part, part.width
         self._may_look_elsewhere = may_look_elsewhere
         self._start, self._low, self._high = float(part.start[0]), float(low), float(high)
-        self._known = Known(self._low, self._high)
+        self._known = Known(self._low, self._high, tolerance)
         self._known.tell([self._start], [part.best.loss])
         self.smooth: NoisyParabola | None = None
 
@@ -108,9 +119,9 @@ class BracketSearch:
 class Known:
     """The points solved so far, in order."""
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, tolerance: float = STEP_TOLERANCE) -> None:
         self._low, self._high = low, high
-        self._tolerance = STEP_TOLERANCE * (high - low)
+        self._tolerance = tolerance * (high - low)
         self._losses: dict[float, float] = {}
         self._looks = 0
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zo_bilevel.methods.base import Search
 from zo_bilevel.methods.shared.exploration import scaled_directions
@@ -32,7 +33,12 @@ class EdgeError(Exception):
 
 @final
 class ContinuousPart:
-    """The continuous coordinates at one setting of the discrete ones.
+    """Some coordinates, the continuous ones where nothing else is said; the others stay.
+
+    Args:
+        search: The space, the seed, the round width.
+        start: Where the others stay.
+        free: Which, shape `(N,)`. An integer among them is rounded where it is solved.
 
     Attributes:
         best: The best solve so far.
@@ -45,12 +51,14 @@ class ContinuousPart:
         leaves_edges: Whether a search of whose last solves half have failed ends by an `EdgeError`.
     """
 
-    def __init__(self, search: Search, start: Evaluation) -> None:
+    def __init__(
+        self, search: Search, start: Evaluation, free: NDArray[np.bool_] | None = None
+    ) -> None:
         space = search.space
         self.best, self.stream, self.width = start, search.stream, search.round_width
         self.is_asynchronous = search.is_asynchronous
         self._search, self._full = search, start.point.x
-        self._free = ~space.discrete
+        self._free = ~space.discrete if free is None else free
         self.start = self._full[self._free]
         self.box = space.lower[self._free], space.upper[self._free]
         self.known: Known = []

@@ -11,10 +11,13 @@ expensive black-box functions".
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from zo_bilevel.methods.base import Rounds, Search
-from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
+from zo_bilevel.methods.state import RoundsThen
+from zo_bilevel.methods.trust_region.bracket import BracketSearch
+from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, LocalSearch
 from zo_bilevel.methods.trust_region.features import (
     MOST_PARENTS,
     NARROWING_ROUNDS,
@@ -23,6 +26,7 @@ from zo_bilevel.methods.trust_region.features import (
 )
 from zo_bilevel.methods.trust_region.mixed_model import MOST_POINTS, MixedModel
 from zo_bilevel.methods.trust_region.region_search import SMALLEST_RADIUS, RegionSearch
+from zo_bilevel.problem.space import HALF_RANGE
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import FloatArray
 
@@ -34,6 +38,11 @@ MOVES_A_SETTING = 12
 """From each of the best settings, when candidates are narrowed down."""
 MOST_STALLS = 12
 """Stalls in a row, without any gain, after which the search ends."""
+WIDE_INTEGER = 100
+"""Values from which an integer is searched like a real by descents, and rounded."""
+FINEST_UNITS = 2.0
+"""Last trust radius where there are such, in units; then one unit at a time."""
+MOST_UNITS = 8
 MOST_LISTED = 1000
 """Settings that are all solved, whatever they gain, where solves are not limited."""
 
@@ -52,7 +61,9 @@ class MixedSearch:
         self._losses = [first.loss]
         self._solved = {self._rows[0].tobytes()}
         self._idle = self._stalls = 0
-        self._descended: dict[bytes, float] = {}
+        self._descended: set[tuple[float, bytes]] = set()
+        levels = 2 * HALF_RANGE * search.space.unit
+        self._is_wide = search.space.is_integer & (levels >= WIDE_INTEGER)
 
     def rounds(self) -> Rounds:
         """Rounds until every setting is solved, or nothing is gained for long."""
@@ -73,6 +84,7 @@ class MixedSearch:
                     part, local = descent
                     yield from local.rounds()
                     self._learn_descent(part)
+                    yield from self._single_units()
             points = self._propose()
         unusable = len(self._losses) - int(np.isfinite(self._losses).sum())
         why = "failed or are forbidden" if search.problem.feasible else "failed"
@@ -91,8 +103,9 @@ class MixedSearch:
                 self._best, self._idle, self._stalls = evaluation, 0, 0
 
     def _learn_descent(self, part: ContinuousPart) -> None:
-        """Its best solve is a point of the model."""
+        """Its best solve is a point of the model; none of its solves is made again."""
         best = part.best
+        self._solved |= {self._features.row(part.point(x, "").x).tobytes() for x, _ in part.known}
         if best.loss < self._best.loss:
             self._best, self._stalls = best, 0
         self._rows.append(self._features.row(best.point.x))
@@ -151,25 +164,45 @@ class MixedSearch:
                 found = np.vstack([found, moved])
         return np.asarray(found[0])
 
-    def _descent(self) -> tuple[ContinuousPart, RegionSearch] | None:
-        """Over the reals of the best setting: first roughly, then to the end."""
-        if self._search.space.discrete.all():
-            return None
-        setting = self._setting(self._best)
-        done = self._descended.get(setting, DESCENT_RADIUS)
-        if done <= SMALLEST_RADIUS:
-            return None
-        last = ROUGH_RADIUS if done > ROUGH_RADIUS else SMALLEST_RADIUS
-        self._descended[setting] = last
-        part = ContinuousPart(self._search, self._best)
-        radius = max(done, 10 * last) if done < DESCENT_RADIUS else DESCENT_RADIUS
-        return part, RegionSearch(
-            part, part.start, part.best.loss, self._rng, radius=radius, smallest_radius=last
-        )
+    def _descent(self) -> tuple[ContinuousPart, LocalSearch] | None:
+        """At the best setting over reals and wide integers, roughly; then over reals to the end."""
+        reals = ~self._search.space.discrete
+        for free, first, last in (
+            (reals | self._is_wide, DESCENT_RADIUS, ROUGH_RADIUS),
+            (reals, 10 * ROUGH_RADIUS, SMALLEST_RADIUS),
+        ):
+            which = last, self._setting(self._best, free)
+            if not free.any() or which in self._descended:
+                continue
+            self._descended.add(which)
+            part = ContinuousPart(self._search, self._best, free)
+            wide = self._search.space.unit[free & self._is_wide]
+            if len(part.start) == len(wide) == 1:
+                unit = 1.0 / float(2 * HALF_RANGE * wide[0])
+                return part, BracketSearch(part, may_look_elsewhere=False, tolerance=unit)
+            if len(wide):
+                last = max(last, FINEST_UNITS / float(wide.max()))
+            start, loss = part.start, part.best.loss
+            local = RegionSearch(part, start, loss, self._rng, radius=first, smallest_radius=last)
+            return part, local
+        return None
 
-    def _setting(self, evaluation: Evaluation) -> bytes:
-        x = evaluation.point.x
-        return self._features.row(np.where(self._search.space.discrete, x, 0.0)).tobytes()
+    def _single_units(self) -> RoundsThen[None]:
+        """Wide integers by one unit from where a descent has ended, as long as that helps."""
+        search, width = self._search, self._search.round_width
+        steps = np.diag(1.0 / search.space.unit)[self._is_wide]
+        for _ in range(MOST_UNITS if len(steps) else 0):
+            known, moved = self._best, self._best.point.x + np.vstack([steps, -steps])
+            inside = moved[(np.abs(moved) <= HALF_RANGE).all(axis=1)]
+            rows = self._candidates.unsolved(map(self._features.row, inside), self._solved, 0)
+            for first in range(0, len(rows), width):
+                asked = rows[first : first + width]
+                self._learn((yield [search.point(self._features.point(row)) for row in asked]))
+            if self._best is known:
+                return
+
+    def _setting(self, evaluation: Evaluation, free: NDArray[np.bool_]) -> bytes:
+        return self._features.row(np.where(free, 0.0, evaluation.point.x)).tobytes()
 
 
 def _compressed(losses: FloatArray) -> FloatArray:
