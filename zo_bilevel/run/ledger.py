@@ -232,7 +232,8 @@ class Ledger:
         last = self.history[-LAST_SOLVES:]
         failed = sum(record.status != "ok" for record in last)
         is_at_edge = failed > 0 if has_slid else 2 * failed >= len(last)
-        if not reason.startswith("converged: nothing left") or not is_at_edge:
+        claims = "converged: nothing left", "nothing left to gain was found"
+        if not reason.startswith(claims) or not is_at_edge:
             return reason
         if self.best is not None and self._places.are_scattered(len(last), self.best.point.x):
             return (

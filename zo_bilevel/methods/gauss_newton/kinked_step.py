@@ -15,6 +15,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from zo_bilevel.methods.gauss_newton.trust_step import Room
+from zo_bilevel.methods.shared.planes import Plane, lowest_point
 from zo_bilevel.support.arrays import FloatArray
 
 Change: TypeAlias = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -117,29 +118,19 @@ class _Planes:
 
     def __init__(self, function: Change) -> None:
         self._function = function
-        self.seen: list[tuple[FloatArray, float, FloatArray]] = []
+        self.seen: list[Plane] = []
 
     def __call__(self, step: FloatArray) -> tuple[float, FloatArray]:
         """The function."""
         value, gradient = self._function(step)
         if math.isfinite(value):
-            self.seen.append((step, value, gradient))
+            self.seen.append(Plane(step, value, gradient))
         return value, gradient
 
     def lowest(self, step: FloatArray, value: float, reach: float) -> tuple[FloatArray, float]:
         """Where the highest plane is lowest, in a cube around a step, and how far below there."""
-        from scipy.optimize import linprog  # slow to import, seldom needed
-
         rows = self.seen[-PLANES_PER_DIRECTION * step.size :]
-        places, values, slopes = (np.array(part) for part in zip(*rows, strict=True))
-        gaps = np.abs(value - values - np.einsum("ij,ij->i", slopes, step - places))
-        unit = max(float(np.abs(slopes).max()) * reach, 1e-300)
-        matrix = np.column_stack([slopes * (reach / unit), -np.ones(len(rows))])
-        limits = [(-1.0, 1.0)] * step.size + [(None, None)]
-        found = linprog([0.0] * step.size + [1.0], matrix, gaps / unit, bounds=limits)
-        if found.x is None:
-            return step, 0.0
-        return step + reach * found.x[:-1], -unit * float(found.fun)
+        return lowest_point(rows, step, value, reach)
 
 
 def _to_corner(planes: _Planes, step: FloatArray, value: float) -> FloatArray:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
+from zo_bilevel.methods.shared.endings import CONVERGED
 from zo_bilevel.methods.shared.whole_rounds import one_round, whole
 from zo_bilevel.methods.state import Notes, RoundsThen
 from zo_bilevel.problem.parameters import Choice, Integer
@@ -60,11 +61,10 @@ def _why_it_ended(notes: Notes) -> str:
     if notes.obstacle:
         return f"nothing left to gain nearby, but {notes.obstacle}: give scale= or another start"
     if not unseen:
-        ended = "converged: nothing left to gain within the bounds"
         if returns == 0:
-            return ended
+            return CONVERGED
         many = "1 restart" if returns == 1 else f"{returns} restarts"
-        return f"{ended}; {many} came back to the same minimum"
+        return f"{CONVERGED}; {many} came back to the same minimum"
     return (
         f"nothing left to gain that differences show: {unseen} of them changed nothing; a "
         "parameter has no effect, or is rounded inside the solver"

@@ -24,6 +24,7 @@ STEP_TOLERANCE = 1e-8
 """Shortest step, in shares of the range: about the square root of the rounding of a loss."""
 NARROWEST_GAP = 1.0 / 64
 """The search ends when it has converged and no gap is wider than this share of the range."""
+FAILING = "solves fail right beside the best point"
 
 
 @final
@@ -67,9 +68,10 @@ class BracketSearch:
                 if looks == 0:
                     self._judge_noise(*(yield from self._ask([self._beside_best()])))
                 looks += 1
-                if not self._may_look_elsewhere and self.smooth is None:
-                    return
-                if not stalled and known.widest_gap() < NARROWEST_GAP * (self._high - self._low):
+                is_narrow = known.widest_gap() < NARROWEST_GAP * (self._high - self._low)
+                ends = not self._may_look_elsewhere and self.smooth is None
+                if ends or (not stalled and is_narrow):
+                    self._part.doubt = FAILING if known.fails_beside_best else ""
                     return
             least = 0 if is_local else 1
             points = points + known.gap_points(points, max(least, width - len(points)))
@@ -134,6 +136,13 @@ class Known:
     def best(self) -> float:
         """The point of the lowest loss."""
         return min(self._losses, key=self._losses.__getitem__)
+
+    @property
+    def fails_beside_best(self) -> bool:
+        """Whether a solve next to the best point has failed."""
+        _, f = self.arrays()
+        best = int(f.argmin())
+        return bool(np.isinf(f[max(best - 1, 0) : best + 2]).any())
 
     def arrays(self) -> tuple[FloatArray, FloatArray]:
         """Points in order, and their losses."""

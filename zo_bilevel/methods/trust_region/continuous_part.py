@@ -49,6 +49,9 @@ class ContinuousPart:
         solves: How many were made.
         known: What was solved since the list was last emptied.
         leaves_edges: Whether a search of whose last solves half have failed ends by an `EdgeError`.
+        losses: Of all solves that were ok.
+        doubt: Why a descent that ended at the best point does not know that it is a minimum, in
+            words; `None` before any has ended.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class ContinuousPart:
         self.known: Known = []
         self.solves = 0
         self.leaves_edges = False
+        self.losses = [start.loss]
+        self.doubt: str | None = None
         self._smoothed = np.inf
         self._latest: object = None
 
@@ -131,6 +136,7 @@ class ContinuousPart:
             losses.append(evaluation.loss if evaluation.ok else None)
             if evaluation.ok:
                 self.known.append((x, evaluation.loss))
+                self.losses.append(evaluation.loss)
             if evaluation.ok and evaluation.loss < self.best.loss:
                 self.best = evaluation
         return losses

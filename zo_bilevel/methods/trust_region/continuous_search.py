@@ -8,6 +8,7 @@ import numpy as np
 
 from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
+from zo_bilevel.methods.shared.endings import ending
 from zo_bilevel.methods.shared.whole_rounds import whole
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
@@ -20,6 +21,7 @@ from zo_bilevel.methods.trust_region.continuous_part import (
     lowest,
 )
 from zo_bilevel.methods.trust_region.global_search import Evolution
+from zo_bilevel.methods.trust_region.kinks import past_kinks
 from zo_bilevel.methods.trust_region.noisy_descent import NoisyDescent
 from zo_bilevel.methods.trust_region.noisy_region import noisy_region
 from zo_bilevel.methods.trust_region.region_arrivals import RegionArrivals
@@ -114,9 +116,9 @@ class ContinuousSearch:
                 self._search.notes.has_slid = True
                 sliding = ConstrainedSearch(self._search, self.best, is_vector=False)
                 yield from whole(self._search, sliding.rounds())
-        if self._search.bind(self.best).outer.is_in_steps:
-            return "nothing left to gain was found; the outer objective changes in steps"
-        return "converged: nothing left to gain within the bounds"
+        is_in_steps = self._search.bind(self.best).outer.is_in_steps
+        doubt = "the outer objective changes in steps" if is_in_steps else self._part.doubt
+        return ending(self._part.losses, len(self._part.start), doubt or "")
 
     def _searches(self) -> Searches:
         part = self._part
@@ -197,15 +199,14 @@ class ContinuousSearch:
                 return
         elif not self._minima and self._may_be_sum:
             local = yield from self._unless_separable(local, start, value)
-        else:
-            yield local
+        yield from past_kinks(part, local, self._rng)
         too_many = len(start) > MOST_DIRECTIONS
         if local.is_plain or (too_many and (many or not local.drowned)):
             left = yield from self._in_blocks(radius, local.model.noise)
             if left is None:
                 return
             local = self._region(*left)
-            yield local
+            yield from past_kinks(part, local, self._rng)
         self._minima.append(lowest(part.known)[0])
         if local.drowned:
             source = islice(part.directions(), local.model.size, None)
@@ -214,7 +215,7 @@ class ContinuousSearch:
     def _unless_separable(
         self, local: RegionSearch, start: FloatArray, value: float
     ) -> Generator[LocalSearch, None, RegionSearch]:
-        """A descent; where the loss turns out to be a sum, that of its parts, and another."""
+        """A descent; where the loss is a sum, that of its parts, and another is to follow."""
         part = self._part
         descent = Paused(local, part)
         yield descent.until(part.solves + max(2 * len(start), FEWEST_BEFORE_SUM))
@@ -223,10 +224,9 @@ class ContinuousSearch:
         yield test
         if test.is_sum:
             yield SeparableSearch(part, test, best[1])
-            local = self._region(*lowest(part.known), POLISH_RADIUS)
-            yield local
-        else:
-            yield descent.until(np.inf)
+            return self._region(*lowest(part.known), POLISH_RADIUS)
+        local.foresight.may_pause = True
+        yield descent.until(np.inf)
         return local
 
     def _leads(self, local: RegionSearch) -> Generator[LocalSearch, None, bool]:

@@ -67,6 +67,21 @@ class RegionModel:
         return len(values) > self.size and bool(values.min() == values.max())
 
     @property
+    def x(self) -> FloatArray:
+        """The best point in the problem's coordinates, shape `(N,)`."""
+        return np.asarray(self.base + self.frame @ self.centre()[0])
+
+    @property
+    def value(self) -> float:
+        """Its loss."""
+        return self.centre()[1]
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether all directions are taken up, and losses are without noise."""
+        return self.size == len(self.base) and self.noise == 0.0
+
+    @property
     def has_slopes(self) -> bool:
         """Whether points that solved tell the slope along each direction."""
         ways = self.local.rows - self.centre()[0]
@@ -153,6 +168,10 @@ class RegionModel:
         if dense:
             self.rebuild(radius)
         self._trim(radius)
+
+    def learn_at(self, x: FloatArray, value: float, radius: float) -> None:
+        """The same for a point in the problem's coordinates, that another search has found."""
+        self.learn(self.back @ (x - self.base), value, radius)
 
     def _trim(self, radius: float) -> None:
         each = 3 if self.is_determined else 2

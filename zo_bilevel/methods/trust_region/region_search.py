@@ -15,6 +15,7 @@ import numpy as np
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
+from zo_bilevel.methods.trust_region.foresight import Foresight, next_radius
 from zo_bilevel.methods.trust_region.region_model import RegionModel
 from zo_bilevel.methods.trust_region.region_noise import RegionNoise
 from zo_bilevel.methods.trust_region.region_proposals import Proposals, Trial
@@ -24,8 +25,6 @@ MOST_DIRECTIONS = 150
 SMALLEST_RADIUS = 1e-9
 ROUGH_RADIUS = 0.05
 """A search that is not ahead of its rival at so small a floor will not be."""
-FORESEEN_SHARE = 0.125
-"""Error of the last step, as a share of the lowest curvature, at which geometry can wait."""
 WIDE_ROUND = 8
 """From so many solves at once on a probe of the noise costs next to nothing."""
 ROUNDING_SHARE = 1e-15
@@ -56,6 +55,8 @@ class RegionSearch:
         width: Solves that it asks for at once.
         drowned: Whether the search ended because noise drowns its steps.
         ratios: Of actual to predicted gain, of all steps since somebody cleared it.
+        floor: Of the trust radius.
+        foresight: Of its steps; the search pauses where that is in doubt.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class RegionSearch:
         self._leaves, self._smallest_radius, self._rival = leaves, smallest_radius, rival
         self.model = RegionModel(start, value, part.box)
         self._proposals = Proposals(self.model, rng)
-        self.radius = self._floor = radius
+        self.radius = self.floor = radius
         self._open = self._may_grow = True
         self._promises = DirectionPromises()
         self._steps: list[FloatArray] = []
@@ -84,8 +85,8 @@ class RegionSearch:
         self._last_ratio = self._last_length = 0.0
         self._noise = RegionNoise(self.model)
         self.drowned = self._looked_between = False
-        self._missed_curvature = np.inf
         self.ratios: list[float] = []
+        self.foresight = Foresight(len(start))
 
     def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
@@ -99,8 +100,9 @@ class RegionSearch:
     @property
     def goes_on(self) -> bool:
         """Whether it has not ended."""
-        behind = self._floor <= ROUGH_RADIUS and self.model.centre()[1] >= self._rival
-        return self._floor > self._smallest_radius and not behind and not self.is_plain
+        behind = self.floor <= ROUGH_RADIUS and self.model.centre()[1] >= self._rival
+        has_ended = behind or self.is_plain or self.floor <= self._smallest_radius
+        return not has_ended and not self.foresight.is_in_doubt
 
     @property
     def is_plain(self) -> bool:
@@ -130,13 +132,13 @@ class RegionSearch:
             self.model.learn_metric(self._steps, self.radius)
             step = self._proposals.step(self.radius)
         if self.width < WIDE_ROUND:
-            return [step, *self._proposals.beside(step, self.width - 1, self.radius, self._floor)]
+            return [step, *self._proposals.beside(step, self.width - 1, self.radius, self.floor)]
         if self._noise.drowns(step, is_wide=True):
-            self.drowned, self._floor = True, 0.0
+            self.drowned, self.floor = True, 0.0
             return []
         lead = [self._proposals.probe()] if self._noise.joins_round() else []
         left = self.width - 1 - len(lead)
-        return [*lead, step, *self._proposals.beside(step, left, self.radius, self._floor)]
+        return [*lead, step, *self._proposals.beside(step, left, self.radius, self.floor)]
 
     def grow_if_wanted(self) -> list[Trial]:
         """A point along a new direction, where that promises more than a step."""
@@ -164,7 +166,7 @@ class RegionSearch:
         return [self._proposals.padded(trial) for trial in trials]
 
     def _worth(self, step: Trial) -> bool:
-        return step.length >= 0.5 * self._floor and step.gain > 0.0
+        return step.length >= 0.5 * self.floor and step.gain > 0.0
 
     def _wants_growth(self, step: Trial) -> bool:
         if not self._open or (self._may_grow and not self._worth(step)):
@@ -175,13 +177,13 @@ class RegionSearch:
         """After a bad step: replace far points; without any, look closer."""
         if self.model.is_flat:
             return self._doubt_flatness()
-        small = max(self._last_length, self.radius) <= self._floor
+        small = max(self._last_length, self.radius) <= self.floor
         settled = self._mend and self._last_ratio <= 0 and small
         self._mend = False
         lowest = self.model.curvature_range()[0]
-        if not self._worth(step) and self._missed_curvature <= FORESEEN_SHARE * lowest:
+        if not self._worth(step) and self.foresight.is_exact(lowest):
             return self._shrink(step)
-        far = self._proposals.replacements(self.width, self.radius, self._floor)
+        far = self._proposals.replacements(self.width, self.radius, self.floor)
         if far:
             return far
         if settled or not self._worth(step):
@@ -197,7 +199,7 @@ class RegionSearch:
                 self.width, self.model.centre()[0], BETWEEN_SHARE * self.radius
             )
         if not fresh:
-            self._floor = 0.0
+            self.floor = 0.0
         return fresh
 
     def _shrink(self, step: Trial) -> list[Trial]:
@@ -206,13 +208,15 @@ class RegionSearch:
         if self._noise.is_due():
             return [self._proposals.probe()]
         if self._noise.drowns(step):
-            self.drowned, self._floor = True, 0.0
+            self.drowned, self.floor = True, 0.0
             return []
         self._may_grow = True
-        if region.curvature_range()[1] * self._floor**2 <= ROUNDING_SHARE * abs(region.centre()[1]):
-            self._floor = 0.0
+        if region.knows_all and self.foresight.pauses(self.floor):
             return []
-        self.radius, self._floor = 0.5 * self._floor, 0.1 * self._floor
+        if region.curvature_range()[1] * self.floor**2 <= ROUNDING_SHARE * abs(region.centre()[1]):
+            self.floor = 0.0
+            return []
+        self.radius, self.floor = 0.5 * self.floor, 0.1 * self.floor
         return []
 
     # ---- learning
@@ -279,20 +283,12 @@ class RegionSearch:
             self._promises.note(region, self.radius)
 
     def _judge_step(self, x: FloatArray, before: float, value: float, step: Trial) -> None:
-        ratio = (before - value) / step.gain if step.gain > 0 else -1.0
         length = step.length
+        ratio = self.foresight.judge(before, value, step.gain, length)
         self.ratios.append(ratio)
-        self._missed_curvature = abs(before - value - step.gain) / max(length**2, 1e-300)
         if self.model.size == len(x) or not self._open:
             self._part.judge_step(x, step.x, before, value, ratio)
         if ratio > 0.1:
             self._noise.failed_shrinks = 0
-        if ratio > 0.7:  # (eq. 5)
-            self.radius = max(self.radius, 2 * length)
-        elif ratio > 0.1:
-            self.radius = max(0.5 * self.radius, length)
-        else:
-            self.radius = 0.5 * min(length, self.radius)
-        if self.radius <= 1.5 * self._floor:
-            self.radius = self._floor
+        self.radius = next_radius(self.radius, self.floor, ratio, length)
         self._mend, self._last_ratio, self._last_length = ratio < 0.1, ratio, length
