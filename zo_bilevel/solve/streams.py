@@ -15,6 +15,8 @@ MIXED_STREAM = 1 << 17
 """Of solves: one for each round of a search over integers and choices that sees draws."""
 JUDGE_STREAM, CONFIRM_STREAM = 1 << 18, 1 << 19
 """Of solves that judge final points, of a comparison and of a run; no method may ask for them."""
+GENERATION_STREAM, FINALIST_STREAM = 1 << 22, 1 << 23
+"""Of solves: of a population that sees draws, in turn, and of those that may be best in the end."""
 METHOD_KEY = 1 << 20
 """Of generators: what a method or an estimator draws."""
 PHASE_KEY = LOOP_KEY = 1 << 21

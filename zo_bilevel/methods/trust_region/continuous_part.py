@@ -77,6 +77,11 @@ class ContinuousPart:
         """Whether a search under noise has recommended a point."""
         return self._latest is not None
 
+    def is_within(self, share: float) -> bool:
+        """Whether no more than this share of the solves is left, where their number is known."""
+        limit = self._search.max_solves
+        return limit is not None and self.solves >= (1.0 - share) * limit
+
     def directions(self) -> Iterator[FloatArray]:
         """Directions of the coordinates, the most important first."""
         return scaled_directions(self._search.space, self._free)

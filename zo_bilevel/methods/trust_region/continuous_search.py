@@ -30,6 +30,7 @@ from zo_bilevel.methods.trust_region.region_search import (
     SMALLEST_RADIUS,
     RegionSearch,
 )
+from zo_bilevel.methods.trust_region.rugged_search import RuggedSearch
 from zo_bilevel.methods.trust_region.separable_search import SeparableSearch, SumTest
 from zo_bilevel.methods.trust_region.turns import Paused, Turns
 from zo_bilevel.solve.dispatch.base import takes_seed
@@ -235,6 +236,8 @@ class ContinuousSearch:
         evolution = Evolution(part, part.start, RUGGED_SIGMA, self._fewest, self._rng)
         turns = Turns(part, local, evolution)
         yield from turns.searches()
+        if turns.is_rugged:
+            yield RuggedSearch(part, evolution, local.model.best_point, self._rng)
         if not turns.population_leads:
             return True
         yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)

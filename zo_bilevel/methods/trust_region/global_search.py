@@ -5,6 +5,8 @@ diagonal: Ros, Hansen (2008), "A simple modification in CMA-ES achieving linear 
 complexity".
 """
 
+from __future__ import annotations
+
 from typing import final
 
 import numpy as np
@@ -38,7 +40,8 @@ class Evolution:
     ) -> None:
         size = len(start)
         self._part, (self._lower, self._upper) = part, part.box
-        self._sigma, self._population, self._rng = sigma, population, rng
+        self._sigma = self._first_sigma = sigma
+        self._population, self._rng = population, rng
         self._diagonal = size > MOST_COVARIANCE
         self._set_rates(size)
         self._mean = start.copy()
@@ -66,11 +69,24 @@ class Evolution:
         self._norm = float(np.sqrt(size)) * (1 - 1 / (4 * size) + 1 / (21 * size**2))
 
     @property
+    def mean(self) -> FloatArray:
+        """Of the distribution, shape `(N,)`."""
+        return self._mean
+
+    def has_stalled(self, smallest_step: float) -> bool:
+        """Whether its scaled step is as small as that, or it has found nothing lower for long."""
+        patience = 20 + 30 * len(self._mean) / self._population
+        narrow = self._sigma * float(self._lengths.max()) <= smallest_step
+        return narrow or self._idle >= patience
+
+    @property
     def finished(self) -> bool:
         """Whether it has converged or stalled."""
-        patience = 20 + 30 * len(self._mean) / self._population
-        narrow = self._sigma * float(self._lengths.max()) <= SMALLEST_STEP
-        return narrow or self._idle >= patience
+        return self.has_stalled(SMALLEST_STEP)
+
+    def again(self, start: FloatArray, rng: np.random.Generator) -> Evolution:
+        """Another from a start, with its first step and twice the population."""
+        return Evolution(self._part, start, self._first_sigma, 2 * self._population, rng)
 
     def rounds(self) -> RoundsThen[None]:
         """A generation a round."""

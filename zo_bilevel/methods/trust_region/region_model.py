@@ -107,6 +107,11 @@ class RegionModel:
         row = self.best()
         return self.local.rows[row], float(self.local.values[row])
 
+    @property
+    def best_point(self) -> FloatArray:
+        """The best point in the parameters' coordinates, shape `(n,)`."""
+        return self.place(self.centre()[0])[0]
+
     def place(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The point within the bounds, and where that is in the frame's coordinates."""
         x = self.within(self.base + self.frame @ y)

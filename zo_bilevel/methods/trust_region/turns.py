@@ -1,6 +1,6 @@
 """A descent and a population in turns: no model foresees a loss that jumps from draw to draw.
 
-A wide population bears such a loss, and is soon below the descent there. Where the model foresees
+A wide population bears such a loss, and goes on alone once that is known. Where the model foresees
 its steps, the descent goes on alone.
 """
 
@@ -15,30 +15,32 @@ from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, EdgeError, LocalSearch
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.region_search import RegionSearch
+from zo_bilevel.methods.trust_region.ruggedness import Ruggedness
 from zo_bilevel.solve.evaluation import Point
 
 SLOW_GAIN = 0.03
 """Gains of less than this share of all so far count as none."""
-FORESEEN_STEPS = 0.1
-"""Share of a turn's steps that gain a tenth of what was foreseen, from which a model foresees."""
 
 
 @final
 class Turns:
-    """The two, until one has ended; then the one that is ahead.
+    """The two, until the loss is known as rugged, or one has ended: then the one that is ahead.
 
     Args:
         part: Their coordinates.
         descent: It has the first turn.
         population: Its first turn is one generation, and tells whether the loss is for it.
 
+    Attributes:
+        is_rugged: Whether the turns ended because only the population is for this loss.
     """
 
     def __init__(self, part: ContinuousPart, descent: RegionSearch, population: Evolution) -> None:
         self._part, self._descent, self._population = part, descent, population
         self._both = Paused(descent, part), Paused(population, part, may_fail=True)
         self._gains = [np.inf, np.inf]
-        self._foresees = False
+        self._ruggedness = Ruggedness(part, descent, population)
+        self.is_rugged = False
 
     @property
     def population_leads(self) -> bool:
@@ -56,15 +58,18 @@ class Turns:
             yield self._both[kind].until(part.solves + (1 if is_probe else len(part.start) + 1))
             gain = before - part.best.loss
             self._gains[kind] = gain if gain > SLOW_GAIN * (first - part.best.loss) else 0.0
-            if ratios:
-                self._foresees = float(np.mean(np.greater(ratios, 0.1))) >= FORESEEN_STEPS
+            if kind == 0:
+                self._ruggedness.note(ratios, has_gained=self._gains[0] > 0.0)
+            self.is_rugged = yield from self._ruggedness.judge()
+            if self.is_rugged:
+                return
         yield self._both[self.population_leads].until(np.inf)
 
     def _next(self, last: int) -> int:
         """Whichever gained more in its last turn; where neither did, as the model foresees."""
         if self._gains[0] != self._gains[1]:
             return int(self._gains[1] > self._gains[0])
-        if last == 0 and self._foresees and not self.population_leads:
+        if last == 0 and self._ruggedness.foresees and not self.population_leads:
             return 0
         return 1 - last
 
