@@ -348,3 +348,20 @@ def test_wide_integers_beside_reals_and_choices_are_found_to_the_unit():
     result = zb.minimize(zb.Problem(space, loss), initial={"n": 0, "x": 4, "c": 9}, max_solves=120)
     assert (result.phi["n"], result.phi["c"]) == (1777, 0)
     assert abs(result.phi["x"]) < 1e-3
+
+
+def test_a_race_sets_aside_one_full_solve_and_spends_the_rest_on_draws():
+    """A tenth of the budget was set aside where that was more, and a full solve of it used."""
+    asked = []
+
+    def wrong(phi, *, seed):
+        asked.append((phi["k"], phi["examples"]))
+        draws = np.random.default_rng(seed).random(phi["examples"])
+        return zb.WithCost(float(np.mean(draws < 0.1 * phi["k"])), phi["examples"])
+
+    space = zb.Space(k=zb.Choice(list(range(8))))
+    problem = zb.Problem(space, wrong, fidelity=zb.Fidelity("examples", 4, 32))
+    result = zb.minimize(problem, max_cost=800)
+    assert sum(examples for _, examples in asked) > 800 - 4
+    assert [examples for _, examples in asked].count(32) == 2  # the start, and what is reported
+    assert asked[-1] == (result.phi["k"], 32)

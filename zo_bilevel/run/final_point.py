@@ -51,8 +51,8 @@ def keep_back(ledger: Ledger, full_price: float = 0.0) -> int:
 
     Args:
         ledger: Of the run.
-        full_price: Set aside in any case, as long as there is as much, and one solve with it: of
-            the full solve that shall judge what cheap ones recommend.
+        full_price: Set aside instead, as long as there is as much, and one solve with it: of the
+            full solve that shall judge what cheap ones recommend.
 
     Returns:
         How many solves that is; as many as are wanted where solves are not limited.
@@ -60,8 +60,8 @@ def keep_back(ledger: Ledger, full_price: float = 0.0) -> int:
     solves, cost = ledger.budget.max_solves, ledger.budget.max_cost
     if cost is not None:
         ledger.cost_reserve = min(MOST_SOLVES * ledger.prices.highest, CONFIRMING_SHARE * cost)
-        if full_price <= cost - ledger.cost:
-            ledger.cost_reserve = max(ledger.cost_reserve, full_price)
+        if 0.0 < full_price <= cost - ledger.cost:
+            ledger.cost_reserve = full_price
     if solves is None:
         return MOST_SOLVES
     ledger.reserve = max(min(MOST_SOLVES, int(CONFIRMING_SHARE * solves)), int(full_price > 0.0))

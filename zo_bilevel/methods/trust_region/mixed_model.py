@@ -10,7 +10,7 @@ Source: Rasmussen, Williams (2006), "Gaussian Processes for Machine Learning", c
 additive kernels: Duvenaud, Nickisch, Rasmussen (2011), "Additive Gaussian processes".
 """
 
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from scipy.linalg import lapack, solve_triangular
 
 from zo_bilevel.support.arrays import FloatArray
 
+Apart: TypeAlias = tuple[FloatArray, FloatArray]
+"""Of each number the squared distance, of each option whether it is another: `(., m, m')` each."""
 OPTION_DISTANCE = 2.0
 """Between two options of a choice, in scaled units: a third of the range of a number."""
 FIRST_LENGTH = 1.2
@@ -119,7 +121,7 @@ class MixedModel:
 
     def _drawn(
         self,
-        apart: FloatArray,
+        apart: Apart,
         cross: FloatArray,
         among: FloatArray,
         draws: int,
@@ -133,31 +135,34 @@ class MixedModel:
         drawn = drawn + np.sqrt(self._amplitude) * (noise @ vectors.T)
         return np.asarray(self._centre + self._spread * (self._mean + drawn))
 
-    def _distances(self, rows: FloatArray, others: FloatArray) -> FloatArray:
-        """Squared, for each feature, shape `(d, m, m')`."""
-        away = rows.T[:, :, None] - others.T[:, None, :]
-        away[self._is_option] = OPTION_DISTANCE * (away[self._is_option] != 0.0)
-        return np.asarray(away * away)
+    def _distances(self, rows: FloatArray, others: FloatArray) -> Apart:
+        is_option, left, right = self._is_option, rows.T[:, :, None], others.T[:, None, :]
+        away = left[~is_option] - right[~is_option]
+        return np.square(away, out=away), (left[is_option] != right[is_option]).astype(np.float64)
 
-    def _alone(self, apart: FloatArray, scales: FloatArray) -> FloatArray:
+    def _alone(self, apart: Apart, scales: FloatArray) -> FloatArray:
         """Covariance of what parameters do alone, the first term of (eq. 1)."""
-        size, is_option = len(apart), self._is_option
+        size, is_option = len(self._is_option), self._is_option
+        away, differ = apart
         inverse = np.exp(-2 * scales[:size])
+        numbers = -0.5 * inverse[~is_option, None, None] * away
         # options are the same or OPTION_DISTANCE apart: exp is linear in that
-        lost = (1.0 - np.exp(-0.5 * OPTION_DISTANCE**2 * inverse)) / OPTION_DISTANCE**2
-        options = is_option.sum() - np.tensordot(lost[is_option], apart[is_option], 1)
-        numbers = -0.5 * inverse[~is_option, None, None] * apart[~is_option]
+        lost = 1.0 - np.exp(-0.5 * OPTION_DISTANCE**2 * inverse[is_option])
+        options = len(differ) - np.tensordot(lost, differ, 1)
         weight = 1.0 / (1.0 + np.exp(-scales[size]))
-        return np.asarray(weight / size * (options + np.exp(numbers).sum(axis=0)))
+        return np.asarray(weight / size * (options + np.exp(numbers, out=numbers).sum(axis=0)))
 
-    def _kernel(self, apart: FloatArray, scales: FloatArray) -> FloatArray:
-        size = len(apart)
-        root = np.sqrt(5.0 / size * np.tensordot(np.exp(-2 * scales[:size]), apart, 1))
+    def _kernel(self, apart: Apart, scales: FloatArray) -> FloatArray:
+        size, is_option = len(self._is_option), self._is_option
+        inverse = np.exp(-2 * scales[:size])
+        far = np.tensordot(inverse[~is_option], apart[0], 1)
+        far += np.tensordot(OPTION_DISTANCE**2 * inverse[is_option], apart[1], 1)
+        root = np.sqrt(5.0 / size * far)
         together = (1.0 + root + root * root / 3.0) * np.exp(-root)
         rest = 1.0 / (1.0 + np.exp(scales[size]))
         return np.asarray(self._alone(apart, scales) + rest * together)  # (eq. 1)
 
-    def _fit(self, apart: FloatArray, scales: FloatArray) -> float:
+    def _fit(self, apart: Apart, scales: FloatArray) -> float:
         """Factor and weights; the logarithm of the likelihood, amplitude and mean at their best."""
         gram = self._kernel(apart, scales)
         noise = float(np.exp(2 * scales[-1]))
