@@ -21,6 +21,7 @@ from zo_bilevel.comparison.statistics import (
     paired_test,
 )
 from zo_bilevel.comparison.summaries import Reached
+from zo_bilevel.report.sections import ranking
 from zo_bilevel.report.words import conclusion, seeds_needed
 from zo_bilevel.run.runs import Improvement, Run, Target
 from zo_bilevel.support.errors import InputError
@@ -251,7 +252,19 @@ class TestConclusions:
     def test_methods_that_are_as_soon_are_named_together(self):
         words = conclusion(comparison_of({"a": [10], "b": [10], "c": [10], "late": [30]}))
         assert "no method reached loss 0.1 sooner than a: 6 of 6 runs, after 10 solves" in words
-        assert "As soon: b, c. Next: late, 6 of 6 runs, ERT 30." in words
+        assert (
+            "As soon: b, c. Next: late, 6 of 6 runs, after 30 solves in the median, ERT 30."
+            in words
+        )
+
+    def test_rivals_are_named_in_the_order_of_their_ranks(self):
+        words = conclusion(comparison_of({"late": [60, 20], "a": [10, 30], "b": [20, 20]}))
+        assert words.index("b (better with") < words.index("late (better with")
+
+    def test_a_refused_method_has_no_failed_solves(self):
+        runs = (made_run("a", [(1, 0.5)]), Run("gp", 0, "refused", error="needs numbers"))
+        found = zb.Comparison("p", ("a", "gp"), (0,), 9, runs)
+        assert [row[-1] for row in ranking(found).rows] == ["0", "-"]
 
     def test_a_clear_win_is_called_one(self):
         found = comparison_of({"fast": [10, 11, 12], "slow": [30, 31, 32, 33]})

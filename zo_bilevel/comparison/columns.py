@@ -175,7 +175,7 @@ METHOD_COLUMNS = (
     Column("solves", _counted("solves"), lambda solves: f"{solves:g}", is_long=False),
     Column("rounds", _counted("rounds"), lambda rounds: f"{rounds:g}", True, False, _is_wide),
     Column("seconds", lambda row: row.summary if row.is_counted else None, _show_seconds),
-    Column("failed\nsolves", lambda row: row.summary.failures, is_short=False),
+    Column("failed\nsolves", _counted("failures"), is_short=False),
 )
 """Of a method: all its runs together."""
 

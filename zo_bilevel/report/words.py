@@ -5,7 +5,7 @@ import math
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.comparison.pairwise import paired_tests
 from zo_bilevel.comparison.statistics import FEWEST_SEEDS, SIGNIFICANCE_LEVEL, PairedTest
-from zo_bilevel.comparison.summaries import MethodSummary, level
+from zo_bilevel.comparison.summaries import MethodSummary, Reached, level
 from zo_bilevel.support.tables import listed, number
 
 
@@ -94,9 +94,7 @@ def _achievement(ranked: list[MethodSummary], comparison: Comparison) -> str:
             f"On {comparison.problem}, no method reached {comparison.target} within "
             f"{comparison.max_solves} solves; {summary.method} came nearest, with a loss of {loss}."
         )
-    took = f"ERT {number(reached.expected)} solves"
-    if math.isfinite(reached.median):
-        took = f"after {reached.median:g} solves in the median, {took}"
+    took = f"{_in_median(reached)}ERT {number(reached.expected)} solves"
     front = f"{summary.method} was first to reach {comparison.target}"
     if _as_soon(ranked):
         front = f"no method reached {comparison.target} sooner than {summary.method}"
@@ -118,12 +116,18 @@ def _margin(ranked: list[MethodSummary], comparison: Comparison) -> str:
         return f"Next: {second.method}, which never reached it."
     return (
         f"Next: {second.method}, {second.to_target.reached} of {len(second.to_target.counts)} "
-        f"runs, ERT {number(second.to_target.expected)}."
+        f"runs, {_in_median(second.to_target)}ERT {number(second.to_target.expected)}."
     )
 
 
+def _in_median(reached: Reached) -> str:
+    is_known = math.isfinite(reached.median)
+    return f"after {reached.median:g} solves in the median, " if is_known else ""
+
+
 def _verdict(best: MethodSummary, comparison: Comparison) -> str:
-    found = paired_tests(comparison, best.method)
+    order = [summary.method for summary in comparison.summaries()]
+    found = sorted(paired_tests(comparison, best.method), key=lambda d: order.index(d.second))
     if not found:
         return ""
     decided = [d.second for d in found if d.is_decided and d.probability > 0.5]
