@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from benchmarks.arena.case import Half
 from benchmarks.arena.problem import FloatArray
 from benchmarks.arena.scores import AREA_GROUPS, BUDGETS, TAUS, area, profile, shares
 
+COLORS, IN_A_ROW = 10, 8
+"""Colours that matplotlib has, and names in a row of a legend."""
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+"""Seven of them beside ten colours: 70 methods look different."""
 Tables = Mapping[str, FloatArray]
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.1rem .6rem;text-align:right}td:first-child,th:first-child{text-align:left}"
+    "td,th{padding:.1rem .6rem;text-align:right}"
+    "td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}div{overflow-x:auto}"
     "tr.first td{border-top:1px solid #bbb}td.top{font-weight:700}svg{width:100%;height:auto}"
 )
 
@@ -30,10 +36,12 @@ def write_page(file: Path, halves: Mapping[Half, Mapping[str, Tables]]) -> None:
         halves: By half, then group, then method: groups to solve, see `scores.share_table`.
     """
     parts = [
-        "<!doctype html><meta charset=utf-8><title>Arena</title>",
+        '<!doctype html><html lang="en"><meta charset=utf-8><title>Arena</title>',
+        '<meta name=viewport content="width=device-width">',
         f"<style>{STYLE}</style><h1>Arena: share of problems solved</h1>",
         "<p>Solved to tau: at most that share of the possible gain is left, without noise. "
-        "Columns and axes count groups of N + 1 solves. (Moré and Wild, 2009.)</p>",
+        "Columns and axes count groups of N + 1 solves. (Moré and Wild, 2009.) Bold: the best at "
+        "a tau. Area: the mean share over the axis of the figure, evenly in its logarithm.</p>",
     ]
     for half, groups in halves.items():
         parts.append(f"<h2>Half: {html.escape(half)}</h2>")
@@ -52,15 +60,23 @@ def _figure(tables: Tables) -> str:
 
     figure, axes = pyplot.subplots(1, len(TAUS), figsize=(15, 3.2), sharey=True)
     for place, (tau, axis) in enumerate(zip(TAUS, axes, strict=True)):
-        for name, table in tables.items():
+        for index, (name, table) in enumerate(tables.items()):
             if table.size:
-                width = 2.2 if name == next(iter(tables)) else 1.1
-                axis.step(AREA_GROUPS, profile(table[:, place]), label=name, linewidth=width)
+                axis.step(
+                    AREA_GROUPS,
+                    profile(table[:, place]),
+                    label=name,
+                    linewidth=2.2 if index == 0 else 1.3,
+                    color=f"C{index % COLORS}",
+                    linestyle=DASHES[index % len(DASHES)],
+                )
         axis.set(xscale="log", title=f"tau = {tau:.0e}", ylim=(0, 1.02), xlim=AREA_GROUPS[[0, -1]])
+        axis.set_xlabel("groups of N + 1 solves")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("share solved")
-    axes[-1].legend(fontsize="x-small", loc="upper left")
-    figure.tight_layout()
+    lines, names = axes[0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0.05 + 0.06 * math.ceil(len(names) / IN_A_ROW), 1, 1))
+    figure.legend(lines, names, loc="lower center", ncols=IN_A_ROW, frameon=False)
     text = io.StringIO()
     figure.savefig(text, format="svg")
     pyplot.close(figure)
@@ -69,19 +85,20 @@ def _figure(tables: Tables) -> str:
 
 def _html_table(tables: Tables) -> str:
     head = "".join(f"<th>{budget}</th>" for budget in BUDGETS)
-    rows = [f"<table><tr><th>tau</th><th>method</th>{head}<th>area</th></tr>"]
+    rows = [f"<div><table><tr><th>tau</th><th>method</th>{head}<th>area</th></tr>"]
     found = {name: shares(table) for name, table in tables.items() if table.size}
     for place, tau in enumerate(TAUS):
         top = np.max([share[place] for share in found.values()], axis=0)
+        areas = {name: area(tables[name][:, [place]]) for name in found}
         for row, (name, share) in enumerate(found.items()):
             cells = "".join(
                 f"<td{' class=top' if value >= best else ''}>{value:.2f}</td>"
                 for value, best in zip(share[place], top, strict=True)
             )
-            own = area(tables[name][:, [place]])
+            best_area = " class=top" if areas[name] >= max(areas.values()) else ""
             first = " class=first" if row == 0 else ""
             rows.append(
                 f"<tr{first}><td>{tau:.0e}</td><td>{html.escape(name)}</td>{cells}"
-                f"<td>{own:.3f}</td></tr>"
+                f"<td{best_area}>{areas[name]:.3f}</td></tr>"
             )
-    return "".join([*rows, "</table>"])
+    return "".join([*rows, "</table></div>"])

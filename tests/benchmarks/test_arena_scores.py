@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -142,3 +143,17 @@ def test_a_page_shows_both_halves_side_by_side(tmp_path):
     text = (tmp_path / "both.html").read_text(encoding="utf-8")
     assert text.count("<svg") == text.count("</svg>") == 2
     assert text.index("Half: tune") < text.index("Half: held")
+
+
+def test_the_lines_of_a_page_differ_where_curves_coincide_and_have_names(tmp_path):
+    table = np.array([[1.0, 10, 200, np.inf]])
+    names = [f"method-{index}" for index in range(12)]
+    write_page(tmp_path / "many.html", {"tune": {"more-wild": dict.fromkeys(names, table)}})
+    text = (tmp_path / "many.html").read_text(encoding="utf-8")
+    legend = text[text.index('id="legend_1"') : text.index("</svg>")]
+    styles = re.findall(
+        r'style="(fill: none;[^"]*stroke-width[^"]*|fill: none; stroke-das[^"]*)"', legend
+    )
+    assert len(styles) == len(set(styles)) == 12
+    assert text.count("<!-- groups of N + 1 solves -->") == 4
+    assert all(f"<!-- {name} -->" in legend for name in names)
