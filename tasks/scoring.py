@@ -7,34 +7,16 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.intervals import INTERVAL_LEVEL, Interval, mean_interval
 
 IntArray: TypeAlias = NDArray[np.int64]
 NUM_RESAMPLES = 1000
-INTERVAL_LEVEL = 0.95
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A score and its confidence interval.
-
-    Args:
-        value: On all examples.
-        lower: Lower end of the 95 % interval, as `mean_interval` has it; that of macro-F1 is by
-            percentiles of a bootstrap.
-        upper: Upper end.
-    """
-
-    value: float
-    lower: float
-    upper: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
+Score: TypeAlias = Interval
+"""A score on all examples; its interval is that of `mean_interval`, of macro-F1 by percentiles of a
+bootstrap."""
 
 
 @final
@@ -105,35 +87,6 @@ def score_values(values: Sequence[float] | FloatArray) -> Score:
     found = np.asarray(values, dtype=np.float64)
     is_share = bool(np.all((found >= 0.0) & (found <= 1.0)))
     return mean_interval(found, *((0.0, 1.0) if is_share else (-math.inf, math.inf)))
-
-
-def mean_interval(values: FloatArray, least: float, most: float) -> Score:
-    """A mean and its 95 % interval, one with a width even where all values are the same.
-
-    Wilson's for values of 0 and 1; else Student's t, with half an observation added at each end
-    of the range, where it has ends, and cut there.
-
-    Args:
-        values: Shape `(examples,)`, at least one.
-        least: The least that a value can be, or minus infinity.
-        most: The most, or infinity.
-    """
-    count, mean = len(values), float(values.mean())
-    tail = 0.5 * (1.0 - INTERVAL_LEVEL)
-    if (least, most) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
-        z = float(stats.norm.isf(tail))
-        weight = 1.0 + z**2 / count
-        middle = (mean + 0.5 * z**2 / count) / weight
-        half = z * math.sqrt(mean * (1.0 - mean) / count + 0.25 * z**2 / count**2) / weight
-        return Score(mean, min(max(middle - half, 0.0), mean), max(min(middle + half, 1.0), mean))
-    ends = np.array([least, most]) if math.isfinite(most - least) else np.empty(0)
-    if count < 2 and not len(ends):
-        return Score(mean, least, most)
-    total = count + 0.5 * len(ends)
-    middle = float(values.sum() + 0.5 * ends.sum()) / total
-    squares = float(((values - middle) ** 2).sum() + 0.5 * ((ends - middle) ** 2).sum())
-    half = stats.t.isf(tail, max(count - 1, 1)) * math.sqrt(squares / (total - 1.0) / total)
-    return Score(mean, max(middle - half, least), min(middle + half, most))
 
 
 def _scores(

@@ -41,6 +41,8 @@ class FoundPrompt:
     tried: tuple[tuple[dict[str, Any], float, int], ...] = field(repr=False)
     is_judged: bool = True
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    draws: int = 0
     method: str = "prompt search"
 
     @property

@@ -17,7 +17,18 @@ class RunFacts(Protocol):
         """Outer objective there."""
 
 
-FACTS = ("loss", "standard_error", "solves", "cost", "seconds", "method", "seed", "stop_reason")
+FACTS = (
+    "loss",
+    "standard_error",
+    "interval",
+    "draws",
+    "solves",
+    "cost",
+    "seconds",
+    "method",
+    "seed",
+    "stop_reason",
+)
 
 
 def run_facts(result: RunFacts) -> dict[str, Any]:

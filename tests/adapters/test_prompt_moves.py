@@ -8,8 +8,8 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 from zo_bilevel.adapters import PromptTemplate
 from zo_bilevel.adapters.prompts.answer_form import answer_forms
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.intervals import mean_interval
 from zo_bilevel.tasks.scoring import (
-    mean_interval,
     paired_difference,
     score_logits,
     score_values,

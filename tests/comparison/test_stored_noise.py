@@ -141,16 +141,18 @@ class TestNoise:
         for one, two in zip(found.runs, known.runs, strict=True):
             assert (one.method, one.seed, one.solves) == (two.method, two.seed, two.solves)
             assert (one.loss, one.standard_error) == (two.loss, two.standard_error)
+            assert (one.interval, one.draws) == (two.interval, two.draws)
             assert quiet(one.phi) == quiet(two.phi)
 
     def test_a_mean_of_one_solve_is_known_as_such(self, tmp_path):
         path = tmp_path / "runs.sqlite"
         problem = zb.Problem(NOISY_SPACE, seeded, name="noisy")
         methods = {"random": zb.RandomSearch()}
-        known = zb.compare(problem, methods, max_solves=10, seeds=[0], store=path)
+        known = zb.compare(problem, methods, max_solves=5, seeds=[0], store=path, judge_solves=0)
         (found,) = found_in(path)
         assert math.isnan(known.runs[0].standard_error)
         assert math.isnan(found.runs[0].standard_error)
+        assert found.runs[0].draws == 1
 
     def test_losses_that_nobody_judged_afresh_are_said_to_be_too_low(self, tmp_path):
         path = tmp_path / "runs.sqlite"

@@ -254,7 +254,7 @@ class TestBudgets:
 
         result = run(zb.RandomSearch(), inner=noisy, max_solves=50)
         assert result.solves == 50
-        assert [r.role for r in result.history].count("confirm") == 5
+        assert [r.role for r in result.history].count("confirm") == 6
         assert result.standard_error is not None
 
 

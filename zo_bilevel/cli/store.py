@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zo_bilevel.support.errors import InputError
+from zo_bilevel.support.intervals import mean_in_words
 from zo_bilevel.support.printable import printable
 from zo_bilevel.support.tables import Grid, number, shown, wrapped
 
@@ -184,10 +185,7 @@ def _judged_loss(found: Run) -> str:
     """The loss of a final point that was judged afresh; else it is the lowest one."""
     if found.standard_error is None:
         return f"{number(found.loss, 6)} without noise" if found.judged_by == "exact" else ""
-    if math.isnan(found.standard_error):
-        return f"{number(found.loss, 6)}, one fresh solve of the final point"
-    error = number(found.standard_error, 2)
-    return f"{number(found.loss, 6)} ± {error}, the mean of fresh solves of the final point"
+    return mean_in_words(found.loss, found.interval, found.draws) + " on fresh seeds"
 
 
 def _best_point(number: int, phi: Mapping[str, Any]) -> str:

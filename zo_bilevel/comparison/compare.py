@@ -61,9 +61,11 @@ def compare(
         round_width: Solves that may run at once at no extra time, told to every method.
         callback: Called with label, seed and `Record` of each solve.
         command: Words of the command line, kept in the store with each run.
-        judge_solves: Fresh solves of each run's final point, charged to no run. The default is 8
-            where the inner solver gives two losses for one point without taking a seed, else 0.
-            (With a seed, each run judges its own; a task that knows the exact problem uses that.)
+        judge_solves: Fresh solves of each run's final point, on the same seeds for every method,
+            charged to no run. The default is a tenth of `max_solves`, at least 8, where solves are
+            noisy: the inner solver takes a seed that matters, or gives two losses for one point;
+            else 0. (0 with a seed: each run's own judgement counts, of as many draws as its search
+            left; a task that knows the exact problem uses that.)
 
     Returns:
         One run for each method and seed. A method that refuses the problem, or fails on it, is a

@@ -4,10 +4,13 @@ Three rules, the first that applies:
 
 - the task knows its problem without noise: every best-so-far point and the final one are solved
   there, and only those losses count;
-- the inner solver takes a seed: `minimize` has solved the final point with fresh seeds already;
-  where it could not, because the budget was too small or the method failed, that is done here;
-- the inner solver gave two losses for one point, so it draws random numbers of its own: the final
-  point of every run is solved again, and the mean counts.
+- the inner solver takes a seed, and the runs saw that it matters: they have judged their final
+  points by different numbers of draws, so those of all are solved again, as often and on the same
+  seeds for every method, and the mean counts; so it does where a run could not judge its own;
+- the inner solver gave two losses for one point, so it draws random numbers of its own: the same.
+
+Source: post-replications, Eckman, Henderson, Shashaani (2023), "SimOpt: a testbed
+for simulation-optimization experiments".
 """
 
 import dataclasses
@@ -21,7 +24,10 @@ import numpy as np
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.problem.task import Task
 from zo_bilevel.run.evaluator import Evaluator
+from zo_bilevel.run.final_point import solves_kept_back
 from zo_bilevel.run.runs import Improvement, Run
+from zo_bilevel.run.seen_losses import SeenLosses
+from zo_bilevel.run.verdict import error_of
 from zo_bilevel.solve.dispatch.base import Dispatcher, takes_seed
 from zo_bilevel.solve.evaluation import Evaluation, Point
 from zo_bilevel.solve.streams import JUDGE_STREAM
@@ -29,7 +35,7 @@ from zo_bilevel.support.arrays import FloatArray
 
 JudgedBy: TypeAlias = Literal["", "exact", "fresh solves"]
 JUDGE_SOLVES = 8
-"""Fresh solves of a final point where the inner solver has a randomness that no seed controls."""
+"""Fresh solves of a final point, of small budgets; else a tenth of what a run may spend."""
 
 
 @final
@@ -55,13 +61,20 @@ class Judge:
     Args:
         task: The problem and, where known, the same without noise and on held-out data.
         dispatcher: Runs the solves.
-        judge_solves: Fresh solves of each final point; `None` for 8 where the inner solver turned
-            out to have a randomness that no seed controls, or the run could not judge it itself.
+        judge_solves: Fresh solves of each final point; `None` for as many as noise asks for.
+        max_solves: Of a run; a tenth of it, and no less than 8, where noise asks for fresh solves.
     """
 
-    def __init__(self, task: Task, dispatcher: Dispatcher, judge_solves: int | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        dispatcher: Dispatcher,
+        judge_solves: int | None = None,
+        max_solves: int = 0,
+    ) -> None:
         self.task, self.dispatcher = task, dispatcher
         self.judge_solves = judge_solves
+        self._due_of_noise = max(JUDGE_SOLVES, solves_kept_back(max_solves))
         self.solves = 0
         self._takes_seed = takes_seed(task.problem.inner)
 
@@ -97,13 +110,23 @@ class Judge:
             loss=loss,
             reported_loss=run.loss,
             standard_error=None,
+            interval=None,
+            draws=0,
             judged_by="exact",
             improvements=tuple(steps),
         )
 
     def by_fresh_solves(self, runs: Sequence[Run], *, is_noisy: bool) -> list[Run]:
         """The runs with the mean loss of fresh solves of their final points, where that is due."""
-        return [self._freshly(run, self._due(run, is_noisy)) for run in runs]
+        is_noisy = is_noisy or any(self._shows_noise(run) for run in runs)
+        found = [self._fresh_losses(run, self._due(run, is_noisy)) for run in runs]
+        seen = SeenLosses()
+        seen.look_at([loss for losses in found for loss in losses or ()])
+        return [_judged(run, losses, seen) for run, losses in zip(runs, found, strict=True)]
+
+    def _shows_noise(self, run: Run) -> bool:
+        """Whether a run's own draws of its final point differed, or might have."""
+        return self._takes_seed and run.standard_error not in (None, 0.0)
 
     def _due(self, run: Run, is_noisy: bool) -> int:
         """How many fresh solves a run's final point is owed."""
@@ -113,24 +136,16 @@ class Judge:
         if self.judge_solves is not None:
             return self.judge_solves
         is_unjudged = self._takes_seed and run.standard_error is None
-        return JUDGE_SOLVES if is_noisy or is_unjudged else 0
+        return self._due_of_noise if is_noisy or is_unjudged else 0
 
-    def _freshly(self, run: Run, count: int) -> Run:
+    def _fresh_losses(self, run: Run, count: int) -> list[float] | None:
+        """Of its final point; `None` where none are due."""
         if not count:
-            return run
+            return None
         problem = self._placed(self.task.problem, run)
         x = problem.space.encode(run.phi)
         points = [Point(x, (JUDGE_STREAM, repeat), "judge") for repeat in range(count)]
-        found = [e.loss for e in self._solve(problem, points, run.seed) if e.ok]
-        mean = float(np.mean(found)) if found else math.inf
-        error = float(np.std(found, ddof=1) / math.sqrt(len(found))) if len(found) > 1 else None
-        return dataclasses.replace(
-            run,
-            loss=mean,
-            reported_loss=run.loss,
-            standard_error=error,
-            judged_by="fresh solves",
-        )
+        return [e.loss for e in self._solve(problem, points, run.seed) if e.ok]
 
     def _placed(self, problem: Problem, run: Run) -> Problem:
         """The problem in the coordinates of the run."""
@@ -146,3 +161,20 @@ class Judge:
     def _solve(self, problem: Problem, points: list[Point], seed: int = 0) -> list[Evaluation]:
         self.solves += len(points)
         return Evaluator(problem, self.dispatcher, seed).evaluate(points)
+
+
+def _judged(run: Run, losses: list[float] | None, seen: SeenLosses) -> Run:
+    """The run with the mean of fresh losses of its final point, where any were due."""
+    if losses is None:
+        return run
+    draws, count = np.array(losses), len(losses)
+    interval = seen.interval(draws) if count > 1 else None
+    return dataclasses.replace(
+        run,
+        loss=float(draws.mean()) if count else math.inf,
+        reported_loss=run.loss,
+        standard_error=error_of(draws, seen) if count > 1 else math.nan if count else None,
+        interval=None if interval is None else (interval.lower, interval.upper),
+        draws=count,
+        judged_by="fresh solves",
+    )

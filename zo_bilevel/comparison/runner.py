@@ -70,7 +70,7 @@ class ComparisonRunner:
         self.runs: list[Run] = []
         self.best: Result | None = None
         self.is_interrupted = False
-        self.judge = Judge(self.task, self.dispatcher, self.judge_solves)
+        self.judge = Judge(self.task, self.dispatcher, self.judge_solves, self.max_solves)
         self._callback_error: Exception | None = None
         self._repeats = None if Solve(self.task.problem.inner).with_seed else Repeats()
 

@@ -10,6 +10,7 @@ from zo_bilevel.report.page import check_page_path, environment
 from zo_bilevel.report.result_figure import MOST_BARS, drawn_result, known_uncertainty
 from zo_bilevel.run.confidence import Uncertainty
 from zo_bilevel.run.result import Result
+from zo_bilevel.support.intervals import mean_in_words
 from zo_bilevel.support.tables import Grid, number, shown
 
 
@@ -97,9 +98,8 @@ def _correlations(known: Uncertainty | None) -> list[Grid]:
 
 def _facts(result: Result) -> Grid:
     failed = ", ".join(f"{count} {status}" for status, count in result.failures.items())
-    error = "" if result.standard_error is None else f" ± {number(result.standard_error, 2)}"
     rows = (
-        ("loss", number(result.loss, 6) + error),
+        ("loss", mean_in_words(result.loss, result.interval, result.draws)),
         ("solves", f"{result.solves} in {result.rounds} rounds, {result.seconds:.2f} s"),
         ("failed solves", failed or "0"),
         ("stopped", result.stop_reason),

@@ -5,6 +5,7 @@ from typing import Any
 from zo_bilevel.comparison.comparison import Comparison
 from zo_bilevel.report.charts import run_chart
 from zo_bilevel.run.runs import Run
+from zo_bilevel.support.intervals import mean_in_words
 from zo_bilevel.support.tables import deviation, number, shown
 
 MOST_PARAMETERS = 30
@@ -27,6 +28,10 @@ def groups_of(
     return tuple(groups), curves
 
 
+def _fresh(run: Run) -> str:
+    return mean_in_words(run.loss, run.interval, run.draws) if run.draws else ""
+
+
 def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
     truth = comparison.truth or {}
     step = None if comparison.target is None else run.first_at(comparison.target)
@@ -37,7 +42,7 @@ def _shown_run(run: Run, comparison: Comparison, name: str) -> dict[str, Any]:
         ("stopped", run.ending),
         ("solves", run.effort),
         ("failed solves", ", ".join(f"{n} {status}" for status, n in run.failures.items())),
-        ("standard error", "" if run.standard_error is None else number(run.standard_error)),
+        ("judged on fresh seeds", _fresh(run)),
         ("reported by the run", "" if run.reported_loss is None else number(run.reported_loss)),
         ("held-out loss", "" if run.held_out_loss is None else number(run.held_out_loss)),
         ("cost", number(run.cost) if run.cost else ""),

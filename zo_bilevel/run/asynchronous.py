@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, final
 from zo_bilevel.methods.base import Method
 from zo_bilevel.methods.state import State
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.final_point import keep_back
+from zo_bilevel.run.final_point import FinalPoint
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.reporting import Callback
 from zo_bilevel.solve.dispatch.base import Asynchronous, Dispatcher, Stream
@@ -38,6 +38,7 @@ def asynchronous_loop(
     ledger: Ledger,
     stop_reason: Callable[[], str],
     report: Callback,
+    final_point: FinalPoint,
 ) -> str:
     """Keep solves running until the method, a limit or a rule ends the run."""
     dispatcher = evaluator.dispatcher
@@ -51,8 +52,7 @@ def asynchronous_loop(
             points = method.ask(state)
             check_asked(points, evaluator.problem.space.size)
             waiting += points
-            if evaluator.solve.with_seed or state.notes.noisy:
-                keep_back(ledger, state.notes.full_price)
+            final_point.keep_back(state.notes)
             running.start(waiting, ledger)
             if not running.points:
                 return ledger.spent_reason() if waiting else _reason(method, state)

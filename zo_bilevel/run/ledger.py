@@ -16,7 +16,9 @@ from zo_bilevel.run.result import HISTORY_BYTES, Record
 from zo_bilevel.run.run_text import single_values
 from zo_bilevel.run.runs import Improvement
 from zo_bilevel.run.scattered import Places
+from zo_bilevel.run.seen_losses import SeenLosses
 from zo_bilevel.solve.evaluation import NEVER_BEST, BestSoFar, Evaluation, Point
+from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.errors import InputError
 
 USER_MISTAKE_PREFIXES = (f"failed: {InputError.__name__}: ", f"invalid: {WRONG_TYPE}")
@@ -49,7 +51,7 @@ class Ledger:
         self.cost = 0.0
         self.prices = Prices()
         self.failures: Counter[str] = Counter()
-        self._best, self._places = BestSoFar(), Places()
+        self._best, self._places, self.losses = BestSoFar(), Places(), SeenLosses()
         self.reserve = 0
         self.cost_reserve = 0.0
         self.first_error = ""
@@ -141,6 +143,11 @@ class Ledger:
             return f"budget of {limits.max_seconds:g} seconds spent{more}"
         if limits.max_cost is None:
             return f"budget of {limits.max_solves} solves: the next round needs more than is left"
+        if self.cost_reserve > 0.0 and self.cost + self.prices.highest <= limits.max_cost:
+            return (
+                f"budget of {limits.max_cost:g} in cost spent: the next solve may cost "
+                f"{self.prices.highest:.4g}, and the rest was kept back to judge the final point"
+            )
         return (
             f"budget of {limits.max_cost:g} in cost: {self.cost:.4g} spent, the next solve may "
             f"cost {self.prices.highest:.4g}"
@@ -152,6 +159,7 @@ class Ledger:
         self.cost += evaluation.cost
         self.prices.see(evaluation.point.level, evaluation.cost)
         self._places.add(evaluation.point.x, is_ok=evaluation.ok)
+        self.losses.see(evaluation, self._setting_of(evaluation))
         if not evaluation.ok:
             self.failures[evaluation.status] += 1
             self.first_error = self.first_error or f"{evaluation.status}: {evaluation.error}"
@@ -187,6 +195,12 @@ class Ledger:
     def phi_of(self, evaluation: Evaluation) -> dict[str, Any]:
         """The meta-parameters of a solve by name; none where the space is not known."""
         return {} if self._space is None else self._space.decode(evaluation.point.x)
+
+    def _setting_of(self, evaluation: Evaluation) -> FloatArray:
+        """Its point, integers and choices rounded."""
+        x, space = evaluation.point.x, self._space
+        is_mixed = space is not None and space.discrete.any()
+        return space.encode(space.decode(x)) if space is not None and is_mixed else x
 
     def _as_far_as_it_fits(self, record: Record, evaluation: Evaluation) -> Record:
         theta = evaluation.theta

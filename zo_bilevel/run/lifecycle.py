@@ -158,6 +158,8 @@ def run_of(
         error=broken,
         improvements=tuple(improvements),
         standard_error=result.standard_error,
+        interval=result.interval,
+        draws=result.draws,
         violation=result.violation,
         constraints="" if result.violation is None else method.constraints,
         reused=result.reused,

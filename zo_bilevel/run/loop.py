@@ -11,7 +11,7 @@ from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.asynchronous import asynchronous_loop, check_asynchronous
 from zo_bilevel.run.budget import Budget
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.final_point import confirm, keep_back
+from zo_bilevel.run.final_point import FinalPoint
 from zo_bilevel.run.identity import Initial, open_recorder
 from zo_bilevel.run.known import Known, warm_start
 from zo_bilevel.run.ledger import Ledger
@@ -106,9 +106,9 @@ def minimize(
     Returns:
         The best point found and the history. On Ctrl-C, and on the SIGTERM or SIGHUP of a queue
         that takes its machine back, the best so far. When the inner solver
-        takes a seed, or the method finds it noisy, a tenth of the budget (at most 8 solves) is
-        kept back to judge the final point on fresh seeds: `loss` is then a mean, with
-        `standard_error`.
+        takes a seed, or the method finds it noisy, a tenth of the budget (of few solves up to a
+        quarter) is kept back to judge the final point on fresh seeds: `loss` is then the mean of
+        `draws` solves, with its 95 % `interval` and its `standard_error`.
 
     Raises:
         InputError: If an argument breaks its rule, before the first solve.
@@ -188,11 +188,9 @@ def minimize(
         try:
             stop_reason = partial(_stop_reason, ledger, rules, max_failure_rate)
             loop = asynchronous_loop if asynchronous else _loop
-            reason = loop(method, state, evaluator, ledger, stop_reason, report)
-            verdict = None
-            is_noisy = evaluator.solve.with_seed or state.notes.noisy
-            if is_noisy and evaluator.stopped is None:
-                verdict = confirm(evaluator, ledger, state.notes, report)
+            final_point = FinalPoint(evaluator, ledger, report)
+            reason = loop(method, state, evaluator, ledger, stop_reason, report, final_point)
+            verdict = None if evaluator.stopped else final_point.verdict(state.notes)
             if evaluator.stopped is not None:
                 reason = evaluator.stopped.error
                 ledger.cost += evaluator.stopped.cost
@@ -243,11 +241,14 @@ def _loop(
     ledger: Ledger,
     stop_reason: Callable[[], str],
     report: Callback,
+    final_point: FinalPoint,
 ) -> str:
     while not state.notes.finished and (points := method.ask(state)):
         check_asked(points, evaluator.problem.space.size)
-        if evaluator.solve.with_seed or state.notes.noisy:
-            keep_back(ledger, state.notes.full_price)
+        final_point.keep_back(state.notes)
+        final_point.make_room(points, state.notes)
+        if final_point.stop:
+            return final_point.stop
         evaluations: list[Evaluation] = []
         while len(evaluations) < len(points):  # in parts, as far as prices are known
             first = len(evaluations)

@@ -17,6 +17,7 @@ from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.space import Space
 from zo_bilevel.support.arrays import FloatArray
+from zo_bilevel.support.intervals import mean_in_words
 from zo_bilevel.support.memory import Memory
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ class Result:
         failures: Solves by status, those that are not ok.
         history: One record a solve, in order.
         x: Best point, scaled, shape `(N,)`.
-        standard_error: Of the loss, when it is a mean over fresh solves, of which there are at most
-            eight: of so few it is in the mean 4 % too small (four: 8 %); of one NaN; else `None`.
+        standard_error: Of the loss, when it is a mean over fresh solves: of one NaN, and where all
+            agree, though they might have differed, from the interval; else `None`. Of few draws
+            1.96 of them hold the truth less often than 95 %: take `interval`.
+        interval: That holds the true mean loss at the point in 95 % of the cases; of at least two
+            fresh solves, else `None`.
+        draws: Fresh solves that the loss is the mean of; 0 where it is one of the search.
         memory: Peak memory of this process at the end of the run; workers have their own.
         warnings: What has to be said with it, in words: parameters on a bound, and what the data
             do not determine, where the method knows, and that constraints moved the start.
@@ -115,6 +120,8 @@ class Result:
     history: tuple[Record, ...] = field(repr=False)
     x: FloatArray = field(repr=False)
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    draws: int = 0
     memory: Memory = field(default_factory=Memory, repr=False)
     warnings: tuple[str, ...] = ()
     space: Space | None = field(default=None, repr=False)
@@ -226,13 +233,12 @@ class Result:
         values = _values(self.phi)
         failed = sum(self.failures.values())
         lost = f", {failed} failed" if failed else ""
-        known = self.standard_error is not None and not math.isnan(self.standard_error)
-        error = f" ± {self.standard_error:.2g}" if known else ""
+        loss = mean_in_words(self.loss, self.interval, self.draws, 4)
         parts = ", ".join(f"{name} {part:.4g}" for name, part in self.parts.items())
-        error += f" ({parts})" if parts else ""
+        loss += f" ({parts})" if parts else ""
         broken = "" if self.is_feasible else f", breaks constraints by {self.violation:.2g},"
         found = (
-            f"loss {self.loss:.4g}{error} at {values}{broken} after {self.solves} solves in "
+            f"loss {loss} at {values}{broken} after {self.solves} solves in "
             f"{self.rounds} rounds{lost} ({self.method}; {self.stop_reason})"
         )
         lines = [

@@ -8,10 +8,11 @@ from zo_bilevel.problem.objectives.robust_error import RobustError
 from zo_bilevel.problem.objectives.squared_error import SquaredError
 from zo_bilevel.problem.problem import Problem
 from zo_bilevel.run.evaluator import Evaluator
-from zo_bilevel.run.final_point import Verdict
+from zo_bilevel.run.final_point import may_be_noisy
 from zo_bilevel.run.fit import at_end, linearised, warnings_of
 from zo_bilevel.run.ledger import Ledger
 from zo_bilevel.run.result import Result
+from zo_bilevel.run.verdict import Verdict
 from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.support.arrays import own
 from zo_bilevel.support.errors import InnerSolverError
@@ -43,6 +44,7 @@ def result_of(
         raise InnerSolverError(
             f"none of {ledger.solves} solves succeeded; the first one {ledger.first_error}"
         )
+    unjudged = _unjudged(ledger, is_noisy=verdict is None and may_be_noisy(evaluator, notes))
     verdict = verdict or Verdict(best, best.loss)
     chosen = verdict.evaluation
     space, outer, x = problem.space, evaluator.bound.outer, chosen.point.x
@@ -53,6 +55,8 @@ def result_of(
         phi=problem.space.decode(chosen.point.x),
         loss=verdict.loss,
         standard_error=verdict.standard_error,
+        interval=verdict.interval,
+        draws=verdict.draws,
         theta=evaluator.bound.layout.pack(own(chosen.theta)),
         solves=ledger.solves,
         rounds=ledger.rounds,
@@ -65,7 +69,7 @@ def result_of(
         history=tuple(ledger.history),
         x=chosen.point.x,
         memory=process_memory(),
-        warnings=(*filter(None, [moved]), *warnings_of(fit, space, x)),
+        warnings=(*filter(None, [moved, unjudged]), *warnings_of(fit, space, x)),
         space=space,
         objective=outer if isinstance(outer, SquaredError | RobustError) else None,
         slopes=None if fit is None else fit.slopes,
@@ -73,6 +77,16 @@ def result_of(
         minima=notes.minima,
         parts=evaluator.bound.parts(chosen.theta, x) if chosen.theta is not None else {},
         reused=0 if evaluator.recorder is None else evaluator.recorder.replayed,
+    )
+
+
+def _unjudged(ledger: Ledger, *, is_noisy: bool) -> str:
+    """That a loss is the luckiest of several draws, in words."""
+    if not is_noisy or ledger.losses.seem_exact or ledger.solves < 2:
+        return ""
+    return (
+        f"no solve was left to judge the final point on fresh seeds: its loss is the lowest of "
+        f"{ledger.solves}, too low where solves are noisy"
     )
 
 

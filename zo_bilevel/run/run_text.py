@@ -54,12 +54,21 @@ def run_from_text(stored: StoredRun) -> Run:
             raise ValueError(f"status {facts['status']!r} is not known")
         phi = decoded(space_from_text(stored.space), stored.point) if stored.point else {}
         own = {"method": stored.method, "seed": stored.seed, "phi": phi, "improvements": steps}
-        return cast(Run, _made(Run, facts, **own))
+        return cast(Run, _made(Run, facts, **own, **_interval(facts)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"what run {stored.number} found cannot be read from the store "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def _interval(facts: dict[str, Any]) -> dict[str, tuple[float, float] | None]:
+    """The interval, taken out of the facts of a run; older runs have none."""
+    ends = facts.pop("interval", None)
+    if ends is None:
+        return {"interval": None}
+    lower, upper = ends
+    return {"interval": (float(lower), float(upper))}
 
 
 def decoded(space: Space, point: bytes) -> dict[str, Any]:

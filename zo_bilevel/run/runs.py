@@ -104,6 +104,8 @@ class Run:
         relative_error: Of `phi`, where the truth is known.
         improvements: The best point so far as a step function, in order.
         standard_error: Of the loss, when it is a mean over fresh solves.
+        interval: That holds the true mean in 95 % of the cases, when it is one of at least two.
+        draws: How many they are.
         reported_loss: What the run itself said, when the comparison judged it afresh.
         judged_by: "exact" (without noise), "fresh solves", or empty.
         held_out_loss: At the final point, on data that no method saw, where the task has them.
@@ -127,6 +129,8 @@ class Run:
     relative_error: float | None = None
     improvements: tuple[Improvement, ...] = field(default=(), repr=False)
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    draws: int = 0
     reported_loss: float | None = None
     judged_by: str = ""
     held_out_loss: float | None = None

@@ -34,6 +34,8 @@ def save_result(result: Result, folder: str | os.PathLike[str]) -> Path:
     card = {
         "format": FORMAT,
         **{name: getattr(result, name) for name in NUMBERS},
+        "interval": result.interval,
+        "draws": result.draws,
         "stop_reason": result.stop_reason,
         "method": result.method,
         "failures": result.failures,
@@ -68,8 +70,12 @@ def load_result(folder: str | os.PathLike[str]) -> Result:
 
 
 def _result(card: Mapping[str, Any], arrays: Arrays) -> Result:
+    draws, interval = card.get("draws", 0), card.get("interval")
+    error_of_one = {"standard_error": math.nan} if draws == 1 else {}  # JSON has no word for it
     return Result(
-        **{name: card[name] for name in NUMBERS},
+        **{name: card[name] for name in NUMBERS} | error_of_one,
+        interval=None if interval is None else (interval[0], interval[1]),
+        draws=draws,
         **{kind: _values(card[kind], arrays) for kind in ANSWERS},
         stop_reason=card["stop_reason"],
         method=card["method"],
