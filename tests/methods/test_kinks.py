@@ -140,6 +140,24 @@ def test_a_wall_in_the_loss_is_no_minimum(seed):
     assert result.stop_reason.startswith("nothing left to gain was found; ")
 
 
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (largest(3, 0), "no model foresaw the last steps"),
+        (rounded, "have the lowest loss, which may change in steps"),
+        (rosenbrock, "converged: nothing left to gain within the constraints"),
+        (steep, "converged: nothing left to gain within the constraints"),
+    ],
+)
+def test_within_constraints_too_only_slopes_tell(loss, reason):
+    """Regression: "converged" with up to a hundredth of the gain left."""
+    rules = [lambda phi: float(np.sum(phi["x"])) - 8.0]
+    problem = zb.Problem(reals(3), loss, constraints=rules)
+    result = zb.minimize(problem, initial={"x": np.full(3, 0.5)}, max_solves=600)
+    assert reason in result.stop_reason
+    assert result.stop_reason.startswith(("converged", "nothing left to gain was found; "))
+
+
 def test_one_parameter_that_ends_beside_failures_says_so():
     def loss(phi):
         if -1 < phi["a"] < 1:

@@ -19,6 +19,8 @@ from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.known_points import SHARE_OF_WAY, FailureEdge, KnownPoints
 from zo_bilevel.methods.constrained.model_step import ModelStep, Prediction
 from zo_bilevel.methods.constrained.smooth_model import SmoothModel
+from zo_bilevel.methods.shared.endings import UNFORESEEN, ending
+from zo_bilevel.methods.shared.foresight import Foresight
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.problem.constraints import FEASIBLE_VIOLATION
 from zo_bilevel.problem.feasible_start import nearest_allowed
@@ -35,6 +37,8 @@ SHORT_STEP_RADII = 0.1
 """Steps of fewer radii than this ask for a smaller radius."""
 TRUSTED_ERROR = 0.03
 """Where the last step gained what was promised but for this share, so does the next."""
+CLEAR_SHARE = 1e-7
+"""Share of all losses' range: what a step promised less of does not matter for the claim."""
 HAIR_SHARE = 1e-4
 NEAR_RADII = 2.0
 """Points within so many radii tell of the region."""
@@ -63,11 +67,13 @@ class ConstrainedSearch:
         self._bound, self._is_vector = search.bind(first), is_vector
         self._rng = search.rng(12)
         self._edge, self._is_at_edge, self._tilt = FailureEdge(), False, 0.0
+        self._losses: list[float] = []
         self._begin(first)
 
     def _begin(self, first: Evaluation) -> None:
         self._known = KnownPoints(self._feasible, is_vector=self._is_vector)
         self._radius, self._agreement = FIRST_RADIUS, 0.0
+        self._foresight = Foresight(self._space.size)
         self._take([first])
 
     def rounds(self) -> Rounds:
@@ -75,7 +81,9 @@ class ConstrainedSearch:
         for _ in range(MOST_RESTARTS):
             yield from self._descend()
             if self._known.is_any_feasible:
-                return "converged: nothing left to gain within the constraints"
+                is_sure = self._is_foreseen or not self._foresight.is_poor
+                doubt = "" if is_sure else UNFORESEEN
+                return ending(self._losses, self._space.size, doubt, "constraints")
             if not self._search.rules.restarts:
                 break
             drawn = self._rng.uniform(*self._space.likely)
@@ -113,10 +121,13 @@ class ConstrainedSearch:
             if 0 < lost <= step.size:
                 continue  # the edge is known better now: try along it before looking closer
             after = min(map(self._known.merit, range(count, len(self._known))), default=np.inf)
-            ratio = self._agreement = (before - after) / max(gain, least, 1e-300)
+            promised, length = max(gain, least, 1e-300), float(np.abs(step).max())
+            ratio = self._agreement = (before - after) / promised
+            if self._losses and promised > CLEAR_SHARE * np.ptp(self._losses):
+                self._foresight.judge(before, after, promised, length)
             if ratio > 0.0:
                 self._search.judge_step(self._x, self._within(step), before, after, ratio)
-            yield from self._judge(ratio, float(np.abs(step).max()))
+            yield from self._judge(ratio, length)
 
     def _begin_model(self) -> RoundsThen[None]:
         """One point along each direction; the other way, then closer, while all of them fail."""
@@ -131,9 +142,14 @@ class ConstrainedSearch:
                 return
             self._radius *= CLOSER_FACTOR
 
+    @property
+    def _is_foreseen(self) -> bool:
+        """Whether the last step gained what was promised."""
+        return abs(self._agreement - 1.0) < TRUSTED_ERROR
+
     def _is_over(self) -> RoundsThen[bool]:
         """Whether nothing is gained, as the model has it; where that is in doubt, look closer."""
-        if abs(self._agreement - 1.0) < TRUSTED_ERROR:
+        if self._is_foreseen:
             return True
         gap = self._gap()
         if gap is not None:
@@ -175,6 +191,8 @@ class ConstrainedSearch:
 
     def _take(self, found: Sequence[Evaluation]) -> None:
         for evaluation in found:
+            if evaluation.is_feasible:
+                self._losses.append(evaluation.loss)
             if not self._known.add(evaluation):
                 self._edge.add(evaluation.point.x)
 

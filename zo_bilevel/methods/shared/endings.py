@@ -5,19 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 
 CONVERGED = "converged: nothing left to gain within the bounds"
+UNFORESEEN = "no model foresaw the last steps, the loss may jump or have kinks there"
 NOTHING_FOUND = "nothing left to gain was found"
 LEAST_STEP = 1e-9
 """Share of a loss: losses that are closer than that are as close as rounding and slopes bring them.
 """
 
 
-def ending(losses: Sequence[float], size: int, doubt: str) -> str:
+def ending(losses: Sequence[float], size: int, doubt: str, limits: str = "bounds") -> str:
     """Why a search over reals has ended, in words.
 
     Args:
-        losses: All that it saw.
+        losses: All that it saw, of points that are allowed.
         size: Number of parameters.
         doubt: What speaks against a minimum, in words; empty for nothing.
+        limits: Within which it searched.
 
     Example:
         >>> ending([0.3, 0.1, 0.1, 0.1], 2, "")
@@ -27,7 +29,9 @@ def ending(losses: Sequence[float], size: int, doubt: str) -> str:
     same = sum(loss == lowest for loss in losses)
     if is_in_steps(losses, size):
         doubt = f"{same} solves have the lowest loss, which may change in steps"
-    return f"{NOTHING_FOUND}; {doubt}" if doubt else CONVERGED
+    if doubt:
+        return f"{NOTHING_FOUND}; {doubt}"
+    return CONVERGED.replace("bounds", limits)
 
 
 def is_in_steps(losses: Sequence[float], size: int) -> bool:

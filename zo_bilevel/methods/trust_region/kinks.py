@@ -9,6 +9,7 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.shared.endings import UNFORESEEN
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, LocalSearch
 from zo_bilevel.methods.trust_region.kinked_descent import KinkedDescent
@@ -27,7 +28,6 @@ LEAST_DIFFERENCE = 1e-13
 SPARE_PLANES = 4
 """A turn pays for so many planes beside one for each parameter: fewer make no corner."""
 KINKED = "the loss has kinks there"
-UNFORESEEN = "no model foresaw the last steps, the loss may jump there"
 
 
 def past_kinks(

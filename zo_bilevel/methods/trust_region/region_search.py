@@ -12,10 +12,10 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.shared.foresight import Foresight, next_radius
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
-from zo_bilevel.methods.trust_region.foresight import Foresight, next_radius
 from zo_bilevel.methods.trust_region.region_model import RegionModel
 from zo_bilevel.methods.trust_region.region_noise import RegionNoise
 from zo_bilevel.methods.trust_region.region_proposals import Proposals, Trial
