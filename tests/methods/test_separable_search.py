@@ -132,3 +132,16 @@ def test_a_line_goes_down_a_slope_to_the_bound_at_once():
     first = line.promise.value
     line.tell(-(first - 0.5) * np.sign(first - 0.5), 0.0)
     assert line.promise.value == (1.0 if first > 0.5 else 0.0)
+
+
+def test_a_line_whose_sides_differ_much_is_found_to_its_last_digits():
+    def loss(x):
+        return 30 * (x - 0.4) ** 2 if x > 0.4 else 0.01 * (x - 0.4) ** 2
+
+    line = CoordinateLine(-5.0, 5.0, 3.0, 1e6)
+    level, solves = loss(3.0), 0
+    while line.promise.gain > 1e-20 and solves < 120:
+        value = loss(line.promise.value)
+        line.tell(value - level, 1e-18)
+        level, solves = min(level, value), solves + 1
+    assert level < 1e-9

@@ -33,6 +33,8 @@ STEP_TOLERANCE = 1e-8
 """Shortest step, in shares of the range."""
 BRACKET_SHARE = 0.01
 """Of the wider side of a bracket, at which the next value is tried where a parabola has no more."""
+LOPSIDED, BALANCING = 8.0, 3.0
+"""A bracket whose sides' lengths differ by more gets a value so many narrow sides away."""
 NARROWEST_GAP = 1 / 16
 """Gaps that are wider, in shares of the range, are looked into before the end."""
 LOOK_GAIN = 1e-300
@@ -113,8 +115,12 @@ class CoordinateLine:
         least = STEP_TOLERANCE * (self._high - self._low)
         if is_inside:
             sides = x[[best - 1, best + 1]] - x[best]
-            if abs(move) < least:  # at the middle of its parabola: a closer one
-                move = BRACKET_SHARE * sides[np.abs(sides).argmax()]
+            narrow, wide = np.abs(sides).argsort()
+            if abs(sides[wide]) > LOPSIDED * abs(sides[narrow]) >= LOPSIDED * abs(move):
+                gain = max(gain, CAUTION * float(f[best - 1 + 2 * narrow] - f[best]))
+                move = -BALANCING * sides[narrow]
+            elif abs(move) < least:  # at the middle of its parabola: a closer one
+                move = BRACKET_SHARE * sides[wide]
             elif not sides[0] < move < sides[1]:
                 move = GOLDEN_SHARE * sides[int(move > 0)]
         value = float(np.clip(x[best] + move, self._low, self._high))

@@ -55,10 +55,12 @@ class SumTest:
         self._part, self._rng = part, rng
         (self._x, self._level), self._other = best, other
         self.is_sum = False
-        ceiling = HIGHEST_RISE * abs(other[1] - best[1])
-        self.lines = [
+        self.lines = self._lines(np.inf)
+
+    def _lines(self, ceiling: float) -> list[CoordinateLine]:
+        return [
             CoordinateLine(float(low), float(high), float(start), ceiling)
-            for low, high, start in zip(*part.box, self._x, strict=True)
+            for low, high, start in zip(*self._part.box, self._x, strict=True)
         ]
 
     def rounds(self) -> RoundsThen[None]:
@@ -74,6 +76,7 @@ class SumTest:
         losses = yield from ask([np.where(half, x, y), np.where(half, y, x)], "sketch")
         if not _adds_up(level, there, *losses):
             return
+        self.lines = self._lines(HIGHEST_RISE * float(np.ptp([level, there, *losses])))
         points = [_replaced(x, k, value) for k, value in enumerate(values)]
         alone = yield from ask(points if together is not None else [*points, values], "sketch")
         together = alone.pop() if together is None else together
