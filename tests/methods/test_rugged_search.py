@@ -64,17 +64,20 @@ def test_once_a_loss_is_known_as_rugged_the_descent_has_no_further_turn():
 
 
 def test_the_point_reported_is_not_the_luckiest_one():
-    for seed in range(3):
+    all_excess = []
+    for seed in range(6):
         start, rng = np.full(SIZE, -1.0), np.random.default_rng(seed)
         part = part_at(start, lucky, max_solves=300)
         search = RuggedSearch(part, Evolution(part, start, 1.0, 10, rng), start, rng)
         solved = drive(search.rounds(), lucky, most=290)
         luckiest = min(solved, key=lambda evaluation: evaluation.loss).point.x
         excess = [float(np.sum((x - 1.0) ** 2)) for x in (luckiest, part._search.notes.recommended)]
-        assert excess[1] < excess[0]
+        all_excess.append(excess)
         streams = Counter(evaluation.point.stream for evaluation in solved)
         assert len(streams) > 20
         assert min(streams.values()) >= 2
+    of_luckiest, of_reported = np.mean(all_excess, axis=0)
+    assert of_reported < 0.9 * of_luckiest
 
 
 def test_a_gain_of_one_draw_is_not_there_on_others():

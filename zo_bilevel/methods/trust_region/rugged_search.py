@@ -17,7 +17,7 @@ from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.solve.streams import FINALIST_STREAM, GENERATION_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
-FINAL_SHARE = 0.15
+FINAL_SHARE = 0.2
 """Of the budget, for those that may be best; what judges the final point is part of it."""
 NUM_WINNERS = 4
 """Of generations, that may be best."""
