@@ -97,23 +97,9 @@ class CoordinateLine:
         """The minimum next to the best value."""
         x, f = self._known.arrays()
         best = int(f.argmin())
-        is_inside = 0 < best < len(x) - 1
-        usual = np.flatnonzero(f < self._ceiling)
-        chosen = usual[np.argsort(np.abs(x[usual] - x[best]), kind="stable")[1:3]]
-        if is_inside and max(f[best - 1], f[best + 1]) < self._ceiling:
-            chosen = np.array([best - 1, best + 1])
-        if len(chosen) == 0:
-            return Promise(0.0, self.best)
-        away, rise = x[chosen] - x[best], f[chosen] - f[best]
-        powers = away[:, None] ** np.arange(1, 1 + len(away))
-        slope, curvature = (*np.linalg.solve(powers, rise), 0.0)[:2]
-        if curvature > 0.0:
-            move, gain = -0.5 * slope / curvature, 0.25 * slope**2 / curvature
-        else:
-            move = (self._low if slope > 0 else self._high) - x[best]
-            gain = abs(slope * move)
         least = STEP_TOLERANCE * (self._high - self._low)
-        if is_inside:
+        move, gain = self._parabola(x, f, best)
+        if 0 < best < len(x) - 1:
             sides = x[[best - 1, best + 1]] - x[best]
             narrow, wide = np.abs(sides).argsort()
             if abs(sides[wide]) > LOPSIDED * abs(sides[narrow]) >= LOPSIDED * abs(move):
@@ -126,7 +112,23 @@ class CoordinateLine:
         value = float(np.clip(x[best] + move, self._low, self._high))
         if np.abs(x - value).min() < least:
             return Promise(0.0, value)
-        return Promise(float(gain), value)
+        return Promise(gain, value)
+
+    def _parabola(self, x: FloatArray, f: FloatArray, best: int) -> tuple[float, float]:
+        """From the best value to the minimum of a parabola or a line, and what is gained there."""
+        usual = np.flatnonzero(f < self._ceiling)
+        chosen = usual[np.argsort(np.abs(x[usual] - x[best]), kind="stable")[1:3]]
+        if 0 < best < len(x) - 1 and max(f[best - 1], f[best + 1]) < self._ceiling:
+            chosen = np.array([best - 1, best + 1])
+        if len(chosen) == 0:
+            return 0.0, 0.0
+        away, rise = x[chosen] - x[best], f[chosen] - f[best]
+        powers = away[:, None] ** np.arange(1, 1 + len(away))
+        slope, curvature = (*np.linalg.solve(powers, rise), 0.0)[:2]
+        if curvature > 0.0:
+            return float(-0.5 * slope / curvature), float(0.25 * slope**2 / curvature)
+        move = (self._low if slope > 0 else self._high) - float(x[best])
+        return move, float(abs(slope * move))
 
     def _between(self) -> Promise:
         """The middle of the widest gap: nothing is promised there, but nothing is known either."""
