@@ -14,6 +14,8 @@ from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
 from zo_bilevel.methods.trust_region.global_search import Evolution
 from zo_bilevel.methods.trust_region.noisy_model import NoisyModel
 from zo_bilevel.methods.trust_region.quadratic_model import QuadraticModel
+from zo_bilevel.methods.trust_region.region_search import RegionSearch
+from zo_bilevel.methods.trust_region.restarts import MANY_RIPPLES
 from zo_bilevel.methods.trust_region.trust_step import ball_step
 from zo_bilevel.methods.trust_region.turns import Paused
 from zo_bilevel.problem.theta import flatten_theta
@@ -272,6 +274,51 @@ def test_the_noisy_model_sees_through_noise():
 def test_a_loss_without_noise_is_not_called_noisy():
     result = zb.minimize(zb.Problem(reals(4), rosenbrock), METHOD, max_solves=300)
     assert result.standard_error is None
+
+
+def rugged_loss(size, seed):
+    """Ripples that grow with the distance, over a valley of condition 10, both rotated."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(-3, 3, size)
+    matrix = np.linalg.qr(rng.normal(size=(size, size)))[0] * np.sqrt(np.logspace(0, 1, size))
+
+    def loss(phi):
+        z = (phi["x"] - centre) @ matrix
+        roots = np.sqrt(np.hypot(z[:-1], z[1:]))
+        return float(np.mean(roots * (1 + np.sin(40 * np.sqrt(roots)) ** 2)) ** 2)
+
+    return loss
+
+
+def test_a_rugged_loss_is_searched_over_its_ripples():
+    losses = [
+        zb.minimize(zb.Problem(reals(5), rugged_loss(5, seed)), METHOD, max_solves=500, seed=seed)
+        for seed in range(5)
+    ]
+    assert np.median([result.loss for result in losses]) < 0.05
+
+
+@pytest.mark.parametrize("has_ripples", [False, True])
+def test_a_descent_tells_ripples_from_bad_conditions(has_ripples):
+    scales = np.logspace(0, 2, 4)
+
+    def loss(x):
+        bowl = float(np.sum(scales * (x - 0.3) ** 2))
+        return bowl + has_ripples * 300 * float(np.sum(1 - np.cos(6 * np.pi * (x - 0.3))))
+
+    part = part_of(4)
+    start = np.full(4, 1.9)
+    search = RegionSearch(part, start, loss(start), np.random.default_rng(0))
+    part.known = [(start, loss(start))]
+    rounds = search.rounds()
+    points = next(rounds)
+    try:
+        while search.ripples.overrating is None:
+            points = rounds.send([Evaluation(p, "ok", np.zeros(1), loss(p.x)) for p in points])
+    except StopIteration:
+        pass
+    assert search.ripples.overrating is not None
+    assert (search.ripples.overrating > MANY_RIPPLES) == has_ripples
 
 
 def test_integers_and_choices_are_found():

@@ -26,6 +26,10 @@ class LocalSearch(Protocol):
         ...
 
 
+Searches: TypeAlias = Iterator[LocalSearch]
+"""Local searches, each made when the one before has ended."""
+
+
 @final
 class EdgeError(Exception):
     """Raised inside a local search half of whose last solves failed."""
@@ -71,6 +75,11 @@ class ContinuousPart:
         self.doubt: str | None = None
         self._smoothed = np.inf
         self._latest: object = None
+
+    @property
+    def best_x(self) -> FloatArray:
+        """Where that is, shape `(n,)`."""
+        return self.best.point.x[self._free]
 
     @property
     def is_noisy(self) -> bool:
@@ -150,6 +159,24 @@ class ContinuousPart:
         full = self._full.copy()
         full[self._free] = values
         return full
+
+
+@final
+class SingleSolve:
+    """One solve, as a search of its own.
+
+    Attributes:
+        x: Where.
+        loss: Of it, `None` before, and if it failed.
+    """
+
+    def __init__(self, part: ContinuousPart, x: FloatArray) -> None:
+        self._part, self.x = part, x
+        self.loss: float | None = None
+
+    def rounds(self) -> RoundsThen[None]:
+        """The one round."""
+        (self.loss,) = yield from self._part.ask([self.x], "trial")
 
 
 def lowest(known: Known) -> tuple[FloatArray, float]:

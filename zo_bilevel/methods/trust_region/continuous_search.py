@@ -1,8 +1,8 @@
 """The search over continuous coordinates: which local search comes after which."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import islice
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from zo_bilevel.methods.base import Rounds, Search
 from zo_bilevel.methods.constrained.constrained_search import ConstrainedSearch
 from zo_bilevel.methods.shared.endings import ending
 from zo_bilevel.methods.shared.whole_rounds import whole
-from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.block_descent import BlockDescent
 from zo_bilevel.methods.trust_region.block_directions import BlockDirections
 from zo_bilevel.methods.trust_region.bracket import BracketSearch
@@ -18,6 +17,8 @@ from zo_bilevel.methods.trust_region.continuous_part import (
     ContinuousPart,
     EdgeError,
     LocalSearch,
+    Searches,
+    SingleSolve,
     lowest,
 )
 from zo_bilevel.methods.trust_region.global_search import Evolution
@@ -30,6 +31,7 @@ from zo_bilevel.methods.trust_region.region_search import (
     SMALLEST_RADIUS,
     RegionSearch,
 )
+from zo_bilevel.methods.trust_region.restarts import MANY_RIPPLES, Restarts
 from zo_bilevel.methods.trust_region.rugged_search import RuggedSearch
 from zo_bilevel.methods.trust_region.separable_search import SeparableSearch, SumTest
 from zo_bilevel.methods.trust_region.turns import Paused, Turns
@@ -38,29 +40,22 @@ from zo_bilevel.solve.evaluation import Evaluation
 from zo_bilevel.solve.streams import OTHER_SEED_STREAM
 from zo_bilevel.support.arrays import FloatArray
 
-Searches: TypeAlias = Iterator[LocalSearch]
-"""Local searches, each made when the one before has ended."""
-
-MOST_RESTARTS = 200
 MANY_PARAMETERS = 40
 """From so many on, those without structure are searched in blocks first."""
 MODEL_FREE_CYCLES = 5
 """Through all directions, before a model takes over that can hold them all."""
 FEWEST_BEFORE_SUM = 10
 """Solves before a loss of few parameters is asked whether it is separable; else two for each."""
-EVOLUTION_SIGMA = 1.5
-POLISH_RADIUS, ELSEWHERE_RADIUS = 0.1, 0.5
-"""First trust radius of a descent after an evolution, and from a random point."""
+AHEAD_RADIUS = 0.1
+"""First trust radius of a descent from where another search has come already."""
 SEEDS_RADIUS = 0.3
 """First trust radius of a descent on another seed, from the minimum on the first."""
 MOST_SEEDS = 200
 UNMOVED_DISTANCE = 1e-4
 """Minima of two seeds this close in scaled units are the same."""
-FEWEST_RACED, RUGGED_SIGMA = 10, 1.0
+FEWEST_RACED, RACED_SIGMA = 10, 1.0
 """Parameters from which a descent takes turns with a population where solves draw random numbers;
 the population's first scaled step."""
-SAME_BASIN_DISTANCE = 0.2
-"""Scaled distance from the end of an earlier descent within which none is begun again."""
 
 
 @final
@@ -79,18 +74,13 @@ class ContinuousSearch:
         self._rng = search.rng(8, key)
         self._may_restart = may_restart
         self._has_correlation = search.space.has_correlation
-        self._minima: list[FloatArray] = []
+        self._restarts = Restarts(self._part, self._rng, self._descent)
         self._races = (
             may_restart
             and len(self._part.start) >= FEWEST_RACED
             and not self._part.is_asynchronous
             and takes_seed(search.problem.inner)
         )
-
-    @property
-    def _fewest(self) -> int:
-        """The smallest population."""
-        return max(self._part.width, 4 + int(3 * np.log(len(self._part.start))))
 
     @property
     def _may_be_sum(self) -> bool:
@@ -131,39 +121,8 @@ class ContinuousSearch:
         if not self._may_restart:
             return
         if not part.is_noisy and size < MANY_PARAMETERS:
-            yield from self._over_seeds(self._minima[0])
-        spent, evolutions = [0, 0], 0
-        for _ in range(MOST_RESTARTS):  # descents and evolutions, whichever has spent less
-            kind, before = int(spent[1] < spent[0]), part.solves
-            yield from self._evolve(evolutions) if kind else self._descend_elsewhere()
-            evolutions += kind
-            spent[kind] += part.solves - before
-
-    def _descend_elsewhere(self) -> Searches:
-        """From a random point, as long as it may end below the best."""
-        part = self._part
-        rival, solve = part.best.loss, _Solve(part, self._rng.uniform(*part.box))
-        yield solve
-        if solve.loss is not None:
-            yield from self._descent(solve.x, solve.loss, ELSEWHERE_RADIUS, rival)
-
-    def _evolve(self, count: int) -> Searches:
-        """An evolution strategy, and a descent where it has ended.
-
-        Large populations, twice the last one's, and small ones in turn (Hansen 2009, BIPOP-CMA-ES):
-        narrow basins need the small.
-        """
-        part, rng = self._part, self._rng
-        population = self._fewest * (2 ** (count // 2) if count % 2 == 0 else 1)
-        rival, mean = part.best.loss, rng.uniform(*part.box)
-        evolution = Evolution(part, mean, EVOLUTION_SIGMA, population, rng)
-        yield evolution
-        if np.isfinite(evolution.lowest) and not self._is_known(evolution.best):
-            yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS, rival)
-
-    def _is_known(self, x: FloatArray) -> bool:
-        """Whether a descent from here would end where one has ended already."""
-        return any(float(np.linalg.norm(x - end)) < SAME_BASIN_DISTANCE for end in self._minima)
+            yield from self._over_seeds(part.best_x)
+        yield from self._restarts.searches()
 
     def _over_seeds(self, end: FloatArray) -> Searches:
         """Where the minimum moves with the seed: descents on other seeds, whose mean is better."""
@@ -171,7 +130,7 @@ class ContinuousSearch:
         ends, spread, first, known = [end], SEEDS_RADIUS, part.stream, part.best.loss
         for seed in range(1, MOST_SEEDS + 1):
             part.stream = (OTHER_SEED_STREAM, seed)
-            solve = _Solve(part, np.mean(ends, axis=0))
+            solve = SingleSolve(part, np.mean(ends, axis=0))
             yield solve
             if solve.loss is None:
                 continue
@@ -194,13 +153,19 @@ class ContinuousSearch:
         """With a model, or in blocks where no direction matters more than others."""
         part = self._part
         many = len(start) >= MANY_PARAMETERS and not self._has_correlation
+        restarts = self._restarts
+        is_first = self._may_restart and restarts.would_be_first(radius)
         local = self._region(start, value, radius, leaves=many, rival=rival)
-        if self._races and not self._minima:
+        local.ripples.most_overrating = MANY_RIPPLES if is_first else np.inf
+        if self._races and not restarts.minima:
             if not (yield from self._leads(local)):
                 return
-        elif not self._minima and self._may_be_sum:
+        elif is_first and self._may_be_sum:
             local = yield from self._unless_separable(local, start, value)
         yield from past_kinks(part, local, self._rng)
+        restarts.note(local.ripples, radius)
+        if local.ripples.are_followed:
+            return
         too_many = len(start) > MOST_DIRECTIONS
         if local.is_plain or (too_many and (many or not local.drowned)):
             left = yield from self._in_blocks(radius, local.model.noise)
@@ -208,7 +173,7 @@ class ContinuousSearch:
                 return
             local = self._region(*left)
             yield from past_kinks(part, local, self._rng)
-        self._minima.append(lowest(part.known)[0])
+        restarts.minima.append(lowest(part.known))
         if local.drowned:
             source = islice(part.directions(), local.model.size, None)
             yield noisy_region(part, local, source, self._rng)
@@ -225,7 +190,7 @@ class ContinuousSearch:
         yield test
         if test.is_sum:
             yield SeparableSearch(part, test, best[1])
-            return self._region(*lowest(part.known), POLISH_RADIUS)
+            return self._region(*lowest(part.known), AHEAD_RADIUS)
         local.foresight.may_pause = True
         yield descent.until(np.inf)
         return local
@@ -233,14 +198,15 @@ class ContinuousSearch:
     def _leads(self, local: RegionSearch) -> Generator[LocalSearch, None, bool]:
         """A descent and a population in turns: whether the descent is ahead in the end."""
         part, self._races = self._part, False
-        evolution = Evolution(part, part.start, RUGGED_SIGMA, self._fewest, self._rng)
+        fewest = self._restarts.fewest
+        evolution = Evolution(part, part.start, RACED_SIGMA, fewest, self._rng, has_model=False)
         turns = Turns(part, local, evolution)
         yield from turns.searches()
         if turns.is_rugged:
             yield RuggedSearch(part, evolution, local.model.best_point, self._rng)
         if not turns.population_leads:
             return True
-        yield from self._descent(evolution.best, evolution.lowest, POLISH_RADIUS)
+        yield from self._descent(evolution.best, evolution.lowest, AHEAD_RADIUS)
         return False
 
     def _region(
@@ -283,17 +249,5 @@ class ContinuousSearch:
                 return x, value, radius if noise > 0.0 else 3.0 * descent.length
         if noise > 0.0:
             yield NoisyDescent(part, x, value, noise, directions)
-        self._minima.append(x)
+        self._restarts.minima.append((x, value))
         return None
-
-
-@final
-class _Solve:
-    """One solve, as a search of its own."""
-
-    def __init__(self, part: ContinuousPart, x: FloatArray) -> None:
-        self._part, self.x = part, x
-        self.loss: float | None = None
-
-    def rounds(self) -> RoundsThen[None]:
-        (self.loss,) = yield from self._part.ask([self.x], "trial")

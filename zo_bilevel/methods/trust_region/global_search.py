@@ -13,17 +13,29 @@ import numpy as np
 
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart
+from zo_bilevel.methods.trust_region.population_model import PopulationModel
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_COVARIANCE = 100
 """Above so many parameters only the diagonal is learnt."""
-SMALLEST_STEP = 0.2
-"""Scaled step below which it is done: inside one basin a trust region goes on faster."""
+FORESEEN_STEP, FORESEEN_ORDER, ORDER_WINDOW = 0.5, 0.8, 4
+"""It is done at a scaled step below the first where its model puts so many generations in order, in
+the mean of Kendall's tau: there the loss is smooth, and a trust region goes on faster."""
+SMALLEST_STEP, SMALLEST_STEP_WITHOUT_MODEL = 1e-3, 0.2
+"""Scaled steps below which it is done in any case."""
 
 
 @final
 class Evolution:
-    """CMA-ES.
+    """CMA-ES, with a model of the latest generations: its minimum takes the place of one draw.
+
+    Args:
+        part: The coordinates.
+        start: The first mean, shape `(N,)`.
+        sigma: The first step, scaled.
+        population: Solves of a generation.
+        rng: Random numbers.
+        has_model: Whether it has the model; never above `MOST_COVARIANCE` parameters.
 
     Attributes:
         best: The best point so far, shape `(N,)`.
@@ -37,6 +49,8 @@ class Evolution:
         sigma: float,
         population: int,
         rng: np.random.Generator,
+        *,
+        has_model: bool = True,
     ) -> None:
         size = len(start)
         self._part, (self._lower, self._upper) = part, part.box
@@ -51,6 +65,8 @@ class Evolution:
         self._basis, self._lengths = np.eye(0 if self._diagonal else size), np.ones(size)
         self._idle = self._generation = 0
         self._points: FloatArray = start[None]
+        self._model = PopulationModel(size) if has_model and not self._diagonal else None
+        self._orders: list[float] = []
 
     def _set_rates(self, size: int) -> None:
         """Weights and learning rates (arXiv 1604.00772, eqs. 49 to 58)."""
@@ -76,17 +92,25 @@ class Evolution:
     def has_stalled(self, smallest_step: float) -> bool:
         """Whether its scaled step is as small as that, or it has found nothing lower for long."""
         patience = 20 + 30 * len(self._mean) / self._population
-        narrow = self._sigma * float(self._lengths.max()) <= smallest_step
-        return narrow or self._idle >= patience
+        return self.step <= smallest_step or self._idle >= patience
 
     @property
     def finished(self) -> bool:
         """Whether it has converged or stalled."""
-        return self.has_stalled(SMALLEST_STEP)
+        latest = self._orders[-ORDER_WINDOW:]
+        foresees = len(latest) == ORDER_WINDOW and float(np.mean(latest)) >= FORESEEN_ORDER
+        least = SMALLEST_STEP if self._model else SMALLEST_STEP_WITHOUT_MODEL
+        return self.has_stalled(FORESEEN_STEP if foresees else least)
+
+    @property
+    def step(self) -> float:
+        """The longest deviation of the population, in scaled units."""
+        return self._sigma * float(self._lengths.max())
 
     def again(self, start: FloatArray, rng: np.random.Generator) -> Evolution:
         """Another from a start, with its first step and twice the population."""
-        return Evolution(self._part, start, self._first_sigma, 2 * self._population, rng)
+        sigma, has_model = self._first_sigma, self._model is not None
+        return Evolution(self._part, start, sigma, 2 * self._population, rng, has_model=has_model)
 
     def rounds(self) -> RoundsThen[None]:
         """A generation a round."""
@@ -97,13 +121,31 @@ class Evolution:
     def ask(self) -> list[FloatArray]:
         """The next generation, within the bounds."""
         z = self._rng.standard_normal((self._population, len(self._mean)))
+        if self._model is not None:
+            self._model.fit(self._mean, self._whitening)
+            if self._model.is_fitted:
+                z[-1] = self._model.minimum()
         moves = z * self._lengths if self._diagonal else (z * self._lengths) @ self._basis.T
         self._points = np.clip(self._mean + self._sigma * moves, self._lower, self._upper)
         return list(self._points)
 
+    @property
+    def _whitening(self) -> FloatArray:
+        return (self._basis / (self._sigma * self._lengths)).T
+
+    def _note(self, losses: FloatArray) -> None:
+        """Judge the model by the generation; then show it to the model."""
+        if self._model is None:
+            return
+        if self._model.is_fitted:
+            rows = (self._points - self._mean) @ self._whitening.T
+            self._orders.append(self._model.agreement(rows, losses))
+        self._model.add(self._points, losses)
+
     def tell(self, values: list[float | None]) -> None:
         """Learn from the generation, in its order; `None` for a failed solve."""
         losses = np.array([np.inf if value is None else value for value in values])
+        self._note(losses)
         order = np.argsort(losses, kind="stable")
         winner = int(order[0])
         self._idle += 1

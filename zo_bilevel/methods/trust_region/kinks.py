@@ -14,6 +14,7 @@ from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, LocalSearch
 from zo_bilevel.methods.trust_region.kinked_descent import KinkedDescent
 from zo_bilevel.methods.trust_region.region_search import RegionSearch
+from zo_bilevel.methods.trust_region.ripples import RippleLook
 from zo_bilevel.methods.trust_region.turns import Paused
 from zo_bilevel.support.arrays import FloatArray
 
@@ -40,11 +41,20 @@ def past_kinks(
     region, foresight, doubt, before = local.model, local.foresight, "", part.best.loss
     foresight.may_pause = True
     yield local
+    across = RippleLook(part, local)
+    if local.ripples.are_followed:
+        yield across
+        if across.are_ripples:
+            return
+        local.ripples.forget()
+        yield local
     while foresight.is_in_doubt:
         look = KinkLook(part, region.x, region.value, FLOORS * local.floor, rng)
         yield look
         foresight.is_in_doubt, doubt = False, look.doubt
-        if look.is_kink:
+        if look.is_kink and local.ripples.are_many:
+            yield across
+        if look.is_kink and not (local.ripples.are_many and across.are_ripples):
             foresight.may_pause = False
             kinked = KinkedDescent(part, region.x, region.value, rng, look.distance)
             yield from _in_turns(part, local, kinked)

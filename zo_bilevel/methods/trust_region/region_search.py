@@ -19,12 +19,11 @@ from zo_bilevel.methods.trust_region.direction_promises import DirectionPromises
 from zo_bilevel.methods.trust_region.region_model import RegionModel
 from zo_bilevel.methods.trust_region.region_noise import RegionNoise
 from zo_bilevel.methods.trust_region.region_proposals import Proposals, Trial
+from zo_bilevel.methods.trust_region.ripples import ROUGH_RADIUS, Ripples
 from zo_bilevel.support.arrays import FloatArray
 
 MOST_DIRECTIONS = 150
 SMALLEST_RADIUS = 1e-9
-ROUGH_RADIUS = 0.05
-"""A search that is not ahead of its rival at so small a floor will not be."""
 WIDE_ROUND = 8
 """From so many solves at once on a probe of the noise costs next to nothing."""
 ROUNDING_SHARE = 1e-15
@@ -57,6 +56,7 @@ class RegionSearch:
         ratios: Of actual to predicted gain, of all steps since somebody cleared it.
         floor: Of the trust radius.
         foresight: Of its steps; the search pauses where that is in doubt.
+        ripples: What it learns of them.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RegionSearch:
         self._noise = RegionNoise(self.model)
         self.drowned = self._looked_between = False
         self.ratios: list[float] = []
-        self.foresight = Foresight(len(start))
+        self.foresight, self.ripples = Foresight(len(start)), Ripples()
 
     def rounds(self) -> RoundsThen[None]:
         """Rounds until the radius is as small as it gets."""
@@ -102,7 +102,7 @@ class RegionSearch:
         """Whether it has not ended."""
         behind = self.floor <= ROUGH_RADIUS and self.model.centre()[1] >= self._rival
         has_ended = behind or self.is_plain or self.floor <= self._smallest_radius
-        return not has_ended and not self.foresight.is_in_doubt
+        return not (has_ended or self.foresight.is_in_doubt or self.ripples.are_followed)
 
     @property
     def is_plain(self) -> bool:
@@ -217,6 +217,7 @@ class RegionSearch:
             self.floor = 0.0
             return []
         self.radius, self.floor = 0.5 * self.floor, 0.1 * self.floor
+        self.ripples.look(region, self._part.known, self.radius, self.floor)
         return []
 
     # ---- learning

@@ -22,9 +22,10 @@ class TrustRegion(Method):
     Sees nothing but the loss. Fields with a correlation length are searched along their smooth
     modes first. From 40 parameters on, when no direction matters more than others, all of them are
     gone through in blocks, several times, before a model is made. One continuous parameter is
-    bracketed instead. When the trust region has converged, an evolution strategy looks elsewhere,
-    with a population that doubles each time. Integers and choices are searched together with the
-    reals, by a model over all of them, before a trust region takes the reals further.
+    bracketed instead. When the trust region has converged, descents from random points and an
+    evolution strategy look elsewhere; a loss with ripples is left to the strategy early.
+    Integers and choices are searched together with the reals, by a model over all of them, before a
+    trust region takes the reals further.
 
     Constraints are kept by a search of their own, with models of those on outputs; where there are
     integers or choices, by a penalty.
