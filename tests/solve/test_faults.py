@@ -77,9 +77,10 @@ def test_solves_a_tenth_of_them_faulty_lose_nothing_else(tmp_path):
             for run in opened.records()
             for solve in opened.solves(run)
         )
+    assert NUM_SOLVES - 2 <= one.solves <= NUM_SOLVES  # judging ends early where draws agree
     for number in (1, 2):
-        assert sum(c for (r, *_), c in kept.items() if r == number) == NUM_SOLVES
-        assert kept[number, "ok", False] == NUM_SOLVES - failed
+        assert sum(c for (r, *_), c in kept.items() if r == number) == one.solves
+        assert kept[number, "ok", False] == one.solves - failed
         for status, count in one.failures.items():
             assert kept[number, status, True] == count
     again = run(store, 4, Refusing())  # all of it replayed, failures too

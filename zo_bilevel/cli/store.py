@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zo_bilevel.support.errors import InputError
-from zo_bilevel.support.intervals import mean_in_words
 from zo_bilevel.support.printable import printable
 from zo_bilevel.support.tables import Grid, number, shown, wrapped
 
@@ -185,6 +184,8 @@ def _judged_loss(found: Run) -> str:
     """The loss of a final point that was judged afresh; else it is the lowest one."""
     if found.standard_error is None:
         return f"{number(found.loss, 6)} without noise" if found.judged_by == "exact" else ""
+    from zo_bilevel.support.intervals import mean_in_words
+
     return mean_in_words(found.loss, found.interval, found.draws) + " on fresh seeds"
 
 

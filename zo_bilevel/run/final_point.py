@@ -105,6 +105,9 @@ class FinalPoint:
         Two draws of the best point that agree, and the search has most of the rest.
         """
         ledger = self._ledger
+        if ledger.solves == 0 and ledger.affordable(points) < len(points):
+            ledger.reserve = 0  # rather a search that nothing judges than none
+            return
         can_tell = ledger.best is not None and not self._drawn and not ledger.losses.may_differ
         if not can_tell or ledger.reserve <= LEAST_DRAWS:
             return
@@ -237,9 +240,9 @@ def looks_at(allowed: int) -> list[int]:
 
     Example:
         >>> looks_at(4), looks_at(6), looks_at(40)
-        ([], [2], [2, 5, 10])
+        ([], [3], [2, 5, 10])
     """
-    count, looks = max(int(RIVAL_SHARE * allowed), 2), list[int]()
+    count, looks = max(int(RIVAL_SHARE * allowed), min(3, allowed // 2)), list[int]()
     while allowed >= FEWEST_FOR_RIVAL and count >= 2:
         looks.append(count)
         count //= 2
