@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-from scipy import stats
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from zo_bilevel.support.arrays import FloatArray
 from zo_bilevel.support.tables import number
@@ -131,18 +131,20 @@ def standard_error(values: FloatArray) -> float:
 
 def normal_quantile(level: float = INTERVAL_LEVEL) -> float:
     """Half the width of an interval of a normal mean, in standard errors."""
-    return float(stats.norm.isf(0.5 * (1.0 - level)))
+    return float(ndtri(0.5 * (1.0 + level)))
 
 
 def _student(level: float, count: int) -> float:
-    return float(stats.t.isf(0.5 * (1.0 - level), max(count - 1, 1)))
+    return float(stdtrit(max(count - 1, 1), 0.5 * (1.0 + level)))
 
 
 def _share_interval(values: FloatArray, level: float) -> Interval:
     count, mean = len(values), float(values.mean())
     if count < FEW_SHARES:
-        found = stats.binomtest(int(values.sum()), count).proportion_ci(level, "exact")
-        return Interval(mean, float(found.low), float(found.high))
+        ones, beyond = int(values.sum()), 0.5 * (1.0 - level)
+        low = betaincinv(ones, count - ones + 1, beyond) if ones else 0.0
+        high = betaincinv(ones + 1, count - ones, 1.0 - beyond) if ones < count else 1.0
+        return Interval(mean, float(low), float(high))
     z = normal_quantile(level)
     weight = 1.0 + z**2 / count
     middle = (mean + 0.5 * z**2 / count) / weight

@@ -68,7 +68,7 @@ class BracketSearch:
                 if looks == 0:
                     self._judge_noise(*(yield from self._ask([self._beside_best()])))
                 looks += 1
-                is_narrow = known.widest_gap() < NARROWEST_GAP * (self._high - self._low)
+                is_narrow = known.widest_gap()[0] < NARROWEST_GAP * (self._high - self._low)
                 ends = not self._may_look_elsewhere and self.smooth is None
                 if ends or (not stalled and is_narrow):
                     self._part.doubt = FAILING if known.fails_beside_best else ""
@@ -178,9 +178,11 @@ class Known:
             points.append(float(grid[away.argmax()]))
         return points[1 : count + 1]
 
-    def widest_gap(self) -> float:
-        """Length of the longest interval without a point."""
-        return float(np.diff(np.unique([self._low, *self._losses, self._high])).max())
+    def widest_gap(self) -> tuple[float, float]:
+        """Length of the longest interval without a point, and its middle."""
+        ends = np.unique([self._low, *self._losses, self._high])
+        widest = int(np.diff(ends).argmax())
+        return float(ends[widest + 1] - ends[widest]), float(ends[widest : widest + 2].mean())
 
     def gap_points(self, asked: list[float], count: int) -> list[float]:
         """The middles of gaps: in turns that with the lowest bound and the widest.

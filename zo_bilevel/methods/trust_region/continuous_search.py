@@ -85,8 +85,7 @@ class ContinuousSearch:
     @property
     def _may_be_sum(self) -> bool:
         """Whether to ask if the loss is a sum of functions of one coordinate each."""
-        few = len(self._part.start) < MANY_PARAMETERS
-        return self._may_restart and few and not self._part.is_asynchronous
+        return len(self._part.start) < MANY_PARAMETERS and not self._part.is_asynchronous
 
     @property
     def best(self) -> Evaluation:
@@ -203,7 +202,7 @@ class ContinuousSearch:
         turns = Turns(part, local, evolution)
         yield from turns.searches()
         if turns.is_rugged:
-            yield RuggedSearch(part, evolution, local.model.best_point, self._rng)
+            yield RuggedSearch(part, evolution, local.model.x, self._rng)
         if not turns.population_leads:
             return True
         yield from self._descent(evolution.best, evolution.lowest, AHEAD_RADIUS)

@@ -132,11 +132,9 @@ class CoordinateLine:
 
     def _between(self) -> Promise:
         """The middle of the widest gap: nothing is promised there, but nothing is known either."""
-        ends = np.unique([self._low, *self._known.arrays()[0], self._high])
-        share = np.diff(ends) / (self._high - self._low)
-        widest = int(share.argmax())
-        gain = LOOK_GAIN * float(share[widest]) if share[widest] > NARROWEST_GAP else 0.0
-        return Promise(gain, float(ends[widest : widest + 2].mean()))
+        gap, middle = self._known.widest_gap()
+        share = gap / (self._high - self._low)
+        return Promise(LOOK_GAIN * share if share > NARROWEST_GAP else 0.0, middle)
 
     def _far(self) -> Promise:
         """Where the improvement expected by a Gaussian process around a parabola is largest."""

@@ -43,6 +43,7 @@ WIDE_INTEGER = 100
 FINEST_UNITS = 2.0
 """Last trust radius where there are such, in units; then one unit at a time."""
 MOST_UNITS = 8
+"""Steps of one unit in a row: a descent ends that near to its minimum, or another follows."""
 MOST_LISTED = 1000
 """Settings that are all solved, whatever they gain, where solves are not limited."""
 

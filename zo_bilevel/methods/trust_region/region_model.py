@@ -69,7 +69,7 @@ class RegionModel:
     @property
     def x(self) -> FloatArray:
         """The best point in the problem's coordinates, shape `(N,)`."""
-        return np.asarray(self.base + self.frame @ self.centre()[0])
+        return self.place(self.centre()[0])[0]
 
     @property
     def value(self) -> float:
@@ -106,11 +106,6 @@ class RegionModel:
         """The best point and its value."""
         row = self.best()
         return self.local.rows[row], float(self.local.values[row])
-
-    @property
-    def best_point(self) -> FloatArray:
-        """The best point in the parameters' coordinates, shape `(n,)`."""
-        return self.place(self.centre()[0])[0]
 
     def place(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The point within the bounds, and where that is in the frame's coordinates."""

@@ -100,7 +100,7 @@ class RegionSearch:
     @property
     def goes_on(self) -> bool:
         """Whether it has not ended."""
-        behind = self.floor <= ROUGH_RADIUS and self.model.centre()[1] >= self._rival
+        behind = self.floor <= ROUGH_RADIUS and self.model.value >= self._rival
         has_ended = behind or self.is_plain or self.floor <= self._smallest_radius
         return not (has_ended or self.foresight.is_in_doubt or self.ripples.are_followed)
 

@@ -7,6 +7,7 @@ from typing import final
 
 import numpy as np
 
+from zo_bilevel.methods.shared.foresight import FORESEEN_RATIO
 from zo_bilevel.methods.state import RoundsThen
 from zo_bilevel.methods.trust_region.continuous_part import ContinuousPart, LocalSearch
 from zo_bilevel.methods.trust_region.global_search import Evolution
@@ -16,8 +17,6 @@ from zo_bilevel.support.arrays import FloatArray
 
 FAR_AHEAD = 2.0
 """A population that gains so many times what the descent does is left alone."""
-GOOD_RATIO = 0.1
-"""Of actual to predicted gain, from which a step was foreseen."""
 FORESEEN_STEPS = 0.1
 """Share of a turn's steps that are foreseen, from which a model foresees."""
 FEWEST_STEPS = 4
@@ -57,14 +56,14 @@ class Ruggedness:
         """
         if not ratios:
             return
-        good = np.greater(ratios, GOOD_RATIO)
+        good = np.greater(ratios, FORESEEN_RATIO)
         self.foresees = float(good.mean()) >= FORESEEN_STEPS
         self._fails = not self.foresees and len(ratios) >= FEWEST_STEPS
         self._idle += self._fails and not has_gained and not good.any()
 
     def judge(self) -> Generator[LocalSearch, None, bool]:
         """Whether the loss is rugged; asks for solves where nothing else tells."""
-        gain = self._first - self._descent.model.centre()[1]
+        gain = self._first - self._descent.model.value
         rival = self._first - self._population.lowest
         if rival > FAR_AHEAD * gain:
             return True
@@ -75,7 +74,7 @@ class Ruggedness:
         if rival <= 0.0:
             return False
         if self._gain is None:
-            self._gain = GainElsewhere(self._part, self._descent.model.best_point)
+            self._gain = GainElsewhere(self._part, self._descent.model.x)
             yield self._gain
             return self._gain.mean < LEAST_LEFT * gain
         return False

@@ -45,7 +45,7 @@ class Turns:
     @property
     def population_leads(self) -> bool:
         """Whether the population has found the lower loss."""
-        return self._population.lowest < self._descent.model.centre()[1]
+        return self._population.lowest < self._descent.model.value
 
     def searches(self) -> Iterator[LocalSearch]:
         """Turn by turn."""
