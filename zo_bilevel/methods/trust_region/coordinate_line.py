@@ -35,7 +35,7 @@ BRACKET_SHARE = 0.01
 """Of the wider side of a bracket, at which the next value is tried where a parabola has no more."""
 LOPSIDED, BALANCING = 8.0, 3.0
 """A bracket whose sides' lengths differ by more gets a value so many narrow sides away."""
-NARROWEST_GAP = 1 / 16
+NARROWEST_GAP = 1 / 32
 """Gaps that are wider, in shares of the range, are looked into before the end."""
 LOOK_GAIN = 1e-300
 """Promised by a gap of the whole range: after anything that is expected."""
@@ -183,9 +183,10 @@ class _Process:
             return
         powers = self._powers(x)
         solved = lapack.dpotrs(self._factor, np.column_stack([f, powers]), lower=1)[0]
-        normal = powers.T @ solved[:, 1:]
+        self._solved = solved[:, 1:]
+        self._normal = normal = powers.T @ self._solved
         self._trend: FloatArray = np.linalg.solve(normal, powers.T @ solved[:, 0])  # (eq. 2.42)
-        self._weights = solved[:, 0] - solved[:, 1:] @ self._trend
+        self._weights = solved[:, 0] - self._solved @ self._trend
         free = len(x) - powers.shape[1]
         misfit = float((f - powers @ self._trend) @ self._weights)
         self._amplitude = (misfit + 1e-4) / (free + 1)
@@ -195,15 +196,21 @@ class _Process:
 
     def expected_improvement(self, x: FloatArray) -> FloatArray:
         """Below the lowest loss, at values of shape `(count,)`."""
-        cross = self._kernel(x)
-        mean = self._powers(x) @ self._trend + cross @ self._weights
-        solved = lapack.dpotrs(self._factor, np.asfortranarray(cross.T), lower=1)[0]
-        left = np.maximum(1.0 - np.einsum("ij,ji->i", cross, solved), 1e-300)
-        deviation = np.sqrt(self._amplitude * left)
+        mean, deviation = self.predict(x)
         better = float(self._f.min()) - mean
         z = np.clip(better / deviation, -38.0, 38.0)
         density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
         return np.asarray(better * ndtr(z) + deviation * density)  # (eq. 15)
+
+    def predict(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and deviation at values of shape `(count,)`, that of the trend among it."""
+        cross, powers = self._kernel(x), self._powers(x)
+        mean = powers @ self._trend + cross @ self._weights
+        solved = lapack.dpotrs(self._factor, np.asfortranarray(cross.T), lower=1)[0]
+        left = 1.0 - np.einsum("ij,ji->i", cross, solved)
+        missed = powers - cross @ self._solved
+        left += np.einsum("ij,ji->i", missed, np.linalg.solve(self._normal, missed.T))  # (eq. 2.42)
+        return mean, np.sqrt(self._amplitude * np.maximum(left, 1e-300))
 
     def _kernel(self, x: FloatArray) -> FloatArray:
         root = np.sqrt(5.0) / self._length * np.abs(x[:, None] - self._x)

@@ -23,6 +23,8 @@ FEW_RIPPLES = 6.0
 """By how much the model of a descent overrates the losses around it where there are ripples."""
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Of the way of a descent, where the loss is looked at."""
+LEAST_HEIGHT = 1e-14
+"""Of the losses, which a model must foresee further out to tell anything."""
 SMALLEST_RISE = 1e-9
 """Of the highest that the model foresees: smaller ones are taken to be of this size."""
 
@@ -75,7 +77,11 @@ class Ripples:
             return
         foreseen = np.array([model.chosen.value_at(row) - best for row in rows[far]])
         actual = np.array([loss - best for _, loss in known])[far]
-        highest = max(float(foreseen.max()), np.finfo(np.float64).tiny)
+        highest = float(foreseen.max())
+        if (
+            not LEAST_HEIGHT * max(abs(best), float(actual.max())) < highest < np.inf
+        ):  # a model that foresees no rise
+            return
         foreseen, actual = foreseen / highest, np.maximum(actual / highest, SMALLEST_RISE)
         self.overrating = float(np.median(foreseen / actual))
 
